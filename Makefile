@@ -1,0 +1,103 @@
+# Each target first sets up .venv: Python 3.11 or later, torch, the compiled extension, and what the target needs.
+#
+#   make demo         watch the agent answer a question about a large picture
+#   make test         run the tests (no network needed once .venv is set up)
+#   make lint         check the style
+#   make types        check the types
+#   make eval         measure accuracy on the built-in suite
+#   make check-wheel  install the wheel into an empty environment and ask a question there
+#   make clean        remove what was built; make distclean removes .venv too
+#
+# Variables: PYTHON (which interpreter), TORCH (which torch), PIP_ARGS (for example an index of CPU builds of torch),
+# PICTURE and QUESTION (of the demo), SUITE and EVAL_ARGS, PYTEST_ARGS.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
+PIP_ARGS ?=
+PICTURE ?= examples/demo.png
+QUESTION ?= What does the small label say?
+SUITE ?= nano-test
+EVAL_ARGS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt
+BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" ninja
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
+FOLDERS := agent models rl tools
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint types eval check-wheel clean distclean
+
+help:
+	@sed -n '3,9s/^#  *//p' Makefile
+
+$(VENV)/.torch: constraints.txt
+	@python=$$(for name in $(PYTHON) python3 python3.12 python3.13; do \
+	    "$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; \
+	done || true); \
+	if [ -z "$$python" ]; then \
+	    echo "foveate: no Python 3.11 or later with venv found; install one or say make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "set-up 1/2: $(VENV) with $(TORCH) ($$("$$python" --version))"; \
+	"$$python" -m venv $(VENV)
+	@$(PIP) "$(TORCH)" $(BUILD_TOOLS)
+	@touch $@
+
+# A build without isolation uses the torch that is there instead of fetching another one.
+$(VENV)/.run: $(VENV)/.torch $(SOURCES)
+	@echo "set-up 2/2: foveate and what it needs (compiles csrc/)"
+	@$(PIP) --no-build-isolation "$(TORCH)" --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(SOURCES)
+	@echo "set-up 2/2: foveate, what it needs and the test tools (compiles csrc/)"
+	@$(PIP) --no-build-isolation "$(TORCH)" --editable '.[dev]'
+	@touch $(VENV)/.run $@
+
+demo: $(VENV)/.run
+	@$(BIN)/foveate ask $(PICTURE) "$(QUESTION)" --save-trace runs/demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+# mypy cannot follow an editable install that maps folders: it reads the package through a tree of links.
+types: $(VENV)/.dev
+	@rm -rf .link-tree && mkdir -p .link-tree/foveate
+	@ln -s $(CURDIR)/src/foveate/* $(FOLDERS:%=$(CURDIR)/%) .link-tree/foveate/
+	@$(BIN)/mypy --package foveate
+	@$(BIN)/mypy tests setup.py
+
+eval: $(VENV)/.run
+	@$(BIN)/foveate eval $(SUITE) --json --out runs/eval $(EVAL_ARGS)
+
+check-wheel: $(VENV)/.run
+	@rm -rf build dist && mkdir -p build/check
+	@echo "check-wheel 1/3: building"
+	@$(BIN)/python -m pip -qq wheel --no-build-isolation --no-deps --wheel-dir dist .
+	@echo "check-wheel 2/3: installing into an empty environment"
+	@$(BIN)/python -m venv build/check/venv
+	@build/check/venv/bin/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt "$(TORCH)" dist/foveate-*.whl
+	@echo "check-wheel 3/3: asking from another folder"
+	@cp $(PICTURE) build/check/picture.png
+	@cd build/check && venv/bin/foveate doctor && venv/bin/foveate ask picture.png "$(QUESTION)"
+
+clean:
+	@rm -rf build dist *.egg-info src/*.egg-info src/foveate/_C.*.so .link-tree .mypy_cache .ruff_cache .pytest_cache
+	@rm -f $(VENV)/.run $(VENV)/.dev
+	@find $(FOLDERS) src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf $(VENV)

@@ -1,0 +1,259 @@
+"""The Python face: ask a question about pictures, get the answer with the way that led to it.
+
+    with Agent("nano", checkpoint="talk.sqlite") as agent:
+        answer = agent.ask("What does the red sign say?", ["street.jpg"], thread="trip")
+        answer = agent.ask("And the one beside it?", thread="trip")
+
+`ask` is `stream` run to its end. A run happens in a thread of its own and hands its events over a queue, so Ctrl-C or a
+closed iterator reaches the model at the next token and the conversation stays usable. A conversation (`thread`) takes
+one question at a time; different conversations may run at once from different threads. Tools with state (the code
+kernel) live as long as the conversation when it has a name, else as long as the question.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, cast
+
+from langchain_core.runnables import RunnableConfig
+from PIL import Image
+
+import foveate.models
+import foveate.tools
+from foveate.agent.budget import Budget
+from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, open_checkpointer
+from foveate.agent.graph import build_graph
+from foveate.agent.images import ImageStore, picture_record
+from foveate.agent.messages import clean_text
+from foveate.agent.records import Answer, Event, ImageRecord, RunDone
+from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, exchanges_of, question_input
+from foveate.errors import InputError
+from foveate.models.reasoner import Reasoner
+from foveate.tools.pictures import open_picture
+from foveate.tools.tool import Tool
+
+PictureSource = str | Path | bytes | Image.Image
+
+
+@dataclass
+class _Run:
+    """A question under way. The flag is a plain attribute: a signal handler may set it without taking a lock."""
+
+    thread: str | None
+    cancelled: bool = False
+    events: "queue.SimpleQueue[Event | BaseException]" = field(default_factory=queue.SimpleQueue)
+
+
+class Agent:
+    """Answers questions about pictures with a model that may look again."""
+
+    def __init__(
+        self,
+        model: Reasoner | str | Path = "nano",
+        *,
+        tools: Sequence[Tool] | None = None,
+        budget: Budget | None = None,
+        checkpoint: str | Path | None = None,
+        store: ImageStore | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        observe_image: Callable[[Image.Image], Image.Image] | None = None,
+    ) -> None:
+        """Build the agent; InputError or ModelError when a part of it cannot be had.
+
+        model: a Reasoner, a checkpoint folder, or "nano" for the one that ships with the package.
+        tools: None for zoom, python and search; () for none.
+        checkpoint: a SQLite file that keeps conversations, ":memory:" for this process only, None to keep none.
+        store: where images live; by default beside the checkpoint file (``FILE.images``), else in memory.
+        observe_image: replaces each image that a tool made before the model sees it, for faithfulness controls.
+        """
+        self.budget = budget or Budget()
+        self._reasoner = load_reasoner(model) if isinstance(model, str | Path) else model
+        self._tools = tuple(foveate.tools.default_tools() if tools is None else tools)
+        self._checkpointer = open_checkpointer(checkpoint)
+        on_disk = checkpoint is not None and str(checkpoint) != IN_MEMORY
+        self.store = store or ImageStore(f"{checkpoint}.images" if on_disk else None)
+        self._passing = build_graph(self._reasoner, self.store, observe_image=observe_image)
+        self._kept = build_graph(
+            self._reasoner, self.store, observe_image=observe_image, checkpointer=self._checkpointer
+        )
+        self._temperature = temperature
+        self._seed = seed
+        self._runs: dict[str, _Run] = {}
+        self._open_tools: dict[str, tuple[Tool, ...]] = {}
+        self._lock = threading.Lock()
+
+    def ask(
+        self,
+        question: str,
+        images: Iterable[PictureSource] = (),
+        *,
+        thread: str | None = None,
+        budget: Budget | None = None,
+    ) -> Answer:
+        """Answer a question about pictures (paths, bytes of files, or PIL images).
+
+        A `thread` names a conversation that earlier questions may have begun; it needs a checkpoint. Raises InputError
+        for an empty question or a picture that cannot be opened; whatever happens later is the answer's status.
+        """
+        return _last_answer(self.stream(question, images, thread=thread, budget=budget))
+
+    def stream(
+        self,
+        question: str,
+        images: Iterable[PictureSource] = (),
+        *,
+        thread: str | None = None,
+        budget: Budget | None = None,
+    ) -> Iterator[Event]:
+        """The same as events, the last of which is RunDone. Closing the iterator cancels the run."""
+        if not question.strip():
+            raise InputError("got an empty question, wanted some text")
+        self._check_thread(thread)
+        records = [self._receive(source) for source in images]
+        return self._events(question_input(clean_text(question), records), thread, budget or self.budget)
+
+    def resume(self, thread: str, *, budget: Budget | None = None) -> Iterator[Event]:
+        """Go on with the question of `thread` that a killed process left unfinished; InputError when there is none."""
+        if self.unfinished(thread) is None:
+            raise InputError(
+                f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
+            )
+        return self._events(None, thread, budget or self.budget)
+
+    def unfinished(self, thread: str) -> str | None:
+        """The question that a killed process left unfinished in `thread`; None when there is none."""
+        self._check_thread(thread)
+        snapshot = self._kept.get_state(_config(thread))
+        return snapshot.values.get("question") if snapshot.next else None
+
+    def exchanges(self, thread: str) -> tuple[Exchange, ...]:
+        """The finished questions of a conversation with their answers, the oldest first."""
+        self._check_thread(thread)
+        return exchanges_of(cast(RunState, self._kept.get_state(_config(thread)).values))
+
+    def image(self, sha256: str) -> Image.Image:
+        """An image that an answer or a step names."""
+        return self.store.get(sha256)
+
+    def cancel(self) -> None:
+        """End every run at its next token or call, with the status "cancelled". Safe in a signal handler."""
+        for run in list(self._runs.values()):
+            run.cancelled = True
+
+    def close(self) -> None:
+        """Cancel what runs and free tools and files; may be called twice."""
+        self.cancel()
+        with self._lock:
+            opened, self._open_tools = self._open_tools, {}
+        for tools in opened.values():
+            _close(tools)
+        close_checkpointer(self._checkpointer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check_thread(self, thread: str | None) -> None:
+        if thread is None:
+            return
+        if self._checkpointer is None:
+            raise InputError(
+                f'got the thread {thread!r} and no checkpoint, wanted one: Agent(..., checkpoint=":memory:" or a path)'
+            )
+        if not thread or len(thread) > 200 or not thread.isprintable():
+            raise InputError(f"got the thread {thread[:40]!r}, wanted a name of 1 to 200 printable characters")
+
+    def _receive(self, source: PictureSource) -> ImageRecord:
+        """Open a picture and store it; a file's own bytes go along when the store has a folder."""
+        picture = open_picture(source)
+        encoded = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source
+        sha256 = self.store.put(picture, encoded=encoded if isinstance(encoded, bytes) else None)
+        return picture_record(sha256, picture.size)
+
+    def _events(self, given: QuestionInput | None, thread: str | None, budget: Budget) -> Iterator[Event]:
+        run = self._start(thread)
+        tools = self._tools_for(run)
+        context = RunContext(
+            budget=budget,
+            tools=tools,
+            temperature=self._temperature,
+            seed=self._seed,
+            should_stop=lambda: run.cancelled,
+            emit=run.events.put,
+        )
+        worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
+        worker.start()
+        try:
+            while not isinstance(event := run.events.get(), RunDone):
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            run.cancelled = True
+            worker.join()
+            self._runs.pop(_key(run), None)
+            if thread is None:
+                _close(tools)
+        yield event
+
+    def _work(self, run: _Run, given: QuestionInput | None, context: RunContext) -> None:
+        """Invoke the graph; the last thing put into the queue is RunDone or the error."""
+        try:
+            config = _config(run.thread, context.budget)
+            if run.thread is None:
+                state = self._passing.invoke(given, config, context=context)
+            else:
+                state = self._kept.invoke(given, config, context=context, durability="sync")
+            run.events.put(RunDone(answer=exchanges_of(cast(RunState, state))[-1].answer))
+        except BaseException as error:  # noqa: BLE001 - `_events` raises it in the caller's thread
+            run.events.put(error)
+
+    def _start(self, thread: str | None) -> _Run:
+        run = _Run(thread=thread)
+        with self._lock:
+            if _key(run) in self._runs:
+                raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
+            self._runs[_key(run)] = run
+        return run
+
+    def _tools_for(self, run: _Run) -> tuple[Tool, ...]:
+        if run.thread is None:
+            return tuple(tool.for_run() for tool in self._tools)
+        with self._lock:
+            if run.thread not in self._open_tools:
+                self._open_tools[run.thread] = tuple(tool.for_run() for tool in self._tools)
+            return self._open_tools[run.thread]
+
+
+def load_reasoner(model: str | Path) -> Reasoner:
+    """The model of a checkpoint folder, or "nano"; torch loads here and not before."""
+    thinker = foveate.models.Thinker.from_pretrained(foveate.models.nano_path() if str(model) == "nano" else model)
+    return foveate.models.ThinkerReasoner(thinker)
+
+
+def _last_answer(events: Iterable[Event]) -> Answer:
+    for event in events:
+        if isinstance(event, RunDone):
+            return event.answer
+    raise AssertionError("a run ends with RunDone or raises")
+
+
+def _config(thread: str | None, budget: Budget | None = None) -> RunnableConfig:
+    """LangGraph's config: the conversation, and a limit of node visits that the budget always reaches first."""
+    limit = 10 + 3 * (budget.turns if budget else 0)
+    return {"configurable": {"thread_id": thread} if thread else {}, "recursion_limit": limit}
+
+
+def _key(run: _Run) -> str:
+    return f"thread {run.thread}" if run.thread is not None else f"run {id(run)}"
+
+
+def _close(tools: Iterable[Tool]) -> None:
+    for tool in tools:
+        tool.close()

@@ -1,0 +1,39 @@
+"""A conversation as a file to keep: Markdown to read, JSON to work with."""
+
+import json
+from collections.abc import Sequence
+
+from foveate.agent.plain import printable
+from foveate.agent.state import Exchange
+
+SCHEMA_VERSION = 1
+
+
+def conversation_text(exchanges: Sequence[Exchange], *, as_json: bool) -> str:
+    """Every question with its answer; the JSON holds the steps as ``foveate ask --json`` prints them."""
+    if as_json:
+        records = [{"question": exchange.question, **exchange.answer.to_json()} for exchange in exchanges]
+        return json.dumps({"schema_version": SCHEMA_VERSION, "exchanges": records}, indent=2) + "\n"
+    return "\n".join(_section(exchange) for exchange in exchanges)
+
+
+def _section(exchange: Exchange) -> str:
+    """Text from outside stands in indented blocks, where Markdown gives no sign a meaning."""
+    answer = exchange.answer
+    lines = ["## Question", "", _indented(exchange.question), ""]
+    for step in answer.steps:
+        if step.kind == "tool":
+            lines += [
+                f"`{printable(step.tool or 'tool').replace('`', '')}`",
+                "",
+                _indented(f"{step.arguments}\n{step.text}"),
+                "",
+            ]
+        elif step.kind != "answer" and step.text:
+            lines += [_indented(step.text), ""]
+    lines += [f"## Answer ({answer.status.replace('_', ' ')})", "", _indented(answer.text or answer.reason), ""]
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in printable(text).split("\n"))

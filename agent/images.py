@@ -1,0 +1,191 @@
+"""The images of a run: one content-addressed store, and where each image's pixels come from.
+
+The graph's state names images by the sha256 of their mode, size and pixels; an `ImageStore` holds the pixels. Without a
+folder they live in memory. With a folder every image is also a file (the user's own PNG or JPEG bytes when they decode
+to the same pixels, else a PNG), so that a resumed run finds it, and memory holds only the images used last.
+
+Boxes are x0, y0, x1, y1. `box_to_pixels` leads from what a model writes to pixels of the image it names;
+`crop_record` leads from there to pixels of the user's picture, also for a crop of a crop.
+"""
+
+import contextlib
+import io
+import math
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+from PIL import Image
+
+from foveate.agent.messages import BoxSpace
+from foveate.agent.records import Box, ImageRecord
+from foveate.errors import ImageError, InputError, ToolArgumentError
+from foveate.tools.pictures import open_picture, sha256_of_pixels
+from foveate.tools.zoom import check_box
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg"}
+_UNIT_TOLERANCE = 0.001
+
+
+class ImageStore:
+    """RGB images by sha256. Safe to use from many threads."""
+
+    def __init__(self, folder: str | Path | None = None, *, keep: int = 64) -> None:
+        """`folder`: where the images are files too, made when missing; `keep`: how many then stay in memory."""
+        self._folder = None if folder is None else Path(folder)
+        self._keep = keep
+        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, image: Image.Image, *, encoded: bytes | None = None) -> str:
+        """Store a copy and return its sha256. `encoded`: the file it was opened from, kept when it is PNG or JPEG."""
+        rgb = image.copy() if image.mode == "RGB" else image.convert("RGB")
+        sha256 = sha256_of_pixels(rgb)
+        if self._folder is not None and self._file(sha256) is None:
+            self._write(sha256, rgb, encoded)
+        self._remember(sha256, rgb)
+        return sha256
+
+    def get(self, sha256: str) -> Image.Image:
+        """The image; ImageError when it is not here or its file does not hold the pixels it is named after."""
+        with self._lock:
+            if sha256 in self._images:
+                self._images.move_to_end(sha256)
+                return self._images[sha256]
+        path = self._file(sha256)
+        if path is None:
+            raise ImageError(
+                f"image {sha256[:12]} is not in the store; give the folder that the run stored its images in"
+            )
+        image = open_picture(path)
+        if sha256_of_pixels(image) != sha256:
+            raise ImageError(f"{path} holds other pixels than its name says; delete it and start a new conversation")
+        self._remember(sha256, image)
+        return image
+
+    def __contains__(self, sha256: str) -> bool:
+        with self._lock:
+            if sha256 in self._images:
+                return True
+        return self._file(sha256) is not None
+
+    def _remember(self, sha256: str, image: Image.Image) -> None:
+        with self._lock:
+            self._images.setdefault(sha256, image)
+            self._images.move_to_end(sha256)
+            while self._folder is not None and len(self._images) > self._keep:
+                self._images.popitem(last=False)
+
+    def _file(self, sha256: str) -> Path | None:
+        if self._folder is None or _SHA256.match(sha256) is None:
+            return None
+        paths = (self._folder / f"{sha256}{suffix}" for suffix in _SIGNATURES.values())
+        return next((path for path in paths if path.is_file()), None)
+
+    def _write(self, sha256: str, image: Image.Image, encoded: bytes | None) -> None:
+        """Write the file under another name first, so that a killed run leaves no half image."""
+        assert self._folder is not None
+        data, suffix = _file_of(image, sha256, encoded)
+        part = self._folder / f".{sha256}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(self._folder / f"{sha256}{suffix}")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise InputError(
+                f"cannot write images to {self._folder} ({error.strerror}); give a folder with free space"
+            ) from error
+
+
+class StoredImages(Sequence[Image.Image]):
+    """The images of a run in order, each fetched from the store when it is asked for."""
+
+    def __init__(self, store: ImageStore, sha256s: Sequence[str]) -> None:
+        self._store = store
+        self._sha256s = tuple(sha256s)
+
+    def __len__(self) -> int:
+        return len(self._sha256s)
+
+    @overload
+    def __getitem__(self, key: int) -> Image.Image: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> "StoredImages": ...
+
+    def __getitem__(self, key: int | slice) -> "Image.Image | StoredImages":
+        if isinstance(key, slice):
+            return StoredImages(self._store, self._sha256s[key])
+        return self._store.get(self._sha256s[key])
+
+
+def picture_record(sha256: str, size_px: tuple[int, int]) -> ImageRecord:
+    """Record of an image that is a part of no other: a user's picture, or a drawing of a tool."""
+    width, height = size_px
+    box = (0.0, 0.0, float(width), float(height))
+    return ImageRecord(sha256=sha256, width_px=width, height_px=height, original=sha256, box_px=box)
+
+
+def crop_record(source: ImageRecord, box_px: Box, sha256: str, size_px: tuple[int, int]) -> ImageRecord:
+    """Record of what `box_px` (in the source image's own pixels) shows, with its box in the original's pixels."""
+    left, top, right, bottom = source.box_px
+    x_scale, y_scale = (right - left) / source.width_px, (bottom - top) / source.height_px
+    x0, y0, x1, y1 = box_px
+    box = (left + x0 * x_scale, top + y0 * y_scale, left + x1 * x_scale, top + y1 * y_scale)
+    width, height = size_px
+    return ImageRecord(sha256=sha256, width_px=width, height_px=height, original=source.original, box_px=box)
+
+
+def box_to_pixels(box: object, size_px: tuple[int, int], space: BoxSpace) -> Box:
+    """A model's box as pixels of the image it names; ToolArgumentError tells the valid range in the model's space."""
+    width, height = size_px
+    x_span, y_span = _spans(size_px, space)
+    x0, y0, x1, y1 = check_box(box, x_span, y_span)
+    assert isinstance(box, list | tuple)
+    if space == "unit" and not all(-_UNIT_TOLERANCE <= value <= 1 + _UNIT_TOLERANCE for value in box):
+        raise ToolArgumentError(
+            f"box {box} leaves the image; give x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
+        )
+    x_scale, y_scale = width / x_span, height / y_span
+    return (x0 * x_scale, y0 * y_scale, x1 * x_scale, y1 * y_scale)
+
+
+def box_from_pixels(box_px: Box, size_px: tuple[int, int], space: BoxSpace) -> list[float]:
+    """A box in pixels as a model of that space writes it, rounded outward: integers, or 4 decimals for "unit"."""
+    x_span, y_span = _spans(size_px, space)
+    width, height = size_px
+    x0, y0, x1, y1 = box_px
+    values = (x0 * x_span / width, y0 * y_span / height, x1 * x_span / width, y1 * y_span / height)
+    if space == "unit":
+        return [
+            _outward(value * 10_000, up) / 10_000 for value, up in zip(values, (False, False, True, True), strict=True)
+        ]
+    return [_outward(value, up) for value, up in zip(values, (False, False, True, True), strict=True)]
+
+
+def _spans(size_px: tuple[int, int], space: BoxSpace) -> tuple[float, float]:
+    if space == "relative_1000":
+        return 1000.0, 1000.0
+    return (1.0, 1.0) if space == "unit" else (float(size_px[0]), float(size_px[1]))
+
+
+def _outward(value: float, up: bool) -> int:
+    """Floor or ceiling that a rounding error of the division does not move to the next integer."""
+    return math.ceil(value - 1e-6) if up else math.floor(value + 1e-6)
+
+
+def _file_of(image: Image.Image, sha256: str, encoded: bytes | None) -> tuple[bytes, str]:
+    """The bytes and suffix to store: the given file when it is PNG or JPEG and decodes to these pixels, else a PNG."""
+    suffix = next((suffix for start, suffix in _SIGNATURES.items() if encoded and encoded.startswith(start)), None)
+    if encoded is not None and suffix is not None and sha256_of_pixels(open_picture(encoded)) == sha256:
+        return encoded, suffix
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue(), ".png"

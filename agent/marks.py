@@ -1,0 +1,106 @@
+"""The boxes of a run, drawn on the pictures that they were cut from.
+
+A mark is a numbered, coloured box in the upright pixels of one of the user's pictures. Its number is the number of the
+crop in the run (the ``N`` of ``image N`` that the model was told), so the page, the PNG and the model's own text agree.
+A crop that an earlier question of the conversation made is a faint mark: the run could look at it, but did not cut it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from foveate.agent.records import Answer, Box, ImageRecord, Step
+
+COLOURS = ("#e2532f", "#2f7fd6", "#12946a", "#8b4fc6", "#c98a00", "#c7366f", "#0d8a99", "#7a5c45")
+FAINT_COLOUR = "#8a8f98"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One box on one picture."""
+
+    number: int
+    """Number of the crop in the run, counted from 0 with the user's pictures first."""
+    original: str
+    """sha256 of the picture that `box_px` refers to."""
+    box_px: Box
+    colour: str
+    """``#rrggbb``."""
+    faint: bool = False
+    """Made by an earlier question of the conversation."""
+
+
+def marks_of(answer: Answer) -> tuple[Mark, ...]:
+    """One mark for each crop of the run, in the order of the crops."""
+    cut_now = {_place(step) for step in answer.steps}
+    marks: list[Mark] = []
+    for number, record in enumerate(answer.images):
+        if not is_crop(record):
+            continue
+        faint = (record.sha256, record.box_px) not in cut_now
+        colour = FAINT_COLOUR if faint else COLOURS[sum(not mark.faint for mark in marks) % len(COLOURS)]
+        marks.append(
+            Mark(number=number, original=record.original, box_px=record.box_px, colour=colour, faint=faint),
+        )
+    return tuple(marks)
+
+
+def mark_of(step: Step, answer: Answer, marks: Sequence[Mark]) -> Mark | None:
+    """The mark of the crop that `step` made; None for a step that made none."""
+    for mark in marks:
+        record = answer.images[mark.number]
+        if (record.sha256, record.box_px) == _place(step):
+            return mark
+    return None
+
+
+def is_crop(record: ImageRecord) -> bool:
+    """Whether the image was cut from a picture of the user."""
+    return record.original != record.sha256
+
+
+def draw_boxes(picture: Image.Image, marks: Sequence[Mark], *, limit_px: int = 1600) -> Image.Image:
+    """A copy of `picture`, at most `limit_px` on its long side, with the numbered boxes drawn on it.
+
+    `marks` are in the pixels of `picture` as given, before it is made smaller.
+    """
+    scale = min(1.0, limit_px / max(picture.size))
+    size_px = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    drawn = picture.convert("RGB").resize(size_px, Image.Resampling.LANCZOS)
+    canvas = ImageDraw.Draw(drawn)
+    line_px = max(2, round(max(size_px) / 500))
+    font = ImageFont.load_default(size=max(12, round(max(size_px) / 55)))
+    for mark in sorted(marks, key=lambda mark: not mark.faint):
+        x0, y0, x1, y1 = (round(value * scale) for value in mark.box_px)
+        outer = (x0 - line_px, y0 - line_px, max(x1, x0 + 1) + line_px, max(y1, y0 + 1) + line_px)
+        canvas.rectangle(outer, outline="white", width=2 * line_px)
+        canvas.rectangle(outer, outline=mark.colour, width=line_px)
+        _badge(canvas, mark, corner_px=(outer[0], outer[1]), font=font)
+    return drawn
+
+
+def _place(step: Step) -> tuple[str | None, Box | None]:
+    return step.image, None if step.box_px is None else _as_box(step.box_px)
+
+
+def _as_box(box_px: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = box_px
+    return x0, y0, x1, y1
+
+
+def _badge(
+    canvas: ImageDraw.ImageDraw,
+    mark: Mark,
+    *,
+    corner_px: tuple[int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """The number on a plate left of the box, or inside of it at the picture's left edge."""
+    text = str(mark.number)
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
+    width_px, height_px = right - left + 10, bottom - top + 10
+    x0 = corner_px[0] - width_px - 2 if corner_px[0] > width_px + 2 else max(0, corner_px[0])
+    y0 = max(0, corner_px[1])
+    canvas.rounded_rectangle((x0, y0, x0 + width_px, y0 + height_px), radius=4, fill=mark.colour)
+    canvas.text((x0 + 5 - left, y0 + 5 - top), text, font=font, fill="white")

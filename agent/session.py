@@ -1,0 +1,101 @@
+"""A conversation with an agent that outlives the process.
+
+What was asked and seen lives in the agent's checkpoint. A session adds only what the agent does not know: which
+conversation was the last, with which model, and the pictures that wait for the next question. A conversation stays with
+one model, because its turns are kept as that model's own token ids.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from PIL import Image
+
+from foveate.agent.agent import Agent
+from foveate.agent.conversations import Conversation, Conversations
+from foveate.agent.records import Event
+from foveate.agent.state import Exchange
+from foveate.errors import InputError
+from foveate.tools.pictures import open_picture
+
+MakeAgent = Callable[[str], Agent]
+"""An agent for a model's name, with the checkpoint and the image store of the conversations."""
+
+
+class Session:
+    """The conversation that goes on; a context manager that closes its agent."""
+
+    def __init__(self, *, make_agent: MakeAgent, conversations: Conversations, conversation: Conversation) -> None:
+        self._make_agent = make_agent
+        self._conversations = conversations
+        self._conversation = conversation
+        self._agent = make_agent(conversation.model)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._agent.close()
+
+    @property
+    def model(self) -> str:
+        """The model's name or folder."""
+        return self._conversation.model
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Paths of the pictures that go with the next question."""
+        return self._conversation.pending
+
+    def history(self) -> tuple[Exchange, ...]:
+        """Every finished question with its answer."""
+        return self._agent.exchanges(self._conversation.thread)
+
+    def unfinished(self) -> str | None:
+        """A question that a killed process left behind."""
+        return self._agent.unfinished(self._conversation.thread)
+
+    def image(self, sha256: str) -> Image.Image:
+        """An image that a step or an answer names."""
+        return self._agent.image(sha256)
+
+    def add_picture(self, path: Path) -> Image.Image:
+        """Add a picture to the next question and return it; ImageError when it is none."""
+        picture = open_picture(path)
+        self._keep(replace(self._conversation, pending=(*self.waiting, str(path.absolute()))))
+        return picture
+
+    def ask(self, question: str) -> Iterator[Event]:
+        """Ask with the waiting pictures; they are the agent's from here on. InputError when there is none at all."""
+        if not self.waiting and not self.history() and self.unfinished() is None:
+            raise InputError("there is no picture yet; type the path of one, then ask")
+        events = self._agent.stream(question, self.waiting, thread=self._conversation.thread)
+        yield from self._started(events)
+
+    def resume(self) -> Iterator[Event]:
+        """Go on with the unfinished question; InputError when there is none."""
+        return self._agent.resume(self._conversation.thread)
+
+    def cancel(self) -> None:
+        """End the run that goes on; safe in a signal handler."""
+        self._agent.cancel()
+
+    def start_anew(self, model: str | None = None) -> None:
+        """A new conversation, with another model when one is named."""
+        if model is not None:
+            agent = self._make_agent(model)
+            self._agent.close()
+            self._agent = agent
+        self._keep(self._conversations.start(model or self.model))
+
+    def _started(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events; with the first one the pictures are in the checkpoint and wait no longer."""
+        for event in events:
+            if self.waiting:
+                self._keep(replace(self._conversation, pending=()))
+            yield event
+
+    def _keep(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._conversations.save(conversation)

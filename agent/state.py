@@ -1,0 +1,144 @@
+"""What the graph remembers: plain JSON values only, so that a checkpoint can hold nothing that runs when it is loaded.
+
+Over a conversation `messages`, `images`, `steps` and `exchanges` only grow; a checkpoint stores what was added, not the
+whole list again (a delta channel). Images are sha256 references into an image store. Per question `usage`, `pending`,
+`results` and `outcome` start anew; `first_step` says where the question's steps begin.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, TypedDict
+
+from langgraph.channels import DeltaChannel
+
+from foveate.agent.budget import Budget
+from foveate.agent.records import Answer, Box, Event, ImageRecord, Status, Step, Usage
+from foveate.tools.tool import Tool
+
+Plain = dict[str, Any]
+"""A JSON object."""
+
+
+def more(items: Sequence[Plain]) -> Plain:
+    """What a node returns for a list that only grows.
+
+    The items travel inside an object: LangGraph turns chat messages that lie in a plain list into objects of its own.
+    """
+    return {"more": list(items)}
+
+
+def grown(held: list[Plain], added: Sequence[Plain]) -> list[Plain]:
+    """Reducer of the lists that only grow: `held` and then what each of `added` (see `more`) holds."""
+    return [*held, *(item for batch in added for item in batch["more"])]
+
+
+Growing = Annotated[list[Plain], DeltaChannel(grown)]
+
+
+class QuestionInput(TypedDict):
+    """What a run starts from."""
+
+    question: str
+    pictures: list[Plain]
+    """Records of the question's new pictures; their pixels are in the store already."""
+
+
+class RunState(QuestionInput):
+    """The whole state of a conversation between two nodes."""
+
+    messages: Growing
+    images: Growing
+    """`ImageRecord`s; the position is the number that the model uses."""
+    steps: Growing
+    exchanges: Growing
+    """One for each question that has ended, see `exchanges_of`."""
+    first_step: int
+    usage: Plain
+    pending: Plain
+    """What the last turn asks for: ``{"calls": [...]}``, ``{"answer": text}`` or ``{"error": text}``."""
+    results: list[Plain]
+    """What the tools returned for the pending calls, not yet shown to the model."""
+    outcome: Plain
+    """``{"status", "reason", "text"}`` as soon as the question must end, else empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What a run is given beside its state; never checkpointed."""
+
+    budget: Budget = field(default_factory=Budget)
+    tools: tuple[Tool, ...] = ()
+    """Opened for this run (`Tool.for_run`); the caller closes them."""
+    temperature: float = 0.0
+    seed: int | None = None
+    """Every turn samples with its own seed derived from it; None leaves the seed to the reasoner."""
+    keep_logprobs: bool = False
+    """Store each sampled token's log-probability in the assistant messages, for training."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked after every token and before every tool call; True cancels the run."""
+    emit: Callable[[Event], None] = lambda _: None
+    """Receives text as it is written and steps as they complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A question of a conversation and how it ended."""
+
+    question: str
+    answer: Answer
+
+
+def question_input(question: str, pictures: Sequence[ImageRecord] = ()) -> QuestionInput:
+    """What the graph is invoked with."""
+    return {"question": question, "pictures": [to_plain(record) for record in pictures]}
+
+
+def ended(status: Status, reason: str = "", text: str = "") -> Plain:
+    """An outcome."""
+    return {"status": status, "reason": reason, "text": text}
+
+
+def to_plain(record: Step | Usage | ImageRecord) -> Plain:
+    """A record as JSON values: tuples become lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(record).items()}
+
+
+def step_from(plain: Plain) -> Step:
+    """The step that `to_plain` wrote."""
+    return Step(**{**plain, "box_px": _box(plain["box_px"])})
+
+
+def image_from(plain: Plain) -> ImageRecord:
+    """The image record that `to_plain` wrote."""
+    return ImageRecord(**{**plain, "box_px": _box(plain["box_px"])})
+
+
+def exchange_of(state: RunState, outcome: Plain, added_steps: int) -> Plain:
+    """What `exchanges` keeps of a question that ends with `outcome`, after `added_steps` more steps."""
+    last_step = len(state["steps"]) + added_steps
+    spans = {"first_step": state["first_step"], "last_step": last_step, "num_images": len(state["images"])}
+    return {"question": state["question"], **outcome, "usage": state["usage"], **spans}
+
+
+def exchanges_of(state: RunState) -> tuple[Exchange, ...]:
+    """Every question of the conversation that has ended, with its answer."""
+    return tuple(_exchange(state, plain) for plain in state.get("exchanges", []))
+
+
+def _exchange(state: RunState, plain: Plain) -> Exchange:
+    answer = Answer(
+        text=plain["text"],
+        status=plain["status"],
+        reason=plain["reason"],
+        steps=tuple(step_from(step) for step in state["steps"][plain["first_step"] : plain["last_step"]]),
+        usage=Usage(**plain["usage"]),
+        images=tuple(image_from(image) for image in state["images"][: plain["num_images"]]),
+    )
+    return Exchange(question=plain["question"], answer=answer)
+
+
+def _box(values: Sequence[float] | None) -> Box | None:
+    if values is None:
+        return None
+    x0, y0, x1, y1 = values
+    return x0, y0, x1, y1

@@ -1,0 +1,13 @@
+// What the processor and the operating system offer. Kernels of one instruction set each will choose by it.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace foveate {
+
+// Name and presence of every instruction set that a kernel may use, narrowest first; empty where none is known.
+std::vector<std::pair<std::string, bool>> cpu_features();
+
+}  // namespace foveate

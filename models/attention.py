@@ -1,0 +1,64 @@
+"""Attention over packed sequences: the seam that a native kernel takes.
+
+Sequences (windows, images, conversations) lie one after another without padding. Neighbours of equal length form a run; a
+run is a view of shape [count, length], so the plain PyTorch form below makes one scaled_dot_product_attention call per
+run and moves no data. `permute_rows` is the one gather: it brings patches into an order in which runs are long.
+
+Shape letters: T tokens, H heads, D head dimension.
+"""
+
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+SHORT = 64
+"""Up to this length three plain products are faster than the fused attention of torch's CPU build, above all backward."""
+
+
+class Packing:
+    """The lengths of the sequences of a packed batch, and its runs of neighbours of equal length."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        """`lengths` of the sequences in order; empty sequences are allowed."""
+        self.lengths = lengths
+        self.runs = [(length, len(list(same))) for length, same in groupby(length for length in lengths if length)]
+        self.run_sizes = [length * count for length, count in self.runs]
+
+
+def packed_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packing, *, causal: bool = False) -> Tensor:
+    """Softmax attention inside each packed sequence, [T, H, D] -> [T, H, D]; fewer key heads than query heads are shared."""
+    grouped = k_THD.shape[1] != q_THD.shape[1]
+    outputs = []
+    parts = zip(*(x.split(packing.run_sizes) for x in (q_THD, k_THD, v_THD)), strict=True)
+    for (length, count), qkv in zip(packing.runs, parts, strict=True):
+        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
+        if length <= SHORT and not causal and not grouped:
+            out_BHLD = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+        else:
+            out_BHLD = scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+        outputs.append(out_BHLD.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs) if outputs else q_THD
+
+
+class _PermuteRows(torch.autograd.Function):
+    """Gather whose gradient is a gather too (the scatter that autograd would take is ten times slower)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, order_N: Tensor, inverse_N: Tensor) -> Tensor:
+        ctx.save_for_backward(order_N, inverse_N)
+        return x_ND.index_select(0, order_N)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        _, inverse_N = ctx.saved_tensors
+        return grads[0].index_select(0, inverse_N), None, None
+
+
+def permute_rows(x_ND: Tensor, order_N: Tensor, inverse_N: Tensor) -> Tensor:
+    """Rows of x in the given order; `inverse_N` is the inverse permutation."""
+    result: Tensor = _PermuteRows.apply(x_ND, order_N, inverse_N)
+    return result

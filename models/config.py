@@ -1,0 +1,182 @@
+"""Sizes and switches of a thinker, as frozen dataclasses; nano is one preset among others.
+
+One vision tower and one decoder serve every family: a switch here selects the variant, never a second class. Names follow
+the published configurations (Qwen2.5-VL, Kimi-VL), so that a reader of those recognises each field.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from foveate.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """The tower: native-resolution patches in, one vector for every merged block of patches out."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    patch_size: int = 14
+    temporal_patch_size: int = 1
+    """Frames in a patch; a still image is repeated this often (2 in the Qwen families)."""
+    merge_size: int = 2
+    """A block of merge_size x merge_size patches becomes one token of the decoder."""
+    window_size_px: int = 112
+    full_attention_layers: tuple[int, ...] = ()
+    """Layers that attend over the whole image; all others stay inside a window."""
+    stem: Literal["linear", "conv"] = "linear"
+    """How the pixels of one patch become a vector: one matrix, or a small convolutional network."""
+    position_grid: int = 0
+    """Side of a learned table of positions, resampled to the image's grid (MoonViT's 64); 0 for none."""
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in a flattened patch."""
+        return 3 * self.temporal_patch_size * self.patch_size**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """Mixture of experts of a decoder layer."""
+
+    num_experts: int
+    top_k: int
+    intermediate_size: int
+    num_shared_experts: int = 0
+    """Experts that see every token, fused into one SwiGLU of num_shared_experts x intermediate_size."""
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    """Softmax over all experts (Qwen, Mixtral), or independent sigmoids with a correction bias (DeepSeek-V3, Kimi-VL)."""
+    norm_top_k: bool = True
+    """Whether the weights of the chosen experts are scaled to sum to one."""
+    routed_scale: float = 1.0
+    balance_coef: float = 0.01
+    """Weight of the load-balancing loss in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The language model."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    """Width of the dense SwiGLU layers."""
+    mrope_section: tuple[int, int, int] = (8, 12, 12)
+    """Pairs of a head that turn with time, height and width; they sum to head_dim / 2."""
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = True
+    moe: MoEConfig | None = None
+    num_dense_layers: int = 0
+    """How many of the first layers keep a dense feed-forward when moe is set."""
+
+    def __post_init__(self) -> None:
+        if sum(self.mrope_section) * 2 != self.head_dim:
+            raise ConfigError(
+                f"mrope_section {self.mrope_section} sums to {sum(self.mrope_section)}, "
+                f"wanted head_dim / 2 = {self.head_dim // 2}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """The pixel budget of one image."""
+
+    min_pixels: int = 56 * 56
+    max_pixels: int = 14 * 14 * 4 * 1280
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinkerConfig:
+    """A whole thinker."""
+
+    vision: VisionConfig
+    decoder: DecoderConfig
+    image: ImageConfig = field(default_factory=ImageConfig)
+    model_type: str = "foveate"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as written to config.json."""
+        return asdict(self)
+
+
+def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:
+    """Build a (nested) configuration dataclass from plain values.
+
+    Raises ConfigError naming the key when one is unknown.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown key {path + key!r}; known keys are {', '.join(sorted(known))}")
+    return cls(**{key: _convert(hints[key], value, f"{path}{key}.") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    options = [hint, *getattr(hint, "__args__", ())]
+    nested = next((option for option in options if is_dataclass(option)), None)
+    if nested is not None and isinstance(value, dict):
+        return from_json(nested, value, path)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) else value
+
+
+NANO = ThinkerConfig(
+    vision=VisionConfig(
+        hidden_size=192,
+        num_layers=6,
+        num_heads=3,
+        intermediate_size=512,
+        full_attention_layers=(2, 5),
+        stem="conv",
+        position_grid=32,
+    ),
+    decoder=DecoderConfig(
+        vocab_size=1024,
+        hidden_size=256,
+        num_layers=6,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=64,
+        intermediate_size=768,
+        qk_norm=True,
+        moe=MoEConfig(num_experts=8, top_k=2, intermediate_size=256, num_shared_experts=1),
+        num_dense_layers=1,
+    ),
+    image=ImageConfig(min_pixels=32 * 28 * 28, max_pixels=256 * 28 * 28),
+)
+
+TINY = ThinkerConfig(
+    vision=VisionConfig(
+        hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, full_attention_layers=(1,), position_grid=8
+    ),
+    decoder=DecoderConfig(
+        vocab_size=1024,
+        hidden_size=48,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        mrope_section=(2, 3, 3),
+        intermediate_size=96,
+        moe=MoEConfig(num_experts=4, top_k=2, intermediate_size=32, num_shared_experts=1),
+        num_dense_layers=1,
+    ),
+    image=ImageConfig(min_pixels=4 * 28 * 28, max_pixels=64 * 28 * 28),
+)
+
+PRESETS = {"nano": NANO, "tiny": TINY}

@@ -1,0 +1,94 @@
+"""The language model: grouped-query attention with M-RoPE, RMSNorm, SwiGLU and mixture-of-experts layers.
+
+How a layer attends is handed in as a function, so that training over packed conversations and generation over a cache run
+the same code: `attend(layer, q, k, v) -> output`.
+
+Shape letters: T tokens, D width, H query heads, G key heads, V vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from foveate.models.config import DecoderConfig
+from foveate.models.moe import MoE
+from foveate.models.norm import RMSNorm
+from foveate.models.rope import Tables, mrope_tables, rotate
+from foveate.models.vision import SwiGLU
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Layer, queries [T, H, d], keys [T, G, d], values [T, G, d] of the new tokens -> [T, H, d]."""
+
+
+class DecoderAttention(nn.Module):
+    """Projections of one layer's attention."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        heads = config.num_heads + 2 * config.num_kv_heads
+        self.qkv = nn.Linear(config.hidden_size, heads * config.head_dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+
+    def forward(self, x_TD: Tensor, tables: Tables, layer: int, attend: Attend) -> Tensor:
+        """[T, D] -> [T, D]."""
+        config = self.config
+        q, k, v = (
+            self.qkv(x_TD)
+            .unflatten(-1, (-1, config.head_dim))
+            .split((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=1)
+        )
+        if config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return self.proj(attend(layer, rotate(q, tables), rotate(k, tables), v).flatten(1))
+
+
+class DecoderBlock(nn.Module):
+    """Pre-norm attention and a dense or mixture-of-experts feed-forward."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm1 = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attn = DecoderAttention(config)
+        self.norm2 = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp: nn.Module
+        if config.moe is None or layer < config.num_dense_layers:
+            self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        else:
+            self.mlp = MoE(config.hidden_size, config.moe)
+
+    def forward(self, x_TD: Tensor, tables: Tables, attend: Attend) -> tuple[Tensor, Tensor]:
+        """[T, D] -> [T, D] and the layer's load-balancing loss (zero when dense)."""
+        x_TD = x_TD + self.attn(self.norm1(x_TD), tables, self.layer, attend)
+        y = self.mlp(self.norm2(x_TD))
+        y_TD, balance = y if isinstance(y, tuple) else (y, x_TD.new_zeros(()))
+        return x_TD + y_TD, balance
+
+
+class Decoder(nn.Module):
+    """Embeddings in, logits out."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        nn.init.normal_(self.embed.weight, std=config.hidden_size**-0.5)
+        if config.tie_embeddings:
+            self.head.weight = self.embed.weight
+
+    def forward(self, x_TD: Tensor, positions_3T: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
+        """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses."""
+        tables = mrope_tables(positions_3T, self.config.mrope_section, self.config.rope_theta)
+        balance = torch.zeros(())
+        for block in self.blocks:
+            x_TD, layer_balance = block(x_TD, tables, attend)
+            balance = balance + layer_balance
+        return self.norm(x_TD), balance

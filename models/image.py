@@ -1,0 +1,100 @@
+"""From a picture to patches at its native resolution.
+
+The picture keeps its aspect. Its sides are rounded to whole merged blocks and scaled only as far as the pixel budget asks
+(the resize rule of Qwen2-VL). Patches come in block order: the merge_size x merge_size patches of one block are
+neighbours in the sequence, so that merging is a reshape.
+
+Shape letters: N patches, P values of a patch, H W pixels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.errors import ImageError
+from foveate.models.config import ImageConfig, VisionConfig
+
+MAX_ASPECT = 200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Patches of an image: frames, rows and columns."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def num_patches(self) -> int:
+        """Patches in all frames."""
+        return self.t * self.h * self.w
+
+    def num_tokens(self, merge_size: int) -> int:
+        """Tokens that the decoder sees."""
+        return self.num_patches // merge_size**2
+
+
+def smart_resize(height_px: int, width_px: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width, multiples of `factor`, near the given aspect and within the pixel budget.
+
+    Raises ImageError when one side is more than 200 times the other.
+    """
+    if min(height_px, width_px) < 1 or max(height_px, width_px) / min(height_px, width_px) > MAX_ASPECT:
+        raise ImageError(f"picture is {width_px} x {height_px} px, wanted sides that differ by at most {MAX_ASPECT:.0f}x")
+    h_px, w_px = (max(factor, round(side / factor) * factor) for side in (height_px, width_px))
+    if h_px * w_px > max_pixels:
+        scale = math.sqrt(height_px * width_px / max_pixels)
+        h_px, w_px = (max(factor, math.floor(side / scale / factor) * factor) for side in (height_px, width_px))
+    elif h_px * w_px < min_pixels:
+        scale = math.sqrt(min_pixels / (height_px * width_px))
+        h_px, w_px = (math.ceil(side * scale / factor) * factor for side in (height_px, width_px))
+    return h_px, w_px
+
+
+def image_grid(width_px: int, height_px: int, vision: VisionConfig, image: ImageConfig) -> Grid:
+    """Grid that an image of this size will have."""
+    h_px, w_px = smart_resize(
+        height_px,
+        width_px,
+        factor=vision.patch_size * vision.merge_size,
+        min_pixels=image.min_pixels,
+        max_pixels=image.max_pixels,
+    )
+    return Grid(t=1, h=h_px // vision.patch_size, w=w_px // vision.patch_size)
+
+
+def resize(picture: Image.Image, grid: Grid, patch_size: int) -> np.ndarray:
+    """RGB bytes [H, W, 3] of the picture at the size of its grid.
+
+    Large pictures are first reduced by a whole factor (box filter), then resampled (bicubic): three times faster than
+    one bicubic pass and without visible difference.
+    """
+    size_px = (grid.w * patch_size, grid.h * patch_size)
+    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    if rgb.size != size_px:
+        rgb = rgb.resize(size_px, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return np.asarray(rgb)
+
+
+def patchify(pixels_HW3: np.ndarray, vision: VisionConfig, image: ImageConfig) -> Tensor:
+    """Normalised patches [N, P] in block order from RGB bytes whose sides are whole blocks; P runs channel, frame, y, x."""
+    p, m = vision.patch_size, vision.merge_size
+    height, width, _ = pixels_HW3.shape
+    x_HW3 = torch.from_numpy(np.array(pixels_HW3)).float() / 255.0
+    x_HW3 = (x_HW3 - torch.tensor(image.mean)) / torch.tensor(image.std)
+    blocks = x_HW3.reshape(height // (p * m), m, p, width // (p * m), m, p, 3)
+    x_N3pp = blocks.permute(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, 1, p, p)
+    return x_N3pp.expand(-1, -1, vision.temporal_patch_size, -1, -1).reshape(-1, vision.patch_dim)
+
+
+def patch_coordinates(grid: Grid, merge_size: int) -> Tensor:
+    """Row and column [N, 2] of every patch, in block order, frame after frame."""
+    m = merge_size
+    rows = torch.arange(grid.h).reshape(grid.h // m, 1, m, 1).expand(-1, grid.w // m, -1, m)
+    cols = torch.arange(grid.w).reshape(1, grid.w // m, 1, m).expand(grid.h // m, -1, m, -1)
+    return torch.stack([rows.reshape(-1), cols.reshape(-1)], dim=-1).repeat(grid.t, 1)

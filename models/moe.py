@@ -1,0 +1,81 @@
+"""Mixture of experts: route, permute, compute, combine. The seam that a native kernel takes is `experts_forward`.
+
+Tokens are put in expert order by a stable sort, each expert does one matrix product over its tokens, and the results are
+brought back and added in the order of the routing, so a batch gives the same bits each time.
+
+Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.models.attention import permute_rows
+from foveate.models.config import MoEConfig
+from foveate.models.vision import SwiGLU
+
+
+def experts_forward(
+    x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor
+) -> Tensor:
+    """Sum over each token's experts of weight * down(silu(gate(x)) * up(x)), [T, D]; `gate_up_EID` stacks gate over up."""
+    num_tokens, top_k = experts_TK.shape
+    order_S = torch.argsort(experts_TK.reshape(-1), stable=True)
+    inverse_S = torch.argsort(order_S)
+    counts = torch.bincount(experts_TK.reshape(-1), minlength=gate_up_EID.shape[0]).tolist()
+    x_SD = permute_rows(x_TD[:, None].expand(-1, top_k, -1).flatten(0, 1), order_S, inverse_S)
+    outputs = []
+    for expert, tokens_ND in enumerate(x_SD.split(counts)):
+        if counts[expert]:
+            gate, up = F.linear(tokens_ND, gate_up_EID[expert]).chunk(2, dim=-1)
+            outputs.append(F.linear(F.silu(gate) * up, down_EDI[expert]))
+    if not outputs:
+        return torch.zeros_like(x_TD)
+    y_TKD = permute_rows(torch.cat(outputs), inverse_S, order_S).view(num_tokens, top_k, -1)
+    return (y_TKD.float() * weights_TK.float()[:, :, None]).sum(1).to(x_TD.dtype)
+
+
+class MoE(nn.Module):
+    """Routed experts, and shared experts that see every token."""
+
+    def __init__(self, hidden_size: int, config: MoEConfig) -> None:
+        super().__init__()
+        self.config = config
+        inner = config.intermediate_size
+        self.router = nn.Linear(hidden_size, config.num_experts, bias=False)
+        self.gate_up = nn.Parameter(torch.randn(config.num_experts, 2 * inner, hidden_size) * hidden_size**-0.5)
+        self.down = nn.Parameter(torch.randn(config.num_experts, hidden_size, inner) * inner**-0.5)
+        if config.scoring == "sigmoid":
+            self.correction_bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
+        self.shared = SwiGLU(hidden_size, inner * config.num_shared_experts) if config.num_shared_experts else None
+
+    def route(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Chosen experts [T, K], their weights [T, K] in f32, and the load-balancing loss of this batch (scalar)."""
+        config = self.config
+        logits_TE = F.linear(x_TD.float(), self.router.weight.float())
+        if config.scoring == "sigmoid":
+            scores_TE = logits_TE.sigmoid()
+            experts_TK = torch.topk(scores_TE + self.correction_bias, config.top_k, dim=-1).indices
+        else:
+            scores_TE = logits_TE.softmax(-1)
+            experts_TK = torch.topk(scores_TE, config.top_k, dim=-1).indices
+        weights_TK = scores_TE.gather(-1, experts_TK)
+        if config.norm_top_k:
+            weights_TK = weights_TK / weights_TK.sum(-1, keepdim=True).clamp_min(1e-9)
+        return experts_TK, weights_TK * config.routed_scale, balance_loss(scores_TE, experts_TK)
+
+    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """[T, D] -> [T, D] and the load-balancing loss."""
+        experts_TK, weights_TK, balance = self.route(x_TD)
+        y_TD = experts_forward(x_TD, experts_TK, weights_TK, self.gate_up, self.down)
+        if self.shared is not None:
+            y_TD = y_TD + self.shared(x_TD)
+        return y_TD, balance
+
+
+def balance_loss(scores_TE: Tensor, experts_TK: Tensor) -> Tensor:
+    """Switch Transformer's loss: E * sum over experts of (share of choices) * (mean share of score); 1 when even."""
+    num_experts = scores_TE.shape[-1]
+    share_E = torch.bincount(experts_TK.reshape(-1), minlength=num_experts) / max(1, experts_TK.numel())
+    mean_E = (scores_TE / scores_TE.sum(-1, keepdim=True)).mean(0)
+    return num_experts * (share_E * mean_E).sum()

@@ -1,0 +1,19 @@
+"""Root-mean-square norm as a layer over the native operation."""
+
+import torch
+from torch import Tensor, nn
+
+from foveate import ops
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension; sums in f32."""
+
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """[..., D] -> [..., D], same dtype."""
+        return ops.rms_norm(x_TD, self.weight, self.eps)

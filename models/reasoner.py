@@ -1,0 +1,71 @@
+"""What the agent's graph needs from a model: messages in, sampled tokens out.
+
+Our thinker, an endpoint and a scripted fake in a test all satisfy `Reasoner`; the graph cannot tell them apart.
+Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL image or path>}``. An assistant
+message that was sampled carries its ``token_ids``: they are fed back as they are, so a transcript is token-exact and
+nothing that a model wrote is ever encoded again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Message = dict[str, Any]
+StopReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a model family writes tool calls, boxes and answers."""
+
+    name: str
+    box_space: Literal["relative_1000", "pixels", "unit"] = "relative_1000"
+    """Boxes are x0, y0, x1, y1 of the image they refer to: 0-1000 of each side, its pixels, or 0-1."""
+    wants_system_prompt: bool = True
+    """Whether the agent explains its tools in a system message (nano has learned them)."""
+
+
+NANO = Dialect(name="nano", box_space="relative_1000", wants_system_prompt=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One continuation of a conversation, as sampled."""
+
+    text: str
+    """Decoded text, control tags such as ``<tool_call>`` included, the end-of-turn token left out."""
+    token_ids: tuple[int, ...]
+    """Ids as sampled, end-of-turn included when it was sampled. Empty for a model that does not show them."""
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each sampled id under the sampling temperature 1 policy; same length as token_ids."""
+    stop_reason: StopReason
+    prompt_tokens: int
+    """Tokens of the whole prompt, image tokens included."""
+
+
+class Reasoner(Protocol):
+    """A model that continues conversations."""
+
+    name: str
+    dialect: Dialect
+
+    def image_tokens(self, width_px: int, height_px: int) -> int:
+        """Number of tokens that an image of this size will take in the conversation."""
+        ...
+
+    def sample(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Sample:
+        """Continue the conversation by one assistant turn.
+
+        `on_text` receives each new piece of text as it is decoded; `should_stop` is asked after every token and ends
+        the turn with stop_reason "cancelled".
+        """
+        ...

@@ -1,0 +1,64 @@
+"""Rotary positions: two-dimensional in the tower, multimodal (time, height, width) in the decoder.
+
+Both build cosine and sine tables once per sequence and share `rotate`. Pairs are split in halves (element i with
+i + D/2), as in the Qwen families.
+
+Shape letters: T tokens, N patches, H heads, D head dimension.
+"""
+
+import torch
+from torch import Tensor
+
+from foveate.models.image import Grid
+
+Tables = tuple[Tensor, Tensor]
+
+
+def _frequencies(num: int, theta: float) -> Tensor:
+    return theta ** -(torch.arange(num, dtype=torch.float32) / num)
+
+
+def vision_tables(coordinates_N2: Tensor, head_dim: int, theta: float) -> Tables:
+    """Tables [N, D/2] whose first half turns with the row and second half with the column (Qwen2-VL)."""
+    angles_N2F = coordinates_N2[:, :, None].float() * _frequencies(head_dim // 4, theta)
+    angles = angles_N2F.flatten(1)
+    return angles.cos(), angles.sin()
+
+
+def mrope_tables(positions_3T: Tensor, section: tuple[int, int, int], theta: float) -> Tables:
+    """Tables [T, D/2]: the first section[0] pairs turn with time, the next with height, the last with width."""
+    angles_3TF = positions_3T[:, :, None].float() * _frequencies(sum(section), theta)
+    axes = torch.repeat_interleave(torch.arange(3), torch.tensor(section))
+    angles_TF = angles_3TF[axes, :, torch.arange(sum(section))].T
+    return angles_TF.cos(), angles_TF.sin()
+
+
+def rotate(x_THD: Tensor, tables: Tables) -> Tensor:
+    """Turn every head of x by its token's angles, in the dtype of x."""
+    cos, sin = (table.to(x_THD.dtype)[:, None, :] for table in tables)
+    first, second = x_THD.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def image_positions(grid: Grid, merge_size: int, start: int) -> Tensor:
+    """M-RoPE positions [3, T] of an image's tokens whose first token stands at `start`."""
+    t, h, w = grid.t, grid.h // merge_size, grid.w // merge_size
+    axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
+    return torch.stack([axis.reshape(-1) for axis in axes]) + start
+
+
+def sequence_positions(spans: list[int | Grid], merge_size: int) -> Tensor:
+    """M-RoPE positions [3, T] of a conversation.
+
+    `spans` lists its parts in order: a number of text tokens, or the grid of an image. Text has three equal ids; after
+    an image the next text token stands one past the largest id so far.
+    """
+    parts, start = [torch.zeros(3, 0, dtype=torch.long)], 0
+    for span in spans:
+        if isinstance(span, Grid):
+            part = image_positions(span, merge_size, start)
+        else:
+            part = torch.arange(start, start + span).expand(3, -1)
+        parts.append(part)
+        start = int(part.max()) + 1 if part.numel() else start
+    return torch.cat(parts, dim=1)

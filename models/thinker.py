@@ -1,0 +1,84 @@
+"""The thinker: a vision tower and a decoder that see pictures and words as one sequence.
+
+Shape letters: T tokens, N patches, P values of a patch, M image tokens, D decoder width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from foveate.models.attention import Packing, packed_attention
+from foveate.models.config import ThinkerConfig
+from foveate.models.decoder import Decoder
+from foveate.models.processor import Processor
+from foveate.models.reasoner import Message, Sample
+from foveate.models.tokenizer import TextCodec
+from foveate.models.transcript import ImageInput, Transcript
+from foveate.models.vision import VisionTower
+
+
+class Thinker(nn.Module):
+    """A vision-language model with mixture-of-experts layers; see ThinkerConfig for what it can be."""
+
+    def __init__(self, config: ThinkerConfig, codec: TextCodec) -> None:
+        super().__init__()
+        self.config = config
+        self.processor = Processor(config, codec)
+        self.vision = VisionTower(config.vision, config.decoder.hidden_size)
+        self.decoder = Decoder(config.decoder)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None) -> "Thinker":
+        """Load a checkpoint folder; `dtype` is that of the file when None. Raises CheckpointError naming file and key."""
+        from foveate.models.checkpoint import load_thinker
+
+        return load_thinker(Path(path), dtype)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write config.json, model.safetensors and tokenizer.json, each atomically."""
+        from foveate.models.checkpoint import save_thinker
+
+        save_thinker(self, Path(path))
+
+    def forward(self, inputs: Transcript) -> Tensor:
+        """Logits [T, V] of one or several packed conversations."""
+        hidden_TD, _ = self.hidden(inputs)
+        logits: Tensor = self.decoder.head(hidden_TD)
+        return logits
+
+    def hidden(self, inputs: Transcript) -> tuple[Tensor, Tensor]:
+        """Hidden states [T, D] before the head, and the load-balancing loss."""
+        packing = Packing(list(inputs.lengths))
+
+        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return packed_attention(q, k, v, packing, causal=True)
+
+        x_TD = self.embed(inputs.token_ids, inputs.images, inputs.image_starts)
+        hidden: tuple[Tensor, Tensor] = self.decoder(x_TD, inputs.positions_3T, attend)
+        return hidden
+
+    def embed(self, token_ids_T: Tensor, images: Sequence[ImageInput], starts: Sequence[int]) -> Tensor:
+        """Embeddings [T, D] with each image's tokens put in from its start."""
+        x_TD = self.decoder.embed(token_ids_T)
+        if not images:
+            return x_TD
+        tokens_MD = self.vision(
+            torch.cat([image.patches_NP for image in images]).to(x_TD.dtype), [image.grid for image in images]
+        )
+        counts = [image.grid.num_tokens(self.config.vision.merge_size) for image in images]
+        pieces, position = [], 0
+        for start, tokens in zip(starts, tokens_MD.split(counts), strict=True):
+            pieces += [x_TD[position:start], tokens]
+            position = start + len(tokens)
+        return torch.cat([*pieces, x_TD[position:]])
+
+    def generate(
+        self, messages: Sequence[Message], *, max_new_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
+    ) -> Sample:
+        """Continue a conversation by one assistant turn; see `foveate.models.generate` for batches and streaming."""
+        from foveate.models.generate import ThinkerReasoner
+
+        reasoner = ThinkerReasoner(self, num_slots=1)
+        return reasoner.sample(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)

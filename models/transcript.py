@@ -1,0 +1,90 @@
+"""What has been said, token for token: ids as they were sampled, who wrote each, and the images between them.
+
+Shape letters: T tokens, N patches, P values of a patch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.models.image import Grid
+from foveate.models.rope import sequence_positions
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageInput:
+    """A picture as the tower takes it."""
+
+    key: str
+    """Identity of the pixels: equal keys have equal patches."""
+    grid: Grid
+    patches_NP: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Transcript:
+    """One conversation, or several packed one after another."""
+
+    token_ids: Tensor
+    """[T] long; an image stands as its number of image-pad ids."""
+    positions_3T: Tensor
+    by_policy_T: Tensor
+    """True where the policy wrote the token (what a loss may count), False for users, tools, images and templates."""
+    images: tuple[ImageInput, ...]
+    image_starts: tuple[int, ...]
+    """Index of each image's first token."""
+    lengths: tuple[int, ...]
+    """Tokens of each packed conversation; they sum to T."""
+
+    def __len__(self) -> int:
+        """Tokens in all."""
+        return len(self.token_ids)
+
+
+Part = tuple[list[int] | ImageInput, bool]
+"""Ids or an image, and whether the policy wrote them."""
+
+
+def build_transcript(parts: Sequence[Part], *, image_pad_id: int, merge_size: int) -> Transcript:
+    """Lay out the parts of one conversation in order."""
+    ids: list[int] = []
+    by_policy: list[bool] = []
+    images, starts, spans = [], [], []
+    for part, written in parts:
+        if isinstance(part, ImageInput):
+            count = part.grid.num_tokens(merge_size)
+            images.append(part)
+            starts.append(len(ids))
+            ids += [image_pad_id] * count
+            spans.append(part.grid)
+        else:
+            count = len(part)
+            ids += part
+            spans.append(count)
+        by_policy += [written] * count
+    return Transcript(
+        token_ids=torch.tensor(ids, dtype=torch.long),
+        positions_3T=sequence_positions(spans, merge_size),
+        by_policy_T=torch.tensor(by_policy, dtype=torch.bool),
+        images=tuple(images),
+        image_starts=tuple(starts),
+        lengths=(len(ids),),
+    )
+
+
+def pack(transcripts: Sequence[Transcript]) -> Transcript:
+    """Several conversations one after another; none sees another."""
+    starts, offset = [], 0
+    for transcript in transcripts:
+        starts += [start + offset for start in transcript.image_starts]
+        offset += len(transcript)
+    return Transcript(
+        token_ids=torch.cat([t.token_ids for t in transcripts]),
+        positions_3T=torch.cat([t.positions_3T for t in transcripts], dim=1),
+        by_policy_T=torch.cat([t.by_policy_T for t in transcripts]),
+        images=tuple(image for t in transcripts for image in t.images),
+        image_starts=tuple(starts),
+        lengths=tuple(length for t in transcripts for length in t.lengths),
+    )

@@ -1,0 +1,165 @@
+"""The vision tower: patches of any number of images, of any sizes, in one packed sequence.
+
+Most layers attend inside windows of window_size_px, some over the whole image (Qwen2.5-VL). Patches are put into window
+order once at the entrance, in whole merged blocks, and back at the exit. A learned table of positions, resampled to each
+image's grid, tells where in the picture a patch lies (MoonViT); 2-D RoPE tells where two patches lie to each other.
+
+Shape letters: N patches, P values of a patch, D width, M merged tokens, E width of the decoder.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.models.attention import Packing, packed_attention, permute_rows
+from foveate.models.config import VisionConfig
+from foveate.models.image import Grid, patch_coordinates
+from foveate.models.norm import RMSNorm
+from foveate.models.rope import Tables, rotate, vision_tables
+
+
+class ConvStem(nn.Module):
+    """A small convolutional network over each patch: learns strokes faster than one matrix does."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        side = config.patch_size // 2
+        self.shape = (3 * config.temporal_patch_size, config.patch_size, config.patch_size)
+        self.conv1 = nn.Conv2d(self.shape[0], 32, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
+        self.proj = nn.Linear(64 * side * side, config.hidden_size)
+
+    def forward(self, patches_NP: Tensor) -> Tensor:
+        """[N, P] -> [N, D]."""
+        x = patches_NP.view(-1, *self.shape).contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.conv1(x))
+        x = F.relu(self.conv2(x))
+        return self.proj(x.permute(0, 2, 3, 1).flatten(1))
+
+
+class VisionAttention(nn.Module):
+    """Attention inside the given packing, with 2-D RoPE."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x_ND: Tensor, tables: Tables, packing: Packing) -> Tensor:
+        """[N, D] -> [N, D]."""
+        qk, v = self.qkv(x_ND).unflatten(-1, (3 * self.num_heads, -1)).split((2 * self.num_heads, self.num_heads), dim=1)
+        q, k = rotate(qk, tables).chunk(2, dim=1)
+        return self.proj(packed_attention(q, k, v, packing).flatten(1))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(hidden_size, 2 * intermediate_size, bias=bias)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """[T, D] -> [T, D]."""
+        gate, up = self.gate_up(x_TD).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class VisionBlock(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attn = VisionAttention(config)
+        self.norm2 = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, bias=True)
+
+    def forward(self, x_ND: Tensor, tables: Tables, packing: Packing) -> Tensor:
+        """[N, D] -> [N, D]."""
+        x_ND = x_ND + self.attn(self.norm1(x_ND), tables, packing)
+        return x_ND + self.mlp(self.norm2(x_ND))
+
+
+class Merger(nn.Module):
+    """Projector: each merged block of patches becomes one token of the decoder."""
+
+    def __init__(self, config: VisionConfig, out_dim: int) -> None:
+        super().__init__()
+        self.block = config.merge_size**2
+        width = config.hidden_size * self.block
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, out_dim)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """[N, D] -> [M, E]."""
+        x = self.norm(x_ND).unflatten(0, (-1, self.block)).flatten(1)
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class VisionTower(nn.Module):
+    """Patches to tokens of the decoder."""
+
+    def __init__(self, config: VisionConfig, out_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = ConvStem(config) if config.stem == "conv" else nn.Linear(config.patch_dim, config.hidden_size)
+        if config.position_grid:
+            side = config.position_grid
+            self.positions = nn.Parameter(torch.randn(side, side, config.hidden_size) * 0.02)
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
+        self.merger = Merger(config, out_dim)
+
+    def forward(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
+        """Patches of all images, in block order, to the tokens [M, E] of all images."""
+        return self.merger(self.encode(patches_NP, grids))
+
+    def encode(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
+        """Features [N, D] of every patch, in block order."""
+        config = self.config
+        x_ND = self.stem(patches_NP)
+        if config.position_grid:
+            x_ND = x_ND + torch.cat([self._learned_positions(grid) for grid in grids])
+        order, windows = window_order(grids, config)
+        inverse = torch.argsort(order)
+        coordinates_N2 = torch.cat([patch_coordinates(grid, config.merge_size) for grid in grids])[order]
+        tables = vision_tables(coordinates_N2, config.hidden_size // config.num_heads, config.rope_theta)
+        within = Packing(windows)
+        whole = Packing([grid.h * grid.w for grid in grids for _ in range(grid.t)])
+        x_ND = permute_rows(x_ND, order, inverse)
+        for idx, block in enumerate(self.blocks):
+            x_ND = block(x_ND, tables, whole if idx in config.full_attention_layers else within)
+        return permute_rows(x_ND, inverse, order)
+
+    def _learned_positions(self, grid: Grid) -> Tensor:
+        """The table at the image's grid [N, D], in block order."""
+        m = self.config.merge_size
+        table = self.positions.permute(2, 0, 1)[None].float()
+        resized_DHW = F.interpolate(table, (grid.h, grid.w), mode="bicubic", align_corners=False)[0]
+        blocks = resized_DHW.unflatten(1, (-1, m)).unflatten(3, (-1, m)).permute(1, 3, 2, 4, 0)
+        return blocks.flatten(0, 3).repeat(grid.t, 1).to(self.positions.dtype)
+
+
+def window_order(grids: list[Grid], config: VisionConfig) -> tuple[Tensor, list[int]]:
+    """The permutation [N] that puts patches into window order, and the length of every window.
+
+    A window holds whole merged blocks; those at the right and lower border may be smaller. Every frame of every image
+    starts a new window. Windows of one image are ordered by size, so that equal ones are neighbours.
+    """
+    block = config.merge_size**2
+    side = config.window_size_px // (config.patch_size * config.merge_size)
+    orders, lengths, offset = [], [], 0
+    for grid in grids:
+        rows, cols = grid.h // config.merge_size, grid.w // config.merge_size
+        window_HW = (torch.arange(rows) // side)[:, None] * -(-cols // side) + torch.arange(cols) // side
+        counts = torch.bincount(window_HW.reshape(-1))
+        rank = torch.argsort(torch.argsort(counts, descending=True, stable=True))
+        order_M = torch.argsort(rank[window_HW.reshape(-1)], stable=True)
+        for _ in range(grid.t):
+            orders.append(((order_M + offset)[:, None] * block + torch.arange(block)).reshape(-1))
+            lengths += (counts.sort(descending=True).values * block).tolist()
+            offset += rows * cols
+    return torch.cat(orders), lengths

@@ -1,0 +1,99 @@
+"""Stages 2 and 3: supervised conversations. First pages to read, then the oracle's trajectories on pictures.
+
+L = - sum over tokens that the policy wrote of log pi(token | everything before it) / their number, plus the experts'
+load-balancing loss. Questions, observations, images and templates are context and carry no loss.
+
+Shape letters: T tokens, D decoder width, V vocabulary, S supervised tokens.
+"""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.models.config import PRESETS
+from foveate.models.sampling import allowed_logprobs
+from foveate.models.thinker import Thinker
+from foveate.models.tokenizer import TextCodec
+from foveate.models.transcript import Transcript, pack
+from foveate.rl.oracle_messages import page_messages, scene_messages
+from foveate.rl.pages import PageWriter, corpus_words
+from foveate.rl.tasks.scene import FAMILIES, draw_scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Settings of a supervised stage."""
+
+    tokenizer: str = "models/nano/weights/tokenizer.json"
+    preset: str = "nano"
+    start: str = ""
+    """A checkpoint folder, or a tower.safetensors of stage 1; empty for random weights."""
+    tokens_per_batch: int = 4096
+    page_share: float = 0.15
+    """Share of the tokens that are reading exercises."""
+    page_blocks: int = 150
+    families: tuple[str, ...] = field(default=FAMILIES)
+    max_questions: int = 4
+
+
+class SftStage:
+    """The stage as the training loop takes it."""
+
+    def __init__(self, config: SftConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+        torch.manual_seed(seed)
+        self.module = starting_point(config).bfloat16().train()
+        self.processor = self.module.processor
+        self.writer = PageWriter("train", corpus_words())
+        self.balance_coef = self.module.config.decoder.moe.balance_coef if self.module.config.decoder.moe else 0.0
+
+    def batch(self, index: int) -> Transcript:
+        """Conversations about freshly drawn pages and pictures, packed up to the token budget."""
+        rng = random.Random(self.seed * 10_000_019 + index)
+        transcripts: list[Transcript] = []
+        while sum(map(len, transcripts)) < self.config.tokens_per_batch:
+            transcripts.append(self._page(rng) if rng.random() < self.config.page_share else self._scene(rng))
+        return pack(transcripts)
+
+    def _page(self, rng: random.Random) -> Transcript:
+        page = self.writer.page(rng, max_blocks=self.config.page_blocks)
+        while not page.lines:
+            page = self.writer.page(rng, max_blocks=self.config.page_blocks)
+        return self.processor(page_messages(page, rng, rng.randint(3, 8)))
+
+    def _scene(self, rng: random.Random) -> Transcript:
+        scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
+        count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
+        return self.processor(scene_messages(scene.image, rng.sample(scene.questions, count)))
+
+    def loss(self, batch: Transcript) -> tuple[Tensor, dict[str, float]]:
+        """See the module's docstring."""
+        hidden_TD, balance = self.module.hidden(batch)
+        targets_S = torch.nonzero(batch.by_policy_T)[:, 0]
+        logits_SV = self.module.decoder.head(hidden_TD[targets_S - 1])
+        logprobs_SV = allowed_logprobs(logits_SV, self.processor.codec.never_sampled)
+        wanted_S = batch.token_ids[targets_S]
+        loss = F.nll_loss(logprobs_SV, wanted_S)
+        right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
+        metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
+        return loss + self.balance_coef * balance, metrics
+
+    def export(self, folder: Path) -> None:
+        """Write a checkpoint folder that `foveate ask --model` takes."""
+        self.module.save_pretrained(folder)
+
+
+def starting_point(config: SftConfig) -> Thinker:
+    """The thinker that training starts from."""
+    if config.start and not config.start.endswith(".safetensors"):
+        return Thinker.from_pretrained(config.start, dtype=torch.float32).requires_grad_(True)
+    thinker = Thinker(PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer)))
+    if config.start:
+        missing = thinker.load_state_dict(load_file(config.start), strict=False).unexpected_keys
+        assert not missing, f"{config.start} holds {missing[:3]} that the preset {config.preset} has not"
+    return thinker

@@ -1,0 +1,40 @@
+"""The stages by name: what `foveate train STAGE --config FILE` runs."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import ConfigError
+from foveate.models.config import from_json
+from foveate.rl.train import Stage, read_yaml, split_config, train
+
+STAGES = {
+    "glyphs": ("foveate.rl.glyphs", "GlyphConfig", "GlyphStage"),
+    "sft": ("foveate.rl.sft", "SftConfig", "SftStage"),
+}
+
+
+def make_stage(name: str, values: dict[str, Any], seed: int) -> Stage:
+    """Build a stage from its part of a configuration."""
+    if name not in STAGES:
+        raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join(STAGES)}")
+    module_name, config_name, stage_name = STAGES[name]
+    module = import_module(module_name)
+    stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed)
+    return stage
+
+
+def main(
+    stage: str,
+    config: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    overrides: tuple[str, ...] = (),
+    max_minutes: float | None = None,
+    seed: int | None = None,
+) -> int:
+    """Train one stage as its YAML file says; returns the number of steps done."""
+    loop, values = split_config(read_yaml(config, overrides))
+    made = make_stage(stage, values, loop.seed if seed is None else seed)
+    return train(made, loop, out, resume=resume, max_minutes=max_minutes)

@@ -1,0 +1,185 @@
+"""What `foveate eval` asks: a sequence of items, each a picture with one question and its right answers.
+
+Two kinds of suite. `NanoTest` draws the test split of every family of `foveate.rl.tasks`: 170 pictures a family, one
+question of each picture, families taking turns so that every beginning of the suite is balanced. `FolderSuite` reads a
+folder with an ``answers.jsonl``, one object a line:
+
+    {"id": "p1", "image": "p1.png", "question": "...", "answer": "42", "accept": ["42.0"], "family": "page",
+     "evidence_bbox": [10, 20, 90, 40]}
+
+`accept`, `family` and `evidence_bbox` may be left out. A box is x0, y0, x1, y1 in pixels of the upright picture; a
+question that needs several places has a list of boxes. The whole file is checked before the first question is asked.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from foveate.agent.records import Box
+from foveate.errors import InputError
+from foveate.rl.tasks.scene import FAMILIES, draw_scene
+
+NANO_TEST = "nano-test"
+PER_FAMILY = 170
+ANSWERS = "answers.jsonl"
+_TEXTS = ("id", "image", "question", "answer")
+_KEYS = {*_TEXTS, "accept", "family", "evidence_bbox"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One question about one picture."""
+
+    id: str
+    family: str
+    question: str
+    answer: str
+    accept: tuple[str, ...] = ()
+    """Other right spellings of the answer."""
+    evidence: tuple[Box, ...] = ()
+    """Places that must be seen to answer, in pixels of the picture; empty when the suite does not say."""
+    picture: Image.Image | Path
+
+
+class Suite(Protocol):
+    """Items by number; `item` may draw, so it is called once for each question."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def item(self, idx: int) -> Item:
+        """The item number `idx`, 0 <= idx < len."""
+        ...
+
+
+class NanoTest:
+    """The built-in suite: pictures of the test split, whose fonts and drawing styles training never sees."""
+
+    name = NANO_TEST
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return PER_FAMILY * len(FAMILIES)
+
+    def item(self, idx: int) -> Item:
+        """Draw picture idx // families of family idx % families; the same suite seed gives the same pixels."""
+        turn, which = divmod(idx, len(FAMILIES))
+        family = FAMILIES[which]
+        scene_seed = self._seed * PER_FAMILY + turn
+        scene = draw_scene(family, scene_seed, "test")
+        question = random.Random(f"{NANO_TEST}/{family}/{scene_seed}").choice(scene.questions)
+        return Item(
+            id=f"{family}-{scene_seed}",
+            family=family,
+            question=question.text,
+            answer=question.answer,
+            accept=question.accept,
+            evidence=question.evidence,
+            picture=scene.image,
+        )
+
+
+class FolderSuite:
+    """Pictures in a folder with questions in its answers.jsonl."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Read and check every line; InputError names the line, what is wrong with it and what was wanted."""
+        self.name = Path(folder).name or str(folder)
+        self._items = _read_answers(Path(folder))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def item(self, idx: int) -> Item:
+        """The item of line idx + 1 (empty lines not counted)."""
+        return self._items[idx]
+
+
+def open_suite(name: str, *, seed: int = 0) -> Suite:
+    """The suite that `foveate eval` names: "nano-test" or a folder. Raises InputError for anything else."""
+    if name == NANO_TEST:
+        return NanoTest(seed=seed)
+    if not Path(name).is_dir():
+        raise InputError(f"got the suite {name!r}, wanted {NANO_TEST} or a folder with {ANSWERS}")
+    return FolderSuite(name)
+
+
+def chosen(suite: Suite, *, limit: int | None, seed: int) -> Sequence[int]:
+    """The numbers of the items to ask: all, or `limit` of them.
+
+    nano-test gives its first ones, which are balanced; a folder, which may be sorted by kind, a sample drawn by `seed`.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"got a limit of {limit} questions, wanted at least 1")
+    if limit is None or limit >= len(suite):
+        return range(len(suite))
+    if isinstance(suite, NanoTest):
+        return range(limit)
+    return sorted(random.Random(seed).sample(range(len(suite)), limit))
+
+
+def _read_answers(folder: Path) -> tuple[Item, ...]:
+    path = folder / ANSWERS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give a folder with {ANSWERS} in UTF-8") from error
+    items = tuple(_item(folder, f"{path}:{idx + 1}", line) for idx, line in enumerate(lines) if line.strip())
+    if not items:
+        raise InputError(f"{path} holds no question; write one JSON object a line")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise InputError(f"{path} has the id {item.id!r} twice; give every question its own")
+        seen.add(item.id)
+    return items
+
+
+def _item(folder: Path, where: str, line: str) -> Item:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON ({error}); write one object a line") from error
+    if not isinstance(record, dict) or not set(_TEXTS) <= set(record) <= _KEYS:
+        wanted = f"an object with {', '.join(_TEXTS)}, and perhaps accept, family and evidence_bbox"
+        raise InputError(f"{where}: got {line[:80]!r}, wanted {wanted}")
+    for key in _TEXTS:
+        if not isinstance(record[key], str) or not record[key].strip():
+            raise InputError(f"{where}: got {key}={record[key]!r}, wanted some text")
+    accept, family = record.get("accept", []), record.get("family", "all")
+    if not isinstance(accept, list) or not all(isinstance(text, str) for text in accept):
+        raise InputError(f"{where}: got accept={accept!r}, wanted a list of texts")
+    if not isinstance(family, str) or not family:
+        raise InputError(f"{where}: got family={family!r}, wanted a name")
+    picture = folder / record["image"]
+    if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
+        raise InputError(f"{where}: got image={record['image']!r}, wanted a picture inside {folder}")
+    return Item(
+        id=record["id"],
+        family=family,
+        question=record["question"],
+        answer=record["answer"],
+        accept=tuple(accept),
+        evidence=_boxes(where, record.get("evidence_bbox")),
+        picture=picture,
+    )
+
+
+def _boxes(where: str, value: Any) -> tuple[Box, ...]:
+    """One box, a list of boxes, or None."""
+    if value is None:
+        return ()
+    boxes = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    for box in boxes:
+        numbers = isinstance(box, list) and len(box) == 4 and all(type(part) in (int, float) for part in box)
+        if not numbers or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+            raise InputError(f"{where}: got evidence_bbox={value!r}, wanted x0, y0, x1, y1 in pixels or a list of such")
+    return tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes)

@@ -1,0 +1,171 @@
+"""The training loop that every stage shares: draw, step, log, checkpoint, resume.
+
+A stage says how the batch of a step is drawn and what its loss is. Batch k depends on the seed and k alone and is drawn in
+a worker process, so a resumed run sees the batches that the uninterrupted one would have seen. A checkpoint is one
+safetensors file (model, f32 masters, moments) and one JSON file, each written beside its final name and renamed.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from foveate.errors import ConfigError
+from foveate.models.config import from_json
+from foveate.rl.optimizer import MasterAdamW, OptimizerConfig, learning_rate
+
+
+class Stage(Protocol):
+    """What a stage of training gives to the loop."""
+
+    module: nn.Module
+
+    def batch(self, index: int) -> Any:
+        """The batch of step `index`; called in a worker process, the same for the same index."""
+        ...
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch and numbers for the log."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write what the next stage or a user loads."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every stage needs; the rest of a YAML file goes to the stage itself."""
+
+    steps: int
+    seed: int = 0
+    num_workers: int = 1
+    checkpoint_minutes: float = 5.0
+    log_every: int = 20
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+class _Batches(Dataset[Any]):
+    """Batches by index, for a loader that draws ahead in another process."""
+
+    def __init__(self, stage: Stage, start: int, steps: int) -> None:
+        self.stage, self.start, self.steps = stage, start, steps
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __getitem__(self, index: int) -> Any:
+        return self.stage.batch(self.start + index)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def batches(stage: Stage, start: int, config: TrainConfig) -> DataLoader[Any]:
+    """The batches from step `start` on."""
+    return DataLoader(
+        _Batches(stage, start, config.steps),
+        batch_size=None,
+        num_workers=config.num_workers,
+        prefetch_factor=6 if config.num_workers else None,
+        worker_init_fn=_one_thread,
+    )
+
+
+def train(stage: Stage, config: TrainConfig, out: Path, *, resume: bool = False, max_minutes: float | None = None) -> int:
+    """Run the stage to its last step or for `max_minutes`; returns the number of steps done so far.
+
+    `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    optimizer = MasterAdamW(stage.module, config.optimizer)
+    step = load_checkpoint(out, optimizer) if resume else 0
+    started = saved = time.monotonic()
+    window: list[dict[str, float]] = []
+    bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0)
+    with (out / "metrics.jsonl").open("a" if resume else "w") as log:
+        for batch in batches(stage, step, config):
+            loss, metrics = stage.loss(batch)
+            loss.backward()
+            lr = learning_rate(config.optimizer, step, config.steps)
+            norm = optimizer.step(lr)
+            step += 1
+            bar.update()
+            window.append({"loss": float(loss.detach()), "grad_norm": norm, **metrics})
+            now = time.monotonic()
+            if step % config.log_every == 0 or step == config.steps:
+                row = {key: sum(r.get(key, 0.0) for r in window) / len(window) for key in window[-1]}
+                row |= {"step": step, "lr": lr, "seconds": round(now - started, 1)}
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")})
+                window.clear()
+            timed_out = max_minutes is not None and now - started > 60 * max_minutes
+            if now - saved > 60 * config.checkpoint_minutes or timed_out:
+                save_checkpoint(out, optimizer, step)
+                stage.export(out)
+                saved = now
+            if timed_out:
+                break
+    bar.close()
+    save_checkpoint(out, optimizer, step)
+    stage.export(out)
+    return step
+
+
+def save_checkpoint(out: Path, optimizer: MasterAdamW, step: int) -> None:
+    """Write the optimizer (which holds the master weights) and the step, each atomically."""
+    fresh = out / "checkpoint.safetensors.new"
+    save_file(optimizer.state_tensors(), fresh, metadata={"step": str(step)})
+    fresh.replace(out / "checkpoint.safetensors")
+
+
+def load_checkpoint(out: Path, optimizer: MasterAdamW) -> int:
+    """Restore `save_checkpoint`'s state; returns its step, 0 when there is none yet."""
+    path = out / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+    optimizer.load_state_tensors(load_file(path))
+    return step
+
+
+def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping, with `key.sub=value` overrides applied.
+
+    Raises ConfigError when the file is missing or is no mapping, or an override has no "=".
+    """
+    if not path.is_file():
+        raise ConfigError(f"no configuration file {path}; the ones that ship are in configs/")
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, wanted a mapping of keys to values")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r} has no '='; write key=value")
+        *parents, leaf = key.split(".")
+        target = values
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = yaml.safe_load(text)
+    return values
+
+
+def split_config(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
+    """The loop's part of a configuration and the stage's part (the mapping under `stage`)."""
+    values = dict(values)
+    stage = values.pop("stage", {})
+    return from_json(TrainConfig, values), stage

@@ -1,0 +1,65 @@
+"""Chooses nano's vocabulary: the pieces that save most tokens in the conversations it will have.
+
+Counted on drawn conversations (what the policy writes and what it is asked), never on the text inside pictures: a piece
+that is common because templates repeat it becomes one token, names and codes stay spelled.
+"""
+
+import argparse
+import random
+from collections import Counter
+from pathlib import Path
+
+from foveate.models.config import PRESETS
+from foveate.models.tokenizer import MODEL_TAGS, make_tokenizer, split_pieces
+from foveate.rl.oracle_messages import scene_messages
+from foveate.rl.tasks.assets import ICONS
+from foveate.rl.tasks.scene import FAMILIES, draw_scene
+
+ALWAYS = ("user", "assistant", "system", "Read", "What", " comes", " after", "Where", " is", " the", " page")
+"""Words of the template and of the reading exercises."""
+
+
+def count_pieces(num_scenes: int, seed: int) -> Counter[str]:
+    """How often each piece of more than one byte is read or written in `num_scenes` conversations of each family."""
+    splitter, counts = split_pieces(), Counter[str]()
+    rng = random.Random(seed)
+    for family in FAMILIES:
+        for _ in range(num_scenes):
+            scene = draw_scene(family, rng.getrandbits(40), "train")
+            for text in _texts(scene_messages(scene.image, scene.questions)):
+                counts.update({piece for piece, _ in splitter.pre_tokenize_str(text) if len(piece) > 1})
+    return counts
+
+
+def _texts(messages: list[dict[str, object]]) -> list[str]:
+    """Every text of a conversation, tags taken out."""
+    texts: list[str] = []
+    for message in messages:
+        content = message["content"]
+        parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]  # type: ignore[union-attr,attr-defined]
+        for part in parts:
+            for tag in MODEL_TAGS:
+                part = part.replace(tag, "\n")
+            texts += part.split("\n")
+    return texts
+
+
+def main() -> None:
+    """Write a tokenizer.json."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("models/nano/weights/tokenizer.json"))
+    parser.add_argument("--scenes", type=int, default=80, help="conversations of each family")
+    parser.add_argument("--min-count", type=int, default=20)
+    arguments = parser.parse_args()
+    counts = count_pieces(arguments.scenes, seed=0)
+    splitter = split_pieces()
+    always = [piece for text in (*ALWAYS, *(f" {name}" for name in ICONS)) for piece, _ in splitter.pre_tokenize_str(text)]
+    common = [piece for piece, count in counts.most_common() if count >= arguments.min_count]
+    tokenizer = make_tokenizer([*always, *common], PRESETS["nano"].decoder.vocab_size)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(arguments.out))
+    print(f"{tokenizer.get_vocab_size()} tokens, {len(common)} pieces seen {arguments.min_count} times or more")
+
+
+if __name__ == "__main__":
+    main()

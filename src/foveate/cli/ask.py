@@ -1,0 +1,133 @@
+"""`foveate ask`: one question about pictures, answered with its steps in view."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from foveate.agent.budget import Budget
+from foveate.cli.options import (
+    USUAL,
+    ImageTokensOption,
+    ModelOption,
+    NetworkOption,
+    SecondsOption,
+    SeedOption,
+    TokensOption,
+    TurnsOption,
+    UnsafeOption,
+    tools_for,
+)
+from foveate.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from foveate.agent.agent import Agent
+    from foveate.agent.records import Answer
+
+EXIT_BY_STATUS = {"answered": 0, "out_of_budget": 1, "no_answer": 1, "error": 1, "cancelled": 130}
+
+
+def ask(
+    context: typer.Context,
+    inputs: Annotated[list[str], typer.Argument(metavar='IMAGE... "QUESTION"', help="Pictures, then the question.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    save_trace: Annotated[
+        Path | None,
+        typer.Option("--save-trace", metavar="DIR", help="Write DIR/trace.html and DIR/trace.json."),
+    ] = None,
+    model: ModelOption = "nano",
+    max_turns: TurnsOption = USUAL.turns,
+    max_tokens: TokensOption = USUAL.policy_tokens,
+    max_image_tokens: ImageTokensOption = USUAL.image_tokens,
+    max_seconds: SecondsOption = USUAL.seconds,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", metavar="T", help="0 takes the likeliest token.")
+    ] = 0.0,
+    seed: SeedOption = None,
+    network: NetworkOption = False,
+    unsafe_code: UnsafeOption = False,
+    no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer from the first view alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live steps on stderr.")] = False,
+) -> int:
+    """Answer a question about one or more pictures."""
+    paths, question = split_inputs(inputs)
+    budget = Budget(turns=max_turns, policy_tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
+    if temperature < 0:
+        raise InputError(f"got --temperature {temperature}, wanted 0 or more")
+    from foveate.tools.pictures import open_picture
+
+    pictures = [open_picture(path) for path in paths]
+    reasoner = context.obj(model)
+    from foveate.agent.agent import Agent
+
+    tools = tools_for(no_tools=no_tools, network=network, unsafe=unsafe_code)
+    with Agent(reasoner, tools=tools, budget=budget, temperature=temperature, seed=seed) as agent:
+        answer = _answer_live(agent, question, pictures, quiet=quiet)
+    _print(answer, as_json=as_json)
+    if save_trace is not None:
+        from foveate.agent.trace import write_trace
+
+        page = write_trace(answer, question, agent.image, save_trace)
+        print(f"trace: {page}", file=sys.stderr)
+    return EXIT_BY_STATUS[answer.status]
+
+
+def split_inputs(inputs: list[str]) -> tuple[list[Path], str]:
+    """The pictures and the question of a command line; InputError or ImageError says what is missing."""
+    *pictures, question = inputs
+    if not question.strip():
+        raise InputError('got an empty question, wanted text: foveate ask IMAGE... "question"')
+    if Path(question).suffix and Path(question).is_file():
+        raise InputError(f'got no question after {question!r}, wanted: foveate ask IMAGE... "question"')
+    if not pictures:
+        raise InputError(f'got no picture before {question!r}, wanted: foveate ask IMAGE... "question"')
+    for picture in pictures:
+        if not Path(picture).expanduser().is_file():
+            raise ImageError(
+                f"there is no picture {picture!r}; the last argument is the question, all before are files"
+            )
+    return [Path(picture).expanduser() for picture in pictures], question
+
+
+def _answer_live(agent: "Agent", question: str, pictures: "list[Image]", *, quiet: bool) -> "Answer":
+    """Run the question; a person at a terminal sees the steps, Ctrl-C ends the run with what there is."""
+    from foveate.agent.interrupt import cancel_on_interrupt
+
+    with cancel_on_interrupt(agent.cancel):
+        if quiet or not sys.stderr.isatty():
+            return agent.ask(question, pictures)
+        return _shown(agent, question, pictures)
+
+
+def _shown(agent: "Agent", question: str, pictures: "list[Image]") -> "Answer":
+    from rich.console import Console
+
+    from foveate.agent.console import LiveSteps, closing_line
+    from foveate.agent.records import RunDone
+
+    console = Console(stderr=True, highlight=False)
+    with LiveSteps(console, answer=False) as steps:
+        for event in agent.stream(question, pictures):
+            steps.show(event)
+            if isinstance(event, RunDone):
+                console.print(closing_line(event.answer))
+                return event.answer
+    raise AssertionError("a stream ends with RunDone")
+
+
+def _print(answer: "Answer", *, as_json: bool) -> None:
+    from foveate.agent.plain import printable
+
+    if as_json:
+        print(json.dumps(answer.to_json()))
+        return
+    if answer.text:
+        print(printable(answer.text))
+    if answer.status not in ("answered", "cancelled"):  # `main` says it of an interrupt
+        from foveate.agent.console import ending
+
+        print(f"foveate: {ending(answer)}", file=sys.stderr)

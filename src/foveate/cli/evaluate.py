@@ -1,0 +1,41 @@
+"""`foveate eval`: accuracy on a suite, with the controls that say whether looking mattered."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from foveate.cli.options import ModelOption
+from foveate.errors import InputError
+
+
+def evaluate(
+    context: typer.Context,
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="nano-test, or a folder with answers.jsonl.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only N questions.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Draws the suite's questions and samples.")] = 0,
+    control: Annotated[
+        Literal["blank", "no-tools"] | None,
+        typer.Option("--control", help="blank greys every crop, no-tools takes the tools away."),
+    ] = None,
+    model: ModelOption = "nano",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every trace, one a line.")] = None,
+) -> int:
+    """Measure accuracy on a suite of questions with known answers."""
+    if limit is not None and limit < 1:
+        raise InputError(f"got --limit {limit}, wanted at least 1")
+    reasoner = context.obj(model)
+    from foveate.rl.evaluate import evaluate as run
+
+    show_progress = sys.stderr.isatty()
+    report = run(suite, model=reasoner, limit=limit, seed=seed, control=control, out=out, progress=show_progress)
+    if as_json:
+        print(json.dumps(report.to_json()))
+        return 0
+    from rich.console import Console
+
+    Console(highlight=False).print(report)
+    return 0

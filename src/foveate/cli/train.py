@@ -1,0 +1,24 @@
+"""`foveate train`: one stage of the training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.cli.options import SeedOption
+
+
+def train(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage's name, as in docs/training.md.")],
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The stage's settings, YAML.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where checkpoints and the log go.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one.")] = None,
+    max_minutes: Annotated[float | None, typer.Option("--max-minutes", metavar="M", help="Most minutes.")] = None,
+    seed: SeedOption = None,
+) -> int:
+    """Train one stage of the thinker."""
+    from foveate.rl.stages import main
+
+    main(stage, config, out, resume=resume, overrides=tuple(overrides or ()), max_minutes=max_minutes, seed=seed)
+    return 0

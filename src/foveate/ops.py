@@ -1,0 +1,188 @@
+"""One typed function per native operation.
+
+The kernels live in csrc/ and are registered as `torch.ops.foveate.*` when `foveate._C` is imported. Here each gets its
+fake kernel (shapes only, for torch.compile and opcheck), its gradient, and one function that the models call. Where the
+extension was not built or cannot be loaded, one line is logged when this module is imported and the functions run
+plain PyTorch; `backend()` says which it is. The native kernels serve CPU tensors; a tensor on another device or of a
+dtype that a kernel does not take runs plain PyTorch too.
+
+Shapes: T tokens (any number of leading dimensions), D numbers a token.
+"""
+
+import logging
+from typing import Any, Protocol, overload
+
+import torch
+from torch import Tensor
+
+_LOGGER = logging.getLogger(__name__)
+_OPERATIONS = ("rms_norm", "add_rms_norm", "rms_norm_backward")
+_RMS_NORM_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
+
+
+def _load() -> tuple[str, tuple[str, ...]]:
+    """Load the extension: why it cannot be used (empty if it can) and the instruction sets of this machine."""
+    try:
+        from foveate import _C
+    except ImportError as error:
+        return f"the extension cannot be loaded: {error}", ()
+    missing = [name for name in _OPERATIONS if not hasattr(torch.ops.foveate, name)]
+    if missing:
+        return f"the extension is older than this source, it lacks {', '.join(missing)}", ()
+    return "", tuple(name for name, present in _C.cpu_features().items() if present)
+
+
+_PROBLEM, _FEATURES = _load()
+
+
+def is_native() -> bool:
+    """Whether the native kernels are loaded."""
+    return not _PROBLEM
+
+
+def backend() -> str:
+    """One line that says what runs the operations: native kernels, or plain PyTorch and why."""
+    if _PROBLEM:
+        return f"plain PyTorch ({_PROBLEM}; build it with `pip install --no-build-isolation -e .`)"
+    return f"native kernels, generic C++ (this processor has {', '.join(_FEATURES) or 'no known extension'})"
+
+
+class _Context(Protocol):
+    """What autograd hands from the forward to the backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+    def set_materialize_grads(self, value: bool) -> None: ...
+
+
+@overload
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: None = None) -> Tensor: ...
+
+
+@overload
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def rms_norm(
+    x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scale each token to a root mean square of 1, then by the weight; sums run in f32 (f64 for f64).
+
+    Args:
+        x_TD: [..., D], bf16, f32 or f64.
+        weight_D: [D], of x's dtype or f32.
+        eps: added to the mean square before the root.
+        residual_TD: [..., D] of x's dtype. If given, x + residual is what is normalised.
+
+    Returns:
+        The normalised tokens [..., D] in x's dtype; with a residual also x + residual, the next residual stream.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check_rms_norm(x_TD, weight_D, residual_TD)
+    if _PROBLEM or x_TD.device.type != "cpu" or x_TD.dtype not in _RMS_NORM_DTYPES:
+        return _plain_rms_norm(x_TD, weight_D, eps, residual_TD)
+    normed_TD: Tensor
+    if residual_TD is None:
+        normed_TD, _ = torch.ops.foveate.rms_norm(x_TD, weight_D, eps)
+        return normed_TD
+    normed_TD, total_TD, _ = torch.ops.foveate.add_rms_norm(x_TD, residual_TD, weight_D, eps)
+    return normed_TD, total_TD
+
+
+def _check_rms_norm(x_TD: Tensor, weight_D: Tensor, residual_TD: Tensor | None) -> None:
+    if weight_D.dim() != 1 or x_TD.dim() == 0 or x_TD.shape[-1] != weight_D.shape[0] or weight_D.shape[0] == 0:
+        raise ValueError(
+            f"rms_norm got x of shape {list(x_TD.shape)} and weight of shape {list(weight_D.shape)}; "
+            "x must be [..., D] and weight [D] with D >= 1"
+        )
+    if residual_TD is not None and residual_TD.shape != x_TD.shape:
+        raise ValueError(
+            f"rms_norm got x of shape {list(x_TD.shape)} and residual of shape {list(residual_TD.shape)}; "
+            "they must be equal"
+        )
+
+
+def _plain_rms_norm(
+    x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The same in PyTorch's own operations, for machines without the extension."""
+    total_TD = x_TD if residual_TD is None else x_TD + residual_TD
+    wide_TD = total_TD if total_TD.dtype == torch.float64 else total_TD.float()
+    scale_T1 = torch.rsqrt(wide_TD.square().mean(dim=-1, keepdim=True) + eps)
+    normed_TD = (wide_TD * scale_T1 * weight_D.to(wide_TD.dtype)).to(x_TD.dtype)
+    return normed_TD if residual_TD is None else (normed_TD, total_TD)
+
+
+def _inverse_rms_like(x: Tensor) -> Tensor:
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(x.shape[:-1], dtype=dtype)
+
+
+def _packed_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _fake_rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return _packed_like(x), _inverse_rms_like(x)
+
+
+def _fake_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    return _packed_like(x), _packed_like(x), _inverse_rms_like(x)
+
+
+def _fake_rms_norm_backward(
+    grad_normed: Tensor, grad_total: Tensor | None, x: Tensor, weight: Tensor, inverse_rms: Tensor
+) -> tuple[Tensor, Tensor]:
+    return _packed_like(x), weight.new_empty(weight.shape)
+
+
+def _save_rms_norm(ctx: _Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, weight, output[1])
+
+
+def _rms_norm_gradient(
+    ctx: _Context, grad_normed: Tensor | None, _grad_inverse: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, None]:
+    if grad_normed is None:
+        return None, None, None
+    x, weight, inverse_rms = ctx.saved_tensors
+    grad_x, grad_weight = torch.ops.foveate.rms_norm_backward(grad_normed, None, x, weight, inverse_rms)
+    return grad_x, grad_weight, None
+
+
+def _save_add_rms_norm(ctx: _Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, _, weight, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1], weight, output[2])
+
+
+def _add_rms_norm_gradient(
+    ctx: _Context, grad_normed: Tensor | None, grad_total: Tensor | None, _grad_inverse: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    if grad_normed is None:
+        return grad_total, grad_total, None, None
+    total, weight, inverse_rms = ctx.saved_tensors
+    grad_x, grad_weight = torch.ops.foveate.rms_norm_backward(grad_normed, grad_total, total, weight, inverse_rms)
+    return grad_x, grad_x, grad_weight, None
+
+
+def _register() -> None:
+    """Give torch the fake kernels and the gradients."""
+    library = torch.library
+    library.register_fake("foveate::rms_norm", _fake_rms_norm)
+    library.register_fake("foveate::add_rms_norm", _fake_add_rms_norm)
+    library.register_fake("foveate::rms_norm_backward", _fake_rms_norm_backward)
+    library.register_autograd("foveate::rms_norm", _rms_norm_gradient, setup_context=_save_rms_norm)
+    library.register_autograd("foveate::add_rms_norm", _add_rms_norm_gradient, setup_context=_save_add_rms_norm)
+
+
+if _PROBLEM:
+    _LOGGER.warning("foveate.ops: %s", backend())
+else:
+    _register()

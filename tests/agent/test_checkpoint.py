@@ -1,0 +1,153 @@
+"""Conversations that outlive their process.
+
+Proves: a run killed between two nodes goes on in a new process and ends as if nothing had happened; a follow-up in a
+new process sees the earlier messages and images; checkpoints stay small; a tampered checkpoint runs no code; a file
+that is no database is a clear error.
+"""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import ormsgpack
+import pytest
+from langgraph.checkpoint.serde.jsonplus import EXT_CONSTRUCTOR_SINGLE_ARG
+from PIL import Image
+from scripted import ScriptedReasoner, answer, zoom
+
+from foveate.agent.agent import Agent
+from foveate.agent.checkpoint import open_checkpointer, strict_serializer
+from foveate.agent.records import RunDone
+from foveate.errors import InputError
+from foveate.tools.zoom import zoom_tool
+
+TURNS = [zoom(0, 0, 0, 500, 500), zoom(1, 0, 0, 500, 500), answer("K7"), zoom(2, 0, 0, 500, 500), answer("K8")]
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from PIL import Image
+from scripted import ScriptedReasoner
+from foveate.agent.agent import Agent
+from foveate.tools.zoom import zoom_tool
+sys.path.insert(0, str(Path(sys.argv[3])))
+from test_checkpoint import TURNS
+
+def reply(messages):
+    turn = sum(message["role"] == "assistant" for message in messages)
+    if turn == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return TURNS[turn]
+
+agent = Agent(ScriptedReasoner(reply), tools=[zoom_tool()], checkpoint=sys.argv[1])
+agent.ask("What is there?", [Image.linear_gradient("L").resize((640, 480))], thread="trip")
+"""
+
+
+def agent_over(path: Path, turns: list[str] = TURNS) -> Agent:
+    return Agent(ScriptedReasoner(turns), tools=[zoom_tool()], checkpoint=path)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a process leaves that asks a question and dies by SIGKILL when the model begins its second turn."""
+    folder = tmp_path_factory.mktemp("killed")
+    here = Path(__file__).parent
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder / "talk.sqlite"), "1", str(here)],
+        env={**os.environ, "PYTHONPATH": str(here.parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    return folder
+
+
+def test_a_killed_run_goes_on_in_a_new_process(killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    with agent_over(tmp_path / "talk.sqlite") as agent:
+        assert agent.unfinished("trip") == "What is there?"
+        assert agent.exchanges("trip") == ()
+        *_, last = agent.resume("trip")
+        assert isinstance(last, RunDone)
+        assert agent.unfinished("trip") is None
+    with agent_over(tmp_path / "whole.sqlite") as agent:
+        whole = agent.ask("What is there?", [Image.linear_gradient("L").resize((640, 480))], thread="trip")
+    assert last.answer.text == whole.text == "K7"
+    assert last.answer.images == whole.images
+    assert [step.box_px for step in last.answer.steps] == [step.box_px for step in whole.steps]
+    assert (last.answer.usage.turns, last.answer.usage.policy_tokens) == (3, whole.usage.policy_tokens)
+
+
+def test_a_new_question_may_take_the_place_of_the_killed_one(killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    with agent_over(tmp_path / "talk.sqlite") as agent:
+        found = agent.ask("And now?", thread="trip")
+        assert (found.status, len(found.images)) == ("answered", 3)
+        assert [exchange.question for exchange in agent.exchanges("trip")] == ["And now?"]
+
+
+def test_a_follow_up_in_a_new_process_continues_the_conversation(tmp_path: Path) -> None:
+    with agent_over(tmp_path / "talk.sqlite") as agent:
+        first = agent.ask("What is there?", [Image.new("RGB", (640, 480))], thread="trip")
+    reasoner = ScriptedReasoner(TURNS)
+    with Agent(reasoner, tools=[zoom_tool()], checkpoint=tmp_path / "talk.sqlite") as agent:
+        second = agent.ask("Closer?", thread="trip")
+        assert agent.exchanges("trip")[0].answer == first
+        assert agent.exchanges("trip")[1].answer == second
+        assert agent.exchanges("other") == ()
+    assert (second.text, second.usage.turns, len(second.steps)) == ("K8", 2, 4)
+    assert second.images[:3] == first.images
+    assert second.images[3].box_px == (0, 0, 80, 60)
+    roles = [message["role"] for message in reasoner.seen[0]]
+    assert roles == ["user", "assistant", "tool", "assistant", "tool", "assistant", "user"]
+    assert reasoner.seen[0][1]["token_ids"] == list(map(ord, TURNS[0]))
+
+
+def test_resuming_what_is_finished_is_refused(tmp_path: Path) -> None:
+    with agent_over(tmp_path / "talk.sqlite") as agent:
+        agent.ask("What is there?", [Image.new("RGB", (640, 480))], thread="trip")
+        for thread in ("trip", "unknown"):
+            with pytest.raises(InputError, match="without an unfinished question"):
+                agent.resume(thread)
+
+
+def test_forty_turns_with_crops_stay_small(tmp_path: Path) -> None:
+    turns = [zoom(0, 0, 0, 500 + number, 500) for number in range(11)] + [answer("K7")]
+    with agent_over(tmp_path / "talk.sqlite", turns * 4) as agent:
+        agent.ask("1?", [Image.effect_noise((200, 160), 90)], thread="trip")
+        for question in ("2?", "3?", "4?"):
+            agent.ask(question, thread="trip")
+        assert len(agent.exchanges("trip")[-1].answer.images) == 45
+    rows = sqlite3.connect(tmp_path / "talk.sqlite")
+    stored = [rows.execute(f"SELECT sum(length({c})) FROM {t}").fetchone()[0] for t, c in SIZES]
+    rows.close()
+    assert sum(stored) < 500_000
+    assert len(list((tmp_path / "talk.sqlite.images").iterdir())) == 12
+
+
+SIZES = (("checkpoints", "checkpoint"), ("writes", "value"))
+
+
+def test_a_tampered_checkpoint_calls_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "was-here"
+    call = ormsgpack.packb(("os", "mkdir", str(target)))
+    blob = ormsgpack.packb(ormsgpack.Ext(EXT_CONSTRUCTOR_SINGLE_ARG, call))
+    strict_serializer().loads_typed(("msgpack", blob))
+    assert not target.exists()
+    with pytest.raises(NotImplementedError):
+        strict_serializer().loads_typed(("pickle", b"cos\nmkdir\n(S'" + str(target).encode() + b"'\ntR."))
+    assert not target.exists()
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "talk.sqlite").write_text("hello, I am a text of more than one hundred bytes. " * 40)
+    with pytest.raises(InputError, match="cannot keep conversations in"):
+        open_checkpointer(tmp_path / "talk.sqlite")
+    with pytest.raises(InputError, match="cannot keep conversations in"):
+        open_checkpointer(tmp_path)

@@ -1,0 +1,110 @@
+"""Cached equals uncached, batched equals alone, log-probs equal a fresh forward pass, and a turn prefills only the new."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from foveate.errors import ModelError
+from foveate.models.generate import ThinkerReasoner
+from foveate.models.sampling import allowed_logprobs
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import pack
+from tests.models.conftest import noise
+
+Messages = list[dict[str, Any]]
+
+
+def next_turn(messages: Messages, sample: Any, seed: int = 5) -> Messages:
+    """The conversation after a sampled turn and an observation with a crop."""
+    parts = [{"type": "text", "text": "image 1"}, {"type": "image", "image": noise(60, 80, seed)}]
+    turn = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
+    return [*messages, turn, {"role": "tool", "name": "zoom", "tool_call_id": "1", "content": parts}]
+
+
+def fresh_logprobs(thinker: Thinker, messages: Messages, token_ids: tuple[int, ...]) -> torch.Tensor:
+    """Log-probabilities of a sampled turn by one uncached pass over everything."""
+    prompt = thinker.processor(messages, generate=True)
+    whole = thinker.processor([*messages, {"role": "assistant", "content": "", "token_ids": list(token_ids)}])
+    logits = thinker(whole)[len(prompt) - 1 : len(prompt) - 1 + len(token_ids)]
+    logprobs = allowed_logprobs(logits, thinker.processor.codec.never_sampled)
+    return logprobs.gather(-1, torch.tensor(token_ids)[:, None])[:, 0]
+
+
+def test_logprobs_over_turns_equal_an_uncached_pass(thinker: Thinker, conversation: Messages) -> None:
+    reasoner = ThinkerReasoner(thinker)
+    messages = conversation
+    for seed in range(3):
+        sample = reasoner.sample(messages, max_new_tokens=9, temperature=1.0, seed=seed)
+        wanted = fresh_logprobs(thinker, messages, sample.token_ids)
+        torch.testing.assert_close(torch.tensor(sample.logprobs), wanted, atol=1e-5, rtol=1e-5)
+        messages = next_turn(messages, sample, seed)
+
+
+def test_second_turn_prefills_only_what_is_new(
+    thinker: Thinker, conversation: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasoner = ThinkerReasoner(thinker)
+    first = reasoner.sample(conversation, max_new_tokens=6, temperature=1.0, seed=0)
+    prefilled: list[int] = []
+    prefill = reasoner.engine._prefill
+    monkeypatch.setattr(reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot))
+    second = reasoner.sample(next_turn(conversation, first), max_new_tokens=3)
+    assert prefilled == [second.prompt_tokens - first.prompt_tokens - len(first.token_ids) + 1]
+
+
+def test_eight_conversations_at_once_equal_one_at_a_time(thinker: Thinker) -> None:
+    conversations = [
+        [{"role": "user", "content": [{"type": "image", "image": noise(60 + 20 * i, 90, i)}, {"type": "text", "text": "What?" * i}]}]
+        for i in range(8)
+    ]
+    together = ThinkerReasoner(thinker, num_slots=3)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda m: together.sample(m, max_new_tokens=12, temperature=1.0, seed=3), conversations))
+    for messages, sample in zip(conversations, got, strict=True):
+        alone = ThinkerReasoner(thinker).sample(messages, max_new_tokens=12, temperature=1.0, seed=3)
+        assert sample.token_ids == alone.token_ids
+
+
+def test_another_picture_of_the_same_size_is_not_taken_for_the_first(thinker: Thinker) -> None:
+    reasoner = ThinkerReasoner(thinker, num_slots=1)
+    for seed in (1, 2):
+        messages: Messages = [{"role": "user", "content": [{"type": "image", "image": noise(90, 90, seed)}]}]
+        sample = reasoner.sample(messages, max_new_tokens=4)
+        wanted = fresh_logprobs(thinker, messages, sample.token_ids)
+        torch.testing.assert_close(torch.tensor(sample.logprobs), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_conversations_do_not_see_each_other(thinker: Thinker, conversation: Messages) -> None:
+    one = thinker.processor(conversation)
+    two = thinker.processor([{"role": "user", "content": [{"type": "image", "image": noise(40, 70)}]}])
+    logits = thinker(pack([one, two]))
+    torch.testing.assert_close(logits[: len(one)], thinker(one), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[len(one) :], thinker(two), atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_policys_tokens_are_marked(thinker: Thinker, conversation: Messages) -> None:
+    sample = ThinkerReasoner(thinker).sample(conversation, max_new_tokens=5, temperature=1.0, seed=1)
+    transcript = thinker.processor(next_turn(conversation, sample))
+    assert tuple(transcript.token_ids[transcript.by_policy_T].tolist()) == sample.token_ids
+
+
+def test_stops_for_length_and_for_the_caller(thinker: Thinker, conversation: Messages) -> None:
+    reasoner, seen = ThinkerReasoner(thinker), []
+    assert reasoner.sample(conversation, max_new_tokens=3, temperature=1.0, seed=0).stop_reason == "length"
+    assert reasoner.sample(conversation, max_new_tokens=0).token_ids == ()
+    sample = reasoner.sample(
+        conversation, max_new_tokens=50, temperature=1.0, seed=0, on_text=seen.append, should_stop=lambda: len(seen) > 1
+    )
+    assert sample.stop_reason == "cancelled"
+    assert "".join(seen) == sample.text[: len("".join(seen))]
+
+
+def test_logits_that_are_no_numbers_are_an_error(thinker: Thinker, conversation: Messages) -> None:
+    import copy
+
+    broken = copy.deepcopy(thinker)
+    broken.decoder.norm.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not numbers"):
+        ThinkerReasoner(broken).sample(conversation, max_new_tokens=2)

@@ -1,0 +1,35 @@
+"""Positions of a conversation follow Qwen2-VL's rule; rotation depends on differences of positions only."""
+
+import torch
+
+from foveate.models.image import Grid
+from foveate.models.rope import mrope_tables, rotate, sequence_positions, vision_tables
+
+
+def test_text_after_an_image_starts_past_its_largest_position() -> None:
+    positions = sequence_positions([2, Grid(t=1, h=4, w=6), 2], merge_size=2)
+    assert positions[:, :2].tolist() == [[0, 1]] * 3
+    assert positions[0, 2:8].tolist() == [2] * 6
+    assert positions[1, 2:8].tolist() == [2, 2, 2, 3, 3, 3]
+    assert positions[2, 2:8].tolist() == [2, 3, 4, 2, 3, 4]
+    assert positions[:, 8:].tolist() == [[5, 6]] * 3
+
+
+def test_scores_depend_on_the_difference_of_positions() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 2, 16), torch.randn(1, 2, 16)
+
+    def score(a: int, b: int) -> torch.Tensor:
+        tables = [mrope_tables(torch.full((3, 1), p), (2, 3, 3), 10_000.0) for p in (a, b)]
+        return (rotate(q, tables[0]) * rotate(k, tables[1])).sum(-1)
+
+    torch.testing.assert_close(score(3, 8), score(20, 25), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(score(3, 8), score(3, 9), atol=1e-3)
+
+
+def test_vision_tables_turn_with_row_then_column() -> None:
+    cos, sin = vision_tables(torch.tensor([[0, 0], [1, 0], [0, 1]]), 16, 10_000.0)
+    assert cos.shape == sin.shape == (3, 8)
+    assert torch.all(sin[0] == 0)
+    assert torch.all(sin[1, 4:] == 0) and torch.all(sin[1, :4] != 0)
+    assert torch.all(sin[2, :4] == 0) and torch.all(sin[2, 4:] != 0)

@@ -1,0 +1,48 @@
+"""The tower treats packed images as it treats each alone, and windows are what they say."""
+
+import pytest
+import torch
+
+from foveate.models.config import NANO, TINY
+from foveate.models.image import Grid, patch_coordinates
+from foveate.models.vision import VisionTower, window_order
+
+GRIDS = [Grid(t=1, h=18, w=26), Grid(t=1, h=2, w=2), Grid(t=1, h=8, w=8), Grid(t=2, h=4, w=6)]
+
+
+@pytest.mark.parametrize("preset", [TINY, NANO], ids=["linear", "conv"])
+def test_packed_images_equal_single_images(preset: type[TINY]) -> None:
+    torch.manual_seed(0)
+    tower = VisionTower(preset.vision, 32).eval()
+    parts = [torch.randn(grid.num_patches, preset.vision.patch_dim) for grid in GRIDS]
+    with torch.inference_mode():
+        packed = tower(torch.cat(parts), GRIDS)
+        alone = torch.cat([tower(part, [grid]) for part, grid in zip(parts, GRIDS, strict=True)])
+    assert packed.shape == (sum(grid.num_tokens(2) for grid in GRIDS), 32)
+    torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
+
+
+def test_every_window_is_a_rectangle_of_at_most_8_by_8_patches() -> None:
+    order, lengths = window_order(GRIDS, NANO.vision)
+    assert sorted(order.tolist()) == list(range(sum(grid.num_patches for grid in GRIDS)))
+    coordinates = torch.cat([patch_coordinates(grid, 2) for grid in GRIDS])[order]
+    for window in coordinates.split(lengths):
+        height, width = (int(axis.max() - axis.min()) + 1 for axis in window.unbind(-1))
+        assert height <= 8 and width <= 8 and height * width == len(window)
+        assert len({tuple(pair) for pair in window.tolist()}) == len(window)
+
+
+def test_window_layers_do_not_see_other_windows() -> None:
+    torch.manual_seed(0)
+    config = TINY.vision.__class__(
+        hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, full_attention_layers=()
+    )
+    tower, grid = VisionTower(config, 32).eval(), Grid(t=1, h=8, w=16)
+    patches = torch.randn(grid.num_patches, config.patch_dim)
+    changed = patches.clone()
+    right = patch_coordinates(grid, 2)[:, 1] >= 8
+    changed[right] += 1.0
+    with torch.inference_mode():
+        before, after = tower.encode(patches, [grid]), tower.encode(changed, [grid])
+    torch.testing.assert_close(before[~right], after[~right])
+    assert not torch.allclose(before[right], after[right])

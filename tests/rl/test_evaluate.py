@@ -1,0 +1,169 @@
+"""A scripted reasoner takes a tiny folder suite: verdicts, coverage, controls, traces and workers."""
+
+import json
+import operator
+import queue
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from foveate.errors import InputError, ModelError
+from foveate.models.reasoner import NANO, Message, Sample
+from foveate.rl.evaluate import GREY, Job, answer_all, evaluate
+from foveate.rl.suite import open_suite
+from foveate.rl.workers import in_order, spread, work
+
+ZOOM = '<think>Top left.</think><tool_call>{{"name":"zoom","arguments":{{"image":0,"box":{}}}}}</tool_call>'
+
+
+class Scripted:
+    """Zooms where the question says, then answers the colour in the middle of the last image."""
+
+    name = "scripted"
+    dialect = NANO
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def image_tokens(self, width_px: int, height_px: int) -> int:
+        return 4
+
+    def sample(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Sample:
+        parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+        images = [part["image"] for part in parts if part["type"] == "image"]
+        question = " ".join(part["text"] for part in parts if part["type"] == "text")
+        box = re.search(r"\[[\d, ]+\]", question)
+        tried = any(message["role"] == "assistant" for message in messages)
+        if box and not tried:
+            text = ZOOM.format(box.group())
+        else:
+            picture = images[-1]
+            self.seen.append(picture.size)
+            pixel = picture.getpixel((picture.width // 2, picture.height // 2))
+            text = f"<think>I see.</think><answer>{'-'.join(map(str, pixel))}</answer>"
+        return Sample(text=text, token_ids=(1, 2, 3), logprobs=(0.0,) * 3, stop_reason="stop", prompt_tokens=9)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A white picture with a red spot at its top left; the last question gives a wrong answer as the expected one."""
+    folder = tmp_path / "spots"
+    folder.mkdir()
+    picture = Image.new("RGB", (200, 100), "white")
+    picture.paste((255, 0, 0), (10, 10, 30, 20))
+    picture.save(folder / "spot.png")
+    base = {"image": "spot.png", "answer": "255-0-0", "evidence_bbox": [10, 10, 30, 20]}
+    records = [
+        base | {"id": "near", "family": "spot", "question": "Look at [50, 100, 150, 200]: which colour?"},
+        base | {"id": "whole", "family": "page", "question": "Which colour?", "answer": "255-255-255"},
+        base | {"id": "beside", "family": "page", "question": "Look at [500, 500, 600, 600]!", "answer": "0-0-0"},
+    ]
+    text = "\n".join(json.dumps(record) for record in records)
+    (folder / "answers.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_folder_is_asked_and_judged(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "traces.jsonl"
+    report = evaluate(suite, model=Scripted(), out=out, progress=False)
+    assert (report.suite, report.model, report.total.n, report.total.right) == ("spots", "scripted", 3, 2)
+    assert {name: score.right for name, score in report.families.items()} == {"spot": 1, "page": 1}
+    assert (report.right_with_evidence, report.right_seen) == (2, 1)
+    assert report.crop_share == pytest.approx(0.1 * 0.1)
+    assert (report.statuses, report.turns) == ({"answered": 3}, pytest.approx(5 / 3))
+    near, whole, beside = lines(out)
+    assert (near["id"], near["right"], near["answer"], near["expected"]) == ("near", True, "255-0-0", "255-0-0")
+    assert near["run"]["steps"][1]["box"] == [10, 10, 30, 20]
+    assert near["run"]["answer"] == near["answer"]
+    assert (whole["right"], whole["crop_share"]) == (True, None)
+    assert (beside["right"], beside["answer"]) == (False, "255-255-255")
+
+
+def test_blank_greys_every_crop_at_its_size(suite: Path) -> None:
+    open_eyes, blind = Scripted(), Scripted()
+    evaluate(suite, model=open_eyes, progress=False)
+    report = evaluate(suite, model=blind, control="blank", progress=False)
+    assert open_eyes.seen == blind.seen
+    assert (report.total.right, report.families["spot"].right) == (1, 0)
+    assert report.control == "blank"
+
+
+def test_no_tools_leaves_only_the_first_view(suite: Path, tmp_path: Path) -> None:
+    reasoner = Scripted()
+    report = evaluate(suite, model=reasoner, control="no-tools", out=tmp_path / "t", progress=False)
+    assert set(reasoner.seen) == {(200, 100)}
+    assert report.families["spot"].right == 0
+    assert all(step["image"] is None for record in lines(tmp_path / "t") for step in record["run"]["steps"])
+
+
+def test_the_blank_image_is_grey(suite: Path, tmp_path: Path) -> None:
+    evaluate(suite, model=Scripted(), control="blank", out=tmp_path / "t", progress=False)
+    assert lines(tmp_path / "t")[0]["answer"] == "-".join(map(str, GREY))
+
+
+def test_a_limit_asks_fewer(suite: Path) -> None:
+    assert evaluate(suite, model=Scripted(), limit=2, progress=False).total.n == 2
+
+
+def test_nano_test_runs(tmp_path: Path) -> None:
+    report = evaluate("nano-test", model=Scripted(), limit=2, progress=False, control="no-tools")
+    assert (report.suite, report.total.n, len(report.families)) == ("nano-test", 2, 2)
+
+
+def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Path) -> None:
+    for wrong, message in (
+        ({"control": "blind"}, "wanted blank or no-tools"),
+        ({"workers": 0}, "wanted 1 worker"),
+        ({"workers": 2}, "every worker loads its own"),
+        ({"limit": 0}, "wanted at least 1"),
+        ({"out": tmp_path}, "cannot write traces"),
+    ):
+        reasoner = Scripted()
+        with pytest.raises(InputError, match=message):
+            evaluate(suite, model=reasoner, progress=False, **wrong)  # type: ignore[arg-type]
+        assert reasoner.seen == []
+
+
+def test_a_worker_sends_results_or_its_error(suite: Path) -> None:
+    job = Job(suite=str(suite), seed=0, control=None)
+    inbox: queue.Queue[tuple[int, Any]] = queue.Queue()
+
+    def scripted(job: Job, model: str | Path, idxs: Sequence[int]) -> Iterator[Any]:
+        return answer_all(job, Scripted(), open_suite(job.suite), idxs)
+
+    work(scripted, job, "unused", [2], inbox)
+    work(scripted, job, "unused", [0, 1], inbox)
+    assert [result.id for result in in_order([0, 1, 2], inbox, ())] == ["near", "whole", "beside"]
+    work(scripted, Job(suite="missing", seed=0, control=None), "unused", [0], inbox)
+    with pytest.raises(InputError, match="missing"):
+        next(in_order([0], inbox, ()))
+
+
+def test_processes_share_the_numbers() -> None:
+    """The worker function must be found by its name in a new process: ``map`` stands for one that asks a model."""
+    with spread(map, operator.mul, "ab", [1, 2, 3, 4], 2) as results:
+        assert list(results) == ["a", "aa", "bbb", "bbbb"]
+
+
+def test_a_dead_worker_is_told() -> None:
+    dead = SimpleNamespace(exitcode=-9)
+    with pytest.raises(ModelError, match="died"):
+        next(in_order([0], queue.Queue(), [dead]))  # type: ignore[list-item]

@@ -1,0 +1,54 @@
+"""A page's glyph map and lines say what is drawn, and a page depends on its seed alone."""
+
+import random
+
+import numpy as np
+import pytest
+
+from foveate.models.config import NANO
+from foveate.rl.glyphs import glyph_batch
+from foveate.rl.pages import BLOCK_PX, CLASS_OF, POINT_PX, Page, PageWriter, corpus_words
+
+
+@pytest.fixture(scope="module")
+def writer() -> PageWriter:
+    return PageWriter("train", corpus_words())
+
+
+def pages(writer: PageWriter, count: int, difficulty: float = 1.0) -> list[Page]:
+    return [writer.page(random.Random(seed), difficulty=difficulty) for seed in range(count)]
+
+
+def test_same_seed_same_page(writer: PageWriter) -> None:
+    first, second = (writer.page(random.Random(5)) for _ in range(2))
+    assert first.image.tobytes() == second.image.tobytes()
+    assert first.lines == second.lines
+
+
+def test_sides_are_whole_blocks_and_lines_lie_inside(writer: PageWriter) -> None:
+    for page in pages(writer, 20):
+        assert page.image.width % BLOCK_PX == page.image.height % BLOCK_PX == 0
+        assert page.glyphs_YX.shape == (page.image.height // POINT_PX, page.image.width // POINT_PX)
+        for line in page.lines:
+            x0, y0, x1, y1 = line.box_px
+            assert 0 <= x0 < x1 <= page.image.width + 2 and 0 <= y0 < y1 <= page.image.height + 2
+
+
+def test_ink_lies_where_the_map_says(writer: PageWriter) -> None:
+    for page in pages(writer, 10, difficulty=0.0):
+        dark = np.asarray(page.image.convert("L")) < 128
+        cells = dark.reshape(page.glyphs_YX.shape[0], POINT_PX, page.glyphs_YX.shape[1], POINT_PX).any((1, 3))
+        assert cells[page.glyphs_YX > 0].mean() > 0.7
+        assert cells[page.glyphs_YX == 0].mean() < 0.2
+
+
+def test_every_mapped_character_is_in_a_line(writer: PageWriter) -> None:
+    for page in pages(writer, 10):
+        written = {CLASS_OF[c] for line in page.lines for c in line.text if c in CLASS_OF}
+        assert set(np.unique(page.glyphs_YX)) - {0} <= written
+
+
+def test_a_batch_has_one_label_for_each_point_of_each_patch(writer: PageWriter) -> None:
+    batch = glyph_batch(writer, NANO, seed=1, num_blocks=200, difficulty=1.0)
+    assert batch.labels_NG.shape == (sum(grid.num_patches for grid in batch.grids), 4)
+    assert batch.patches_NP.shape == (len(batch.labels_NG), NANO.vision.patch_dim)

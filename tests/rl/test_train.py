@@ -1,0 +1,110 @@
+"""A whole training in small: the tower learns glyphs, the decoder learns trajectories, a killed run resumes bit-equal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foveate.errors import ConfigError
+from foveate.models import Thinker
+from foveate.models.config import TINY
+from foveate.models.tokenizer import make_tokenizer
+from foveate.rl.optimizer import MasterAdamW, OptimizerConfig, learning_rate
+from foveate.rl.stages import make_stage
+from foveate.rl.train import TrainConfig, read_yaml, split_config, train
+
+LOOP = TrainConfig(steps=24, log_every=8, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    make_tokenizer(["zoom", "image", "box"], TINY.decoder.vocab_size).save(str(path))
+    return str(path)
+
+
+def sft_values(tokenizer: str, **values: Any) -> dict[str, Any]:
+    return {"preset": "tiny", "tokenizer": tokenizer, "tokens_per_batch": 300, "families": ["label"], **values}
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
+    glyphs = make_stage("glyphs", {"preset": "tiny", "blocks_per_batch": 60}, seed=0)
+    train(glyphs, LOOP, tmp_path / "glyphs")
+    assert losses(tmp_path / "glyphs")[-1] < losses(tmp_path / "glyphs")[0]
+    start = str(tmp_path / "glyphs" / "tower.safetensors")
+    sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5), seed=0)
+    tower = load_file(start)["vision.stem.weight"]
+    assert torch.equal(dict(sft.module.named_parameters())["vision.stem.weight"], tower)
+    train(sft, LOOP, tmp_path / "sft")
+    assert losses(tmp_path / "sft")[-1] < losses(tmp_path / "sft")[0]
+    sample = Thinker.from_pretrained(tmp_path / "sft").generate(
+        [{"role": "user", "content": "What?"}], max_new_tokens=3
+    )
+    assert sample.token_ids
+
+
+def test_a_run_cut_in_the_middle_resumes_bit_equal(tmp_path: Path, tokenizer: str) -> None:
+    whole = make_stage("sft", sft_values(tokenizer), seed=1)
+    train(whole, LOOP, tmp_path / "whole")
+    first = make_stage("sft", sft_values(tokenizer), seed=1)
+    train(first, LOOP, tmp_path / "cut", max_minutes=1e-9)
+    second = make_stage("sft", sft_values(tokenizer), seed=1)
+    assert train(second, LOOP, tmp_path / "cut", resume=True) == LOOP.steps
+    for name, wanted in whole.module.named_parameters():
+        assert torch.equal(dict(second.module.named_parameters())[name], wanted), name
+
+
+def test_only_what_the_policy_wrote_carries_gradient(tokenizer: str) -> None:
+    stage = make_stage("sft", sft_values(tokenizer), seed=2)
+    batch = stage.batch(0)
+    hidden = {}
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        hidden["TD"] = output[0]
+        output[0].retain_grad()
+
+    handle = stage.module.decoder.register_forward_hook(keep)  # type: ignore[union-attr,operator]
+    loss, _ = stage.loss(batch)
+    loss.backward()
+    handle.remove()
+    predicts_policy = torch.cat([batch.by_policy_T[1:], torch.zeros(1, dtype=torch.bool)])
+    carries = hidden["TD"].grad.abs().sum(-1) > 0
+    assert torch.equal(carries, predicts_policy)
+
+
+def test_learning_rate_warms_up_and_ends_at_its_floor() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=10, final_lr_fraction=0.1)
+    assert learning_rate(config, 0, 100) == pytest.approx(0.1)
+    assert learning_rate(config, 9, 100) == pytest.approx(1.0)
+    assert learning_rate(config, 100, 100) == pytest.approx(0.1)
+
+
+def test_a_gradient_that_is_no_number_changes_nothing() -> None:
+    module = torch.nn.Linear(3, 3)
+    before = module.weight.detach().clone()
+    optimizer = MasterAdamW(module, OptimizerConfig())
+    module.weight.grad = torch.full_like(module.weight, float("nan"))
+    assert not torch.isfinite(torch.tensor(optimizer.step(0.1)))
+    assert torch.equal(module.weight, before)
+
+
+def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("steps: 5\nstage: {preset: tiny}\n")
+    loop, stage = split_config(read_yaml(path, ("optimizer.lr=0.5", "stage.page_share=1")))
+    assert (loop.optimizer.lr, stage) == (0.5, {"preset": "tiny", "page_share": 1})
+    with pytest.raises(ConfigError, match="no '='"):
+        read_yaml(path, ("steps",))
+    with pytest.raises(ConfigError, match=r"optimizer\.speed"):
+        split_config(read_yaml(path, ("optimizer.speed=1",)))
+    with pytest.raises(ConfigError, match="unknown stage"):
+        make_stage("dance", {}, 0)
+    with pytest.raises(ConfigError, match="no configuration file"):
+        read_yaml(tmp_path / "none.yaml")

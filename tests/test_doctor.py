@@ -1,0 +1,44 @@
+"""The doctor reports every part, and a part that raises is a finding like another.
+
+What it says of this machine is not asserted, save that what the tests themselves run on is well.
+"""
+
+import json
+
+import pytest
+
+from foveate.cli import main
+from foveate.doctor import PROBES, Finding, examine, is_healthy, report_lines
+
+
+def test_every_part_is_reported_once_and_what_runs_this_test_is_well() -> None:
+    findings = {finding.name: finding for finding in examine()}
+    assert list(findings) == list(PROBES)
+    assert all(findings[name].state == "ok" for name in ("foveate", "python", "torch", "search"))
+    assert all(finding.fix for finding in findings.values() if finding.state != "ok")
+
+
+def test_a_probe_that_raises_is_a_failed_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Finding:
+        raise OSError("disk on fire")
+
+    monkeypatch.setitem(PROBES, "torch", broken)
+    findings = {finding.name: finding for finding in examine()}
+    assert findings["torch"].state == "fail"
+    assert "disk on fire" in findings["torch"].found
+    assert not is_healthy(findings.values())
+
+
+def test_a_warning_is_no_failure_and_shows_its_fix() -> None:
+    warning = Finding(name="sandbox", state="warn", found="none\x1b[2J", fix="install bubblewrap")
+    assert is_healthy([warning])
+    first, second = report_lines(warning)
+    assert first == "warn  sandbox          none\ufffd[2J"
+    assert second.strip() == "fix: install bubblewrap"
+
+
+def test_json_is_one_object_and_the_exit_code_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is (code == 0)
+    assert {"name", "state", "found", "fix"} == set(report["checks"][0])

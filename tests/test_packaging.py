@@ -1,0 +1,146 @@
+"""The wheel holds the whole package and works away from the repository.
+
+Built the way a user gets it: source distribution, then wheel from that. Proved: every file of the mapped folders is
+inside (nested packages, weights, corpus, templates, type marker), tests and sources of the extension are not; each
+module imports from the wheel alone, from another folder; the extension needs only torch's stable C interface; a machine
+without a C++ compiler still gets a package, and is told.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)  # a compiler on a busy machine
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"src/foveate": "foveate", **{name: f"foveate/{name}" for name in ("agent", "models", "rl", "tools")}}
+INPUTS = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "constraints.txt", "README.md", "LICENSE", "csrc")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
+SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+sys.path.insert(0, sys.argv[1])
+import torch  # foveate._C is linked to its libraries
+import foveate
+names = ["foveate", *(m.name for m in pkgutil.walk_packages(foveate.__path__, "foveate.")) ]
+for name in names:
+    if name.rpartition(".")[2] == "__main__":
+        continue
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name.partition(".")[0] == "foveate":
+            raise
+        print("extra needed by", name, error.name)
+        continue
+    assert module.__file__.startswith(sys.argv[1]), module.__file__
+from foveate import ops
+print(len(names), ops.backend())
+"""
+
+
+def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def copy_inputs(to: Path) -> Path:
+    """The files that packaging reads, away from the repository and what was built there."""
+    to.mkdir()
+    for name in (*INPUTS, *FOLDERS):
+        source, target = ROOT / name, to / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=IGNORED)
+        else:
+            shutil.copy(source, target)
+    return to
+
+
+def pip_wheel(source: Path, to: Path, env: dict[str, str] | None = None) -> tuple[Path, str]:
+    """The wheel that pip builds from a folder, and what the build printed."""
+    options = ["--verbose", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", str(to)]
+    done = run(sys.executable, "-m", "pip", "wheel", *options, str(source), cwd=source, env=env)
+    (wheel,) = to.glob("*.whl")
+    return wheel, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the source distribution."""
+    work = tmp_path_factory.mktemp("packaging")
+    source = copy_inputs(work / "source")
+    run(sys.executable, "-c", SDIST, str(work), cwd=source)
+    (archive,) = work.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(work / "unpacked", filter="data")
+    (unpacked,) = (work / "unpacked").iterdir()
+    return pip_wheel(unpacked, work / "wheels")[0]
+
+
+def test_every_file_of_the_folders_is_in_the_wheel(wheel: Path) -> None:
+    wanted = set()
+    for folder, package in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix not in {".pyc", ".so"}:
+                wanted.add(f"{package}/{path.relative_to(ROOT / folder)}")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert sorted(wanted - held) == [], "missing: add the folder's __init__.py, or the ending to package-data"
+    assert "foveate/py.typed" in held
+
+
+def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    extension = [name for name in names if re.fullmatch(r"foveate/_C\..*\.so", name)]
+    assert len(extension) == 1
+    for name in names:
+        head = name.partition("/")[0]
+        assert head == "foveate" or head.endswith(".dist-info"), name
+        assert not name.endswith((".cpp", ".h", ".pyc")), name
+        assert not Path(name).name.startswith("test_"), name
+
+
+def test_metadata(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (info,) = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
+    assert metadata["Name"] == "foveate"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "data", "dev", "train"}
+    assert "foveate = foveate.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
+    assert f"{info}/licenses/LICENSE" in archive.namelist()
+
+
+def test_every_module_imports_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    run(sys.executable, "-m", "pip", "install", *options, str(wheel), cwd=tmp_path)
+    done = run(sys.executable, "-c", IMPORT_ALL, str(target), cwd=tmp_path)
+    assert "native kernels" in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("nm"), reason="nm of binutils is not installed")
+def test_the_extension_needs_only_the_stable_interface_of_torch(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".so"))
+        library = archive.extract(name, tmp_path)
+    symbols = run("nm", "--dynamic", "--undefined-only", library, cwd=tmp_path).stdout
+    assert "aoti_torch_library_def" in symbols
+    assert re.findall(r"_Z\w*(?:2at|3c10|5torch)\w*", symbols) == []
+
+
+def test_without_a_compiler_the_package_installs_and_says_so(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "CXX"} | {"PATH": str(tmp_path / "empty")}
+    plain, printed = pip_wheel(copy_inputs(tmp_path / "source"), tmp_path, env)
+    assert plain.name.endswith("-py3-none-any.whl")
+    assert "no C++ compiler found" in printed
+    assert not any(name.endswith(".so") for name in zipfile.ZipFile(plain).namelist())

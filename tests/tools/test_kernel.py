@@ -1,0 +1,157 @@
+"""Cells in the kernel: what they print comes back, and whatever they do to the kernel, the next cell works."""
+
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from foveate.errors import KernelLostError, ToolTimeoutError
+from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, png_of, take
+from foveate.tools.kernel import Kernel
+from foveate.tools.sandbox import SEARCH_PATH
+
+needs_bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as running:
+        yield running
+
+
+@needs_bubblewrap
+def test_output_values_and_variables(kernel: Kernel) -> None:
+    assert kernel.run("x = 4.5 + 3.2; print(x)").text == "7.7\n"
+    assert kernel.run("x * 2").text == "15.4\n"
+    assert kernel.run("import sys; print('e', file=sys.stderr)").text == "e\n"
+    assert kernel.run("import os; os.write(1, b'raw\\n');").text == "raw\n"
+    failed = kernel.run("a = 1\na / 0")
+    assert failed.error == "ZeroDivisionError: division by zero"
+    assert "----> 2" in failed.traceback
+
+
+@needs_bubblewrap
+def test_images_of_the_run_are_files(kernel: Kernel) -> None:
+    images = [Image.new("RGB", (6, 4), "red"), Image.new("RGB", (3, 5), "blue")]
+    kernel.show(images)
+    code = "from PIL import Image\nprint(Image.open('image_0.png').size, Image.open('image_1.png').getpixel((0, 0)))"
+    assert kernel.run(code).text == "(6, 4) (0, 0, 255)\n"
+    assert kernel.run("open('image_0.png', 'w')").error.startswith("OSError")
+    kernel.show([*images, Image.new("RGB", (2, 2))])
+    assert kernel.run("import glob; print(sorted(glob.glob('*.png')))").text.count("image_") == 3
+
+
+@needs_bubblewrap
+def test_pictures_come_back(kernel: Kernel) -> None:
+    (picture,) = kernel.run("from PIL import Image; Image.new('RGB', (7, 5), 'green')").images
+    assert (picture.size, picture.getpixel((0, 0))) == ((7, 5), (0, 128, 0))
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "flood",
+    ["print('x' * 10**8)", "for _ in range(10**6): print('x' * 1000)", "import os\nfor _ in range(400): os.write(1, b'y' * 10**5)"],
+)
+def test_floods_of_output_are_cut_and_marked(kernel: Kernel, flood: str) -> None:
+    output = kernel.run(flood, timeout_s=60)
+    assert output.truncated
+    assert len(output.text) < MAX_OUTPUT_CHARS + 100
+    assert kernel.run("print('still here')").text == "still here\n"
+
+
+@needs_bubblewrap
+def test_many_displays_are_capped(kernel: Kernel) -> None:
+    output = kernel.run("from PIL import Image\nfor n in range(50): display(Image.new('L', (9, 9), n))")
+    assert len(output.images) == 8
+
+
+@needs_bubblewrap
+def test_input_is_refused(kernel: Kernel) -> None:
+    assert kernel.run("input('name? ')").error.startswith("StdinNotImplementedError")
+    assert kernel.run("1").text == "1\n"
+
+
+@needs_bubblewrap
+def test_an_endless_loop_is_interrupted_and_variables_stay(kernel: Kernel) -> None:
+    kernel.run("kept = 42")
+    start = time.monotonic()
+    with pytest.raises(ToolTimeoutError, match=r"longer than 0.5 s and was interrupted; variables are kept"):
+        kernel.run("while True: pass", timeout_s=0.5)
+    assert time.monotonic() - start < 2.0
+    assert kernel.run("kept").text == "42\n"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
+        "while True:\n    try:\n        while True: pass\n    except KeyboardInterrupt:\n        pass",
+    ],
+)
+def test_a_loop_that_ignores_interrupts_is_killed(code: str) -> None:
+    with Kernel() as kernel:
+        with pytest.raises(ToolTimeoutError, match="killed, variables are lost"):
+            kernel.run(code, timeout_s=0.5)
+        assert kernel.run("print('anew')").text == "anew\n"
+
+
+@needs_bubblewrap
+def test_a_dead_kernel_is_noticed_at_once_and_replaced() -> None:
+    with Kernel() as kernel:
+        for code in ("import os; os._exit(3)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"):
+            kernel.run("x = 1")
+            start = time.monotonic()
+            with pytest.raises(KernelLostError, match="the code kernel died"):
+                kernel.run(code, timeout_s=60)
+            assert time.monotonic() - start < 5.0
+            assert kernel.run("x").error.startswith("NameError")
+
+
+@needs_bubblewrap
+def test_a_broken_message_ends_the_kernel() -> None:
+    with Kernel() as kernel:
+        kernel.run("1")
+        forge = "get_ipython().kernel.iopub_socket.send_multipart([b'stream', b'<IDS|MSG>', b'no', b'json'])"
+        with pytest.raises(KernelLostError, match="broken message"):
+            kernel.run(forge)
+        assert kernel.run("1 + 1").text == "2\n"
+
+
+def test_without_a_boundary_it_works_the_same() -> None:
+    with Kernel(tier="unsafe") as kernel:
+        kernel.show([Image.new("RGB", (6, 4))])
+        assert kernel.run("from PIL import Image; print(Image.open('image_0.png').size)").text == "(6, 4)\n"
+
+
+def test_closing_is_final_and_free(kernel: Kernel) -> None:
+    idle = Kernel()
+    idle.close()
+    idle.close()
+    assert not idle.is_running
+
+
+def test_text_is_capped_on_the_host() -> None:
+    output = CellOutput()
+    for _ in range(5):
+        output.write("z" * MAX_OUTPUT_CHARS)
+    assert output.text.count(CUT_MARK) == 1
+    assert len(output.text) < MAX_OUTPUT_CHARS + 100
+
+
+@pytest.mark.parametrize("content", [{"data": None}, {"data": {"image/png": 3}}, {"data": {"text/html": "<script>"}}, {}])
+def test_hostile_mime_is_left_out(content: dict[str, object]) -> None:
+    output = CellOutput()
+    take({"msg_type": "display_data", "content": content}, output)
+    take({"msg_type": "error", "content": {"traceback": 7}}, output)
+    take({"content": {}}, output)
+    assert (output.text, output.images) == ("", [])
+
+
+@pytest.mark.parametrize("data", [None, "", "no base64!", "iVBORw0KGgo=", "R0lGODlhAQABAAAAACw="])
+def test_what_is_no_png_is_left_out(data: object) -> None:
+    assert png_of(data) is None

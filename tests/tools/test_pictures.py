@@ -1,0 +1,176 @@
+"""Pictures from strangers: the six formats open upright as RGB; everything else is an ImageError, fast and small."""
+
+import io
+import os
+import random
+import struct
+import time
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate.errors import ImageError
+from foveate.tools import open_picture, sha256_of_pixels
+from foveate.tools.pictures import FORMATS
+
+PICTURE = Image.fromarray(np.add.outer(np.arange(24) * 9, np.arange(32) * 1)[..., None].repeat(3, 2).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of_size(width: int, height: int, pixels: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_six_formats_open(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture.bin"  # the name says nothing
+    path.write_bytes(encoded(PICTURE, kind))
+    for source in (path, str(path), path.read_bytes()):
+        opened = open_picture(source)
+        assert (opened.mode, opened.size, type(opened)) == ("RGB", (32, 24), Image.Image)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    rows = zlib.compress(bytes(13_000 * (1 + 13_000 // 8)), 9)
+    data = png_of_size(13_000, 13_000, rows)
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="13000 x 13000 = 169,000,000 pixels; give at most 100,000,000"):
+        open_picture(data)
+    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 0.5  # 1 ms; the margin is for a busy machine
+    assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("size", [(2**31 - 1, 2), (2**31 - 1, 2**31 - 1), (0, 5)])
+def test_impossible_headers_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError):
+        open_picture(png_of_size(*size, zlib.compress(b"")))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html><body>not a picture</body></html>",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"SIMPLE  =                    T" + b" " * 2850,
+        b"8BPS\x00\x01" + bytes(40),
+        encoded(PICTURE, "PNG")[:-40],
+        encoded(PICTURE, "JPEG")[:200],
+        encoded(PICTURE, "PNG").replace(b"IDAT", b"IDAX"),
+    ],
+    ids=["empty", "html", "svg", "eps", "fits", "psd", "cut-png", "cut-jpeg", "wrong-crc"],
+)
+def test_what_is_no_whole_picture_is_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    for source in (path, data):
+        with pytest.raises(ImageError, match=r"; |give"):
+            open_picture(source)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("missing.png", ".", "pipe", "a" * 300, "with\0zero"):
+        with pytest.raises(ImageError):
+            open_picture(tmp_path / name)
+
+
+def test_mutated_files_open_or_are_refused() -> None:
+    dice = random.Random(7)
+    originals = [encoded(PICTURE, kind) for kind in FORMATS]
+    for number in range(1200):
+        data = bytearray(originals[number % len(originals)])
+        for _ in range(dice.randint(1, 6)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        try:
+            opened = open_picture(bytes(data))
+        except ImageError:
+            continue
+        assert opened.mode == "RGB"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientations_turn_upright(orientation: int) -> None:
+    turns = Image.Transpose
+    stored_as = {
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_90,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_270,
+    }
+    stored = PICTURE.transpose(stored_as[orientation]) if orientation > 1 else PICTURE
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    opened = open_picture(encoded(stored, "PNG", exif=exif))
+    assert sha256_of_pixels(opened) == sha256_of_pixels(PICTURE)
+    assert sha256_of_pixels(open_picture(opened)) == sha256_of_pixels(PICTURE)
+
+
+def test_every_mode_becomes_the_same_rgb() -> None:
+    grey = PICTURE.convert("L")
+    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert wide.mode == "I;16"
+    modes = {
+        "grey": encoded(grey, "PNG"),
+        "16 bit": encoded(wide, "PNG"),
+        "palette": encoded(grey.convert("P"), "PNG"),
+        "alpha": encoded(PICTURE.convert("RGBA"), "PNG"),
+        "grey alpha": encoded(grey.convert("LA"), "PNG"),
+        "float": encoded(Image.fromarray(np.asarray(grey).astype(np.float32) / 255), "TIFF"),
+        "cmyk": encoded(PICTURE.convert("CMYK"), "TIFF"),
+    }
+    for name, data in modes.items():
+        difference = np.abs(np.asarray(open_picture(data), np.int16) - np.asarray(PICTURE, np.int16))
+        assert difference.max() <= 2, name
+
+
+def test_transparent_is_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert open_picture(clear).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (8, 8), 0)
+    assert open_picture(encoded(palette, "GIF", transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_only_the_first_frame_is_read(kind: str) -> None:
+    frames = [Image.new("L", (16, 16), shade % 256) for shade in range(1000)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    start = time.perf_counter()
+    assert open_picture(data).getpixel((0, 0)) == (0, 0, 0)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_a_picture_in_memory_is_judged_too() -> None:
+    with pytest.raises(ImageError, match="give at most 100"):
+        open_picture(PICTURE, max_pixels=100)
+    assert open_picture(PICTURE) is PICTURE
+
+
+def test_the_id_depends_on_size_and_mode() -> None:
+    pixels = bytes(range(24))
+    ids = {
+        sha256_of_pixels(Image.frombytes(mode, size, pixels))
+        for mode, size in (("RGB", (2, 4)), ("RGB", (4, 2)), ("L", (6, 4)), ("L", (4, 6)), ("RGBA", (2, 3)))
+    }
+    assert len(ids) == 5

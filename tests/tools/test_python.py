@@ -1,0 +1,63 @@
+"""The python tool as a model meets it: short text, the failing line of an error, one kernel per run."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from foveate.tools import PythonTool, ToolCall, ToolResult, perform
+from foveate.tools.python import shortened
+from foveate.tools.sandbox import SEARCH_PATH
+
+needs_bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
+)
+IMAGES = [Image.new("RGB", (6, 4), "red")]
+
+
+def run(tool: PythonTool, code: object) -> ToolResult:
+    return perform([tool], ToolCall(id="1", name="python", arguments={"code": code}), IMAGES)
+
+
+@needs_bubblewrap
+def test_what_the_model_reads() -> None:
+    tool = PythonTool(timeout_s=10, max_chars=120).for_run()
+    try:
+        assert run(tool, "print(4.5+3.2)").text == "7.7"
+        assert run(tool, "x = 1").text == "(no output)"
+        failed = run(tool, "print('so far')\nx = [][3]")
+        assert (failed.failed, failed.text) == (True, "so far\nline 2: IndexError: list index out of range")
+        assert "IndexError" in failed.details["traceback"]
+        long = run(tool, "print('a' * 500 + 'end')")
+        assert len(long.text) <= 120
+        assert "characters left out" in long.text
+        assert long.text.endswith("end")
+        assert len(long.details["output"]) == 504
+        drawn = run(tool, "from PIL import Image; Image.open('image_0.png')").image
+        assert drawn is not None
+        assert drawn.size == (6, 4)
+    finally:
+        tool.close()
+
+
+@needs_bubblewrap
+def test_a_lost_kernel_is_told_and_replaced() -> None:
+    tool = PythonTool()
+    lost = run(tool, "import os; os._exit(0)")
+    assert lost.failed
+    assert "variables are lost" in lost.text
+    assert run(tool, "print(len(__import__('os').listdir('.')))").text != "0"
+    tool.close()
+    assert run(tool, "print('a new one')").text == "a new one"
+    tool.close()
+
+
+@pytest.mark.parametrize("code", [None, 3, ["print(1)"]])
+def test_code_is_text(code: object) -> None:
+    assert "code is" in run(PythonTool(), code).text
+
+
+def test_shortened_keeps_head_and_tail() -> None:
+    assert shortened("abc", 3) == "abc"
+    short = shortened("a" * 100 + "b" * 100, 60)
+    assert (len(short), short[0], short[-1]) == (60, "a", "b")

@@ -1,0 +1,177 @@
+"""The boundary around model-written code: what code inside tries, and the operating system refuses.
+
+Each attempt runs in a real kernel. Without bubblewrap on the machine these tests are skipped; that code is then refused
+is tested anyway.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from foveate.errors import SandboxUnavailableError
+from foveate.tools.kernel import Kernel
+from foveate.tools.sandbox import SEARCH_PATH, Limits, python_folders, required_tier, sandbox_tier
+
+needs_bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel(limits=Limits(memory_bytes=512 * 2**20, work_bytes=16 * 2**20)) as running:
+        yield running
+
+
+def error_of(kernel: Kernel, code: str) -> str:
+    """The exception that a cell ends with."""
+    return kernel.run(code, timeout_s=30).error
+
+
+@needs_bubblewrap
+def test_the_probe_finds_bubblewrap() -> None:
+    assert sandbox_tier() == "bubblewrap"
+    assert required_tier() == "bubblewrap"
+
+
+def test_without_a_tier_code_is_refused_unless_accepted() -> None:
+    with pytest.raises(SandboxUnavailableError, match=r"\(bubblewrap is not installed\); install bubblewrap"):
+        required_tier(found="bubblewrap is not installed")
+    assert required_tier(unsafe=True, found="bubblewrap is not installed") == "unsafe"
+    assert required_tier(unsafe=True, found="confined") == "bubblewrap"
+
+
+def test_python_folders_are_no_folder_twice() -> None:
+    folders = [Path(name) for name in python_folders()]
+    assert not any(one != other and one.is_relative_to(other) for one in folders for other in folders)
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "path",
+    ["/x", "/etc/x", "/usr/x", "/dev/x", "/sandbox/x", "/sandbox/host/x", "/root/x", f"{sys.prefix}/x", "/proc/x"],
+)
+def test_nothing_outside_the_working_folder_can_be_written(kernel: Kernel, path: str) -> None:
+    assert error_of(kernel, f"open({path!r}, 'w')").startswith(("OSError", "PermissionError", "FileNotFoundError"))
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/passwd", "/root/.ssh", "/home", "/var", __file__])
+def test_files_of_the_host_cannot_be_seen(kernel: Kernel, path: str) -> None:
+    assert error_of(kernel, f"import os; os.stat({path!r})").startswith("FileNotFoundError")
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "path", ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/kmsg", "/dev/mem"]
+)
+def test_switches_of_the_system_cannot_be_opened(kernel: Kernel, path: str) -> None:
+    assert error_of(kernel, f"open({path!r}, 'r+')").startswith(("OSError", "PermissionError", "FileNotFoundError"))
+
+
+@needs_bubblewrap
+def test_the_environment_and_the_host_name_stay_outside(kernel: Kernel) -> None:
+    said = kernel.run("import os; print(os.geteuid() != 0, os.uname().nodename, *sorted(os.environ))").text.split()
+    assert said[:2] == ["True", "sandbox"]
+    assert {"HOME", "PATH", "USER"} <= set(said[2:])
+    assert not any("KEY" in name or "TOKEN" in name or name.startswith(("SSH", "PYTEST")) for name in said[2:])
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 22), 2)",
+        "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+        "import socket; socket.getaddrinfo('example.org', 80)",
+        "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+        "import socket; socket.socket(socket.AF_UNIX).connect('/run/docker.sock')",
+        "import socket; socket.socket(socket.AF_UNIX).connect('\\0/tmp/.X11-unix/X0')",
+        "import urllib.request; urllib.request.urlopen('http://192.0.2.1/', timeout=2)",
+    ],
+)
+def test_there_is_no_network(kernel: Kernel, code: str) -> None:
+    assert error_of(kernel, code).startswith(("OSError", "gaierror", "URLError", "FileNotFound", "ConnectionRefused"))
+
+
+@needs_bubblewrap
+def test_rights_cannot_be_had_back(kernel: Kernel) -> None:
+    code = """
+import ctypes, os, platform, resource
+libc = ctypes.CDLL(None, use_errno=True)
+namespaces = [libc.unshare(0x10000000), libc.unshare(0x00020000), libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)]
+traced = libc.ptrace(16, 1, 0, 0)
+def refused(action):
+    try:
+        action()
+    except (OSError, ValueError):
+        return True
+tried = [refused(lambda: os.setuid(0)), refused(lambda: os.setgroups([0])), refused(lambda: os.chroot("/tmp"))]
+tried.append(refused(lambda: resource.setrlimit(resource.RLIMIT_NPROC, (4096, 4096))))
+print(namespaces, traced, tried)
+"""
+    assert kernel.run(code).text == "[-1, -1, -1] -1 [True, True, True, True]\n"
+
+
+@needs_bubblewrap
+def test_the_working_folder_has_a_size(kernel: Kernel) -> None:
+    write = "with open('big', 'wb') as f:\n    for _ in range(40): f.write(bytes(2**20))"
+    assert "No space left" in error_of(kernel, write)
+    assert kernel.run("import os; os.remove('big'); open('small', 'w').write('x')").text == "1\n"
+
+
+@needs_bubblewrap
+def test_a_memory_bomb_is_an_error(kernel: Kernel) -> None:
+    assert error_of(kernel, "x = bytearray(2**30)").startswith("MemoryError")
+    assert error_of(kernel, "import mmap; x = mmap.mmap(-1, 2**33)").startswith("OSError")
+    assert kernel.run("1 + 1").text == "2\n"
+
+
+@needs_bubblewrap
+def test_a_fork_bomb_stops_and_is_gone_with_the_kernel() -> None:
+    code = """
+import os, time
+count = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(600)
+        count += 1
+except OSError:
+    print(count)
+"""
+    with Kernel() as kernel:
+        assert 0 < int(kernel.run(code).text) < 64
+        assert kernel.folder is not None
+        mark, folder = str(kernel.folder), kernel.folder
+    start = time.monotonic()
+    while any(mark in word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()):
+        assert time.monotonic() - start < 5
+        time.sleep(0.05)
+    assert not folder.exists()
+
+
+@needs_bubblewrap
+def test_a_kernel_does_not_outlive_its_host() -> None:
+    code = """
+import os, signal
+from foveate.tools.kernel import Kernel
+kernel = Kernel()
+kernel.run("1")
+print(kernel.folder, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    folder = run.stdout.strip()
+    assert folder.startswith("/tmp/fv-"), run.stderr
+    start = time.monotonic()
+    while any(folder in word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()):
+        assert time.monotonic() - start < 5
+        time.sleep(0.05)
+    shutil.rmtree(folder)

@@ -1,0 +1,101 @@
+"""Tools made of plain functions, and `perform`: whatever a model or a tool does wrong becomes a result it can read."""
+
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image
+
+from foveate.errors import SearchError
+from foveate.tools import Tool, ToolCall, ToolResult, default_tools, perform
+
+
+def count_words(text: str) -> str:
+    """Count words.
+
+    Args:
+        text: Any text.
+    """
+    return str(len(text.split()))
+
+
+def mirror(images: Sequence[Image.Image], image: int) -> Image.Image:
+    """Mirror an image."""
+    return images[image].transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def search_that_fails(query: str) -> str:
+    """Fail."""
+    raise SearchError(f"no index for {query}; build it")
+
+
+def crash(depth: int) -> str:
+    """Crash."""
+    raise RuntimeError(f"at depth {depth}")
+
+
+TOOLS = [Tool(count_words), Tool(mirror, wants_images=True), Tool(search_that_fails), Tool(crash)]
+IMAGES = [Image.new("RGB", (6, 4), "red")]
+
+
+def call(name: str, **arguments: object) -> ToolResult:
+    return perform(TOOLS, ToolCall(id="1", name=name, arguments=arguments), IMAGES)
+
+
+def test_schema_is_the_one_that_chat_models_read() -> None:
+    assert Tool(count_words).schema() == {
+        "type": "function",
+        "function": {
+            "name": "count_words",
+            "description": "Count words.",
+            "parameters": {
+                "type": "object",
+                "properties": {"text": {"type": "string", "description": "Any text."}},
+                "required": ["text"],
+                "additionalProperties": False,
+            },
+        },
+    }
+
+
+def test_images_are_not_an_argument_of_the_model() -> None:
+    assert list(Tool(mirror, wants_images=True).parameters["properties"]) == ["image"]
+
+
+def test_text_and_images_become_results() -> None:
+    assert call("count_words", text="two words") == ToolResult(text="2")
+    picture = call("mirror", image=0).image
+    assert picture is not None
+    assert picture.size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("fly", {}, "fly: there is no tool 'fly'; use count_words, mirror, search_that_fails, crash"),
+        ("count_words", {"text": 3}, "count_words: text is 3; give a string"),
+        ("search_that_fails", {"query": "x"}, "search_that_fails: no index for x; build it"),
+        ("crash", {"depth": 2}, "crash failed: RuntimeError: at depth 2"),
+        ("mirror", {"image": 7}, "mirror failed: IndexError: list index out of range"),
+    ],
+)
+def test_failures_are_results(name: str, arguments: dict[str, object], told: str) -> None:
+    assert call(name, **arguments) == ToolResult(text=told, failed=True)
+
+
+def test_ctrl_c_is_no_failure_of_a_tool() -> None:
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform([Tool(interrupted)], ToolCall(id="1", name="interrupted", arguments={}), [])
+
+
+def test_default_tools_keep_state_per_run() -> None:
+    tools = default_tools()
+    assert [tool.name for tool in tools] == ["zoom", "python", "search"]
+    for_run = [tool.for_run() for tool in tools]
+    assert for_run[0] is tools[0]
+    assert for_run[1] is not tools[1]
+    for tool in for_run:
+        tool.close()
+        tool.close()

@@ -1,0 +1,112 @@
+"""The local index: bm25 over the corpus in an in-memory SQLite FTS5 table, built once per process.
+
+A question names a subject ("What is the currency of Norway?") and a relation. bm25 alone would let a rare word win, or
+"Guinea" match Papua New Guinea; so among the best hits those whose subject is named in full, and by the longest name,
+come first. The query is never FTS5 syntax: its words are quoted one by one.
+"""
+
+import re
+import sqlite3
+import threading
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+
+from foveate.tools.corpus import Fact, facts
+
+KEYWORDS = {
+    "capital": "capital city seat of government",
+    "population": "population people inhabitants how many live",
+    "area": "area size square kilometres km2 sq km large big surface",
+    "currency": "currency money coin pay cash",
+    "language": "official language spoken speak",
+    "continent": "continent region located lies where part of the world",
+    "highest point": "highest point mountain peak tallest elevation",
+    "symbol": "chemical symbol abbreviation element",
+    "atomic number": "atomic number protons element Z",
+    "atomic weight": "atomic weight mass molar relative element",
+    "melting point": "melting point melt temperature element",
+    "boiling point": "boiling point boil temperature element",
+    "density": "density dense element",
+    "discovery year": "discovery year discovered found when element",
+    "category": "category group series kind type class family of chemical element",
+}
+FILLERS = (
+    "a an and are as at be by did do does for from give has have how i in is it its me much name of on or please tell"
+    " than that the their this to used was what which who whose with you"
+)
+STOP_WORDS = frozenset(FILLERS.split())
+SYMBOLS_LIKE_WORDS = frozenset(["As", "At", "Be", "He", "I", "In", "No"])
+MAX_WORDS = 32
+CANDIDATES = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One passage that fits a query."""
+
+    fact: Fact
+    score: float
+    """bm25 as SQLite gives it: the lower, the better."""
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case without accents; "N'Djamena" and "Guinea-Bissau" are two words each."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return re.findall(r"[^\W_]+", bare.lower())
+
+
+def telling_words(name: str) -> list[str]:
+    """The words of a name without "of" and "the"; all of them when nothing else is left (the symbol He)."""
+    words = words_of(name)
+    return [word for word in words if word not in STOP_WORDS] or words
+
+
+def query_words(query: str) -> list[str]:
+    """The words of a query that say something, each once; a chemical symbol inside the query stays (As, In, No)."""
+    raw = re.findall(r"[^\W_]+", query)
+    spelled_out = {word.lower() for word in raw[1:] if word in SYMBOLS_LIKE_WORDS}
+    kept = [word for word in words_of(query) if word not in STOP_WORDS or word in spelled_out]
+    return list(dict.fromkeys(kept))[:MAX_WORDS]
+
+
+class Index:
+    """A read-only full-text index over facts; safe to use from several threads."""
+
+    def __init__(self, corpus: tuple[Fact, ...]) -> None:
+        self.corpus = corpus
+        self._names = [[telling_words(name) for name in (fact.subject, *fact.names)] for fact in corpus]
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.execute(
+            "CREATE VIRTUAL TABLE passages USING fts5(subject, names, keywords, text,"
+            ' tokenize = "porter unicode61 remove_diacritics 2")'
+        )
+        rows = ((f.subject, " ".join(f.names), KEYWORDS[f.relation], f.text) for f in corpus)
+        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+
+    def search(self, query: str, limit: int = 3) -> list[Hit]:
+        """The best passages for a query in plain words, best first; empty when no word occurs in the corpus."""
+        words = query_words(query)
+        if not words:
+            return []
+        expression = " OR ".join(f'"{word}"' for word in words)
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT rowid, bm25(passages, 4.0, 2.0, 3.0, 1.0) AS score FROM passages WHERE passages MATCH ?"
+                " ORDER BY score LIMIT ?",
+                (expression, CANDIDATES),
+            ).fetchall()
+        named = set(words)
+        ranked = sorted((-self._named_in(rowid - 1, named), score, rowid - 1) for rowid, score in rows)
+        return [Hit(fact=self.corpus[idx], score=score) for _, score, idx in ranked[:limit]]
+
+    def _named_in(self, idx: int, words: set[str]) -> int:
+        """Number of words of the longest name of a passage's subject that the query holds in full."""
+        return max((len(name) for name in self._names[idx] if words.issuperset(name)), default=0)
+
+
+@cache
+def local_index() -> Index:
+    """The index over the corpus that ships with Foveate."""
+    return Index(facts())

@@ -1,0 +1,268 @@
+"""A Jupyter kernel in the sandbox, and the conversation with it.
+
+The kernel is ipykernel over ipc sockets (there is no network inside). It is watched through its pid: when it dies, the
+cell ends at once with KernelLostError and the next cell starts a new kernel with empty variables. A cell that runs past
+its time is interrupted, then killed. What comes back is text and size-capped PNG, read as JSON, never pickle; whatever
+the kernel sends is untrusted, so sizes are capped on the host as well and a malformed message ends the kernel.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import zmq
+from jupyter_client.session import Session
+from PIL import Image
+
+from foveate.errors import KernelLostError, ToolTimeoutError
+from foveate.tools.cell import MAX_OUTPUT_CHARS, CellOutput, execute_content, take
+from foveate.tools.sandbox import INSIDE, Limits, Tier, environment, required_tier, sandbox_command
+
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+START_TIMEOUT_S = 30.0
+INTERRUPT_GRACE_S = 1.0
+SIGNATURE = "hmac-sha256"
+MAX_MESSAGE_BYTES = 16 * 2**20
+_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
+"""Kernels are started from this thread: bubblewrap dies with the thread that started it, and this one never ends."""
+
+
+class Kernel:
+    """Runs cells one after the other; variables persist. Starts with the first cell. Use from one thread at a time."""
+
+    def __init__(self, *, limits: Limits | None = None, unsafe: bool = False, tier: Tier | None = None) -> None:
+        """unsafe: run without a boundary when no sandbox works on this machine. tier: None for the strongest."""
+        self.limits = limits or Limits()
+        self.unsafe = unsafe
+        self.tier = tier
+        self.folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._end: Callable[[], object] = bool
+        """Frees process, sockets and folder; also called at exit and when nobody holds the kernel any more."""
+        self._session = Session()
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the kernel's process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def show(self, images: Sequence[Image.Image]) -> None:
+        """Make the images of the run visible to the next cell as image_0.png, image_1.png, ..."""
+        self.start()
+        assert self.folder is not None
+        shelf = self.folder / "host" / "images"
+        for idx, image in enumerate(images):
+            path = shelf / f"image_{idx}.png"
+            if not path.exists():
+                image.save(path.with_suffix(".part"), "PNG", compress_level=0)
+                path.with_suffix(".part").rename(path)
+
+    def run(self, code: str, *, timeout_s: float = 30.0) -> CellOutput:
+        """Run a cell. Raises ToolTimeoutError past timeout_s, KernelLostError when the kernel died."""
+        self.start()
+        try:
+            request = self._send("shell", "execute_request", execute_content(code))
+            return self._collect(request, time.monotonic() + timeout_s, timeout_s)
+        except KernelLostError:
+            self.close()
+            raise
+        except BaseException as error:
+            if not isinstance(error, ToolTimeoutError):
+                self._interrupt_or_kill("")
+            raise
+
+    def start(self) -> None:
+        """Start the kernel unless it runs; returns when it answers."""
+        if self.is_running:
+            return
+        self.close()
+        tier = self.tier or required_tier(unsafe=self.unsafe)
+        self.folder = Path(tempfile.mkdtemp(prefix="fv-", dir="/tmp"))
+        try:
+            self._launch(tier, self.folder)
+            self._greet(time.monotonic() + START_TIMEOUT_S)
+            (self.folder / "ipc").chmod(0o755)  # the sockets exist; a kernel with another user id can add no files
+        except KernelLostError as error:
+            words = self._last_words()
+            self.close()
+            raise KernelLostError(f"{error}{words}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the kernel with everything it started and remove its folders. May be called twice."""
+        self._end()
+        if self.folder is not None:  # the start failed before the process did
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._process, self.folder, self._sockets = None, None, {}
+
+    def _launch(self, tier: Tier, folder: Path) -> None:
+        """Start the process and connect the sockets."""
+        host, ipc, work = folder / "host", folder / "ipc", folder / "work"
+        for made in (host / "images", ipc, work):
+            made.mkdir(parents=True)
+        ipc.chmod(0o777)  # the folder above it lets nobody else in
+        inside = {"host": INSIDE / "host", "ipc": INSIDE / "ipc", "work": INSIDE / "work"}
+        seen = inside if tier != "unsafe" else {"host": host, "ipc": ipc, "work": work}
+        key = secrets.token_hex(32)
+        ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, start=1)}
+        connection = {"transport": "ipc", "ip": f"{seen['ipc']}/k", "key": key, "signature_scheme": SIGNATURE, **ports}
+        (host / "connection.json").write_text(json.dumps(connection), encoding="utf-8")
+        arguments = (str(seen["host"] / "connection.json"), str(seen["host"] / "images"), MAX_OUTPUT_CHARS)
+        program = files("foveate.tools").joinpath("kernel_main.py").read_text(encoding="utf-8")
+        body = f"{program}\nstart_kernel(*{arguments!r})"
+        command = sandbox_command(tier, host, ipc, self.limits, body)
+        self._process = _SPAWNER.submit(spawned, command, str(seen["work"]), work).result()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._end = weakref.finalize(self, end_kernel, self._process, self._pidfd, context, folder)
+        self._session = Session(key=key.encode(), signature_scheme=SIGNATURE, check_pid=False)
+        for channel, kind in (("shell", zmq.DEALER), ("iopub", zmq.SUB), ("control", zmq.DEALER)):
+            self._sockets[channel] = connected(context.socket(kind), f"ipc://{ipc}/k-{ports[f'{channel}_port']}")
+
+    def _greet(self, deadline: float) -> None:
+        """Wait until the kernel answers and its output reaches us."""
+        waiting = {"shell", "iopub"}
+        while waiting:
+            request = self._send("shell", "kernel_info_request", {})
+            again = min(deadline, time.monotonic() + 1.0)
+            while waiting and time.monotonic() < again:
+                for channel, message in self._receive(again):
+                    if message["parent_header"].get("msg_id") == request:
+                        waiting.discard(channel)
+            if waiting and time.monotonic() >= deadline:
+                raise KernelLostError(f"the kernel did not answer within {START_TIMEOUT_S:g} s of its start; try again")
+
+    def _send(self, channel: str, kind: str, content: dict[str, Any]) -> str:
+        """Send a request; its id."""
+        message = self._session.msg(kind, content)
+        self._session.send(self._sockets[channel], message)
+        return str(message["header"]["msg_id"])
+
+    def _receive(self, deadline: float) -> list[tuple[str, dict[str, Any]]]:
+        """The messages that are there, waiting for the first; empty at the deadline. Raises KernelLostError."""
+        poller = zmq.Poller()
+        for channel in ("shell", "iopub"):
+            poller.register(self._sockets[channel], zmq.POLLIN)
+        poller.register(self._pidfd, zmq.POLLIN)
+        ready = dict(poller.poll(max(0, round((deadline - time.monotonic()) * 1000.0))))
+        full = [channel for channel in ("iopub", "shell") if self._sockets[channel] in ready]
+        found = [(channel, self._decoded(self._sockets[channel].recv_multipart())) for channel in full]
+        if not found and self._pidfd in ready:
+            raise KernelLostError("the code kernel died; variables are lost, the next cell starts anew")
+        return found
+
+    def _decoded(self, frames: list[bytes]) -> dict[str, Any]:
+        """A message from its frames; a kernel that sends anything else is lost."""
+        try:
+            message: dict[str, Any] = self._session.deserialize(self._session.feed_identities(frames)[1])
+            if isinstance(message["parent_header"], dict) and isinstance(message["content"], dict):
+                return message
+            raise ValueError("message has no content")
+        except Exception as error:
+            name = type(error).__name__
+            raise KernelLostError(f"the code kernel sent a broken message ({name}) and was ended; try again") from error
+
+    def _last_words(self) -> str:
+        """What the sandbox said on standard error before it ended, one line."""
+        if self._process is None or self._process.stderr is None:
+            return ""
+        os.set_blocking(self._process.stderr.fileno(), False)
+        said = (self._process.stderr.read(4096) or b"").decode(errors="replace").strip().splitlines()
+        return f" ({said[-1].strip()[:200]})" if said else ""
+
+    def _collect(self, request: str, deadline: float, timeout_s: float) -> CellOutput:
+        """Everything that belongs to a request, until the kernel is idle again and has replied."""
+        output, waiting = CellOutput(), {"shell", "iopub"}
+        while waiting:
+            if "shell" not in waiting and "iopub" in waiting:
+                deadline = min(deadline, time.monotonic() + INTERRUPT_GRACE_S)
+            messages = self._receive(deadline)
+            if not messages and "shell" not in waiting:
+                output.write("\n[some output was too large and is missing]\n")
+                return output
+            if not messages:
+                raise ToolTimeoutError(self._interrupt_or_kill(f"the code ran longer than {timeout_s:g} s"))
+            for channel, message in messages:
+                if message["parent_header"].get("msg_id") != request:
+                    continue
+                finished = channel == "shell" or message["content"].get("execution_state") == "idle"
+                if finished:
+                    waiting.discard(channel)
+                if channel == "iopub":
+                    take(message, output)
+        return output
+
+    def _interrupt_or_kill(self, reason: str) -> str:
+        """Stop the running cell; kill the kernel when it does not come to rest. The reason with what was done."""
+        try:
+            self._send("control", "interrupt_request", {})
+            probe = self._send("shell", "kernel_info_request", {})
+            deadline = time.monotonic() + INTERRUPT_GRACE_S
+            while time.monotonic() < deadline:
+                for channel, message in self._receive(deadline):
+                    if channel == "shell" and message["parent_header"].get("msg_id") == probe:
+                        return f"{reason} and was interrupted; variables are kept"
+        except KernelLostError:
+            pass
+        self.close()
+        return f"{reason} and did not stop when interrupted; the kernel was killed, variables are lost"
+
+
+def spawned(command: list[str], home: str, cwd: Path) -> "subprocess.Popen[bytes]":
+    """The process of a kernel, cut off from our terminal, environment and standard streams."""
+    return subprocess.Popen(
+        command,
+        env=environment(home),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def connected(socket: "zmq.Socket[bytes]", address: str) -> "zmq.Socket[bytes]":
+    """A socket connected to the kernel, which drops messages that are too large."""
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.RCVHWM, 256)
+    socket.setsockopt(zmq.RECONNECT_IVL, 5)
+    if socket.socket_type == zmq.SUB:
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+    socket.connect(address)
+    return socket
+
+
+def end_kernel(
+    process: "subprocess.Popen[bytes]", pidfd: int, context: "zmq.Context[zmq.Socket[bytes]]", folder: Path
+) -> None:
+    """Kill a kernel with everything it started (they share a process namespace) and remove its folders."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    process.wait()
+    if process.stderr:
+        process.stderr.close()
+    os.close(pidfd)
+    context.destroy(linger=0)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""A tool is a typed function with a docstring.
+
+`Tool(function)` derives the name, the description and the JSON schema that a model is told. A plain function returns
+text, a PIL image or a ToolResult. A function that looks at the pictures of the run is made with ``wants_images=True``
+and gets them as its first parameter, which the model does not see:
+
+    def count_words(text: str) -> str:
+        '''Count the words of a text.'''
+
+    def mirror(images: Sequence[Image.Image], image: int) -> Image.Image:
+        '''Mirror an image of this run.'''
+
+    tools = [Tool(count_words), Tool(mirror, wants_images=True)]
+
+The agent's side: `tools = [tool.for_run() for tool in tools]` when a run starts (a tool with state, like the code
+kernel, hands out a copy of its own), `perform(tools, call, images)` for every call, `tool.close()` when the run ends.
+`perform` never raises for what a model or a tool did: a failure is a result with ``failed=True`` that the model reads.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from PIL import Image
+
+from foveate.errors import ToolArgumentError, ToolError
+from foveate.tools.schema import Schema, checked_arguments, parameters_of
+
+Box = Annotated[tuple[float, float, float, float], "box"]
+"""x0, y0, x1, y1 in pixels of the upright image; the schema says "format": "box", so that an agent can translate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """What a model asks for."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolResult:
+    """What a tool hands back: text and at most one image."""
+
+    text: str = ""
+    image: Image.Image | None = None
+    source_idx: int | None = None
+    """Number of the image of the run that `image` is a part of."""
+    box_px: tuple[float, float, float, float] | None = None
+    """The part of that source that `image` shows, in the source's upright pixels."""
+    failed: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+    """More for a trace, never shown to the model (for python: the full output)."""
+
+
+class Tool:
+    """A function that a model may call. Subclass it for a tool with state (see PythonTool)."""
+
+    def __init__(
+        self,
+        function: Callable[..., str | Image.Image | ToolResult],
+        *,
+        name: str | None = None,
+        wants_images: bool = False,
+    ) -> None:
+        """Derive the schema; ConfigError when an argument has no type hint or one without a JSON form."""
+        self.function = function
+        self.wants_images = wants_images
+        self.name: str = name or function.__name__
+        self.description: str = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
+        self.parameters, self._hints = parameters_of(function, skip=int(wants_images))
+
+    def schema(self) -> Schema:
+        """The tool in the form of OpenAI's `tools` list."""
+        about = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": about}
+
+    def call(self, arguments: dict[str, Any], images: Sequence[Image.Image]) -> ToolResult:
+        """Check the arguments and run the function; `images` are the upright pictures of the run, in order.
+
+        Raises ToolArgumentError for arguments that do not fit, another ToolError when the tool failed.
+        """
+        values = checked_arguments(arguments, self.parameters, self._hints)
+        outcome = self.function(images, **values) if self.wants_images else self.function(**values)
+        if isinstance(outcome, ToolResult):
+            return outcome
+        if isinstance(outcome, Image.Image):
+            return ToolResult(image=outcome)
+        return ToolResult(text=str(outcome))
+
+    def for_run(self) -> "Tool":
+        """The tool to use in one run: itself, unless it keeps state."""
+        return self
+
+    def close(self) -> None:
+        """Free what a run has used; may be called twice."""
+
+
+def perform(tools: Iterable[Tool], call: ToolCall, images: Sequence[Image.Image]) -> ToolResult:
+    """Run a call; every failure becomes a result with ``failed=True`` whose text tells the model what to do."""
+    known = {tool.name: tool for tool in tools}
+    try:
+        if call.name not in known:
+            raise ToolArgumentError(f"there is no tool {call.name!r}; use {', '.join(known) or 'none'}")
+        return known[call.name].call(call.arguments, images)
+    except ToolError as error:
+        return ToolResult(text=f"{call.name}: {error}", failed=True)
+    except Exception as error:  # a user's function may raise anything; the run goes on  # noqa: BLE001
+        return ToolResult(text=f"{call.name} failed: {type(error).__name__}: {error}", failed=True)
