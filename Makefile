@@ -78,7 +78,6 @@ types: $(VENV)/.dev
 	@rm -rf .link-tree && mkdir -p .link-tree/foveate
 	@ln -s $(CURDIR)/src/foveate/* $(FOLDERS:%=$(CURDIR)/%) .link-tree/foveate/
 	@$(BIN)/mypy --package foveate
-	@$(BIN)/mypy tests setup.py
 
 eval: $(VENV)/.run
 	@$(BIN)/foveate eval $(SUITE) --json --out runs/eval $(EVAL_ARGS)

@@ -13,7 +13,7 @@ kernel) live as long as the conversation when it has a name, else as long as the
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, cast
@@ -35,6 +35,8 @@ from foveate.models.reasoner import Reasoner
 from foveate.tools.pictures import open_picture
 from foveate.tools.tool import Tool
 
+PATIENCE_S = 0.5
+"""How long a cancelled run may go on in silence until its tools are closed under it."""
 PictureSource = str | Path | bytes | Image.Image
 
 
@@ -108,7 +110,7 @@ class Agent:
         *,
         thread: str | None = None,
         budget: Budget | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """The same as events, the last of which is RunDone. Closing the iterator cancels the run."""
         if not question.strip():
             raise InputError("got an empty question, wanted some text")
@@ -116,7 +118,7 @@ class Agent:
         records = [self._receive(source) for source in images]
         return self._events(question_input(clean_text(question), records), thread, budget or self.budget)
 
-    def resume(self, thread: str, *, budget: Budget | None = None) -> Iterator[Event]:
+    def resume(self, thread: str, *, budget: Budget | None = None) -> Generator[Event, None, None]:
         """Go on with the question of `thread` that a killed process left unfinished; InputError when there is none."""
         if self.unfinished(thread) is None:
             raise InputError(
@@ -176,7 +178,7 @@ class Agent:
         sha256 = self.store.put(picture, encoded=encoded if isinstance(encoded, bytes) else None)
         return picture_record(sha256, picture.size)
 
-    def _events(self, given: QuestionInput | None, thread: str | None, budget: Budget) -> Iterator[Event]:
+    def _events(self, given: QuestionInput | None, thread: str | None, budget: Budget) -> Generator[Event, None, None]:
         run = self._start(thread)
         tools = self._tools_for(run)
         context = RunContext(
@@ -190,13 +192,16 @@ class Agent:
         worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
         worker.start()
         try:
-            while not isinstance(event := run.events.get(), RunDone):
+            while not isinstance(event := _next_event(run, tools), RunDone):
                 if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
             run.cancelled = True
-            worker.join()
+            worker.join(PATIENCE_S)
+            while worker.is_alive():
+                _close(tools)
+                worker.join(PATIENCE_S)
             self._runs.pop(_key(run), None)
             if thread is None:
                 _close(tools)
@@ -252,6 +257,16 @@ def _config(thread: str | None, budget: Budget | None = None) -> RunnableConfig:
 
 def _key(run: _Run) -> str:
     return f"thread {run.thread}" if run.thread is not None else f"run {id(run)}"
+
+
+def _next_event(run: _Run, tools: Iterable[Tool]) -> Event | BaseException:
+    """The next event of a run; a tool that goes on after a cancel is closed, so that it cannot keep the run."""
+    while True:
+        try:
+            return run.events.get(timeout=PATIENCE_S)
+        except queue.Empty:
+            if run.cancelled:
+                _close(tools)
 
 
 def _close(tools: Iterable[Tool]) -> None:

@@ -59,10 +59,11 @@ class LiveSteps:
                 self._text += text
                 self._say(_live_line(self._text))
             case StepDone(step=step):
+                called = _called_tool(self._text)
                 self._text = ""
                 if step.kind != "answer" or self._shows_answer:
                     self._console.print(self._block(step))
-                self._say("looking" if step.kind == "tool" else "")
+                self._say(f"{called} runs" if called else "looking" if step.kind == "tool" else "")
             case RunDone():
                 self._say("")
 
@@ -151,10 +152,18 @@ def _is_ascii(console: Console) -> bool:
 
 def _live_line(text: str) -> str:
     """The end of what the model is writing, without its tags; a call is announced, not spelled out."""
-    if "<tool_call>" in text:
-        name = re.search(r'"name"\s*:\s*"([A-Za-z_]+)"', text)
-        return f"calls {name[1]}" if name else "calls a tool"
+    called = _called_tool(text)
+    if called:
+        return f"calls {called}"
     return one_line(_TAG.sub(" ", text[-LIVE_LIMIT:]), limit=LIVE_LIMIT)
+
+
+def _called_tool(text: str) -> str:
+    """The name of the tool that the text calls, empty when it calls none."""
+    if "<tool_call>" not in text:
+        return ""
+    name = re.search(r'"name"\s*:\s*"([A-Za-z_]+)"', text)
+    return name[1] if name else "a tool"
 
 
 def _step_text(step: Step, style: str, *, ascii_only: bool) -> Text:

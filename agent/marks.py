@@ -6,7 +6,7 @@ A crop that an earlier question of the conversation made is a faint mark: the ru
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -71,13 +71,34 @@ def draw_boxes(picture: Image.Image, marks: Sequence[Mark], *, limit_px: int = 1
     canvas = ImageDraw.Draw(drawn)
     line_px = max(2, round(max(size_px) / 500))
     font = ImageFont.load_default(size=max(12, round(max(size_px) / 55)))
-    for mark in sorted(marks, key=lambda mark: not mark.faint):
-        x0, y0, x1, y1 = (round(value * scale) for value in mark.box_px)
+    placed = [replace(mark, box_px=_as_box([value * scale for value in mark.box_px])) for mark in marks]
+    plate_px = max(14.0, max(size_px) / 55 + 8)
+    corners = plate_corners(placed, plate_px)
+    for mark, corner in sorted(zip(placed, corners, strict=True), key=lambda pair: not pair[0].faint):
+        x0, y0, x1, y1 = (round(value) for value in mark.box_px)
         outer = (x0 - line_px, y0 - line_px, max(x1, x0 + 1) + line_px, max(y1, y0 + 1) + line_px)
         canvas.rectangle(outer, outline="white", width=2 * line_px)
         canvas.rectangle(outer, outline=mark.colour, width=line_px)
-        _badge(canvas, mark, corner_px=(outer[0], outer[1]), font=font)
+        _draw_plate(canvas, mark, corner, plate_px, font)
     return drawn
+
+
+def plate_width(mark: Mark, height: float) -> float:
+    """Width of the plate that holds the mark's number, for plates of this height."""
+    return height * (0.62 + 0.4 * len(str(mark.number)))
+
+
+def plate_corners(marks: Sequence[Mark], height: float) -> list[tuple[float, float]]:
+    """Upper left corner of each mark's plate: left of its box, inside where there is no room, below earlier plates."""
+    taken: list[tuple[float, float, float]] = []
+    for mark in marks:
+        width, gap = plate_width(mark, height), height / 9
+        x0, y = mark.box_px[:2]
+        x = x0 - width - gap if x0 > width + gap else x0
+        while any(left < x + width and x < right and abs(top - y) < height for left, top, right in taken):
+            y += height + gap
+        taken.append((x, y, x + width))
+    return [(x, y) for x, y, _ in taken]
 
 
 def _place(step: Step) -> tuple[str | None, Box | None]:
@@ -89,18 +110,14 @@ def _as_box(box_px: Sequence[float]) -> Box:
     return x0, y0, x1, y1
 
 
-def _badge(
+def _draw_plate(
     canvas: ImageDraw.ImageDraw,
     mark: Mark,
-    *,
-    corner_px: tuple[int, int],
+    corner: tuple[float, float],
+    height: float,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """The number on a plate left of the box, or inside of it at the picture's left edge."""
-    text = str(mark.number)
-    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
-    width_px, height_px = right - left + 10, bottom - top + 10
-    x0 = corner_px[0] - width_px - 2 if corner_px[0] > width_px + 2 else max(0, corner_px[0])
-    y0 = max(0, corner_px[1])
-    canvas.rounded_rectangle((x0, y0, x0 + width_px, y0 + height_px), radius=4, fill=mark.colour)
-    canvas.text((x0 + 5 - left, y0 + 5 - top), text, font=font, fill="white")
+    x, y = corner
+    width = plate_width(mark, height)
+    canvas.rounded_rectangle((x, y, x + width, y + height), radius=4, fill=mark.colour)
+    canvas.text((x + width / 2, y + height / 2), str(mark.number), font=font, fill="white", anchor="mm")

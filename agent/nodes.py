@@ -28,7 +28,7 @@ from foveate.agent.messages import (
 from foveate.agent.parse import parse, split_thought
 from foveate.agent.records import Step, StepDone, TextDelta, Usage
 from foveate.agent.state import Plain, RunContext, RunState, ended, exchange_of, image_from, more, step_from, to_plain
-from foveate.errors import ImageError, ModelError, ParseError
+from foveate.errors import InputError, ModelError, ParseError
 from foveate.models.reasoner import Reasoner, Sample
 
 CANCELLED = "cancelled by the user"
@@ -76,7 +76,7 @@ class Nodes:
         start = time.monotonic()
         try:
             sample = self._sample(state, context, usage, start)
-        except (ModelError, ImageError) as error:
+        except (ModelError, InputError) as error:
             return {"outcome": ended("error", str(error))}
         seconds, tokens = time.monotonic() - start, count_tokens(sample)
         used = replace(
@@ -199,9 +199,11 @@ def _no_next_turn(sample: Sample, context: RunContext, used: Usage) -> str | Non
 
 
 def _cut_off(context: RunContext, used: Usage) -> Plain:
-    """The outcome of a turn that was stopped: by the user, or by the clock."""
+    """The outcome of a turn that was stopped: by the user, by the clock, or by the model's own failure."""
     if context.should_stop():
         return ended("cancelled", CANCELLED)
+    if used.seconds < context.budget.seconds:
+        return ended("error", "the model gave up in the middle of its turn")
     return ended("out_of_budget", reason("seconds", used.seconds, context.budget.seconds))
 
 

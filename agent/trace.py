@@ -20,13 +20,14 @@ from typing import Any
 
 from PIL import Image
 
-from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, is_crop, mark_of, marks_of
+from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, is_crop, mark_of, marks_of, plate_corners, plate_width
 from foveate.agent.plain import printable
 from foveate.agent.records import Answer, ImageRecord, Step, Usage
 
 LIMIT_PX = 1600
 LOSSLESS_AREA_PX = 300_000
 SHEET_WIDTH_PX, SHEET_HEIGHT_PX = 680, 760
+PLATE_PX = 18
 ICONS = {
     "think": '<path d="M3.5 5h9M3.5 8h9M3.5 11h5.5"/>',
     "zoom": '<circle cx="7" cy="7" r="4.2"/><path d="M10.2 10.2L14 14"/>',
@@ -131,7 +132,8 @@ def _picture(number: int, record: ImageRecord, marks: Sequence[Mark], load: Load
     own = [mark for mark in marks if mark.original == record.sha256]
     unit = 1 / min(1.0, SHEET_WIDTH_PX / width_px, SHEET_HEIGHT_PX / height_px)
     veil = _veil(number, width_px, height_px, own) if own else ""
-    boxes = "".join(_box(mark, unit) for mark in sorted(own, key=lambda mark: not mark.faint))
+    plates = zip(own, plate_corners(own, PLATE_PX * unit), strict=True)
+    boxes = "".join(_box(mark, corner, unit) for mark, corner in sorted(plates, key=lambda pair: not pair[0].faint))
     return (
         f'<figure class="picture"><div class="sheet">'
         f'<img src="{_data_uri(load(record.sha256))}" width="{width_px}" height="{height_px}" alt="image {number}">'
@@ -156,18 +158,17 @@ def _geometry(mark: Mark) -> str:
     return f'x="{x0:.1f}" y="{y0:.1f}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"'
 
 
-def _box(mark: Mark, unit: float) -> str:
-    """A frame and its number's plate, left of the frame where there is room; `unit` is one pixel of the page."""
-    x0, y0, _, _ = mark.box_px
-    plate_w, plate_h = (11 + 7 * len(str(mark.number))) * unit, 18 * unit
-    plate_x = x0 - plate_w - 2 * unit if x0 > plate_w + 2 * unit else x0
+def _box(mark: Mark, corner: tuple[float, float], unit: float) -> str:
+    """A frame, and its number on a plate at `corner`; `unit` is the picture's pixels in one pixel of the page."""
+    x, y = corner
+    width, height = plate_width(mark, PLATE_PX * unit), PLATE_PX * unit
     frame = f'{_geometry(mark)} rx="{2 * unit:.1f}"'
     faint = " faint" if mark.faint else ""
     return (
         f'<g class="mark m{mark.number} {_class_of(mark)}{faint}">'
         f'<rect class="halo" {frame}/><rect class="frame" {frame}/>'
-        f'<rect class="plate" x="{plate_x:.1f}" y="{y0:.1f}" width="{plate_w:.1f}" height="{plate_h:.1f}" '
-        f'rx="{4 * unit:.1f}"/><text x="{plate_x + plate_w / 2:.1f}" y="{y0 + plate_h / 2:.1f}" '
+        f'<rect class="plate" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
+        f'rx="{4 * unit:.1f}"/><text x="{x + width / 2:.1f}" y="{y + height / 2:.1f}" '
         f'font-size="{12 * unit:.1f}">{mark.number}</text></g>'
     )
 

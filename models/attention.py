@@ -2,7 +2,7 @@
 
 Sequences (windows, images, conversations) lie one after another without padding. Neighbours of equal length form a run; a
 run is a view of shape [count, length], so the plain PyTorch form below makes one scaled_dot_product_attention call per
-run and moves no data. `permute_rows` is the one gather: it brings patches into an order in which runs are long.
+run and moves no data. `take_rows` and `put_rows` bring rows into an order in which runs are long, and back.
 
 Shape letters: T tokens, H heads, D head dimension.
 """
@@ -44,21 +44,40 @@ def packed_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packi
     return torch.cat(outputs) if outputs else q_THD
 
 
-class _PermuteRows(torch.autograd.Function):
-    """Gather whose gradient is a gather too (the scatter that autograd would take is ten times slower)."""
+class _TakeRows(torch.autograd.Function):
+    """Gather of different rows: its gradient puts rows back and adds nothing, unlike the scatter autograd would take."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, order_N: Tensor, inverse_N: Tensor) -> Tensor:
-        ctx.save_for_backward(order_N, inverse_N)
-        return x_ND.index_select(0, order_N)
+    def forward(ctx: Any, x_ND: Tensor, index_M: Tensor) -> Tensor:
+        ctx.save_for_backward(index_M)
+        ctx.num_rows = len(x_ND)
+        return x_ND.index_select(0, index_M)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return put_rows(grads[0], ctx.saved_tensors[0], ctx.num_rows), None
+
+
+class _PutRows(torch.autograd.Function):
+    """The inverse of a gather; each is the other's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MD: Tensor, index_M: Tensor, num_rows: int) -> Tensor:
+        ctx.save_for_backward(index_M)
+        return x_MD.new_zeros(num_rows, *x_MD.shape[1:]).index_copy_(0, index_M, x_MD)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        _, inverse_N = ctx.saved_tensors
-        return grads[0].index_select(0, inverse_N), None, None
+        return take_rows(grads[0], ctx.saved_tensors[0]), None, None
 
 
-def permute_rows(x_ND: Tensor, order_N: Tensor, inverse_N: Tensor) -> Tensor:
-    """Rows of x in the given order; `inverse_N` is the inverse permutation."""
-    result: Tensor = _PermuteRows.apply(x_ND, order_N, inverse_N)
+def take_rows(x_ND: Tensor, index_M: Tensor) -> Tensor:
+    """Rows [M, D] of x at the given indices, all different."""
+    result: Tensor = _TakeRows.apply(x_ND, index_M)
+    return result
+
+
+def put_rows(x_MD: Tensor, index_M: Tensor, num_rows: int) -> Tensor:
+    """[num_rows, D], zero but for row index[m] = x[m]; indices all different."""
+    result: Tensor = _PutRows.apply(x_MD, index_M, num_rows)
     return result

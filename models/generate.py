@@ -97,7 +97,11 @@ class Engine:
             self._append(request, hidden_TD[-1:])
 
     def _prefill(self, transcript: Transcript, start: int, slot: int) -> Tensor:
-        late = [(s - start, image) for s, image in zip(transcript.image_starts, transcript.images, strict=True) if s >= start]
+        late = [
+            (s - start, image)
+            for s, image in zip(transcript.image_starts, transcript.images, strict=True)
+            if s >= start
+        ]
         x_TD = self.thinker.embed(transcript.token_ids[start:], [image for _, image in late], [s for s, _ in late])
         return self._forward(x_TD, transcript.positions_3T[:, start:], [slot], [len(x_TD)])
 
@@ -153,7 +157,9 @@ def _token_keys(transcript: Transcript) -> list[int | str]:
     image_pad = {start: image for start, image in zip(transcript.image_starts, transcript.images, strict=True)}
     for start, image in image_pad.items():
         position = start
-        while position < len(keys) and keys[position] == keys[start] and (position == start or position not in image_pad):
+        while (
+            position < len(keys) and keys[position] == keys[start] and (position == start or position not in image_pad)
+        ):
             position += 1
         keys[start:position] = [image.key] * (position - start)
     return keys

@@ -45,7 +45,9 @@ def smart_resize(height_px: int, width_px: int, *, factor: int, min_pixels: int,
     Raises ImageError when one side is more than 200 times the other.
     """
     if min(height_px, width_px) < 1 or max(height_px, width_px) / min(height_px, width_px) > MAX_ASPECT:
-        raise ImageError(f"picture is {width_px} x {height_px} px, wanted sides that differ by at most {MAX_ASPECT:.0f}x")
+        raise ImageError(
+            f"picture is {width_px} x {height_px} px, wanted sides that differ by at most {MAX_ASPECT:.0f}x"
+        )
     h_px, w_px = (max(factor, round(side / factor) * factor) for side in (height_px, width_px))
     if h_px * w_px > max_pixels:
         scale = math.sqrt(height_px * width_px / max_pixels)

@@ -1,18 +1,22 @@
 """Mixture of experts: route, permute, compute, combine. The seam that a native kernel takes is `experts_forward`.
 
-Tokens are put in expert order by a stable sort, each expert does one matrix product over its tokens, and the results are
+Tokens are put in expert order by a stable sort, each expert does its matrix products over its tokens, and the results are
 brought back and added in the order of the routing, so a batch gives the same bits each time.
 
-Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K.
+Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.attention import permute_rows
+from foveate.models.attention import put_rows, take_rows
 from foveate.models.config import MoEConfig
 from foveate.models.vision import SwiGLU
+
+
+ROWS = 64
+"""Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel per shape, so few shapes pay."""
 
 
 def experts_forward(
@@ -20,19 +24,28 @@ def experts_forward(
 ) -> Tensor:
     """Sum over each token's experts of weight * down(silu(gate(x)) * up(x)), [T, D]; `gate_up_EID` stacks gate over up."""
     num_tokens, top_k = experts_TK.shape
-    order_S = torch.argsort(experts_TK.reshape(-1), stable=True)
-    inverse_S = torch.argsort(order_S)
-    counts = torch.bincount(experts_TK.reshape(-1), minlength=gate_up_EID.shape[0]).tolist()
-    x_SD = permute_rows(x_TD[:, None].expand(-1, top_k, -1).flatten(0, 1), order_S, inverse_S)
+    place_S, sizes = expert_order(experts_TK.reshape(-1), gate_up_EID.shape[0], ROWS if num_tokens > ROWS else 1)
+    x_PD = put_rows(x_TD[:, None].expand(-1, top_k, -1).flatten(0, 1), place_S, sum(sizes))
     outputs = []
-    for expert, tokens_ND in enumerate(x_SD.split(counts)):
-        if counts[expert]:
-            gate, up = F.linear(tokens_ND, gate_up_EID[expert]).chunk(2, dim=-1)
-            outputs.append(F.linear(F.silu(gate) * up, down_EDI[expert]))
+    for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up_EID.unbind(), down_EDI.unbind(), strict=True):
+        if len(rows_ND):
+            gate, up = F.linear(rows_ND, gate_up_ID).chunk(2, dim=-1)
+            outputs.append(F.linear(F.silu(gate) * up, down_DI))
     if not outputs:
         return torch.zeros_like(x_TD)
-    y_TKD = permute_rows(torch.cat(outputs), inverse_S, order_S).view(num_tokens, top_k, -1)
+    y_TKD = take_rows(torch.cat(outputs), place_S).view(num_tokens, top_k, -1)
     return (y_TKD.float() * weights_TK.float()[:, :, None]).sum(1).to(x_TD.dtype)
+
+
+def expert_order(experts_S: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
+    """Row [S] of each choice when choices lie in expert order, and each expert's number of rows, padding included."""
+    order_S = torch.argsort(experts_S, stable=True)
+    counts_E = torch.bincount(experts_S, minlength=num_experts)
+    sizes_E = -(-counts_E // multiple) * multiple
+    shift_E = (sizes_E.cumsum(0) - sizes_E) - (counts_E.cumsum(0) - counts_E)
+    place_S = torch.empty_like(order_S)
+    place_S[order_S] = torch.arange(len(order_S)) + shift_E[experts_S[order_S]]
+    return place_S, sizes_E.tolist()
 
 
 class MoE(nn.Module):

@@ -41,9 +41,7 @@ class Processor:
             parts += self._message(message)
         if generate:
             parts.append((self._header("assistant"), False))
-        return build_transcript(
-            parts, image_pad_id=self.codec.image_pad, merge_size=self.config.vision.merge_size
-        )
+        return build_transcript(parts, image_pad_id=self.codec.image_pad, merge_size=self.config.vision.merge_size)
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """Tokens that a picture of this size takes, with its two delimiters."""

@@ -75,7 +75,12 @@ class Thinker(nn.Module):
         return torch.cat([*pieces, x_TD[position:]])
 
     def generate(
-        self, messages: Sequence[Message], *, max_new_tokens: int = 256, temperature: float = 0.0, seed: int | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> Sample:
         """Continue a conversation by one assistant turn; see `foveate.models.generate` for batches and streaming."""
         from foveate.models.generate import ThinkerReasoner

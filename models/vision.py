@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.attention import Packing, packed_attention, permute_rows
+from foveate.models.attention import Packing, packed_attention, put_rows, take_rows
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid, patch_coordinates
 from foveate.models.norm import RMSNorm
@@ -48,7 +48,9 @@ class VisionAttention(nn.Module):
 
     def forward(self, x_ND: Tensor, tables: Tables, packing: Packing) -> Tensor:
         """[N, D] -> [N, D]."""
-        qk, v = self.qkv(x_ND).unflatten(-1, (3 * self.num_heads, -1)).split((2 * self.num_heads, self.num_heads), dim=1)
+        qk, v = (
+            self.qkv(x_ND).unflatten(-1, (3 * self.num_heads, -1)).split((2 * self.num_heads, self.num_heads), dim=1)
+        )
         q, k = rotate(qk, tables).chunk(2, dim=1)
         return self.proj(packed_attention(q, k, v, packing).flatten(1))
 
@@ -124,15 +126,14 @@ class VisionTower(nn.Module):
         if config.position_grid:
             x_ND = x_ND + torch.cat([self._learned_positions(grid) for grid in grids])
         order, windows = window_order(grids, config)
-        inverse = torch.argsort(order)
         coordinates_N2 = torch.cat([patch_coordinates(grid, config.merge_size) for grid in grids])[order]
         tables = vision_tables(coordinates_N2, config.hidden_size // config.num_heads, config.rope_theta)
         within = Packing(windows)
         whole = Packing([grid.h * grid.w for grid in grids for _ in range(grid.t)])
-        x_ND = permute_rows(x_ND, order, inverse)
+        x_ND = take_rows(x_ND, order)
         for idx, block in enumerate(self.blocks):
             x_ND = block(x_ND, tables, whole if idx in config.full_attention_layers else within)
-        return permute_rows(x_ND, inverse, order)
+        return put_rows(x_ND, order, len(order))
 
     def _learned_positions(self, grid: Grid) -> Tensor:
         """The table at the image's grid [N, D], in block order."""

@@ -34,9 +34,7 @@ class GlyphBatch:
     """Class of each 7 px point of each patch, row by row, uint8."""
 
 
-def glyph_batch(
-    writer: PageWriter, config: ThinkerConfig, seed: int, num_blocks: int, difficulty: float
-) -> GlyphBatch:
+def glyph_batch(writer: PageWriter, config: ThinkerConfig, seed: int, num_blocks: int, difficulty: float) -> GlyphBatch:
     """Draw pages from `seed` until they hold `num_blocks` merged tokens."""
     rng = random.Random(seed)
     vision = config.vision

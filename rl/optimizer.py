@@ -76,7 +76,9 @@ class MasterAdamW:
         """Restore what `state_tensors` gave."""
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
-            moments = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+            moments = {
+                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors
+            }
             if moments:
                 self.adamw.state[master] = moments
         with torch.no_grad():

@@ -38,7 +38,9 @@ def relative_box(box_px: Box, size_px: tuple[int, int]) -> list[int]:
 def pixel_box(box: Sequence[int], size_px: tuple[int, int]) -> tuple[int, int, int, int]:
     """The whole pixels that a relative box names."""
     width, height = size_px
-    x0, y0, x1, y1 = (round(value * side / 1000) for value, side in zip(box, (width, height, width, height), strict=True))
+    x0, y0, x1, y1 = (
+        round(value * side / 1000) for value, side in zip(box, (width, height, width, height), strict=True)
+    )
     return x0, y0, x1, y1
 
 

@@ -64,7 +64,7 @@ class SftStage:
         page = self.writer.page(rng, max_blocks=self.config.page_blocks)
         while not page.lines:
             page = self.writer.page(rng, max_blocks=self.config.page_blocks)
-        return self.processor(page_messages(page, rng, rng.randint(3, 8)))
+        return self.processor(page_messages(page, rng, rng.randint(5, 12)))
 
     def _scene(self, rng: random.Random) -> Transcript:
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")

@@ -81,7 +81,9 @@ def batches(stage: Stage, start: int, config: TrainConfig) -> DataLoader[Any]:
     )
 
 
-def train(stage: Stage, config: TrainConfig, out: Path, *, resume: bool = False, max_minutes: float | None = None) -> int:
+def train(
+    stage: Stage, config: TrainConfig, out: Path, *, resume: bool = False, max_minutes: float | None = None
+) -> int:
     """Run the stage to its last step or for `max_minutes`; returns the number of steps done so far.
 
     `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export.
@@ -107,7 +109,9 @@ def train(stage: Stage, config: TrainConfig, out: Path, *, resume: bool = False,
                 row |= {"step": step, "lr": lr, "seconds": round(now - started, 1)}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")})
+                bar.set_postfix(
+                    {key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")}
+                )
                 window.clear()
             timed_out = max_minutes is not None and now - started > 60 * max_minutes
             if now - saved > 60 * config.checkpoint_minutes or timed_out:

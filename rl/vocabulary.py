@@ -53,7 +53,9 @@ def main() -> None:
     arguments = parser.parse_args()
     counts = count_pieces(arguments.scenes, seed=0)
     splitter = split_pieces()
-    always = [piece for text in (*ALWAYS, *(f" {name}" for name in ICONS)) for piece, _ in splitter.pre_tokenize_str(text)]
+    always = [
+        piece for text in (*ALWAYS, *(f" {name}" for name in ICONS)) for piece, _ in splitter.pre_tokenize_str(text)
+    ]
     common = [piece for piece, count in counts.most_common() if count >= arguments.min_count]
     tokenizer = make_tokenizer([*always, *common], PRESETS["nano"].decoder.vocab_size)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -78,9 +78,10 @@ class ScriptedReasoner:
         return self._sample(written, "stop" if len(written) == len(text) else "length")
 
     def _next(self, messages: Sequence[Message]) -> str:
-        if callable(self.turns):
+        if not isinstance(self.turns, Sequence):
             return self.turns(messages)
-        return self.turns[sum(message["role"] == "assistant" for message in messages)]
+        turn: int = sum(message["role"] == "assistant" for message in messages)
+        return self.turns[turn]
 
     def _sample(self, text: str, stop_reason: StopReason) -> Sample:
         ids = tuple(map(ord, text)) if self._shows_ids else ()

@@ -173,6 +173,31 @@ def test_an_answer_cannot_steer_the_terminal(run: Ask, picture: str) -> None:
     assert (code, out) == (0, "\ufffd]0;owned\ufffd K7\n")
 
 
+def test_eval_reports_a_folder_and_writes_its_traces(run: Ask, picture: str, tmp_path: Path) -> None:
+    item = {"id": "a", "image": "street.png", "question": "What does the label say?", "answer": "K7", "accept": []}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(item) + "\n")
+    code, out, _ = run("eval", str(tmp_path), "--json", "--out", str(tmp_path / "out.jsonl"))
+    report = json.loads(out)
+    assert (code, report["accuracy"], report["n"]) == (0, 1.0, 1)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    assert "accuracy" in run("eval", str(tmp_path), "--limit", "1")[1]
+
+
+@pytest.mark.parametrize("arguments", [["no-suite"], ["nano-test", "--limit", "0"], ["nano-test", "--control", "grey"]])
+def test_eval_with_bad_input_is_one_line_and_exit_code_2(run: Ask, arguments: list[str]) -> None:
+    code, out, err = run("eval", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("foveate: ")
+    assert err.count("\n") == 1
+
+
+def test_train_with_bad_input_is_one_line_and_exit_code_2(run: Ask, tmp_path: Path) -> None:
+    code, _, err = run("train", "glyphs", "--config", str(tmp_path / "missing.yaml"), "--out", str(tmp_path))
+    assert code == 2
+    assert err.startswith("foveate: ")
+    assert "missing.yaml" in err
+
+
 def test_help_names_the_exit_codes(run: Ask) -> None:
     for arguments in (["--help"], ["ask", "--help"]):
         code, out, _ = run(*arguments)

@@ -31,7 +31,7 @@ from foveate.tools.sandbox import INSIDE, Limits, Tier, environment, required_ti
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 START_TIMEOUT_S = 30.0
-INTERRUPT_GRACE_S = 1.0
+INTERRUPT_GRACE_S = 2.0
 SIGNATURE = "hmac-sha256"
 MAX_MESSAGE_BYTES = 16 * 2**20
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
@@ -248,7 +248,7 @@ def connected(socket: "zmq.Socket[bytes]", address: str) -> "zmq.Socket[bytes]":
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     socket.setsockopt(zmq.RCVHWM, 256)
     socket.setsockopt(zmq.RECONNECT_IVL, 5)
-    if socket.socket_type == zmq.SUB:
+    if socket.type == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.connect(address)
     return socket

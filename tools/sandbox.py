@@ -5,7 +5,9 @@ system and this Python are read-only; only a working folder in memory, capped in
 loses its user id when Foveate runs as root (bubblewrap alone would keep root's rights over /proc/sys), and the code in
 confine.py, which runs first inside, sets limits on memory, processes, files and system calls.
 
-What it does not do: it trusts the kernel of the host; and without a cgroup the memory limit holds per process.
+What it does not do: it trusts the kernel of the host; without a cgroup the memory limit holds per process; and when an
+ordinary user runs Foveate, code can put files (capped in size each) into the folder of the sockets, which is removed
+with the kernel.
 """
 
 import functools

@@ -18,6 +18,7 @@ from foveate.rl.tasks.scene import Box
 from foveate.rl.tasks.words import LETTERS
 
 AnchorKind = Literal["shape", "icon", "letter", "number"]
+Badge = Literal["none", "disc", "plate"]
 Tint = Literal["plain", "gray", "hue", "faded"]
 
 
@@ -77,7 +78,7 @@ def pick_anchors(canvas: Canvas, kind: AnchorKind, count: int, surface: Color) -
 class Dress:
     """How all anchors of a picture are drawn."""
 
-    badge: Literal["none", "disc", "plate"]
+    badge: Badge
     badge_color: Color
     outline: bool
     tint: Tint
@@ -91,7 +92,7 @@ class Dress:
 def pick_dress(canvas: Canvas, kind: AnchorKind) -> Dress:
     """A way of drawing anchors, the same for a whole picture."""
     rng = canvas.rng
-    badge = rng.choices(("none", "disc", "plate"), (4, 3, 3) if kind in ("letter", "number") else (7, 1, 1))[0]
+    badge: Badge = rng.choices(("none", "disc", "plate"), (4, 3, 3) if kind in ("letter", "number") else (7, 1, 1))[0]
     if kind in ("letter", "number"):
         badge_color = shade(rng, rng.choice(tuple(NAMED)))
     else:
@@ -100,7 +101,7 @@ def pick_dress(canvas: Canvas, kind: AnchorKind) -> Dress:
         badge=badge,
         badge_color=badge_color,
         outline=rng.random() < 0.25,
-        tint=rng.choices(("plain", "gray", "hue", "faded"), (70, 8, 14, 8))[0],
+        tint=rng.choices(("plain", "gray", "hue", "faded"), (76, 5, 12, 7))[0],
         flip=rng.random() < 0.25,
         style=canvas.style,
         family=canvas.head_font,

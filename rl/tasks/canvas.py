@@ -7,7 +7,7 @@ come from cached masks, fonts from a cache.
 """
 
 import random
-from functools import lru_cache
+from functools import cache
 from math import cos, pi, sin
 from typing import Literal
 
@@ -56,7 +56,7 @@ def _polygon(name: str) -> list[tuple[float, float]]:
     }[name]  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def shape_mask(name: str) -> Image.Image:
     """A shape as a smooth mask of 192 x 192 px."""
     side = MASK_PX * 3
@@ -100,7 +100,6 @@ class Canvas:
     def big(self, view_px: float) -> int:
         """Pixels that appear as `view_px` at first view."""
         return int(view_px * self.view_scale)
-
 
     def font(self, size: int, *, bold: bool = False, family: str | None = None) -> ImageFont.FreeTypeFont:
         """The text face of this picture at a size."""

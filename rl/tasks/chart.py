@@ -32,9 +32,7 @@ def series_colors(canvas: Canvas, count: int) -> list[Color]:
     return [shade(canvas.rng, name) for name in canvas.rng.sample(names, count)]
 
 
-def draw_chart(
-    canvas: Canvas, kind: ChartKind, box: Box, names: Sequence[str], values: Sequence[str]
-) -> list[Box]:
+def draw_chart(canvas: Canvas, kind: ChartKind, box: Box, names: Sequence[str], values: Sequence[str]) -> list[Box]:
     """Draw a chart inside `box`; returns the box of each printed value."""
     painter = {"columns": _columns, "line": _line, "pie": _pie, "bars": _bars}[kind]
     return painter(canvas, box, names, values)

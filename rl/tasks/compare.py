@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from foveate.rl.tasks.anchors import Anchor, draw_anchor, draw_mark, pick_anchors, pick_dress, pick_kind
+from foveate.rl.tasks.anchors import Anchor, AnchorKind, draw_anchor, draw_mark, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.chart import gauge
@@ -67,6 +67,7 @@ def pairs(canvas: Canvas, places: list[Place], count: int, even_sums: bool = Fal
         for b in places
         if a is not b and abs(a.target[0] - b.target[0]) + abs(a.target[1] - b.target[1]) > reach
     ]
+    far = far or [(a, b) for a in places for b in places if a is not b]
     if even_sums:
         ways = {pair: 9 - abs(10 - int(pair[0].value) - int(pair[1].value)) for pair in far}
         far.sort(key=lambda pair: canvas.rng.random() ** ways[pair], reverse=True)
@@ -123,9 +124,7 @@ def count_draft(canvas: Canvas, things: str, a: Place, b: Place) -> Draft:
     )
 
 
-def two_looks(
-    canvas: Canvas, ask: str, places: tuple[Place, Place], said: tuple[str, str], code: str
-) -> Draft:
+def two_looks(canvas: Canvas, ask: str, places: tuple[Place, Place], said: tuple[str, str], code: str) -> Draft:
     """Zoom, zoom, compute: `said` is what was read in the first and in the second place."""
     a, b = places
     answer = run_code(code)
@@ -162,8 +161,9 @@ def number_page(canvas: Canvas, ground: Ground) -> list[Draft]:
         draw_anchor(canvas, anchor, box, dress)
         line = y - tall * 0.65 if relation == "above" else y + side + tall * 0.65
         if plate:
-            half = small * 1.8
-            canvas.card((middle - half, line - tall / 2, middle + half, line + tall / 2), fill=(255, 255, 255), radius=6)
+            half_x, half_y = small * 1.8, tall / 2
+            behind = (middle - half_x, line - half_y, middle + half_x, line + half_y)
+            canvas.card(behind, fill=(255, 255, 255), radius=6)
         ink = canvas.text((middle, line), str(value), bold=True, align="mm",
                           fill=(20, 20, 24) if plate else canvas.ink(ground.surface))  # fmt: skip
         if anchor.askable:
@@ -179,10 +179,9 @@ def place_of(anchor: Anchor, value: str, target: Box, ink: Box) -> Place:
 def number_drafts(canvas: Canvas, places: list[Place], relation: str) -> list[Draft]:
     """Differences, sums and maxima of two numbers."""
     drafts = []
-    for a, b in pairs(canvas, places, canvas.rng.randint(2, 4)):
+    for pair in pairs(canvas, places, canvas.rng.randint(2, 4)):
         task = canvas.rng.choices(("more", "sum", "max"), (4, 3, 2))[0]
-        if task == "more" and int(a.value) < int(b.value):
-            a, b = b, a
+        a, b = sorted(pair, key=lambda place: -int(place.value)) if task == "more" else pair
         asks, code, said = {
             "more": (ASK_MORE, f"print({a.value}-{b.value})", "I subtract."),
             "sum": (ASK_SUM, f"print({a.value}+{b.value})", "I add them."),
@@ -196,7 +195,7 @@ def number_drafts(canvas: Canvas, places: list[Place], relation: str) -> list[Dr
 def gauge_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """Dials with a printed number in the middle and a large mark above."""
     rng = canvas.rng
-    kind = rng.choice(("letter", "letter", "number", "shape", "icon"))
+    kind: AnchorKind = rng.choice(("letter", "letter", "number", "shape", "icon"))
     head, dial = canvas.big(rng.uniform(18, 24)), int(max(canvas.small_px * 5.2, canvas.big(26)))
     pad = canvas.small_px * 0.6
     block = (max(head, dial) + 2 * pad, head + dial + 3 * pad)

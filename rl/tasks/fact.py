@@ -26,7 +26,8 @@ FLAGS: dict[str, str] = {
     "al": "Albania", "ae": "United Arab Emirates", "ar": "Argentina", "at": "Austria", "bb": "Barbados",
     "bd": "Bangladesh", "be": "Belgium", "bg": "Bulgaria", "bh": "Bahrain", "bw": "Botswana", "br": "Brazil",
     "ca": "Canada", "ch": "Switzerland", "cl": "Chile", "cm": "Cameroon", "cn": "China", "cr": "Costa Rica",
-    "cu": "Cuba", "cy": "Cyprus", "cz": "Czech Republic", "de": "Germany", "dk": "Denmark", "dz": "Algeria", "ee": "Estonia",
+    "cu": "Cuba", "cy": "Cyprus", "cz": "Czech Republic", "de": "Germany", "dk": "Denmark", "dz": "Algeria",
+    "ee": "Estonia",
     "es": "Spain", "fi": "Finland", "fr": "France", "ga": "Gabon", "gb": "United Kingdom", "ge": "Georgia",
     "gh": "Ghana", "gr": "Greece", "hu": "Hungary", "il": "Israel", "in": "India", "is": "Iceland", "it": "Italy",
     "jm": "Jamaica", "jp": "Japan", "ke": "Kenya", "kr": "South Korea", "la": "Laos", "lb": "Lebanon",
@@ -38,8 +39,10 @@ FLAGS: dict[str, str] = {
 """Flag code -> subject in the corpus; flags that differ clearly from all others of the list."""
 RELATIONS = {
     "country": ("capital", "population", "area", "currency", "highest point"),
-    "element": ("symbol", "atomic number", "atomic weight", "melting point", "boiling point", "density", "discovery year"),
-}
+    "element": (
+        "symbol", "atomic number", "atomic weight", "melting point", "boiling point", "density", "discovery year",
+    ),
+}  # fmt: skip
 WEIGHTS = {"capital": 8, "currency": 2}
 """How often a relation is asked; 1 where it is not named."""
 ASK = {
@@ -89,9 +92,7 @@ def subjects(kind: str) -> tuple[Subject, ...]:
     """Everything that a kind of sign can show: "country sign", "element sign", "flag" or "tile"."""
     known = askable()
     if kind == "flag":
-        return tuple(
-            Subject(name=name, shown=code, known=known[name]) for code, name in FLAGS.items() if name in known
-        )
+        return tuple(Subject(name=name, shown=code, known=known[name]) for code, name in FLAGS.items() if name in known)
     wanted = "country" if kind == "country sign" else "element"
     found = {name: found for name, found in known.items() if found[0].kind == wanted}
     if kind != "tile":
@@ -150,9 +151,7 @@ def sign_size(canvas: Canvas, kind: str, shown: list[Subject]) -> tuple[int, int
     return max(canvas.measure(subject.shown, small, bold=True)[0] for subject in shown) + small, int(small * 1.6)
 
 
-def draw_sign(
-    canvas: Canvas, kind: str, subject: Subject, box: Box, colors: tuple[Color | None, Color]
-) -> Box:
+def draw_sign(canvas: Canvas, kind: str, subject: Subject, box: Box, colors: tuple[Color | None, Color]) -> Box:
     """Draw a sign; `colors` are its plate (None: bare text) and the ground. Returns the box to be read."""
     plate, surface = colors
     if kind == "flag":
@@ -183,7 +182,8 @@ def fact_draft(
         plan=(
             Look(thought=seen_at(anchor.subject, seen[0], canvas.size), target=seen[0]),
             Lookup(
-                thought=read, query=query_of(fact.relation, subject.shown if kind != "flag" else subject.name),
+                thought=read,
+                query=query_of(fact.relation, subject.shown if kind != "flag" else subject.name),
                 result=f"{fact.title}: {fact.text}",
             ),
         ),

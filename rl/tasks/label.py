@@ -18,7 +18,7 @@ from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Draft, Look, finish, seen_at, union
 from foveate.rl.tasks.palette import NAMED, Color, ink_on, shade
 from foveate.rl.tasks.scene import Box, Question
-from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
+from foveate.rl.tasks.setting import Ground, draw_setting, draw_shelves, pick_setting
 from foveate.rl.tasks.words import KINDS, Kind, distinct
 
 Relation = Literal["under", "above", "next to"]
@@ -92,12 +92,16 @@ def label_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     texts = [wear.currency + text for text in distinct(rng, wear.kind.make, count)]
     wide = max(canvas.measure(text, canvas.small_px, bold=wear.bold)[0] for text in texts) + canvas.small_px
     tall, gap = int(canvas.small_px * 1.6), canvas.small_px * rng.uniform(0.3, 0.7)
+    block: tuple[float, float]
     if wear.relation == "next to":
         block = (wear.side + gap + wide, max(wear.side, tall))
     else:
         block = (max(wear.side, wide), wear.side + gap + tall)
     padded = (block[0] + canvas.big(5), block[1] + canvas.big(6))
-    cells = arrange(rng, pick_layout(rng, canvas.split), ground.area, padded, count)
+    layout = pick_layout(rng, canvas.split)
+    cells = arrange(rng, layout, ground.area, padded, count)
+    if layout == "rows" and wear.relation != "next to" and rng.random() < 0.5:
+        draw_shelves(canvas, ground, cells)
     anchors, dress = pick_anchors(canvas, kind, len(cells), ground.surface), pick_dress(canvas, kind)
     drafts = []
     for cell, anchor, text in zip(cells, anchors, texts, strict=False):
@@ -166,16 +170,18 @@ def card_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     for cell, anchor in zip(cells, anchors, strict=True):
         card = (cell[0], cell[1], cell[0] + block[0], cell[1] + block[1])
         canvas.card(card, fill=fill, radius=radius, line=line)
-        x, y = (card[0] + (block[0] - side) / 2, card[1] + pad) if on_top else (card[0] + pad, (card[1] + card[3] - side) / 2)
+        x = card[0] + ((block[0] - side) / 2 if on_top else pad)
+        y = card[1] + (pad if on_top else (block[1] - side) / 2)
         draw_anchor(canvas, anchor, (x, y, x + side, y + side), dress)
         start = (card[0] + pad, y + side + pad) if on_top else (x + side + pad, card[1] + pad)
+        asked = rng.choice(fields)
         for index, field in enumerate(fields):
             value = KINDS[FIELDS[field]].make(rng)
             at = (start[0], start[1] + index * step)
             ink = card_line(canvas, at, field, value)
-            if anchor.askable and rng.random() < 1 / len(fields):
+            if anchor.askable and field == asked:
                 drafts.append(field_draft(canvas, anchor, card, field, value, ink))
-    return rng.sample(drafts, min(len(drafts), rng.randint(2, 5))) if drafts else card_page(canvas, ground)
+    return rng.sample(drafts, min(len(drafts), rng.randint(2, 5)))
 
 
 def card_line(canvas: Canvas, at: tuple[float, float], field: str, value: str) -> Box:

@@ -65,7 +65,5 @@ def ring(area: Box, block: tuple[float, float], count: int) -> list[Box]:
             for b in centers[:i]
         )
         if apart:
-            return [
-                (x - block[0] / 2, y - block[1] / 2, x + block[0] / 2, y + block[1] / 2) for x, y in centers
-            ]
+            return [(x - block[0] / 2, y - block[1] / 2, x + block[0] / 2, y + block[1] / 2) for x, y in centers]
     return []

@@ -74,9 +74,8 @@ def theme(rng: random.Random, split: Split) -> Theme:
     accent = hsv(rng.uniform(low, high), rng.uniform(0.45, 0.85), rng.uniform(0.4, 0.75))
     if rng.random() < 0.15:
         page, card = hsv(hue, rng.uniform(0.15, 0.5), rng.uniform(0.1, 0.2)), hsv(hue, 0.25, rng.uniform(0.22, 0.3))
-        return Theme(
-            page=page, card=card, ink=(238, 238, 240), muted=(178, 180, 186), line=(96, 98, 106), accent=accent, dark=True
-        )
+        ink, muted, line = (238, 238, 240), (178, 180, 186), (96, 98, 106)
+        return Theme(page=page, card=card, ink=ink, muted=muted, line=line, accent=accent, dark=True)
     page = hsv(hue, rng.choice((0.0, 0.03, 0.08, 0.16)), rng.uniform(0.88, 1.0))
     card = rng.choice(((255, 255, 255), hsv(hue, 0.04, 0.98), hsv(hue, 0.1, 0.97), (250, 246, 236)))
     ink = rng.choice(((18, 18, 20), (40, 40, 48), (30, 36, 60), (60, 40, 30)))

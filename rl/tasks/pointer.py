@@ -8,7 +8,7 @@ import random
 
 from PIL import Image
 
-from foveate.rl.tasks.anchors import Anchor, draw_anchor, draw_mark, pick_anchors, pick_dress
+from foveate.rl.tasks.anchors import Anchor, AnchorKind, draw_anchor, draw_mark, pick_anchors, pick_dress
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas, picture_size
 from foveate.rl.tasks.layout import arrange, pick_layout
@@ -61,7 +61,7 @@ def note_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     inks = [
         draw_box(canvas, cell, letter, value, fill) for cell, letter, value in zip(boxes, letters, values, strict=True)
     ]
-    anchor_kind = rng.choice(("shape", "shape", "icon"))
+    anchor_kind: AnchorKind = rng.choice(("shape", "shape", "icon"))
     anchors = pick_anchors(canvas, anchor_kind, len(places), ground.surface)
     dress, wording, drafts = pick_dress(canvas, anchor_kind), rng.choice(NOTES), []
     for cell, anchor in zip(places, anchors, strict=True):
@@ -138,7 +138,7 @@ def legend_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     side, tall = canvas.big(rng.uniform(22, 34)), int(small * 1.6)
     block = (side + canvas.big(6), side + tall + canvas.big(6))
     cells = arrange(rng, pick_layout(rng, canvas.split), rest, block, count)
-    kind = rng.choice(("shape", "shape", "icon", "letter"))
+    kind: AnchorKind = rng.choice(("shape", "shape", "icon", "letter"))
     anchors, dress = pick_anchors(canvas, kind, len(cells), ground.surface), pick_dress(canvas, kind)
     drafts = []
     for cell, anchor, index in zip(cells, anchors, rng.sample(range(count), len(cells)), strict=True):
@@ -157,7 +157,8 @@ def draw_legend(canvas: Canvas, box: Box, names: list[str], title: int, step: in
     """The legend with its lines "7 Harbor"; returns the box of each line."""
     canvas.card(box, fill=canvas.theme.card, line=canvas.theme.line, radius=canvas.rng.choice((0, 10)), width=3)
     ink, small = canvas.ink(canvas.theme.card), canvas.small_px
-    canvas.text((box[0] + small, box[1] + title * 0.4), "Legend", size=title, bold=True, family=canvas.head_font, fill=ink)
+    at = (box[0] + small, box[1] + title * 0.4)
+    canvas.text(at, "Legend", size=title, bold=True, family=canvas.head_font, fill=ink)
     lines = []
     for index, text in enumerate(names):
         y = box[1] + title * 1.5 + (index + 0.5) * step
@@ -190,7 +191,8 @@ def panel_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     block = (rng.randint(470, 540), rng.randint(470, 540))
     cells = arrange(rng, "grid" if rng.random() < 0.6 else "scatter", ground.area, (block[0] + 8, block[1] + 8), 12)
     letters, drafts = rng.sample(LETTERS, len(cells)), []
-    kind, fill = rng.choice(("shape", "shape", "icon")), canvas.theme.card
+    kind: AnchorKind = rng.choice(("shape", "shape", "icon"))
+    fill = canvas.theme.card
     names = pick_anchors(canvas, kind, rng.randint(8, 14), fill)
     dress, maker = pick_dress(canvas, kind), rng.choice((code, code, number, word, made_up))
     for cell, letter in zip(cells, letters, strict=True):
@@ -200,7 +202,7 @@ def panel_page(canvas: Canvas, ground: Ground) -> list[Draft]:
         draw_mark(canvas, letter, (panel[0] + 14, panel[1] + 12, panel[0] + 14 + head, panel[1] + 12 + head),
                   canvas.ink(fill), canvas.head_font)  # fmt: skip
         inner = (panel[0] + 10, panel[1] + head + 24, panel[2] - 10, panel[3] - 10)
-        anchors = [anchor for anchor in rng.sample(names, rng.randint(4, 6))]
+        anchors = rng.sample(names, rng.randint(4, 6))
         spots = arrange(rng, "scatter", inner, (104, 96), len(anchors))
         for spot, anchor in zip(spots, anchors, strict=False):
             middle = (spot[0] + spot[2]) / 2

@@ -5,6 +5,7 @@ that lies there.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
-from foveate.rl.tasks.palette import Color, hsv, ink_on, luminance
+from foveate.rl.tasks.palette import NAMED, Color, distance, hsv, ink_on, luminance, shade
 from foveate.rl.tasks.scene import Box
 from foveate.rl.tasks.words import CITIES, GOODS, PLACES, text_line
 
@@ -50,6 +51,16 @@ def draw_setting(canvas: Canvas, setting: Setting) -> Ground:
     return Ground(area=area, surface=surface, setting=setting)
 
 
+def draw_shelves(canvas: Canvas, ground: Ground, cells: Sequence[Box]) -> None:
+    """A board under every row of blocks, as in a shop or a laboratory."""
+    wood = shade(canvas.rng, canvas.rng.choice([name for name in ("brown", "gray", "white", "black")
+                                               if distance(NAMED[name], ground.surface) > 60]))  # fmt: skip
+    thick = canvas.big(canvas.rng.uniform(2, 4))
+    for bottom in sorted({round(cell[3]) for cell in cells}):
+        top = bottom - canvas.big(5)
+        canvas.draw.rectangle((ground.area[0], top, ground.area[2], top + thick), fill=wood)
+
+
 def _inner(canvas: Canvas) -> Box:
     m = canvas.margin
     return m, m, canvas.size[0] - m, canvas.size[1] - m
@@ -81,7 +92,9 @@ def _gradient(canvas: Canvas) -> tuple[Box, Color]:
 
 def _texture(canvas: Canvas) -> tuple[Box, Color]:
     base = canvas.theme.page
-    _paste(canvas, soft_noise(canvas.rng, canvas.size, base, canvas.rng.uniform(4, 14), canvas.rng.choice((12, 40, 160))))
+    _paste(
+        canvas, soft_noise(canvas.rng, canvas.size, base, canvas.rng.uniform(4, 14), canvas.rng.choice((12, 40, 160)))
+    )
     return _inner(canvas), base
 
 
@@ -161,7 +174,9 @@ def _window(canvas: Canvas) -> tuple[Box, Color]:
 
 def _board(canvas: Canvas) -> tuple[Box, Color]:
     rng = canvas.rng
-    base = rng.choice((hsv(0.08, 0.45, 0.72), hsv(0.07, 0.6, 0.45), hsv(0.4, 0.6, 0.3), hsv(0.6, 0.65, 0.42), (232, 232, 228)))
+    base = rng.choice(
+        (hsv(0.08, 0.45, 0.72), hsv(0.07, 0.6, 0.45), hsv(0.4, 0.6, 0.3), hsv(0.6, 0.65, 0.42), (232, 232, 228))
+    )
     field = np.random.default_rng(rng.getrandbits(32)).normal(0.0, 7.0, (canvas.size[1] // 6, 6, 1))
     small = (np.array(base, dtype=np.float64) + field).clip(0, 255).astype(np.uint8)
     _paste(canvas, Image.fromarray(small).resize(canvas.size, Image.Resampling.BILINEAR))
@@ -189,7 +204,6 @@ def _map(canvas: Canvas) -> tuple[Box, Color]:
 
 def _dashboard(canvas: Canvas) -> tuple[Box, Color]:
     rng, t = canvas.rng, canvas.theme
-    width, height = canvas.size
     strip = canvas.big(rng.uniform(26, 40))
     x0, y0, x1, y1 = _inner(canvas)
     bars = rng.randint(12, 40)

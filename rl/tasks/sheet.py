@@ -1,7 +1,7 @@
 """Look at a family: `python -m foveate.rl.tasks.sheet --family label --split train --out sheet.png`.
 
 Six scenes on one sheet with the question, the answer, the evidence (green) and the oracle's boxes (red, numbered).
-`--view first` shows what nano sees before it zooms; `--view crops` shows the last crop of each question as nano sees it.
+`--view first` shows what nano sees before it zooms; `--view crops` shows the oracle's crops as nano sees them.
 """
 
 import argparse

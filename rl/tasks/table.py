@@ -18,7 +18,7 @@ from foveate.rl.tasks.layout import arrange
 from foveate.rl.tasks.oracle import Draft, Look, finish, place_word, seen_at, union
 from foveate.rl.tasks.scene import Box, Question
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
-from foveate.rl.tasks.words import CITIES, GOODS, KINDS, NAMES, PLACES, Kind, distinct
+from foveate.rl.tasks.words import CITIES, GOODS, KINDS, LETTERS, NAMES, PLACES, Kind, distinct
 
 COLUMNS: dict[str, str] = {
     "Price": "price", "Stock": "number", "Code": "code", "Room": "number", "Weight": "value", "Date": "date",
@@ -66,7 +66,7 @@ def named_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     wide, tall = grid_size(canvas, first)
     block = (max(wide, head * 2) + size, tall + head + size * 1.5)
     cells = arrange(rng, rng.choice(("grid", "scatter")), ground.area, block, rng.randint(3, 8))
-    names = rng.sample("ABCDEFGHJKLMNPRSTUVWXYZ", len(cells)) if rng.random() < 0.7 else shuffled_numbers(rng, len(cells))
+    names = table_names(rng, len(cells))
     drafts = []
     for index, (cell, name) in enumerate(zip(cells, names, strict=True)):
         grid = make_grid(canvas, pool, num_rows, columns) if index else first
@@ -81,8 +81,10 @@ def named_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     return drafts
 
 
-def shuffled_numbers(rng: random.Random, count: int) -> list[str]:
-    """The numbers 1 to `count` as names of tables."""
+def table_names(rng: random.Random, count: int) -> list[str]:
+    """Names of tables: letters, or the numbers from 1 to `count`."""
+    if rng.random() < 0.7:
+        return rng.sample(LETTERS, count)
     return [str(number) for number in rng.sample(range(1, count + 1), count)]
 
 
@@ -132,9 +134,7 @@ def marked_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     return rng.sample(drafts, min(len(drafts), 8))
 
 
-def pick_marks(
-    canvas: Canvas, num_rows: int, num_columns: int, ground: Ground
-) -> tuple[list[Anchor], list[Anchor]]:
+def pick_marks(canvas: Canvas, num_rows: int, num_columns: int, ground: Ground) -> tuple[list[Anchor], list[Anchor]]:
     """Names of rows and columns: letters and numbers, in either order, or icons for the rows."""
     letters = [Anchor(kind="letter", name=sign, form=sign) for sign in "ABCDEFGHJK"]
     numbers = [Anchor(kind="number", name=str(n), form=str(n)) for n in range(1, 11)]
@@ -225,7 +225,8 @@ def list_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     ink = canvas.ink(ground.surface)
     drafts = []
     for cell, section in zip(cells, sections, strict=False):
-        mark = draw_mark(canvas, section.letter, (cell[0], cell[1], cell[0] + head, cell[1] + head), ink, canvas.head_font)
+        corner = (cell[0], cell[1], cell[0] + head, cell[1] + head)
+        mark = draw_mark(canvas, section.letter, corner, ink, canvas.head_font)
         x, y = (cell[0] + head * 1.4, cell[1]) if beside else (cell[0], cell[1] + head * 1.2)
         inks = []
         for index, (name, value) in enumerate(section.entries):
@@ -233,9 +234,7 @@ def list_page(canvas: Canvas, ground: Ground) -> list[Draft]:
             canvas.text((x, line), name, fill=ink, align="lm")
             inks.append(canvas.text((x + name_wide + small * 1.5, line), value, fill=ink, align="lm"))
         whole = union((mark, (x, y, x + wide, y + len(section.entries) * step)))
-        drafts += [
-            list_draft(canvas, section, index, kind, (whole, box)) for index, box in enumerate(inks)
-        ]
+        drafts += [list_draft(canvas, section, index, kind, (whole, box)) for index, box in enumerate(inks)]
     return drafts
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from foveate.rl.tasks.anchors import Anchor, Dress, draw_anchor, pick_anchors, pick_dress
+from foveate.rl.tasks.anchors import Anchor, AnchorKind, Dress, draw_anchor, pick_anchors, pick_dress
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.chart import draw_chart, pick_chart
@@ -22,17 +22,23 @@ from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import CITIES, GOODS, MONTHS, NAMES, PLACES, date, price, time
 
 ASK = {
-    "sum": ("What is the sum of all {things} {where}?", "What is the total of the {things} {where}?", "Add up all {things} {where}.", "What do all {things} {where} add up to?"),
-    "pair": ("What is the sum of {a} and {b} {where}?", "Add {a} and {b} {where}.", "How much are {a} and {b} together {where}?"),
+    "sum": (
+        "What is the sum of all {things} {where}?", "What is the total of the {things} {where}?",
+        "Add up all {things} {where}.", "What do all {things} {where} add up to?",
+    ),
+    "pair": (
+        "What is the sum of {a} and {b} {where}?", "Add {a} and {b} {where}.",
+        "How much are {a} and {b} together {where}?",
+    ),
     "difference": ("How much more is {a} than {b} {where}?", "What is the difference between {a} and {b} {where}?"),
     "max": ("What is the highest of the {things} {where}?", "What is the largest of all {things} {where}?"),
     "range": ("What is the highest minus the lowest of the {things} {where}?",),
 }  # fmt: skip
 THOUGHTS = {
-    "sum": "I add all {count} {things}.",
+    "sum": "I add all {things}.",
     "pair": "I add {a} and {b}.",
     "difference": "I subtract {b} from {a}.",
-    "max": "I take the largest of the {count} {things}.",
+    "max": "I take the largest.",
     "range": "I subtract the lowest from the highest.",
 }
 
@@ -74,7 +80,7 @@ def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question,
 
 def pick_names(canvas: Canvas, count: int, surface: Color) -> tuple[list[Anchor], Dress]:
     """Anchors that name the places of a page."""
-    kind = canvas.rng.choices(("letter", "number", "shape", "icon"), (5, 2, 2, 2))[0]
+    kind: AnchorKind = canvas.rng.choices(("letter", "number", "shape", "icon"), (5, 2, 2, 2))[0]
     anchors = [anchor for anchor in pick_anchors(canvas, kind, count + 3, surface) if anchor.askable][:count]
     return anchors, pick_dress(canvas, kind)
 
@@ -108,10 +114,10 @@ def draw_receipt(
     canvas.card((box[0] + 5, box[1] + 6, box[2] + 5, box[3] + 6), fill=(150, 150, 150))
     canvas.card(box, fill=paper)
     center, pad = (box[0] + box[2]) / 2, small * 0.9
-    side = head * 1.0
-    draw_anchor(canvas, anchor, (center - side / 2, box[1] + small * 0.6, center + side / 2, box[1] + small * 0.6 + side), dress)
-    y = box[1] + small * 1.2 + side
-    canvas.text((center, y), f"{rng.choice(CITIES)} {time(rng)}", size=max(12, int(small * 0.8)), fill=(110, 110, 110), align="mt")
+    top = box[1] + small * 0.6
+    draw_anchor(canvas, anchor, (center - head / 2, top, center + head / 2, top + head), dress)
+    y, print_px, faint = top + small * 0.6 + head, max(12, int(small * 0.8)), (110, 110, 110)
+    canvas.text((center, y), f"{rng.choice(CITIES)} {time(rng)}", size=print_px, fill=faint, align="mt")
     y += small * 1.4
     canvas.draw.line((box[0] + pad, y, box[2] - pad, y), fill=(150, 150, 150), width=2)
     names, values, inks = rng.sample(GOODS, count), [price(rng) for _ in range(count)], []
@@ -122,7 +128,7 @@ def draw_receipt(
     y += step * count + small * 0.4
     canvas.draw.line((box[0] + pad, y, box[2] - pad, y), fill=(150, 150, 150), width=2)
     thanks = rng.choice(("thank you", f"card {rng.randint(1000, 9999)}", date(rng), "see you soon", "no refunds"))
-    canvas.text((center, y + small * 0.5), thanks, size=max(12, int(small * 0.8)), fill=(110, 110, 110), align="mt")
+    canvas.text((center, y + small * 0.5), thanks, size=print_px, fill=faint, align="mt")
     return Listing(anchor=anchor, noun="receipt", things="prices", names=tuple(names), values=tuple(values),
                    inks=tuple(inks), whole=box)  # fmt: skip
 
@@ -140,13 +146,14 @@ def chart_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     cells = arrange(rng, rng.choice(("grid", "grid", "scatter")), ground.area, padded, rng.randint(2, 8))
     anchors, dress = pick_names(canvas, len(cells), canvas.theme.card)
     pool = rng.choice((MONTHS, short(CITIES), short(NAMES), short(GOODS), short(PLACES)))
-    make = rng.choice((lambda: str(rng.randint(3, 99)), lambda: str(rng.randint(20, 999)), lambda: f"{rng.uniform(1, 60):.1f}"))
+    low, high, digits = rng.choice(((3, 99, 0), (20, 999, 0), (1, 60, 1)))
     listings = []
     for cell, anchor in zip(cells, anchors, strict=True):
         card = (cell[0], cell[1], cell[0] + wide, cell[1] + tall)
         canvas.card(card, line=canvas.theme.line, radius=rng.choice((0, 12)))
-        draw_anchor(canvas, anchor, (card[0] + small, card[1] + small * 0.5, card[0] + small + head, card[1] + small * 0.5 + head), dress)
-        names, values = chart_names(rng, pool, count), [make() for _ in range(count)]
+        x, y = card[0] + small, card[1] + small * 0.5
+        draw_anchor(canvas, anchor, (x, y, x + head, y + head), dress)
+        names, values = chart_names(rng, pool, count), [f"{rng.uniform(low, high):.{digits}f}" for _ in range(count)]
         inner = (card[0] + small, card[1] + small * 0.8 + head, card[2] - small, card[3] - small * 0.6)
         inks = draw_chart(canvas, kind, inner, names, values)
         listings.append(Listing(anchor=anchor, noun="chart", things="values", names=tuple(names), values=tuple(values),
@@ -180,7 +187,7 @@ def sum_draft(canvas: Canvas, listing: Listing) -> Draft:
     code = code_of(task, listing.values, listing.values[a], listing.values[b])
     used = (a, b) if task in ("pair", "difference") else tuple(range(len(values)))
     words = {"things": listing.things, "where": f"{'in' if listing.noun == 'chart' else 'on'} {listing.named}",
-             "a": listing.names[a], "b": listing.names[b], "count": len(values)}  # fmt: skip
+             "a": listing.names[a], "b": listing.names[b]}  # fmt: skip
     answer = run_code(code)
     subject = listing.named[0].upper() + listing.named[1:]
     return Draft(

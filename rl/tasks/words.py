@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 CONSONANTS, VOWELS = "bcdfghjkmnprstvwz", "aeiou"
+UNKIND = ("rape", "puta", "kike", "fag", "cum", "tit", "jap", "nig", "kkk", "ass", "sex", "nazi", "puto", "gay")
+"""Letters that random strings must not hold."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 GOODS = tuple(
@@ -55,7 +57,8 @@ def code(rng: random.Random) -> str:
     """A code such as A7-K2, 482-BX, KD7 or TR418."""
     pattern = rng.choice(("L9-L9", "LL99", "999-LL", "L99", "LL-999", "9L9L", "LLL-99", "L999", "LLLL", "99LL9"))
     digits = {"9": "23456789", "L": LETTERS}
-    return "".join(rng.choice(digits[sign]) if sign in digits else sign for sign in pattern)
+    text = "".join(rng.choice(digits[sign]) if sign in digits else sign for sign in pattern)
+    return code(rng) if any(part in text.lower() for part in UNKIND) else text
 
 
 def number(rng: random.Random) -> str:
@@ -90,6 +93,8 @@ def made_up(rng: random.Random) -> str:
     """A word that nobody knows, such as Tavo, kemuri or REDOB."""
     word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 3)))
     word += rng.choice(("", "", rng.choice(CONSONANTS)))
+    if any(part in word for part in UNKIND):
+        return made_up(rng)
     return rng.choice((word, word.capitalize(), word.upper()))
 
 

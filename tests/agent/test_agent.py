@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
-from foveate.agent.agent import Agent
+from foveate.agent.agent import Agent, PictureSource
 from foveate.agent.budget import Budget
 from foveate.agent.records import RunDone, StepDone, TextDelta
 from foveate.errors import ConfigError, ImageError, InputError
@@ -46,8 +47,8 @@ class Counter(Tool):
         self.log.append("close")
 
 
-def scripted(*turns: str, **settings: float) -> Agent:
-    return Agent(ScriptedReasoner(list(turns), **settings), tools=[zoom_tool()], checkpoint=":memory:")
+def scripted(*turns: str) -> Agent:
+    return Agent(ScriptedReasoner(list(turns)), tools=[zoom_tool()], checkpoint=":memory:")
 
 
 def slow(*turns: str) -> tuple[Agent, ScriptedReasoner]:
@@ -70,7 +71,7 @@ def test_pictures_come_in_four_forms(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     with scripted(answer("K7")) as agent:
-        forms = [tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), picture]
+        forms: list[PictureSource] = [tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), picture]
         images = agent.ask("What?", forms).images
         assert len({image.sha256 for image in images}) == 1
         assert agent.image(images[0].sha256).tobytes() == picture.tobytes()
@@ -105,6 +106,7 @@ def test_a_thread_needs_a_checkpoint() -> None:
 def test_a_question_without_a_thread_is_not_kept() -> None:
     with scripted(answer("K7")) as agent:
         assert agent.ask("What?").text == agent.ask("What?").text == "K7"
+        assert agent._checkpointer is not None
         assert list(agent._checkpointer.list(None)) == []
 
 
@@ -126,6 +128,7 @@ def test_a_cancel_ends_the_run_at_the_next_token_and_keeps_the_conversation() ->
         agent.cancel()
         *_, last = events
         assert time.monotonic() - start < 1
+        assert isinstance(last, RunDone)
         assert (last.answer.status, last.answer.text) == ("cancelled", "")
         assert [step.kind for step in last.answer.steps] == ["think"]
         reasoner.turns = [answer("K7")]
@@ -176,6 +179,41 @@ def test_a_conversation_takes_one_question_at_a_time() -> None:
     assert [event.answer.status for event in (*events, *other) if isinstance(event, RunDone)] == ["cancelled"] * 2
 
 
+class Sleeper(Tool):
+    """A tool that ends only when it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(self.sleep, name="sleep")
+        self.begun, self.closed = threading.Event(), threading.Event()
+
+    def sleep(self) -> str:
+        """Sleep."""
+        self.begun.set()
+        return "woken" if self.closed.wait(timeout=30) else "slept"
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("by_closing", [False, True])
+def test_a_cancel_reaches_a_tool_that_goes_on(by_closing: bool) -> None:
+    turns = ['<tool_call>{"name":"sleep","arguments":{}}</tool_call>', answer("K7"), answer("K8")]
+    sleeper = Sleeper()
+    with Agent(ScriptedReasoner(turns), tools=[sleeper], checkpoint=":memory:") as agent:
+        events = agent.stream("What?", thread="trip")
+        next(events)
+        assert sleeper.begun.wait(timeout=10)
+        start = time.monotonic()
+        if by_closing:
+            events.close()
+        else:
+            agent.cancel()
+            assert [event.answer.status for event in events if isinstance(event, RunDone)] == ["cancelled"]
+        assert time.monotonic() - start < 5
+        assert agent.exchanges("trip")[0].answer.steps[1].text == "woken"
+        assert agent.ask("And now?", thread="trip").text == "K7"
+
+
 def test_tools_live_as_long_as_a_named_conversation() -> None:
     call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
     log: list[str] = []
@@ -190,7 +228,7 @@ def test_tools_live_as_long_as_a_named_conversation() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: 5])
-def test_what_a_users_tool_returns_is_shown_as_text(make: Callable[[], object]) -> None:
+def test_what_a_users_tool_returns_is_shown_as_text(make: Callable[[], Any]) -> None:
     call = '<tool_call>{"name":"make","arguments":{}}</tool_call>'
     with Agent(ScriptedReasoner([call, answer("K7")]), tools=[Tool(make, name="make")]) as agent:
         assert agent.ask("What?").steps[1].text == str(make())

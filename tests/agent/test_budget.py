@@ -1,5 +1,7 @@
 """Proves: a budget refuses nonsense, says which limit is spent, and pays for images before they are shown."""
 
+from typing import Any
+
 import pytest
 
 from foveate.agent.budget import Budget
@@ -18,7 +20,7 @@ from foveate.errors import ConfigError
         {"seconds": None},
     ],
 )
-def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
+def test_nonsense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Budget(**wrong)
 

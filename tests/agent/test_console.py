@@ -52,7 +52,7 @@ def test_the_answer_is_left_out_when_stdout_has_it() -> None:
 
 
 def test_a_terminal_shows_what_is_being_written_without_its_tags() -> None:
-    events = [TextDelta(text="<think>I look"), TextDelta(text=" closer"), RunDone(answer=RUN)]
+    events: list[Event] = [TextDelta(text="<think>I look"), TextDelta(text=" closer"), RunDone(answer=RUN)]
     screen = shown(events, terminal=True)
     assert "<think>" not in screen
     assert shown(events) == ""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -23,9 +23,9 @@ from foveate.agent.graph import build_graph
 from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.nodes import LAST_TURN, MAX_CALLS
 from foveate.agent.records import Answer, Event, RunDone, StepDone, TextDelta
-from foveate.agent.state import RunContext, exchanges_of, question_input
+from foveate.agent.state import RunContext, RunState, exchanges_of, question_input
 from foveate.errors import ModelError
-from foveate.models.reasoner import Message
+from foveate.models.reasoner import Message, Sample
 from foveate.tools.tool import Tool
 from foveate.tools.zoom import zoom_tool
 
@@ -59,7 +59,7 @@ def run(
     context = context or RunContext()
     context = context if context.tools else replace(context, tools=(zoom_tool(), Tool(count_letters, name="count")))
     state = graph.invoke(question_input(question, records), context=context)
-    return exchanges_of(state)[-1].answer, state
+    return exchanges_of(cast(RunState, state))[-1].answer, state
 
 
 def golden_graph() -> str:
@@ -237,6 +237,15 @@ def test_a_failed_model_is_an_outcome() -> None:
     assert (record.status, record.reason) == ("error", "the endpoint says 503")
 
 
+def test_a_model_that_stops_on_its_own_is_an_error_and_no_spent_budget() -> None:
+    class Quitter(ScriptedReasoner):
+        def sample(self, messages: Sequence[Message], **settings: Any) -> Sample:
+            return replace(super().sample(messages, **settings), stop_reason="cancelled")
+
+    record, _ = run(Quitter([answer("K7")]))
+    assert (record.status, record.reason) == ("error", "the model gave up in the middle of its turn")
+
+
 def test_a_bug_is_not_hidden() -> None:
     def fail(_: Sequence[Message]) -> str:
         raise ZeroDivisionError
@@ -310,7 +319,12 @@ def test_logprobs_are_kept_for_training_only() -> None:
 
 def test_a_cancel_between_calls_answers_every_call() -> None:
     stopped = threading.Event()
-    tool = Tool(lambda: stopped.set() or "done", name="stop")
+
+    def stop() -> str:
+        stopped.set()
+        return "done"
+
+    tool = Tool(stop)
     twice = '<tool_call>{"name":"stop","arguments":{}}</tool_call>' * 2
     record, state = run(
         ScriptedReasoner([twice, answer("K7")]), context=RunContext(tools=(tool,), should_stop=stopped.is_set)
@@ -334,7 +348,7 @@ def test_one_graph_serves_many_conversations_at_once() -> None:
 
     def work(name: str) -> None:
         state = graph.invoke(question_input(name, [record]), context=RunContext(tools=(zoom_tool(),)))
-        texts[name] = exchanges_of(state)[-1].answer.text
+        texts[name] = exchanges_of(cast(RunState, state))[-1].answer.text
 
     threads = [threading.Thread(target=work, args=(f"q{number}",)) for number in range(16)]
     for thread in threads:

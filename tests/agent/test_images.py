@@ -22,6 +22,7 @@ from foveate.agent.images import (
     crop_record,
     picture_record,
 )
+from foveate.agent.messages import BoxSpace
 from foveate.errors import ImageError, InputError, ToolArgumentError
 from foveate.tools.zoom import zoom_image
 
@@ -145,12 +146,14 @@ def test_a_crop_of_a_crop_keeps_its_place(width: int, height: int, chain: list[t
 
 def test_a_crop_of_a_crop_shows_what_its_record_says() -> None:
     original = picture(700, 500)
-    first = zoom_image([original], 0, (100.4, 50.2, 600.9, 450.0))
-    second = zoom_image([original, first.image], 1, (33.3, 44.4, 200.5, 99.9))
-    record = picture_record("0" * 64, original.size)
-    for result in (first, second):
-        record = crop_record(record, result.box_px, "1" * 64, result.image.size)
-    assert original.crop(tuple(round(value) for value in record.box_px)).tobytes() == second.image.tobytes()
+    record, image = picture_record("0" * 64, original.size), original
+    for box in ((100.4, 50.2, 600.9, 450.0), (33.3, 44.4, 200.5, 99.9)):
+        result = zoom_image([image], 0, box)
+        assert result.image is not None
+        assert result.box_px is not None
+        image = result.image
+        record = crop_record(record, result.box_px, "1" * 64, image.size)
+    assert original.crop(record.box_px).tobytes() == image.tobytes()
 
 
 def test_an_enlarged_crop_composes_by_its_scale() -> None:
@@ -160,7 +163,7 @@ def test_an_enlarged_crop_composes_by_its_scale() -> None:
 
 @pytest.mark.parametrize("space", ["relative_1000", "pixels", "unit"])
 @given(width=sides, height=sides, corners=fractions)
-def test_boxes_convert_both_ways(space: str, width: int, height: int, corners: tuple[float, ...]) -> None:
+def test_boxes_convert_both_ways(space: BoxSpace, width: int, height: int, corners: tuple[float, ...]) -> None:
     a, b, c, d = corners
     box = (min(a, c) * width, min(b, d) * height, max(a, c) * width, max(b, d) * height)
     if box[2] - box[0] < 1 or box[3] - box[1] < 1:
@@ -191,7 +194,7 @@ def test_boxes_convert_both_ways(space: str, width: int, height: int, corners: t
         {},
     ],
 )
-def test_a_bad_box_is_told_the_range_of_the_models_own_space(space: str, wanted: str, box: object) -> None:
+def test_a_bad_box_is_told_the_range_of_the_models_own_space(space: BoxSpace, wanted: str, box: object) -> None:
     with pytest.raises(ToolArgumentError, match=wanted):
         box_to_pixels(box, (640, 480), space)
 

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageColor
 
-from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, draw_boxes, mark_of, marks_of
+from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, draw_boxes, mark_of, marks_of, plate_corners
 from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage
 
 
@@ -49,3 +49,13 @@ def test_draw_boxes_frames_the_box_and_leaves_its_inside() -> None:
 def test_a_box_at_the_very_corner_is_drawn() -> None:
     mark = Mark(number=12, original="p", box_px=(0.0, 0.0, 0.4, 0.4), colour=COLOURS[1])
     assert draw_boxes(Image.new("RGB", (40, 30)), [mark]).size == (40, 30)
+
+
+def test_plates_of_boxes_with_one_corner_do_not_hide_each_other() -> None:
+    boxes: list[Box] = [(0.0, 0.0, 90.0, 90.0), (0.0, 0.0, 40.0, 40.0), (50.0, 0.0, 60.0, 9.0)]
+    marks = [Mark(number=n, original="p", box_px=box, colour=COLOURS[n]) for n, box in enumerate(boxes)]
+    first, second, third = plate_corners(marks, 18.0)
+    assert first == (0.0, 0.0)
+    assert second == (0.0, 20.0)
+    assert third[0] < 50.0
+    assert third[1] == 0.0

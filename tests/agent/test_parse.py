@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveate.agent.messages import Call
+from foveate.agent.messages import BoxSpace, Call
 from foveate.agent.parse import MAX_REPAIR_CHARS, parse, split_thought
 from foveate.errors import ParseError
 
 
-def zoom(image: object, box: object, space: str | None = None) -> Call:
+def zoom(image: object, box: object, space: BoxSpace | None = None) -> Call:
     return Call(name="zoom", arguments={"image": image, "box": box}, box_space=space)
 
 

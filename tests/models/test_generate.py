@@ -49,14 +49,24 @@ def test_second_turn_prefills_only_what_is_new(
     first = reasoner.sample(conversation, max_new_tokens=6, temperature=1.0, seed=0)
     prefilled: list[int] = []
     prefill = reasoner.engine._prefill
-    monkeypatch.setattr(reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot))
+    monkeypatch.setattr(
+        reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot)
+    )
     second = reasoner.sample(next_turn(conversation, first), max_new_tokens=3)
     assert prefilled == [second.prompt_tokens - first.prompt_tokens - len(first.token_ids) + 1]
 
 
 def test_eight_conversations_at_once_equal_one_at_a_time(thinker: Thinker) -> None:
     conversations = [
-        [{"role": "user", "content": [{"type": "image", "image": noise(60 + 20 * i, 90, i)}, {"type": "text", "text": "What?" * i}]}]
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "image": noise(60 + 20 * i, 90, i)},
+                    {"type": "text", "text": "What?" * i},
+                ],
+            }
+        ]
         for i in range(8)
     ]
     together = ThinkerReasoner(thinker, num_slots=3)

@@ -20,12 +20,14 @@ def loop(x, experts, weights, gate_up, down):  # type: ignore[no-untyped-def]
     return torch.stack(rows) if rows else x
 
 
-@pytest.mark.parametrize("num_tokens", [0, 1, 2, 37])
+@pytest.mark.parametrize("num_tokens", [0, 1, 2, 37, 150])
 def test_equals_a_loop_over_tokens(num_tokens: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(num_tokens, 6, requires_grad=True)
     gate_up, down = (torch.randn(shape, requires_grad=True) for shape in ((5, 8, 6), (5, 6, 4)))
-    experts = torch.stack([torch.randperm(5)[:2] for _ in range(num_tokens)]) if num_tokens else torch.zeros(0, 2).long()
+    experts = (
+        torch.stack([torch.randperm(5)[:2] for _ in range(num_tokens)]) if num_tokens else torch.zeros(0, 2).long()
+    )
     weights = torch.rand(num_tokens, 2, requires_grad=True)
     got, wanted = (f(x, experts, weights, gate_up, down) for f in (experts_forward, loop))
     torch.testing.assert_close(got, wanted)

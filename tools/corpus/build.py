@@ -250,7 +250,8 @@ def temperature(relation: str, name: str, kelvin: float | None) -> dict[str, Fac
 def element_facts(row: sqlite3.Row) -> dict[str, FactRow]:
     """Every relation of one element."""
     name, symbol, number = row["name"], row["symbol"], row["atomic_number"]
-    weight, series = number_text(row["atomic_weight"], 3), row["series"].lower().removesuffix("s")
+    weight = number_text(row["atomic_weight"], 3)
+    series = row["series"].lower().removesuffix("s").replace("gase", "gas")
     remark = " (of its longest-lived isotope)" if row["is_radioactive"] and row["atomic_weight"].is_integer() else ""
     exact = number_text(row["atomic_weight"], 9)
     article = "an" if series[0] in "aeiou" else "a"
@@ -266,7 +267,7 @@ def element_facts(row: sqlite3.Row) -> dict[str, FactRow]:
         "category": (
             series,
             "",
-            [f"{series}s", *CATEGORIES.get(series, [])],
+            [row["series"].lower(), *CATEGORIES.get(series, [])],
             f"{name.capitalize()} ({symbol}) is {article} {series}.",
         ),
     }

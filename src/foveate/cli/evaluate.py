@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from foveate.cli.options import ModelOption
-from foveate.errors import InputError
+from foveate.cli.reasoner import known_model
 
 
 def evaluate(
@@ -22,20 +22,23 @@ def evaluate(
         typer.Option("--control", help="blank greys every crop, no-tools takes the tools away."),
     ] = None,
     model: ModelOption = "nano",
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes, each with its own model.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every trace, one a line.")] = None,
 ) -> int:
     """Measure accuracy on a suite of questions with known answers."""
-    if limit is not None and limit < 1:
-        raise InputError(f"got --limit {limit}, wanted at least 1")
-    reasoner = context.obj(model)
+    reasoner = context.obj(model) if workers == 1 else known_model(model)
+    from foveate.agent.plain import printable
     from foveate.rl.evaluate import evaluate as run
 
-    show_progress = sys.stderr.isatty()
-    report = run(suite, model=reasoner, limit=limit, seed=seed, control=control, out=out, progress=show_progress)
-    if as_json:
-        print(json.dumps(report.to_json()))
-        return 0
-    from rich.console import Console
-
-    Console(highlight=False).print(report)
+    report = run(
+        suite,
+        model=reasoner,
+        limit=limit,
+        seed=seed,
+        control=control,
+        out=out,
+        progress=sys.stderr.isatty(),
+        workers=workers,
+    )
+    print(json.dumps(report.to_json()) if as_json else printable(report.to_text()))
     return 0

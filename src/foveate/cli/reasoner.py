@@ -17,8 +17,15 @@ def load_reasoner(model: str) -> "Reasoner":
 
     Raises ModelError for a name that is neither, CheckpointError for files that cannot be used.
     """
-    if model != "nano" and not Path(model).expanduser().is_dir():  # a slip is told before torch is loaded
-        raise ModelError(f"got the model {model!r}, wanted nano or a folder that holds a checkpoint")
+    name = known_model(model)  # a slip is told before torch is loaded
     from foveate.agent.agent import load_reasoner as load
 
-    return load(model if model == "nano" else Path(model).expanduser())
+    return load(name)
+
+
+def known_model(model: str) -> str | Path:
+    """nano, or the folder that `model` names; ModelError when it is neither."""
+    folder = Path(model).expanduser()
+    if model != "nano" and not folder.is_dir():
+        raise ModelError(f"got the model {model!r}, wanted nano or a folder that holds a checkpoint")
+    return model if model == "nano" else folder
