@@ -1,8 +1,8 @@
 """Attention over packed sequences: the seam that a native kernel takes.
 
-Sequences (windows, images, conversations) lie one after another without padding. Neighbours of equal length form a run; a
-run is a view of shape [count, length], so the plain PyTorch form below makes one scaled_dot_product_attention call per
-run and moves no data. `take_rows` and `put_rows` bring rows into an order in which runs are long, and back.
+Sequences (windows, images, conversations) lie one after another without padding. Neighbours of equal length form a run;
+a run is a view of shape [count, length], so the plain PyTorch form below makes one scaled_dot_product_attention call
+per run and moves no data. `take_rows` and `put_rows` bring rows into an order in which runs are long, and back.
 
 Shape letters: T tokens, H heads, D head dimension.
 """
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-
 SHORT = 64
-"""Up to this length three plain products are faster than the fused attention of torch's CPU build, above all backward."""
+"""Up to this length plain products are faster than the fused attention of torch's CPU build, above all backward."""
 
 
 class Packing:
@@ -30,7 +29,7 @@ class Packing:
 
 
 def packed_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packing, *, causal: bool = False) -> Tensor:
-    """Softmax attention inside each packed sequence, [T, H, D] -> [T, H, D]; fewer key heads than query heads are shared."""
+    """Softmax attention inside each packed sequence, [T, H, D] -> [T, H, D]; query heads may share key heads."""
     grouped = k_THD.shape[1] != q_THD.shape[1]
     outputs = []
     parts = zip(*(x.split(packing.run_sizes) for x in (q_THD, k_THD, v_THD)), strict=True)
@@ -45,7 +44,7 @@ def packed_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packi
 
 
 class _TakeRows(torch.autograd.Function):
-    """Gather of different rows: its gradient puts rows back and adds nothing, unlike the scatter autograd would take."""
+    """Gather of different rows; its gradient puts rows back without the additions that autograd's own would make."""
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, index_M: Tensor) -> Tensor:
@@ -73,11 +72,11 @@ class _PutRows(torch.autograd.Function):
 
 def take_rows(x_ND: Tensor, index_M: Tensor) -> Tensor:
     """Rows [M, D] of x at the given indices, all different."""
-    result: Tensor = _TakeRows.apply(x_ND, index_M)
+    result: Tensor = _TakeRows.apply(x_ND, index_M)  # type: ignore[no-untyped-call]
     return result
 
 
 def put_rows(x_MD: Tensor, index_M: Tensor, num_rows: int) -> Tensor:
     """[num_rows, D], zero but for row index[m] = x[m]; indices all different."""
-    result: Tensor = _PutRows.apply(x_MD, index_M, num_rows)
+    result: Tensor = _PutRows.apply(x_MD, index_M, num_rows)  # type: ignore[no-untyped-call]
     return result

@@ -2,7 +2,8 @@
 
 A slot remembers which tokens and images it holds, so that the next turn prefills only what is new.
 
-Shape letters: L layers, S slots, C capacity in tokens, G key heads, D head dimension, T new tokens, H query heads, B batch.
+Shape letters: L layers, S slots, C capacity in tokens, G key heads, D head dimension, T new tokens, H query heads, B
+batch.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Sizes and switches of a thinker, as frozen dataclasses; nano is one preset among others.
 
-One vision tower and one decoder serve every family: a switch here selects the variant, never a second class. Names follow
-the published configurations (Qwen2.5-VL, Kimi-VL), so that a reader of those recognises each field.
+One vision tower and one decoder serve every family: a switch here selects the variant, never a second class. Names
+follow the published configurations (Qwen2.5-VL, Kimi-VL), so that a reader of those recognises each field.
 """
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -51,7 +51,7 @@ class MoEConfig:
     num_shared_experts: int = 0
     """Experts that see every token, fused into one SwiGLU of num_shared_experts x intermediate_size."""
     scoring: Literal["softmax", "sigmoid"] = "softmax"
-    """Softmax over all experts (Qwen, Mixtral), or independent sigmoids with a correction bias (DeepSeek-V3, Kimi-VL)."""
+    """Softmax over all experts (Qwen, Mixtral), or sigmoids with a correction bias (DeepSeek-V3, Kimi-VL)."""
     norm_top_k: bool = True
     """Whether the weights of the chosen experts are scaled to sum to one."""
     routed_scale: float = 1.0

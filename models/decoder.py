@@ -1,7 +1,7 @@
 """The language model: grouped-query attention with M-RoPE, RMSNorm, SwiGLU and mixture-of-experts layers.
 
-How a layer attends is handed in as a function, so that training over packed conversations and generation over a cache run
-the same code: `attend(layer, q, k, v) -> output`.
+How a layer attends is handed in as a function, so that training over packed conversations and generation over a cache
+run the same code: `attend(layer, q, k, v) -> output`.
 
 Shape letters: T tokens, D width, H query heads, G key heads, V vocabulary.
 """

@@ -1,7 +1,7 @@
 """From a picture to patches at its native resolution.
 
-The picture keeps its aspect. Its sides are rounded to whole merged blocks and scaled only as far as the pixel budget asks
-(the resize rule of Qwen2-VL). Patches come in block order: the merge_size x merge_size patches of one block are
+The picture keeps its aspect. Its sides are rounded to whole merged blocks and scaled only as far as the pixel budget
+asks (the resize rule of Qwen2-VL). Patches come in block order: the merge_size x merge_size patches of one block are
 neighbours in the sequence, so that merging is a reshape.
 
 Shape letters: N patches, P values of a patch, H W pixels.
@@ -84,7 +84,7 @@ def resize(picture: Image.Image, grid: Grid, patch_size: int) -> np.ndarray:
 
 
 def patchify(pixels_HW3: np.ndarray, vision: VisionConfig, image: ImageConfig) -> Tensor:
-    """Normalised patches [N, P] in block order from RGB bytes whose sides are whole blocks; P runs channel, frame, y, x."""
+    """Normalised patches [N, P] in block order from RGB bytes with whole blocks; P runs channel, frame, y, x."""
     p, m = vision.patch_size, vision.merge_size
     height, width, _ = pixels_HW3.shape
     x_HW3 = torch.from_numpy(np.array(pixels_HW3)).float() / 255.0

@@ -1,7 +1,7 @@
 """Mixture of experts: route, permute, compute, combine. The seam that a native kernel takes is `experts_forward`.
 
-Tokens are put in expert order by a stable sort, each expert does its matrix products over its tokens, and the results are
-brought back and added in the order of the routing, so a batch gives the same bits each time.
+Tokens are put in expert order by a stable sort, each expert does its matrix products over its tokens, and the results
+are brought back and added in the order of the routing, so a batch gives the same bits each time.
 
 Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
 """
@@ -14,15 +14,14 @@ from foveate.models.attention import put_rows, take_rows
 from foveate.models.config import MoEConfig
 from foveate.models.vision import SwiGLU
 
-
 ROWS = 64
-"""Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel per shape, so few shapes pay."""
+"""Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
 
 
 def experts_forward(
     x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor
 ) -> Tensor:
-    """Sum over each token's experts of weight * down(silu(gate(x)) * up(x)), [T, D]; `gate_up_EID` stacks gate over up."""
+    """Sum over a token's experts of weight * down(silu(gate(x)) * up(x)), [T, D]; `gate_up_EID` stacks gate and up."""
     num_tokens, top_k = experts_TK.shape
     place_S, sizes = expert_order(experts_TK.reshape(-1), gate_up_EID.shape[0], ROWS if num_tokens > ROWS else 1)
     x_PD = put_rows(x_TD[:, None].expand(-1, top_k, -1).flatten(0, 1), place_S, sum(sizes))

@@ -100,7 +100,8 @@ class Processor:
             grid = image_grid(*rgb.size, self.config.vision, self.config.image)
             pixels_HW3 = resize(rgb, grid, self.config.vision.patch_size)
             patches_NP = patchify(pixels_HW3, self.config.vision, self.config.image)
-            self._images[key] = ImageInput(key=key, grid=grid, patches_NP=patches_NP)
+            num_tokens = grid.num_tokens(self.config.vision.merge_size)
+            self._images[key] = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
         self._images.move_to_end(key)
         while len(self._images) > self.remembered_images:
             self._images.popitem(last=False)

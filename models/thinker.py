@@ -31,7 +31,7 @@ class Thinker(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None) -> "Thinker":
-        """Load a checkpoint folder; `dtype` is that of the file when None. Raises CheckpointError naming file and key."""
+        """Load a checkpoint folder, in the file's dtype when None. Raises CheckpointError naming file and key."""
         from foveate.models.checkpoint import load_thinker
 
         return load_thinker(Path(path), dtype)
@@ -67,7 +67,7 @@ class Thinker(nn.Module):
         tokens_MD = self.vision(
             torch.cat([image.patches_NP for image in images]).to(x_TD.dtype), [image.grid for image in images]
         )
-        counts = [image.grid.num_tokens(self.config.vision.merge_size) for image in images]
+        counts = [image.num_tokens for image in images]
         pieces, position = [], 0
         for start, tokens in zip(starts, tokens_MD.split(counts), strict=True):
             pieces += [x_TD[position:start], tokens]

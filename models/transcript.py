@@ -20,6 +20,8 @@ class ImageInput:
     key: str
     """Identity of the pixels: equal keys have equal patches."""
     grid: Grid
+    num_tokens: int
+    """Tokens that the decoder sees."""
     patches_NP: Tensor
 
 
@@ -51,10 +53,12 @@ def build_transcript(parts: Sequence[Part], *, image_pad_id: int, merge_size: in
     """Lay out the parts of one conversation in order."""
     ids: list[int] = []
     by_policy: list[bool] = []
-    images, starts, spans = [], [], []
+    images: list[ImageInput] = []
+    starts: list[int] = []
+    spans: list[int | Grid] = []
     for part, written in parts:
         if isinstance(part, ImageInput):
-            count = part.grid.num_tokens(merge_size)
+            count = part.num_tokens
             images.append(part)
             starts.append(len(ids))
             ids += [image_pad_id] * count

@@ -1,8 +1,8 @@
 """Stage 1: the tower learns to read. Every visual token says which characters lie under it.
 
 One short string per picture teaches a tower nothing in 50,000 pictures; a label for every 7 px of a page full of text
-teaches it in minutes. Two linear heads are supervised: one on the features of each patch, one on each merged token (what
-the decoder will see). The heads are thrown away afterwards.
+teaches it in minutes. Two linear heads are supervised: one on the features of each patch, one on each merged token
+(what the decoder will see). The heads are thrown away afterwards.
 
 Shape letters: N patches, M merged tokens, P values of a patch, D tower width, E decoder width, C classes, G points.
 """

@@ -1,8 +1,8 @@
 """Scenes and pages as conversations that a model can learn from, in the very format that the agent uses.
 
-The question, each oracle turn and each observation go through foveate.agent.messages, crops are cut as the zoom tool cuts
-them, and boxes are written in the thinker's dialect. Several questions about one picture become one conversation with
-follow-up questions.
+The question, each oracle turn and each observation go through foveate.agent.messages, crops are cut as the zoom tool
+cuts them, and boxes are written in the thinker's dialect. Several questions about one picture become one conversation
+with follow-up questions.
 """
 
 import random
@@ -23,7 +23,7 @@ from foveate.rl.pages import Page
 from foveate.rl.tasks.scene import Box, OracleStep, Question
 
 BOX_STEP = 10
-"""Oracle boxes are rounded outward to multiples of this, in thousandths of a side: fewer digits to learn, same sight."""
+"""Oracle boxes are rounded outward to multiples of this, in thousandths of a side: fewer digits to learn."""
 
 
 def relative_box(box_px: Box, size_px: tuple[int, int]) -> list[int]:

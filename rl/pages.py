@@ -195,7 +195,7 @@ def _draw_line(
     glyphs: np.ndarray,
 ) -> Line:
     """Draw a line and enter its glyphs into the map; the box is in pixels of the reduced page."""
-    left, top = origin
+    left = origin[0]
     draw.text(origin, text, font=font, fill=ink)
     x0, y0, x1, y1 = (value / scale for value in draw.textbbox(origin, text, font=font))
     rows = slice(max(0, round(y0 / POINT_PX)), max(1, round(y1 / POINT_PX)))

@@ -1,7 +1,7 @@
 """The training loop that every stage shares: draw, step, log, checkpoint, resume.
 
-A stage says how the batch of a step is drawn and what its loss is. Batch k depends on the seed and k alone and is drawn in
-a worker process, so a resumed run sees the batches that the uninterrupted one would have seen. A checkpoint is one
+A stage says how the batch of a step is drawn and what its loss is. Batch k depends on the seed and k alone and is drawn
+in a worker process, so a resumed run sees the batches that the uninterrupted one would have seen. A checkpoint is one
 safetensors file (model, f32 masters, moments) and one JSON file, each written beside its final name and renamed.
 """
 

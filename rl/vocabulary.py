@@ -6,10 +6,13 @@ that is common because templates repeat it becomes one token, names and codes st
 
 import argparse
 import random
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.models.config import PRESETS
+from foveate.models.reasoner import Message
 from foveate.models.tokenizer import MODEL_TAGS, make_tokenizer, split_pieces
 from foveate.rl.oracle_messages import scene_messages
 from foveate.rl.tasks.assets import ICONS
@@ -31,16 +34,13 @@ def count_pieces(num_scenes: int, seed: int) -> Counter[str]:
     return counts
 
 
-def _texts(messages: list[dict[str, object]]) -> list[str]:
+def _texts(messages: Sequence[Message]) -> list[str]:
     """Every text of a conversation, tags taken out."""
     texts: list[str] = []
     for message in messages:
         content = message["content"]
-        parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]  # type: ignore[union-attr,attr-defined]
-        for part in parts:
-            for tag in MODEL_TAGS:
-                part = part.replace(tag, "\n")
-            texts += part.split("\n")
+        for text in [content] if isinstance(content, str) else [part.get("text", "") for part in content]:
+            texts += re.split("|".join(map(re.escape, MODEL_TAGS)), text)
     return texts
 
 

@@ -83,11 +83,13 @@ def bubblewrap_command(bwrap: str, host: Path, ipc: Path, limits: Limits, *, as_
             command += ["--symlink", str(Path(name).readlink()), name]
         elif Path(name).is_dir():
             command += ["--ro-bind", name, name]
-    for name in (*(name for name in ETC if Path(name).exists()), *python_folders()):
+    for name in (name for name in ETC if Path(name).exists()):
         command += [*parent_folders(Path(name)), "--ro-bind", name, name]
     command += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
     command += ["--dev", "/dev", "--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
     command += ["--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
+    for name in python_folders():  # after /tmp: an environment may lie there
+        command += [*parent_folders(Path(name)), "--ro-bind", name, name]
     command += parent_folders(INSIDE / "work")
     command += ["--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", str(INSIDE / "work")]
     command += ["--ro-bind", str(host), str(INSIDE / "host"), "--bind", str(ipc), str(INSIDE / "ipc")]

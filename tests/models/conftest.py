@@ -1,18 +1,12 @@
-"""A tiny random thinker in f32 and a few pictures."""
+"""A tiny random thinker in f32."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import noise
 
 from foveate.models.config import TINY
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec, make_tokenizer
-
-
-def noise(width_px: int, height_px: int, seed: int = 0) -> Image.Image:
-    """A picture of random pixels."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height_px, width_px, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="session")

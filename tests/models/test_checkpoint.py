@@ -1,4 +1,4 @@
-"""A saved thinker comes back with the same numbers; a folder that is wrong is refused in one line naming file and key."""
+"""A saved thinker comes back with the same numbers; a wrong folder is refused in one line naming file and key."""
 
 import json
 from pathlib import Path

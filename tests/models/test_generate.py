@@ -1,17 +1,17 @@
-"""Cached equals uncached, batched equals alone, log-probs equal a fresh forward pass, and a turn prefills only the new."""
+"""Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from pictures import noise
 
 from foveate.errors import ModelError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import pack
-from tests.models.conftest import noise
 
 Messages = list[dict[str, Any]]
 

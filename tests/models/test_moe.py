@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.models.config import MoEConfig
 from foveate.models.moe import MoE, balance_loss, experts_forward
 
 
-def loop(x, experts, weights, gate_up, down):  # type: ignore[no-untyped-def]
+def loop(x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """One token and one expert at a time."""
     rows = []
     for token, chosen, scale in zip(x, experts, weights, strict=True):

@@ -28,7 +28,9 @@ def test_every_window_is_a_rectangle_of_at_most_8_by_8_patches() -> None:
     coordinates = torch.cat([patch_coordinates(grid, 2) for grid in GRIDS])[order]
     for window in coordinates.split(lengths):
         height, width = (int(axis.max() - axis.min()) + 1 for axis in window.unbind(-1))
-        assert height <= 8 and width <= 8 and height * width == len(window)
+        assert height <= 8
+        assert width <= 8
+        assert height * width == len(window)
         assert len({tuple(pair) for pair in window.tolist()}) == len(window)
 
 

@@ -1,4 +1,4 @@
-"""The oracle's conversations are what the agent would have had: calls parse, crops are the called boxes, numbering holds."""
+"""The oracle's conversations are what the agent would have had: calls parse, crops are the called boxes."""
 
 import random
 
@@ -18,7 +18,10 @@ def test_relative_boxes_hold_the_pixel_box() -> None:
         x0, y0 = rng.randint(0, size[0] - 20), rng.randint(0, size[1] - 20)
         box = (x0, y0, rng.randint(x0 + 10, size[0]), rng.randint(y0 + 10, size[1]))
         back = pixel_box(relative_box(box, size), size)
-        assert back[0] <= box[0] and back[1] <= box[1] and back[2] >= box[2] and back[3] >= box[3]
+        assert back[0] <= box[0]
+        assert back[1] <= box[1]
+        assert back[2] >= box[2]
+        assert back[3] >= box[3]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -35,7 +38,9 @@ def test_turns_parse_and_crops_are_numbered_in_order(family: str) -> None:
             answers.append(parsed.answer)
             continue
         call = parsed.calls[0]
-        assert following is not None and following["role"] == "tool" and following["name"] == call.name
+        assert following is not None
+        assert following["role"] == "tool"
+        assert following["name"] == call.name
         if call.name == "zoom":
             source = images[call.arguments["image"]]
             crop = following["content"][1]["image"]

@@ -31,7 +31,8 @@ def test_sides_are_whole_blocks_and_lines_lie_inside(writer: PageWriter) -> None
         assert page.glyphs_YX.shape == (page.image.height // POINT_PX, page.image.width // POINT_PX)
         for line in page.lines:
             x0, y0, x1, y1 = line.box_px
-            assert 0 <= x0 < x1 <= page.image.width + 2 and 0 <= y0 < y1 <= page.image.height + 2
+            assert 0 <= x0 < x1 <= page.image.width + 2
+            assert 0 <= y0 < y1 <= page.image.height + 2
 
 
 def test_ink_lies_where_the_map_says(writer: PageWriter) -> None:

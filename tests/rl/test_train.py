@@ -1,4 +1,4 @@
-"""A whole training in small: the tower learns glyphs, the decoder learns trajectories, a killed run resumes bit-equal."""
+"""A whole training in small: the tower learns glyphs, the decoder trajectories, and a cut run resumes bit-equal."""
 
 import json
 from pathlib import Path

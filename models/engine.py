@@ -1,0 +1,157 @@
+"""Generation for many conversations at once, each keeping its cache from turn to turn.
+
+The engine holds a cache with one slot per conversation. A request prefills only what its slot does not hold yet, then
+joins the batch that decodes one token a step; it leaves when it ends and others go on (continuous batching). There is
+no thread of its own: whoever waits for an answer drives the engine for everybody, one step under the lock at a time.
+
+Shape letters: T tokens, D width, V vocabulary, B requests in a step.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from foveate.errors import ModelError
+from foveate.models.cache import CachedStep, KVCache
+from foveate.models.prefix import Key, common_length, image_boundary, token_keys
+from foveate.models.reasoner import StopReason
+from foveate.models.sampling import allowed_logprobs, pick
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import Transcript
+
+
+@dataclass(kw_only=True, eq=False)
+class Request:
+    """A continuation asked for, and what has come of it."""
+
+    transcript: Transcript
+    max_new_tokens: int
+    temperature: float
+    generator: torch.Generator | None
+    on_text: Callable[[str], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stop_reason: StopReason | None = None
+    error: str = ""
+    """Why no token could be sampled; the turn is over then."""
+    slot: int = -1
+    next_position: int = 0
+    shown: str = ""
+
+
+@dataclass
+class Slot:
+    """What a slot of the cache holds: one key per token, an image's tokens keyed by its pixels."""
+
+    keys: list[Key] = field(default_factory=list)
+    used_at: int = 0
+    request: Request | None = None
+
+
+class Engine:
+    """Continuous batching over one thinker. Thread-safe."""
+
+    def __init__(self, thinker: Thinker, num_slots: int = 8) -> None:
+        self.thinker = thinker
+        self.codec = thinker.processor.codec
+        self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight.dtype)
+        self.slots = [Slot() for _ in range(num_slots)]
+        self.waiting: list[Request] = []
+        self.lock = threading.Lock()
+        self.clock = 0
+
+    def run(self, request: Request) -> Request:
+        """Carry out a request; returns it when it has ended. Raises ModelError when a step produced no number."""
+        self.waiting.append(request)
+        while request.stop_reason is None:
+            with self.lock, torch.inference_mode():
+                if request.stop_reason is None:
+                    self.step()
+        if request.error:
+            raise ModelError(request.error)
+        return request
+
+    def step(self) -> None:
+        """Admit what waits, then decode one token for everybody who is active."""
+        while self.waiting and (free := [index for index, slot in enumerate(self.slots) if slot.request is None]):
+            self._admit(self.waiting.pop(0), free)
+        active = [slot.request for slot in self.slots if slot.request is not None]
+        if active:
+            self._decode(active)
+
+    def _admit(self, request: Request, free: list[int]) -> None:
+        """Give the request a slot, with as much of a known prefix as possible, and prefill the rest."""
+        self.clock += 1
+        keys = token_keys(request.transcript)
+        shared, source = max((common_length(slot.keys, keys), index) for index, slot in enumerate(self.slots))
+        oldest = min(free, key=lambda index: self.slots[index].used_at)
+        target = source if source in free and shared == len(self.slots[source].keys) else oldest
+        start = image_boundary(request.transcript, min(shared, len(keys) - 1))
+        self.cache.copy_prefix(source, target, start)
+        slot = self.slots[target]
+        slot.keys, slot.used_at, slot.request, request.slot = keys, self.clock, request, target
+        hidden_TD = self._prefill(request.transcript, start, target)
+        request.next_position = int(request.transcript.positions_3T.max()) + 1
+        if request.max_new_tokens < 1:
+            self._end(request, "length")
+        else:
+            self._append(request, hidden_TD[-1:])
+
+    def _prefill(self, transcript: Transcript, start: int, slot: int) -> Tensor:
+        late = [
+            (s - start, image)
+            for s, image in zip(transcript.image_starts, transcript.images, strict=True)
+            if s >= start
+        ]
+        x_TD = self.thinker.embed(transcript.token_ids[start:], [image for _, image in late], [s for s, _ in late])
+        return self._forward(x_TD, transcript.positions_3T[:, start:], [slot], [len(x_TD)])
+
+    def _decode(self, active: list[Request]) -> None:
+        x_BD = self.thinker.decoder.embed(torch.tensor([request.token_ids[-1] for request in active]))
+        positions = torch.tensor([request.next_position for request in active]).expand(3, -1)
+        hidden_BD = self._forward(x_BD, positions, [request.slot for request in active], [1] * len(active))
+        for row, request in enumerate(active):
+            self.slots[request.slot].keys.append(request.token_ids[-1])
+            request.next_position += 1
+            self._append(request, hidden_BD[row : row + 1])
+
+    def _forward(self, x_TD: Tensor, positions_3T: Tensor, slots: list[int], counts: list[int]) -> Tensor:
+        step = CachedStep(self.cache, slots, counts)
+        hidden_TD, _ = self.thinker.decoder(x_TD, positions_3T, step.attend)
+        step.finish()
+        result: Tensor = hidden_TD
+        return result
+
+    def _append(self, request: Request, hidden_1D: Tensor) -> None:
+        """Sample a request's next token and end it when that was the last."""
+        logprobs_V = allowed_logprobs(self.thinker.decoder.head(hidden_1D), self.codec.never_sampled)[0]
+        if not bool(torch.isfinite(logprobs_V.max())):
+            request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
+            self._end(request, "cancelled")
+            return
+        token = pick(logprobs_V, request.temperature, request.generator)
+        request.token_ids.append(token)
+        request.logprobs.append(float(logprobs_V[token]))
+        if request.on_text is not None:
+            self._show(request)
+        if token == self.codec.end_of_turn:
+            self._end(request, "stop")
+        elif len(request.token_ids) >= request.max_new_tokens:
+            self._end(request, "length")
+        elif request.should_stop is not None and request.should_stop():
+            self._end(request, "cancelled")
+
+    def _show(self, request: Request) -> None:
+        """Hand on the text that is new, once its bytes are whole characters."""
+        text = self.codec.decode(request.token_ids)
+        if request.on_text is not None and not text.endswith("\ufffd") and len(text) > len(request.shown):
+            request.on_text(text[len(request.shown) :])
+            request.shown = text
+
+    def _end(self, request: Request, reason: StopReason) -> None:
+        self.slots[request.slot].request = None
+        request.stop_reason = reason
