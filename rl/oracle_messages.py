@@ -16,6 +16,7 @@ from foveate.agent.messages import (
     image_label,
     observation_message,
     question_message,
+    render_call,
     render_turn,
 )
 from foveate.models.reasoner import Message
@@ -24,6 +25,9 @@ from foveate.rl.tasks.scene import Box, OracleStep, Question
 
 BOX_STEP = 10
 """Oracle boxes are rounded outward to multiples of this, in thousandths of a side: fewer digits to learn."""
+
+MOST_READ = 12
+"""Texts of a page that are read in one go."""
 
 
 def relative_box(box_px: Box, size_px: tuple[int, int]) -> list[int]:
@@ -86,27 +90,28 @@ def scene_messages(picture: Image.Image, questions: Sequence[Question]) -> list[
 
 
 def page_messages(page: Page, rng: random.Random, num_questions: int) -> list[Message]:
-    """Reading exercises on one page: read it all, read on after a word, say where a word stands."""
+    """Reading exercises on one page: first read it, then read one place, read on after a word, or say where it is."""
     messages: list[Message] = []
-    for _ in range(num_questions):
-        question, answer = _exercise(page, rng)
+    for number in range(num_questions):
+        question, answer = _exercise(page, rng) if number else _whole_page(page)
         messages.append(question_message(question, () if messages else (page.image,)))
         messages.append(assistant_message(answer))
     return messages
 
 
+def _whole_page(page: Page) -> tuple[str, str]:
+    return "Read the page.", f"<answer>{' '.join(line.text for line in page.lines[:MOST_READ])}</answer>"
+
+
 def _exercise(page: Page, rng: random.Random) -> tuple[str, str]:
+    """A question about one text of the page and the turn that answers it."""
     index = rng.randrange(len(page.lines))
     line = page.lines[index]
-    kind = rng.random()
-    if kind < 0.35:
-        box = relative_box(line.box_px, page.image.size)
-        return f"Read {','.join(map(str, box))}.", f"<answer>{line.text}</answer>"
+    box = relative_box(line.box_px, page.image.size)
     unique = sum(other.text == line.text for other in page.lines) == 1
-    if kind < 0.6 and unique and index + 1 < len(page.lines):
+    kind = rng.random()
+    if kind < 0.4 and unique and index + 1 < len(page.lines):
         return f'What comes after "{line.text}"?', f"<answer>{page.lines[index + 1].text}</answer>"
-    if kind < 0.8 and unique:
-        call = Call(name="zoom", arguments={"image": 0, "box": relative_box(line.box_px, page.image.size)})
-        return f'Where is "{line.text}"?', render_turn("", call).replace("<think></think>", "")
-    lines = page.lines[:12]
-    return "Read the page.", f"<answer>{' '.join(part.text for part in lines)}</answer>"
+    if kind < 0.6 and unique:
+        return f'Where is "{line.text}"?', render_call("zoom", {"image": 0, "box": box})
+    return f"Read {','.join(map(str, box))}.", f"<answer>{line.text}</answer>"

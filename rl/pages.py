@@ -123,7 +123,7 @@ class PageWriter:
 
         At `difficulty` 0 it is black on white, undamaged and in middle sizes; at 1 anything that a picture may hold.
         """
-        cols = rng.randint(5, 22)
+        cols = min(rng.randint(5, 22), max_blocks // 2)
         rows = max(2, min(rng.randint(4, 22), max_blocks // cols))
         width, height = cols * BLOCK_PX, rows * BLOCK_PX
         scale = rng.choice((1.0, 1.0, 1.4, 2.0)) if rng.random() < difficulty else 1.0

@@ -7,6 +7,7 @@ Shape letters: T tokens, D decoder width, V vocabulary, S supervised tokens.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +16,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.models.config import PRESETS
+from foveate.models.config import PRESETS, ThinkerConfig
+from foveate.models.image import Grid
 from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
-from foveate.models.transcript import Transcript, pack
+from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
 from foveate.rl.oracle_messages import page_messages, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
+
+
+ROUND_TOKENS = 128
+ROUND_PATCHES = 256
+MOST_EXERCISES = 11
+SMALLEST_PAGE = 12
+"""Blocks of the first pages of a run that starts easy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,8 @@ class SftConfig:
     page_share: float = 0.15
     """Share of the tokens that are reading exercises."""
     page_blocks: int = 150
+    ramp_steps: int = 0
+    """Over this many steps pages grow from a line to page_blocks, and exercises from reading all to finding one."""
     families: tuple[str, ...] = field(default=FAMILIES)
     max_questions: int = 4
 
@@ -57,14 +68,20 @@ class SftStage:
         rng = random.Random(self.seed * 10_000_019 + index)
         transcripts: list[Transcript] = []
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
-            transcripts.append(self._page(rng) if rng.random() < self.config.page_share else self._scene(rng))
-        return pack(transcripts)
+            is_page = rng.random() < self.config.page_share
+            transcripts.append(self._page(rng, self._difficulty(index)) if is_page else self._scene(rng))
+        return pack([*transcripts, filler(transcripts, self.module.config, self.processor.codec.image_pad)])
 
-    def _page(self, rng: random.Random) -> Transcript:
-        page = self.writer.page(rng, max_blocks=self.config.page_blocks)
+    def _difficulty(self, index: int) -> float:
+        return min(1.0, index / self.config.ramp_steps) if self.config.ramp_steps else 1.0
+
+    def _page(self, rng: random.Random, difficulty: float) -> Transcript:
+        max_blocks = round(SMALLEST_PAGE + difficulty * (self.config.page_blocks - SMALLEST_PAGE))
+        page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
         while not page.lines:
-            page = self.writer.page(rng, max_blocks=self.config.page_blocks)
-        return self.processor(page_messages(page, rng, rng.randint(5, 12)))
+            page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
+        most = 1 + round(difficulty * MOST_EXERCISES)
+        return self.processor(page_messages(page, rng, rng.randint(-(-most // 2), most)))
 
     def _scene(self, rng: random.Random) -> Transcript:
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
@@ -86,6 +103,22 @@ class SftStage:
     def export(self, folder: Path) -> None:
         """Write a checkpoint folder that `foveate ask --model` takes."""
         self.module.save_pretrained(folder)
+
+
+def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:
+    """A conversation without meaning that brings a batch to round numbers of tokens and patches.
+
+    Matrix libraries compile a kernel for every new shape; round numbers recur. Nobody attends to it, it carries no loss.
+    """
+    merge = config.vision.merge_size
+    num_patches = sum(image.grid.num_patches for t in transcripts for image in t.images)
+    columns = -(num_patches + merge**2) % ROUND_PATCHES // merge + merge
+    grid = Grid(t=1, h=merge, w=columns)
+    patches_NP = torch.zeros(grid.num_patches, config.vision.patch_dim)
+    num_tokens = grid.num_tokens(merge)
+    image = ImageInput(key="filler", grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
+    text = [pad_id] * (-(sum(map(len, transcripts)) + num_tokens) % ROUND_TOKENS)
+    return build_transcript([(image, False), (text, False)], image_pad_id=pad_id, merge_size=merge)
 
 
 def starting_point(config: SftConfig) -> Thinker:
