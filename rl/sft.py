@@ -26,7 +26,6 @@ from foveate.rl.oracle_messages import page_messages, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
-
 ROUND_TOKENS = 128
 ROUND_PATCHES = 256
 MOST_EXERCISES = 11
@@ -108,7 +107,7 @@ class SftStage:
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:
     """A conversation without meaning that brings a batch to round numbers of tokens and patches.
 
-    Matrix libraries compile a kernel for every new shape; round numbers recur. Nobody attends to it, it carries no loss.
+    Matrix libraries compile a kernel for each new shape; round numbers recur. Nobody attends to it; it has no loss.
     """
     merge = config.vision.merge_size
     num_patches = sum(image.grid.num_patches for t in transcripts for image in t.images)
