@@ -5,14 +5,16 @@
         answer = agent.ask("And the one beside it?", thread="trip")
 
 `ask` is `stream` run to its end. A run happens in a thread of its own and hands its events over a queue, so Ctrl-C or a
-closed iterator reaches the model at the next token and the conversation stays usable. A conversation (`thread`) takes
-one question at a time; different conversations may run at once from different threads. Tools with state (the code
-kernel) live as long as the conversation when it has a name, else as long as the question.
+closed iterator reaches the model at the next token, a tool through `Tool.cancel`, and the conversation stays usable. A
+conversation (`thread`) takes one question at a time; different conversations may run at once from different threads.
+Tools with state (the code kernel) live as long as the conversation when it has a name, else as long as the question.
 """
 
+import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +37,10 @@ from foveate.models.reasoner import Reasoner
 from foveate.tools.pictures import open_picture
 from foveate.tools.tool import Tool
 
-PATIENCE_S = 0.5
-"""How long a cancelled run may go on in silence until its tools are closed under it."""
+PATIENCE_S = 0.1
+"""How long a cancelled run may go on until its tools are told, each time anew."""
+CLOSE_PATIENCE_S = 5.0
+"""How long a closing agent waits for a run; a cell that cannot be interrupted is killed before."""
 PictureSource = str | Path | bytes | Image.Image
 
 
@@ -45,8 +49,10 @@ class _Run:
     """A question under way. The flag is a plain attribute: a signal handler may set it without taking a lock."""
 
     thread: str | None
+    tools: tuple[Tool, ...]
     cancelled: bool = False
     events: "queue.SimpleQueue[Event | BaseException]" = field(default_factory=queue.SimpleQueue)
+    worker: threading.Thread = field(default_factory=threading.Thread)
 
 
 class Agent:
@@ -149,6 +155,8 @@ class Agent:
     def close(self) -> None:
         """Cancel what runs and free tools and files; may be called twice."""
         self.cancel()
+        for run in list(self._runs.values()):
+            _end(run, CLOSE_PATIENCE_S)
         with self._lock:
             opened, self._open_tools = self._open_tools, {}
         for tools in opened.values():
@@ -179,32 +187,26 @@ class Agent:
         return picture_record(sha256, picture.size)
 
     def _events(self, given: QuestionInput | None, thread: str | None, budget: Budget) -> Generator[Event, None, None]:
-        run = self._start(thread)
-        tools = self._tools_for(run)
+        run = self._begin(thread)
         context = RunContext(
             budget=budget,
-            tools=tools,
+            tools=run.tools,
             temperature=self._temperature,
             seed=self._seed,
             should_stop=lambda: run.cancelled,
             emit=run.events.put,
         )
-        worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
-        worker.start()
+        run.worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
+        run.worker.start()
         try:
-            while not isinstance(event := _next_event(run, tools), RunDone):
+            while not isinstance(event := _next_event(run), RunDone):
                 if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
-            run.cancelled = True
-            worker.join(PATIENCE_S)
-            while worker.is_alive():
-                _close(tools)
-                worker.join(PATIENCE_S)
-            self._runs.pop(_key(run), None)
+            _end(run)
             if thread is None:
-                _close(tools)
+                _close(run.tools)
         yield event
 
     def _work(self, run: _Run, given: QuestionInput | None, context: RunContext) -> None:
@@ -218,22 +220,25 @@ class Agent:
             run.events.put(RunDone(answer=exchanges_of(cast(RunState, state))[-1].answer))
         except BaseException as error:  # noqa: BLE001 - `_events` raises it in the caller's thread
             run.events.put(error)
+        finally:
+            self._runs.pop(_key(run), None)
 
-    def _start(self, thread: str | None) -> _Run:
-        run = _Run(thread=thread)
+    def _begin(self, thread: str | None) -> _Run:
+        """Note a run; `_work` forgets it at its end, also when nobody waits for that."""
+        run = _Run(thread=thread, tools=self._tools_for(thread))
         with self._lock:
             if _key(run) in self._runs:
                 raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
             self._runs[_key(run)] = run
         return run
 
-    def _tools_for(self, run: _Run) -> tuple[Tool, ...]:
-        if run.thread is None:
+    def _tools_for(self, thread: str | None) -> tuple[Tool, ...]:
+        if thread is None:
             return tuple(tool.for_run() for tool in self._tools)
         with self._lock:
-            if run.thread not in self._open_tools:
-                self._open_tools[run.thread] = tuple(tool.for_run() for tool in self._tools)
-            return self._open_tools[run.thread]
+            if thread not in self._open_tools:
+                self._open_tools[thread] = tuple(tool.for_run() for tool in self._tools)
+            return self._open_tools[thread]
 
 
 def load_reasoner(model: str | Path) -> Reasoner:
@@ -259,14 +264,29 @@ def _key(run: _Run) -> str:
     return f"thread {run.thread}" if run.thread is not None else f"run {id(run)}"
 
 
-def _next_event(run: _Run, tools: Iterable[Tool]) -> Event | BaseException:
-    """The next event of a run; a tool that goes on after a cancel is closed, so that it cannot keep the run."""
+def _next_event(run: _Run) -> Event | BaseException:
+    """The next event of a run. The cancel of a signal handler only sets the flag: the tools are told from here."""
     while True:
         try:
             return run.events.get(timeout=PATIENCE_S)
         except queue.Empty:
             if run.cancelled:
-                _close(tools)
+                _cancel(run.tools)
+
+
+def _end(run: _Run, patience_s: float = math.inf) -> None:
+    """Cancel a run and wait for its end. A call may begin just after its tool was told, so it is told again."""
+    run.cancelled = True
+    start = time.monotonic()
+    while run.worker.is_alive() and time.monotonic() - start < patience_s:
+        run.worker.join(PATIENCE_S)
+        if run.worker.is_alive():
+            _cancel(run.tools)
+
+
+def _cancel(tools: Iterable[Tool]) -> None:
+    for tool in tools:
+        tool.cancel()
 
 
 def _close(tools: Iterable[Tool]) -> None:

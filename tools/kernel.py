@@ -4,6 +4,9 @@ The kernel is ipykernel over ipc sockets (there is no network inside). It is wat
 cell ends at once with KernelLostError and the next cell starts a new kernel with empty variables. A cell that runs past
 its time is interrupted, then killed. What comes back is text and size-capped PNG, read as JSON, never pickle; whatever
 the kernel sends is untrusted, so sizes are capped on the host as well and a malformed message ends the kernel.
+
+The sockets belong to the thread that runs a cell. Another thread acts on what that thread waits for: `cancel` writes to
+an eventfd, `close` kills the process; interrupting the cell and freeing the sockets is left to the thread of the cell.
 """
 
 import contextlib
@@ -13,6 +16,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -25,13 +29,16 @@ import zmq
 from jupyter_client.session import Session
 from PIL import Image
 
-from foveate.errors import KernelLostError, ToolTimeoutError
+from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
 from foveate.tools.cell import MAX_OUTPUT_CHARS, CellOutput, execute_content, take
 from foveate.tools.sandbox import INSIDE, Limits, Tier, environment, required_tier, sandbox_command
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 START_TIMEOUT_S = 30.0
 INTERRUPT_GRACE_S = 2.0
+INTERRUPT_RETRY_S = 0.5
+"""An interrupt that comes just before the kernel begins with its cell is lost: it is sent again."""
+CLOSE_RETRY_S = 0.05
 SIGNATURE = "hmac-sha256"
 MAX_MESSAGE_BYTES = 16 * 2**20
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
@@ -39,7 +46,7 @@ _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
 
 
 class Kernel:
-    """Runs cells one after the other; variables persist. Starts with the first cell. Use from one thread at a time."""
+    """Runs cells one after the other; variables persist. Starts with the first cell."""
 
     def __init__(self, *, limits: Limits | None = None, unsafe: bool = False, tier: Tier | None = None) -> None:
         """unsafe: run without a boundary when no sandbox works on this machine. tier: None for the strongest."""
@@ -47,6 +54,10 @@ class Kernel:
         self.unsafe = unsafe
         self.tier = tier
         self.folder: Path | None = None
+        self._in_use = threading.RLock()
+        """Held while a cell runs and while the kernel is freed."""
+        self._cancel_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._cancel_fd)
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._end: Callable[[], object] = bool
@@ -65,9 +76,53 @@ class Kernel:
         """Whether the kernel's process is alive."""
         return self._process is not None and self._process.poll() is None
 
-    def show(self, images: Sequence[Image.Image]) -> None:
-        """Make the images of the run visible to the next cell as image_0.png, image_1.png, ..."""
-        self.start()
+    def run(self, code: str, *, images: Sequence[Image.Image] = (), timeout_s: float = 30.0) -> CellOutput:
+        """Run a cell; it and later ones see the images as image_0.png, image_1.png, ...
+
+        Raises ToolTimeoutError past timeout_s, ToolError after `cancel`, KernelLostError when the kernel died or was
+        closed by another thread.
+        """
+        with self._in_use:
+            self._forget_cancel()
+            self._start()
+            self._show(images)
+            try:
+                request = self._send("shell", "execute_request", execute_content(code))
+                return self._collect(request, time.monotonic() + timeout_s, timeout_s)
+            except KernelLostError:
+                self.close()
+                raise
+            except ToolError as error:
+                raise type(error)(f"{error} {self._interrupt_or_kill()}") from None
+            except BaseException:
+                self._interrupt_or_kill()
+                raise
+
+    def cancel(self) -> None:
+        """Interrupt the cell that runs, if any. Takes no lock: may be called from any thread, at any time."""
+        os.eventfd_write(self._cancel_fd, 1)
+
+    def close(self) -> None:
+        """End the kernel with everything it started and remove its folders. May be called twice and from any thread."""
+        while not self._in_use.acquire(timeout=CLOSE_RETRY_S):
+            process = self._process  # a cell runs in another thread, which notices the death and lets go
+            if process is not None:
+                process.kill()
+        try:
+            self._end()
+            if self.folder is not None:  # the start failed before the process did
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._process, self.folder, self._sockets = None, None, {}
+        finally:
+            self._in_use.release()
+
+    def _forget_cancel(self) -> None:
+        """Take back a `cancel` that came when no cell ran."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._cancel_fd)
+
+    def _show(self, images: Sequence[Image.Image]) -> None:
+        """Write the images that are new where the kernel looks for them."""
         assert self.folder is not None
         shelf = self.folder / "host" / "images"
         for idx, image in enumerate(images):
@@ -76,21 +131,7 @@ class Kernel:
                 image.save(path.with_suffix(".part"), "PNG", compress_level=0)
                 path.with_suffix(".part").rename(path)
 
-    def run(self, code: str, *, timeout_s: float = 30.0) -> CellOutput:
-        """Run a cell. Raises ToolTimeoutError past timeout_s, KernelLostError when the kernel died."""
-        self.start()
-        try:
-            request = self._send("shell", "execute_request", execute_content(code))
-            return self._collect(request, time.monotonic() + timeout_s, timeout_s)
-        except KernelLostError:
-            self.close()
-            raise
-        except BaseException as error:
-            if not isinstance(error, ToolTimeoutError):
-                self._interrupt_or_kill("")
-            raise
-
-    def start(self) -> None:
+    def _start(self) -> None:
         """Start the kernel unless it runs; returns when it answers."""
         if self.is_running:
             return
@@ -109,13 +150,6 @@ class Kernel:
             self.close()
             raise
 
-    def close(self) -> None:
-        """End the kernel with everything it started and remove its folders. May be called twice."""
-        self._end()
-        if self.folder is not None:  # the start failed before the process did
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._process, self.folder, self._sockets = None, None, {}
-
     def _launch(self, tier: Tier, folder: Path) -> None:
         """Start the process and connect the sockets."""
         host, ipc, work = folder / "host", folder / "ipc", folder / "work"
@@ -132,10 +166,11 @@ class Kernel:
         program = files("foveate.tools").joinpath("kernel_main.py").read_text(encoding="utf-8")
         body = f"{program}\nstart_kernel(*{arguments!r})"
         command = sandbox_command(tier, host, ipc, self.limits, body)
-        self._process = _SPAWNER.submit(spawned, command, str(seen["work"]), work).result()
-        self._pidfd = os.pidfd_open(self._process.pid)
+        process = _SPAWNER.submit(spawned, command, str(seen["work"]), work).result()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._process = process  # from here on `close` may kill it
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._end = weakref.finalize(self, end_kernel, self._process, self._pidfd, context, folder)
+        self._end = weakref.finalize(self, end_kernel, process, self._pidfd, context, folder)
         self._session = Session(key=key.encode(), signature_scheme=SIGNATURE, check_pid=False)
         for channel, kind in (("shell", zmq.DEALER), ("iopub", zmq.SUB), ("control", zmq.DEALER)):
             self._sockets[channel] = connected(context.socket(kind), f"ipc://{ipc}/k-{ports[f'{channel}_port']}")
@@ -159,14 +194,21 @@ class Kernel:
         self._session.send(self._sockets[channel], message)
         return str(message["header"]["msg_id"])
 
-    def _receive(self, deadline: float) -> list[tuple[str, dict[str, Any]]]:
-        """The messages that are there, waiting for the first; empty at the deadline. Raises KernelLostError."""
+    def _receive(self, deadline: float, *, heed_cancel: bool = True) -> list[tuple[str, dict[str, Any]]]:
+        """The messages that are there, waiting for the first; empty at the deadline.
+
+        Raises KernelLostError, and ToolError after `cancel` unless that is not to be heeded.
+        """
         poller = zmq.Poller()
-        for channel in ("shell", "iopub"):
+        for channel in ("shell", "iopub", "control"):
             poller.register(self._sockets[channel], zmq.POLLIN)
         poller.register(self._pidfd, zmq.POLLIN)
+        if heed_cancel:
+            poller.register(self._cancel_fd, zmq.POLLIN)
         ready = dict(poller.poll(max(0, round((deadline - time.monotonic()) * 1000.0))))
-        full = [channel for channel in ("iopub", "shell") if self._sockets[channel] in ready]
+        if self._cancel_fd in ready:
+            raise ToolError("the code was cancelled")
+        full = [channel for channel in ("iopub", "shell", "control") if self._sockets[channel] in ready]
         found = [(channel, self._decoded(self._sockets[channel].recv_multipart())) for channel in full]
         if not found and self._pidfd in ready:
             raise KernelLostError("the code kernel died; variables are lost, the next cell starts anew")
@@ -202,7 +244,7 @@ class Kernel:
                 output.write("\n[some output was too large and is missing]\n")
                 return output
             if not messages:
-                raise ToolTimeoutError(self._interrupt_or_kill(f"the code ran longer than {timeout_s:g} s"))
+                raise ToolTimeoutError(f"the code ran longer than {timeout_s:g} s")
             for channel, message in messages:
                 if message["parent_header"].get("msg_id") != request:
                     continue
@@ -213,20 +255,32 @@ class Kernel:
                     take(message, output)
         return output
 
-    def _interrupt_or_kill(self, reason: str) -> str:
-        """Stop the running cell; kill the kernel when it does not come to rest. The reason with what was done."""
+    def _interrupt_or_kill(self) -> str:
+        """Stop the running cell; kill the kernel when it does not come to rest. What was done, in words."""
+        deadline = time.monotonic() + INTERRUPT_GRACE_S
         try:
-            self._send("control", "interrupt_request", {})
-            probe = self._send("shell", "kernel_info_request", {})
-            deadline = time.monotonic() + INTERRUPT_GRACE_S
             while time.monotonic() < deadline:
-                for channel, message in self._receive(deadline):
-                    if channel == "shell" and message["parent_header"].get("msg_id") == probe:
-                        return f"{reason} and was interrupted; variables are kept"
+                if self._comes_to_rest(min(deadline, time.monotonic() + INTERRUPT_RETRY_S)):
+                    return "and was interrupted; variables are kept"
         except KernelLostError:
             pass
         self.close()
-        return f"{reason} and did not stop when interrupted; the kernel was killed, variables are lost"
+        return "and did not stop when interrupted; the kernel was killed, variables are lost"
+
+    def _comes_to_rest(self, deadline: float) -> bool:
+        """Interrupt the kernel; whether it answers before the deadline. In turn, so that no interrupt is left over."""
+        interrupt = self._send("control", "interrupt_request", {})
+        return self._replies("control", interrupt, deadline) and self._replies(
+            "shell", self._send("shell", "kernel_info_request", {}), deadline
+        )
+
+    def _replies(self, wanted: str, request: str, deadline: float) -> bool:
+        """Whether the reply to a request comes before the deadline; other messages are dropped."""
+        while time.monotonic() < deadline:
+            for channel, message in self._receive(deadline, heed_cancel=False):
+                if channel == wanted and message["parent_header"].get("msg_id") == request:
+                    return True
+        return False
 
 
 def spawned(command: list[str], home: str, cwd: Path) -> "subprocess.Popen[bytes]":

@@ -22,10 +22,12 @@ def start_kernel(connection_file: str, images: str, max_output_chars: int) -> No
 
     def write_capped(stream: OutStream, text: str) -> int | None:
         nonlocal written
-        room = max(0, max_output_chars - written)
+        room = max_output_chars - written
         written += len(text)
-        if room:
-            write_all(stream, text if len(text) <= room else text[:room] + "\n[output cut here]\n")
+        if len(text) <= room:
+            write_all(stream, text)
+        elif room >= 0:  # the first text that does not fit, also after one that filled the room exactly
+            write_all(stream, text[:room] + "\n[output cut here]\n")
         return len(text)
 
     def before_cell(*_: object) -> None:

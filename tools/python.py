@@ -41,7 +41,7 @@ class PythonTool(Tool):
             images: The images of this conversation.
             code: The code of one cell. Print what you want to see.
         """
-        output = self._running(images).run(code, timeout_s=self.timeout_s)
+        output = self._started().run(code, images=images, timeout_s=self.timeout_s)
         text = output.text.rstrip()
         if output.error:
             text = f"{text}\n{error_line(output)}".lstrip()
@@ -50,23 +50,28 @@ class PythonTool(Tool):
         shown = shortened(text, self.max_chars)
         return ToolResult(text=shown or "(no output)", image=image, failed=bool(output.error), details=details)
 
-    def _running(self, images: Sequence[Image.Image]) -> "Kernel":
+    def _started(self) -> "Kernel":
         from foveate.tools.kernel import Kernel  # jupyter_client and zmq load only when code runs
 
         if self._kernel is None:
             self._kernel = Kernel(limits=self.limits, unsafe=self.unsafe)
-        self._kernel.show(images)
         return self._kernel
 
     def for_run(self) -> "PythonTool":
         """The same tool with a kernel of its own."""
         return PythonTool(timeout_s=self.timeout_s, max_chars=self.max_chars, limits=self.limits, unsafe=self.unsafe)
 
+    def cancel(self) -> None:
+        """Interrupt the cell that runs; variables are kept unless it does not stop and the kernel must be killed."""
+        kernel = self._kernel
+        if kernel is not None:
+            kernel.cancel()
+
     def close(self) -> None:
         """End the kernel if it was started; the next call starts a new one."""
-        if self._kernel is not None:
-            self._kernel.close()
-            self._kernel = None
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.close()
 
 
 def error_line(output: "CellOutput") -> str:

@@ -14,6 +14,7 @@ and gets them as its first parameter, which the model does not see:
 
 The agent's side: `tools = [tool.for_run() for tool in tools]` when a run starts (a tool with state, like the code
 kernel, hands out a copy of its own), `perform(tools, call, images)` for every call, `tool.close()` when the run ends.
+When the user stops the run during a call, `tool.cancel()` from another thread.
 `perform` never raises for what a model or a tool did: a failure is a result with ``failed=True`` that the model reads.
 """
 
@@ -93,6 +94,13 @@ class Tool:
     def for_run(self) -> "Tool":
         """The tool to use in one run: itself, unless it keeps state."""
         return self
+
+    def cancel(self) -> None:
+        """End a call that is under way soon, as a ToolError; the tool stays usable. By default the call goes on.
+
+        May be called from any thread and any number of times. Without a call under way it does nothing, to the next
+        call neither: a caller repeats it until the call has ended. A tool that implements it gives each run a copy.
+        """
 
     def close(self) -> None:
         """Free what a run has used; may be called twice."""

@@ -1,11 +1,16 @@
 """The Python face.
 
 Proves: ask is stream run to its end; pictures come as paths, bytes or PIL images and bad ones are refused before
-anything runs; a cancel, a closed iterator and Ctrl-C stop the model at the next token and leave the conversation
-usable; one conversation takes one question at a time; tools live as long as they should and are closed.
+anything runs; a cancel, a closed iterator and Ctrl-C stop the model at the next token and a tool in the middle of its
+call, and leave the conversation usable, with the variables of its code; one conversation takes one question at a time;
+tools live as long as they should and are closed.
 """
 
 import io
+import json
+import os
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,11 +23,17 @@ from scripted import ScriptedReasoner, answer, zoom
 
 from foveate.agent.agent import Agent, PictureSource
 from foveate.agent.budget import Budget
+from foveate.agent.interrupt import cancel_on_interrupt
 from foveate.agent.records import RunDone, StepDone, TextDelta
 from foveate.errors import ConfigError, ImageError, InputError
+from foveate.tools.python import PythonTool
+from foveate.tools.sandbox import SEARCH_PATH
 from foveate.tools.tool import Tool
 from foveate.tools.zoom import zoom_tool
 
+needs_bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
+)
 ENDLESS = "<think>" + "on and on " * 10_000
 
 
@@ -180,19 +191,24 @@ def test_a_conversation_takes_one_question_at_a_time() -> None:
 
 
 class Sleeper(Tool):
-    """A tool that ends only when it is closed."""
+    """A tool that ends only when it is cancelled. It may not be closed before."""
 
     def __init__(self) -> None:
         super().__init__(self.sleep, name="sleep")
-        self.begun, self.closed = threading.Event(), threading.Event()
+        self.begun, self.cancelled = threading.Event(), threading.Event()
+        self.closed = False
 
     def sleep(self) -> str:
         """Sleep."""
         self.begun.set()
-        return "woken" if self.closed.wait(timeout=30) else "slept"
+        woken = self.cancelled.wait(timeout=30) and not self.closed
+        return "woken" if woken else "slept"
+
+    def cancel(self) -> None:
+        self.cancelled.set()
 
     def close(self) -> None:
-        self.closed.set()
+        self.closed = True
 
 
 @pytest.mark.parametrize("by_closing", [False, True])
@@ -212,6 +228,54 @@ def test_a_cancel_reaches_a_tool_that_goes_on(by_closing: bool) -> None:
         assert time.monotonic() - start < 5
         assert agent.exchanges("trip")[0].answer.steps[1].text == "woken"
         assert agent.ask("And now?", thread="trip").text == "K7"
+
+
+def test_closing_the_agent_ends_a_call_first() -> None:
+    sleeper = Sleeper()
+    agent = Agent(ScriptedReasoner(['<tool_call>{"name":"sleep","arguments":{}}</tool_call>']), tools=[sleeper])
+    events = agent.stream("What?")
+    next(events)
+    assert sleeper.begun.wait(timeout=10)
+    agent.close()
+    *_, last = events
+    assert isinstance(last, RunDone)
+    assert (last.answer.status, last.answer.steps[1].text) == ("cancelled", "woken")
+
+
+def python(code: str) -> str:
+    """A turn of nano that runs code."""
+    call = json.dumps({"name": "python", "arguments": {"code": code}}, separators=(",", ":"))
+    return f"<think>I compute.</think><tool_call>{call}</tool_call>"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("by", ["cancel", "close", "signal"])
+def test_a_cancelled_cell_leaves_its_variables_to_the_follow_up(by: str) -> None:
+    turns = [python("kept = 42"), python("while True: pass")]
+    reasoner = ScriptedReasoner(turns)
+    with Agent(reasoner, tools=[PythonTool()], checkpoint=":memory:") as agent:
+        events = agent.stream("What?", thread="trip")
+        while not (isinstance(event := next(events), StepDone) and event.step.kind == "tool"):
+            pass
+        time.sleep(0.5)  # the endless cell runs
+        start = time.monotonic()
+        if by == "cancel":
+            agent.cancel()
+            list(events)
+        elif by == "close":
+            events.close()
+        else:
+            with cancel_on_interrupt(agent.cancel):
+                threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+                list(events)
+        assert time.monotonic() - start < 5
+        stopped = agent.exchanges("trip")[0].answer
+        assert stopped.status == "cancelled"
+        told = "python: the code was cancelled and was interrupted; variables are kept"
+        assert (stopped.steps[-1].failed, stopped.steps[-1].text) == (True, told)
+        reasoner.turns = [*turns, python("print(kept)"), answer("42")]
+        followed = agent.ask("And now?", thread="trip")
+        assert (followed.steps[1].text, followed.text) == ("42", "42")
 
 
 def test_tools_live_as_long_as_a_named_conversation() -> None:

@@ -1,15 +1,21 @@
-"""Cells in the kernel: what they print comes back, and whatever they do to the kernel, the next cell works."""
+"""Cells in the kernel.
+
+Proves: what they print comes back; whatever they do to the kernel, the next cell works; a cancel from another thread
+ends the cell that runs and no other, with its variables kept where that can be; closing from another thread is safe.
+"""
 
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image
 
-from foveate.errors import KernelLostError, ToolTimeoutError
+from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, png_of, take
-from foveate.tools.kernel import Kernel
+from foveate.tools.kernel import INTERRUPT_GRACE_S, Kernel
 from foveate.tools.sandbox import SEARCH_PATH
 
 needs_bubblewrap = pytest.mark.skipif(
@@ -21,6 +27,26 @@ needs_bubblewrap = pytest.mark.skipif(
 def kernel() -> Iterator[Kernel]:
     with Kernel() as running:
         yield running
+
+
+ENDLESS = "while True: pass"
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+
+
+@contextmanager
+def soon(act: Callable[[], None], every_s: float = 0.4) -> Iterator[None]:
+    """Do something from another thread, again and again until the block ends: at first its cell may not run yet."""
+    ended = threading.Event()
+
+    def act_until_the_end() -> None:
+        while not ended.wait(every_s):
+            act()
+
+    thread = threading.Thread(target=act_until_the_end)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
 
 
 @needs_bubblewrap
@@ -37,12 +63,11 @@ def test_output_values_and_variables(kernel: Kernel) -> None:
 @needs_bubblewrap
 def test_images_of_the_run_are_files(kernel: Kernel) -> None:
     images = [Image.new("RGB", (6, 4), "red"), Image.new("RGB", (3, 5), "blue")]
-    kernel.show(images)
     code = "from PIL import Image\nprint(Image.open('image_0.png').size, Image.open('image_1.png').getpixel((0, 0)))"
-    assert kernel.run(code).text == "(6, 4) (0, 0, 255)\n"
+    assert kernel.run(code, images=images).text == "(6, 4) (0, 0, 255)\n"
     assert kernel.run("open('image_0.png', 'w')").error.startswith("OSError")
-    kernel.show([*images, Image.new("RGB", (2, 2))])
-    assert kernel.run("import glob; print(sorted(glob.glob('*.png')))").text.count("image_") == 3
+    listed = kernel.run("import glob; print(glob.glob('*.png'))", images=[*images, Image.new("RGB", (2, 2))])
+    assert listed.text.count("image_") == 3
 
 
 @needs_bubblewrap
@@ -57,6 +82,7 @@ def test_pictures_come_back(kernel: Kernel) -> None:
     [
         "print('x' * 10**8)",
         "for _ in range(10**5): print('x' * 1000)",
+        "for _ in range(400): print('y' * 10**5, end='')",
         "import os\nfor _ in range(400): os.write(1, b'y' * 10**5)",
     ],
 )
@@ -92,10 +118,66 @@ def test_an_endless_loop_is_interrupted_and_variables_stay(kernel: Kernel) -> No
 @needs_bubblewrap
 def test_a_loop_that_ignores_interrupts_is_killed() -> None:
     with Kernel() as kernel:
-        code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
         with pytest.raises(ToolTimeoutError, match="killed, variables are lost"):
-            kernel.run(code, timeout_s=0.5)
+            kernel.run(DEAF, timeout_s=0.5)
         assert kernel.run("print('anew')").text == "anew\n"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("code", [ENDLESS, "import time; time.sleep(60)", "while True: print('x' * 1000)"])
+def test_a_cancelled_cell_ends_at_once_and_variables_stay(kernel: Kernel, code: str) -> None:
+    kernel.run("kept = 42")
+    start = time.monotonic()
+    with soon(kernel.cancel), pytest.raises(ToolError, match=r"^the code was cancelled .* variables are kept"):
+        kernel.run(code)
+    assert time.monotonic() - start < 0.4 + INTERRUPT_GRACE_S
+    assert kernel.run("kept").text == "42\n"
+
+
+@needs_bubblewrap
+def test_a_cancel_right_after_the_cell_was_sent_keeps_the_variables(kernel: Kernel) -> None:
+    kernel.run("kept = 42")
+    for every_ms in range(1, 7):
+        with soon(kernel.cancel, every_ms / 1000), pytest.raises(ToolError, match="the code was cancelled"):
+            kernel.run(ENDLESS)
+        assert kernel.run("kept").text == "42\n"
+
+
+@needs_bubblewrap
+def test_a_cancelled_cell_that_ignores_interrupts_is_killed() -> None:
+    with Kernel() as kernel:
+        kernel.run("1")
+        start = time.monotonic()
+        with soon(kernel.cancel), pytest.raises(ToolError, match=r"^the code was cancelled .* variables are lost"):
+            kernel.run(DEAF)
+        assert time.monotonic() - start < 0.4 + INTERRUPT_GRACE_S + 1.5
+        assert kernel.run("print('anew')").text == "anew\n"
+
+
+@needs_bubblewrap
+def test_a_cancel_between_cells_changes_nothing(kernel: Kernel) -> None:
+    kernel.run("kept = 42")
+    kernel.cancel()
+    kernel.cancel()
+    assert kernel.run("import time; time.sleep(0.2); print(kept)").text == "42\n"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("every_s", [0.1, 0.8])
+def test_closing_from_another_thread_ends_the_cell(every_s: float) -> None:
+    with Kernel() as kernel:
+        with soon(kernel.close, every_s), pytest.raises(KernelLostError, match="the code kernel died"):
+            kernel.run(ENDLESS)
+        assert (kernel.is_running, kernel.folder) == (False, None)
+        assert kernel.run("print('anew')").text == "anew\n"
+
+
+@needs_bubblewrap
+def test_a_cancel_reaches_a_kernel_that_starts() -> None:
+    with Kernel() as kernel:
+        with soon(kernel.cancel, 0.1), pytest.raises(ToolError, match="the code was cancelled"):
+            kernel.run(ENDLESS)
+        assert kernel.run("print('works')").text == "works\n"
 
 
 @needs_bubblewrap
@@ -122,8 +204,8 @@ def test_a_broken_message_ends_the_kernel() -> None:
 
 def test_without_a_boundary_it_works_the_same() -> None:
     with Kernel(tier="unsafe") as kernel:
-        kernel.show([Image.new("RGB", (6, 4))])
-        assert kernel.run("from PIL import Image; print(Image.open('image_0.png').size)").text == "(6, 4)\n"
+        code = "from PIL import Image; print(Image.open('image_0.png').size)"
+        assert kernel.run(code, images=[Image.new("RGB", (6, 4))]).text == "(6, 4)\n"
 
 
 def test_closing_is_final_and_free(kernel: Kernel) -> None:

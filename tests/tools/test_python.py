@@ -1,6 +1,7 @@
 """The python tool as a model meets it: short text, the failing line of an error, one kernel per run."""
 
 import shutil
+import threading
 
 import pytest
 from PIL import Image
@@ -50,6 +51,25 @@ def test_a_lost_kernel_is_told_and_replaced() -> None:
     tool.close()
     assert run(tool, "print('a new one')").text == "a new one"
     tool.close()
+
+
+@needs_bubblewrap
+def test_a_cancel_ends_the_call_and_keeps_the_variables() -> None:
+    tool = PythonTool()
+    tool.cancel()
+    assert run(tool, "kept = 42").text == "(no output)"
+    results: list[ToolResult] = []
+    call = threading.Thread(target=lambda: results.append(run(tool, "while True: pass")))
+    call.start()
+    while call.is_alive():
+        call.join(0.2)
+        tool.cancel()
+    (cancelled,) = results
+    assert cancelled.failed
+    assert cancelled.text == "python: the code was cancelled and was interrupted; variables are kept"
+    assert run(tool, "print(kept)").text == "42"
+    tool.close()
+    tool.cancel()
 
 
 @pytest.mark.parametrize("code", [None, 3, ["print(1)"]])

@@ -90,6 +90,11 @@ def test_ctrl_c_is_no_failure_of_a_tool() -> None:
         perform([Tool(interrupted)], ToolCall(id="1", name="interrupted", arguments={}), [])
 
 
+def test_a_plain_tool_may_be_cancelled_and_goes_on() -> None:
+    TOOLS[0].cancel()
+    assert call("count_words", text="two words") == ToolResult(text="2")
+
+
 def test_default_tools_keep_state_per_run() -> None:
     tools = default_tools()
     assert [tool.name for tool in tools] == ["zoom", "python", "search"]
