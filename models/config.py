@@ -32,6 +32,11 @@ class VisionConfig:
     """How the pixels of one patch become a vector: one matrix, or a small convolutional network."""
     position_grid: int = 0
     """Side of a learned table of positions, resampled to the image's grid (MoonViT's 64); 0 for none."""
+    output_position_grid: int = 0
+    """Side of a learned table of positions that is added to the merged tokens, so that the decoder knows where in the
+    picture each one stands; 0 for none."""
+    output_norm: bool = False
+    """RMSNorm on the projector's output, so that image tokens enter the decoder at the scale of its embeddings."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
 
@@ -73,11 +78,15 @@ class DecoderConfig:
     """Width of the dense SwiGLU layers."""
     mrope_section: tuple[int, int, int] = (8, 12, 12)
     """Pairs of a head that turn with time, height and width; they sum to head_dim / 2."""
+    mrope_interleaved: bool = False
+    """Whether the three take turns over the frequencies (Qwen3-VL) instead of a band each (Qwen2-VL)."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
     qkv_bias: bool = False
     qk_norm: bool = False
     tie_embeddings: bool = True
+    embed_scale: float = 1.0
+    """Embeddings enter the first layer times this (Gemma: the square root of the width)."""
     moe: MoEConfig | None = None
     num_dense_layers: int = 0
     """How many of the first layers keep a dense feed-forward when moe is set."""
@@ -143,7 +152,8 @@ NANO = ThinkerConfig(
         intermediate_size=512,
         full_attention_layers=(2, 5),
         stem="conv",
-        position_grid=32,
+        output_position_grid=32,
+        output_norm=True,
     ),
     decoder=DecoderConfig(
         vocab_size=1024,
@@ -152,6 +162,9 @@ NANO = ThinkerConfig(
         num_heads=4,
         num_kv_heads=2,
         head_dim=64,
+        mrope_section=(12, 10, 10),
+        mrope_interleaved=True,
+        embed_scale=16.0,
         intermediate_size=768,
         qk_norm=True,
         moe=MoEConfig(num_experts=8, top_k=2, intermediate_size=256, num_shared_experts=1),

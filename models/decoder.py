@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.models.config import DecoderConfig
+from foveate.models.init import shrink_residuals
 from foveate.models.moe import MoE
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import Tables, mrope_tables, rotate
@@ -78,15 +79,24 @@ class Decoder(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.num_layers))
+        shrink_residuals(self.blocks)
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         nn.init.normal_(self.embed.weight, std=config.hidden_size**-0.5)
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
 
+    def embed_text(self, token_ids_T: Tensor) -> Tensor:
+        """Embeddings [T, D] of text tokens."""
+        x_TD: Tensor = self.embed(token_ids_T)
+        return x_TD * self.config.embed_scale if self.config.embed_scale != 1.0 else x_TD
+
     def forward(self, x_TD: Tensor, positions_3T: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
         """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses."""
-        tables = mrope_tables(positions_3T, self.config.mrope_section, self.config.rope_theta)
+        config = self.config
+        tables = mrope_tables(
+            positions_3T, config.mrope_section, config.rope_theta, interleaved=config.mrope_interleaved
+        )
         balance = torch.zeros(())
         for block in self.blocks:
             x_TD, layer_balance = block(x_TD, tables, attend)

@@ -111,7 +111,7 @@ class Engine:
         return self._forward(x_TD, transcript.positions_3T[:, start:], [slot], [len(x_TD)])
 
     def _decode(self, active: list[Request]) -> None:
-        x_BD = self.thinker.decoder.embed(torch.tensor([request.token_ids[-1] for request in active]))
+        x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))
         positions = torch.tensor([request.next_position for request in active]).expand(3, -1)
         hidden_BD = self._forward(x_BD, positions, [request.slot for request in active], [1] * len(active))
         for row, request in enumerate(active):

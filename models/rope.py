@@ -25,10 +25,26 @@ def vision_tables(coordinates_N2: Tensor, head_dim: int, theta: float) -> Tables
     return angles.cos(), angles.sin()
 
 
-def mrope_tables(positions_3T: Tensor, section: tuple[int, int, int], theta: float) -> Tables:
-    """Tables [T, D/2]: the first section[0] pairs turn with time, the next with height, the last with width."""
+def mrope_axes(section: tuple[int, int, int], interleaved: bool) -> Tensor:
+    """Which axis turns each pair [D/2]: 0 time, 1 height, 2 width; `section` counts the pairs of each.
+
+    In bands (Qwen2-VL) the last axis gets the slowest pairs only, so neighbouring columns look alike; interleaved
+    (Qwen3-VL) every axis has fast and slow pairs, and what is left over at the slow end is time's.
+    """
+    if not interleaved:
+        return torch.repeat_interleave(torch.arange(3), torch.tensor(section))
+    axes = torch.zeros(sum(section), dtype=torch.long)
+    for axis in (1, 2):
+        axes[axis : 3 * section[axis] : 3] = axis
+    return axes
+
+
+def mrope_tables(
+    positions_3T: Tensor, section: tuple[int, int, int], theta: float, *, interleaved: bool = False
+) -> Tables:
+    """Tables [T, D/2] of positions that differ by axis; see `mrope_axes`."""
     angles_3TF = positions_3T[:, :, None].float() * _frequencies(sum(section), theta)
-    axes = torch.repeat_interleave(torch.arange(3), torch.tensor(section))
+    axes = mrope_axes(section, interleaved)
     angles_TF = angles_3TF[axes, :, torch.arange(sum(section))].T
     return angles_TF.cos(), angles_TF.sin()
 

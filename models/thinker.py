@@ -61,7 +61,7 @@ class Thinker(nn.Module):
 
     def embed(self, token_ids_T: Tensor, images: Sequence[ImageInput], starts: Sequence[int]) -> Tensor:
         """Embeddings [T, D] with each image's tokens put in from its start."""
-        x_TD = self.decoder.embed(token_ids_T)
+        x_TD = self.decoder.embed_text(token_ids_T)
         if not images:
             return x_TD
         tokens_MD = self.vision(

@@ -8,6 +8,8 @@ other.
 Shape letters: N patches, P values of a patch, D width, M merged tokens, E width of the decoder.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,8 +17,12 @@ from torch.nn import functional as F
 from foveate.models.attention import Packing, packed_attention, put_rows, take_rows
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid, patch_coordinates
+from foveate.models.init import shrink_residuals
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import Tables, rotate, vision_tables
+
+OUTPUT_POSITION_RMS = 0.5
+"""Of the output's positions at the start, beside tokens of 1."""
 
 
 class ConvStem(nn.Module):
@@ -33,8 +39,8 @@ class ConvStem(nn.Module):
     def forward(self, patches_NP: Tensor) -> Tensor:
         """[N, P] -> [N, D]."""
         x = patches_NP.view(-1, *self.shape).contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.conv1(x))
-        x = F.relu(self.conv2(x))
+        x = F.silu(self.conv1(x))
+        x = F.silu(self.conv2(x))
         return self.proj(x.permute(0, 2, 3, 1).flatten(1))
 
 
@@ -96,11 +102,13 @@ class Merger(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.up = nn.Linear(width, width)
         self.down = nn.Linear(width, out_dim)
+        self.out_norm = RMSNorm(out_dim, config.norm_eps) if config.output_norm else nn.Identity()
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """[N, D] -> [M, E]."""
         x = self.norm(x_ND).unflatten(0, (-1, self.block)).flatten(1)
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        y: Tensor = self.out_norm(self.down(F.gelu(self.up(x), approximate="tanh")))
+        return y
 
 
 class VisionTower(nn.Module):
@@ -113,12 +121,18 @@ class VisionTower(nn.Module):
         if config.position_grid:
             side = config.position_grid
             self.positions = nn.Parameter(torch.randn(side, side, config.hidden_size) * 0.02)
+        if config.output_position_grid:
+            self.output_positions = nn.Parameter(sincos_positions(config.output_position_grid, out_dim))
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
+        shrink_residuals(self.blocks)
         self.merger = Merger(config, out_dim)
 
     def forward(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Patches of all images, in block order, to the tokens [M, E] of all images."""
-        return self.merger(self.encode(patches_NP, grids))
+        tokens_ME: Tensor = self.merger(self.encode(patches_NP, grids))
+        if self.config.output_position_grid:
+            tokens_ME = tokens_ME + torch.cat([self._output_positions(grid) for grid in grids])
+        return tokens_ME
 
     def encode(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Features [N, D] of every patch, in block order."""
@@ -139,10 +153,33 @@ class VisionTower(nn.Module):
     def _learned_positions(self, grid: Grid) -> Tensor:
         """The table at the image's grid [N, D], in block order."""
         m = self.config.merge_size
-        table = self.positions.permute(2, 0, 1)[None].float()
-        resized_DHW = F.interpolate(table, (grid.h, grid.w), mode="bicubic", align_corners=False)[0]
+        resized_DHW = resample_table(self.positions, grid.h, grid.w)
         blocks = resized_DHW.unflatten(1, (-1, m)).unflatten(3, (-1, m)).permute(1, 3, 2, 4, 0)
         return blocks.flatten(0, 3).repeat(grid.t, 1).to(self.positions.dtype)
+
+    def _output_positions(self, grid: Grid) -> Tensor:
+        """The other table at the image's grid of merged tokens [M, E]."""
+        m = self.config.merge_size
+        resized_EHW = resample_table(self.output_positions, grid.h // m, grid.w // m)
+        return resized_EHW.flatten(1).T.repeat(grid.t, 1).to(self.output_positions.dtype)
+
+
+def resample_table(table_SSD: Tensor, rows: int, columns: int) -> Tensor:
+    """A square table of positions at another grid, bicubic, [D, rows, columns] in f32."""
+    table_1DSS = table_SSD.permute(2, 0, 1)[None].float()
+    return F.interpolate(table_1DSS, (rows, columns), mode="bicubic", align_corners=False)[0]
+
+
+def sincos_positions(side: int, width: int) -> Tensor:
+    """A table [side, side, D] to start from: sines and cosines of the row, then of the column, 1/4 to side/2 waves.
+
+    Smooth from the start, unlike noise: what is learned about one place holds next to it.
+    """
+    waves_F = torch.logspace(math.log2(0.25), math.log2(side / 2), width // 4, base=2)
+    angles_SF = 2 * torch.pi * (torch.arange(side)[:, None] + 0.5) / side * waves_F
+    line_SF = torch.cat([angles_SF.sin(), angles_SF.cos()], dim=-1)
+    rows_SSF = line_SF[:, None].expand(-1, side, -1)
+    return OUTPUT_POSITION_RMS * 2**0.5 * torch.cat([rows_SSF, rows_SSF.transpose(0, 1)], dim=-1)
 
 
 def window_order(grids: list[Grid], config: VisionConfig) -> tuple[Tensor, list[int]]:

@@ -1,14 +1,24 @@
-"""AdamW on f32 master weights of a bf16 model.
+"""Muon for hidden matrices and AdamW for the rest, on f32 master weights of a bf16 model.
 
 The model computes in bf16; small updates would vanish there, so the optimizer steps an f32 copy of every parameter and
-writes it back rounded. Matrices decay, vectors do not.
+writes it back rounded. Matrices inside blocks take Muon's step (Jordan et al., 2024): momentum, orthogonalised, scaled
+to the size of an AdamW step as Moonlight does (Liu et al., arXiv 2502.16982), so that one learning rate serves both.
+torch.optim.Muon takes 2-D parameters one at a time; here experts are stacked, and equal shapes go together.
+
+Shape letters: B matrices of one shape, I rows, O columns.
 """
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration that brings singular values near 1 in five steps (Jordan et al.)."""
+MUON_RMS = 0.4
+"""Root mean square of a Muon step at learning rate 1: twice what Moonlight takes to match AdamW's steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,29 +29,55 @@ class OptimizerConfig:
     warmup_steps: int = 100
     final_lr_fraction: float = 0.05
     """The cosine ends at this fraction of lr."""
+    decay_steps: int = 0
+    """The cosine takes this many steps at the end and lr is held before; 0 for all steps after the warm-up."""
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
+    muon: bool = True
+    """Whether hidden matrices take Muon's step; AdamW's otherwise."""
+    momentum: float = 0.95
+    """Muon's."""
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, then a cosine to final_lr_fraction of the peak."""
+    """Linear warm-up, a hold, then a cosine to final_lr_fraction of the peak.
+
+    Until the cosine starts nothing depends on total_steps: a longer run passes through the same states.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
-    progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    start = max(config.warmup_steps, total_steps - config.decay_steps if config.decay_steps else 0)
+    progress = min(1.0, max(0, step - start) / max(1, total_steps - start))
     floor = config.final_lr_fraction
     return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-class MasterAdamW:
+def orthogonalise(matrices_BIO: Tensor) -> Tensor:
+    """Matrices with the same singular vectors and singular values near 1, in bf16, by five Newton-Schulz steps."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices_BIO.shape[-2] > matrices_BIO.shape[-1]
+    x = matrices_BIO.bfloat16()
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class MasterOptimizer:
     """Steps f32 copies of the trainable parameters of `module`."""
 
     def __init__(self, module: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
-        decayed = [m for name, m in self.masters.items() if m.dim() >= 2 and "positions" not in name]
-        kept = [m for name, m in self.masters.items() if m.dim() < 2 or "positions" in name]
+        hidden = {name for name in self.masters if config.muon and _is_hidden_matrix(name, self.masters[name])}
+        self.momenta = {name: torch.zeros_like(self.masters[name]) for name in hidden}
+        others = {name: master for name, master in self.masters.items() if name not in hidden}
+        decayed = [m for name, m in others.items() if m.dim() >= 2 and "positions" not in name]
+        kept = [m for name, m in others.items() if m.dim() < 2 or "positions" in name]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
@@ -60,13 +96,32 @@ class MasterAdamW:
                 group["lr"] = lr
             self.adamw.step()
             with torch.no_grad():
+                self._muon_step(lr)
                 for name, parameter in self.parameters.items():
                     parameter.copy_(self.masters[name])
         return norm
 
+    def _muon_step(self, lr: float) -> None:
+        """Nesterov momentum, orthogonalised, for every hidden matrix; matrices of one shape together."""
+        config, shapes = self.config, defaultdict(list)
+        for name in self.momenta:
+            shapes[self.masters[name].shape[-2:]].append(name)
+        for (rows, columns), names in shapes.items():
+            directions = []
+            for name in names:
+                gradient, momentum = self.masters[name].grad, self.momenta[name]
+                assert gradient is not None, name
+                momentum.lerp_(gradient, 1 - config.momentum)
+                directions.append(gradient.lerp(momentum, config.momentum).view(-1, rows, columns))
+            steps_BIO = orthogonalise(torch.cat(directions)).float() * (MUON_RMS * max(rows, columns) ** 0.5)
+            for name, step in zip(names, steps_BIO.split([len(d) for d in directions]), strict=True):
+                master = self.masters[name]
+                master.mul_(1 - lr * config.weight_decay).sub_(step.view_as(master), alpha=lr)
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Masters and moments by name, for a safetensors file."""
         tensors = {f"master.{name}": master for name, master in self.masters.items()}
+        tensors |= {f"momentum.{name}": momentum for name, momentum in self.momenta.items()}
         for name, master in self.masters.items():
             for key, value in self.adamw.state.get(master, {}).items():
                 tensors[f"{key}.{name}"] = value
@@ -74,6 +129,8 @@ class MasterAdamW:
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `state_tensors` gave."""
+        for name, momentum in self.momenta.items():
+            momentum.copy_(tensors[f"momentum.{name}"])
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
             moments = {
@@ -84,3 +141,8 @@ class MasterAdamW:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(self.masters[name])
+
+
+def _is_hidden_matrix(name: str, master: Tensor) -> bool:
+    """Whether a parameter is a matrix, or a stack of experts' matrices, that maps hidden states to hidden states."""
+    return "blocks." in name and master.dim() in (2, 3) and "router" not in name

@@ -6,6 +6,7 @@ with follow-up questions.
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from PIL import Image
@@ -21,13 +22,18 @@ from foveate.agent.messages import (
 )
 from foveate.models.reasoner import Message
 from foveate.rl.pages import Page
-from foveate.rl.tasks.scene import Box, OracleStep, Question
+from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question
 
 BOX_STEP = 10
 """Oracle boxes are rounded outward to multiples of this, in thousandths of a side: fewer digits to learn."""
 
 MOST_READ = 12
 """Texts of a page that are read in one go."""
+
+WHOLE_PAGE_SHARE = 0.3
+
+Exercise = tuple[str, str]
+"""What is asked, and the turn that answers."""
 
 
 def relative_box(box_px: Box, size_px: tuple[int, int]) -> list[int]:
@@ -55,9 +61,17 @@ class _Conversation:
         self.messages: list[Message] = []
         self.images = [picture]
 
+    def unseen(self) -> Sequence[Image.Image]:
+        """The picture, for the first message only."""
+        return () if self.messages else self.images
+
+    def say(self, question: Message, answer: str) -> None:
+        """A question that one turn answers."""
+        self.messages += [question, assistant_message(answer)]
+
     def ask(self, question: Question) -> None:
         """A question with the oracle's turns and their observations."""
-        self.messages.append(question_message(question.text, self.images if not self.messages else ()))
+        self.messages.append(question_message(question.text, self.unseen()))
         own = [0]
         for step in question.steps:
             self._step(step, own)
@@ -81,37 +95,70 @@ class _Conversation:
         self.messages.append(observation_message("", step.tool, text, crop))
 
 
-def scene_messages(picture: Image.Image, questions: Sequence[Question]) -> list[Message]:
-    """The oracle's conversation about a picture: each question with its turns, one after another."""
+def scene_messages(
+    picture: Image.Image, questions: Sequence[Question], exercises: Sequence[Exercise] = ()
+) -> list[Message]:
+    """Exercises about a picture, then the oracle's conversation about it: each question with its turns."""
     conversation = _Conversation(picture)
+    for asked, said in exercises:
+        conversation.say(question_message(asked, conversation.unseen()), said)
     for question in questions:
         conversation.ask(question)
     return conversation.messages
 
 
-def page_messages(page: Page, rng: random.Random, num_questions: int) -> list[Message]:
-    """Reading exercises on one page: first read it, then read one place, read on after a word, or say where it is."""
-    messages: list[Message] = []
-    for number in range(num_questions):
-        question, answer = _exercise(page, rng) if number else _whole_page(page)
-        messages.append(question_message(question, () if messages else (page.image,)))
-        messages.append(assistant_message(answer))
-    return messages
+def mark_exercises(marks: Sequence[Mark], size_px: tuple[int, int], rng: random.Random, count: int) -> list[Exercise]:
+    """At most `count` questions where a named thing is, or what is at a place; each thing once."""
+    times = Counter(mark.name for mark in marks)
+    single = [mark for mark in marks if times[mark.name] == 1]
+    exercises = []
+    for mark in rng.sample(single, min(count, len(single))):
+        box = relative_box(mark.box, size_px)
+        if rng.random() < 0.7:
+            exercises.append((f"Where is the {mark.name}?", render_call("zoom", {"image": 0, "box": box})))
+        else:
+            exercises.append((f"What is at {_places(box)}?", f"<answer>{mark.name}</answer>"))
+    return exercises
 
 
-def _whole_page(page: Page) -> tuple[str, str]:
+def page_messages(page: Page, rng: random.Random, count: int) -> list[Message]:
+    """At most `count` reading exercises on one page: read it all, read a place, say where a text is or what follows it.
+
+    No text comes twice, in a question or an answer, unless to be found: what was written before is copied, not read.
+    """
+    conversation = _Conversation(page.image)
+    unread = set(range(len(page.lines)))
+    for number in range(count):
+        if number == 0 and rng.random() < WHOLE_PAGE_SHARE:
+            asked, said = _whole_page(page)
+            unread -= set(range(MOST_READ))
+        elif not unread:
+            break
+        else:
+            asked, said = _line_exercise(page, unread, rng)
+        conversation.say(question_message(asked, conversation.unseen()), said)
+    return conversation.messages
+
+
+def _whole_page(page: Page) -> Exercise:
     return "Read the page.", f"<answer>{' '.join(line.text for line in page.lines[:MOST_READ])}</answer>"
 
 
-def _exercise(page: Page, rng: random.Random) -> tuple[str, str]:
-    """A question about one text of the page and the turn that answers it."""
-    index = rng.randrange(len(page.lines))
+def _line_exercise(page: Page, unread: set[int], rng: random.Random) -> Exercise:
+    """A question about one text of the page that was not read yet, and the turn that answers it."""
+    index = rng.choice(sorted(unread))
+    unread.remove(index)
     line = page.lines[index]
     box = relative_box(line.box_px, page.image.size)
     unique = sum(other.text == line.text for other in page.lines) == 1
     kind = rng.random()
-    if kind < 0.4 and unique and index + 1 < len(page.lines):
+    if kind < 0.2 and unique and index + 1 in unread:
+        unread.remove(index + 1)
         return f'What comes after "{line.text}"?', f"<answer>{page.lines[index + 1].text}</answer>"
-    if kind < 0.6 and unique:
+    if kind < 0.55 and unique:
         return f'Where is "{line.text}"?', render_call("zoom", {"image": 0, "box": box})
-    return f"Read {','.join(map(str, box))}.", f"<answer>{line.text}</answer>"
+    return f"Read {_places(box)}.", f"<answer>{line.text}</answer>"
+
+
+def _places(box: Sequence[int]) -> str:
+    return ",".join(map(str, box))

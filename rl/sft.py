@@ -22,7 +22,7 @@ from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
-from foveate.rl.oracle_messages import page_messages, scene_messages
+from foveate.rl.oracle_messages import mark_exercises, page_messages, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
@@ -49,6 +49,8 @@ class SftConfig:
     """Over this many steps pages grow from a line to page_blocks, and exercises from reading all to finding one."""
     families: tuple[str, ...] = field(default=FAMILIES)
     max_questions: int = 4
+    max_exercises: int = 0
+    """Most questions where a named thing of a scene is, or what is at a place, before the scene's own questions."""
 
 
 class SftStage:
@@ -85,7 +87,8 @@ class SftStage:
     def _scene(self, rng: random.Random) -> Transcript:
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
         count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
-        return self.processor(scene_messages(scene.image, rng.sample(scene.questions, count)))
+        exercises = mark_exercises(scene.marks, scene.image.size, rng, rng.randint(0, self.config.max_exercises))
+        return self.processor(scene_messages(scene.image, rng.sample(scene.questions, count), exercises))
 
     def loss(self, batch: Transcript) -> tuple[Tensor, dict[str, float]]:
         """See the module's docstring."""

@@ -9,7 +9,7 @@ from foveate.models.config import from_json
 from foveate.rl.train import Stage, read_yaml, split_config, train
 
 STAGES = {
-    "glyphs": ("foveate.rl.glyphs", "GlyphConfig", "GlyphStage"),
+    "tower": ("foveate.rl.tower", "TowerConfig", "TowerStage"),
     "sft": ("foveate.rl.sft", "SftConfig", "SftStage"),
 }
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from foveate.errors import ConfigError
 from foveate.models.config import from_json
-from foveate.rl.optimizer import MasterAdamW, OptimizerConfig, learning_rate
+from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 
 
 class Stage(Protocol):
@@ -89,7 +89,7 @@ def train(
     `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export.
     """
     out.mkdir(parents=True, exist_ok=True)
-    optimizer = MasterAdamW(stage.module, config.optimizer)
+    optimizer = MasterOptimizer(stage.module, config.optimizer)
     step = load_checkpoint(out, optimizer) if resume else 0
     started = saved = time.monotonic()
     window: list[dict[str, float]] = []
@@ -126,14 +126,14 @@ def train(
     return step
 
 
-def save_checkpoint(out: Path, optimizer: MasterAdamW, step: int) -> None:
+def save_checkpoint(out: Path, optimizer: MasterOptimizer, step: int) -> None:
     """Write the optimizer (which holds the master weights) and the step, each atomically."""
     fresh = out / "checkpoint.safetensors.new"
     save_file(optimizer.state_tensors(), fresh, metadata={"step": str(step)})
     fresh.replace(out / "checkpoint.safetensors")
 
 
-def load_checkpoint(out: Path, optimizer: MasterAdamW) -> int:
+def load_checkpoint(out: Path, optimizer: MasterOptimizer) -> int:
     """Restore `save_checkpoint`'s state; returns its step, 0 when there is none yet."""
     path = out / "checkpoint.safetensors"
     if not path.exists():

@@ -192,7 +192,7 @@ def test_eval_with_bad_input_is_one_line_and_exit_code_2(run: Ask, arguments: li
 
 
 def test_train_with_bad_input_is_one_line_and_exit_code_2(run: Ask, tmp_path: Path) -> None:
-    code, _, err = run("train", "glyphs", "--config", str(tmp_path / "missing.yaml"), "--out", str(tmp_path))
+    code, _, err = run("train", "tower", "--config", str(tmp_path / "missing.yaml"), "--out", str(tmp_path))
     assert code == 2
     assert err.startswith("foveate: ")
     assert "missing.yaml" in err

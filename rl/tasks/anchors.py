@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from foveate.rl.tasks import assets
 from foveate.rl.tasks.canvas import SHAPES, Canvas
 from foveate.rl.tasks.palette import NAMED, Color, distance, ink_on, luminance, shade, visible_names
-from foveate.rl.tasks.scene import Box
+from foveate.rl.tasks.scene import Box, Mark
 from foveate.rl.tasks.words import LETTERS
 
 AnchorKind = Literal["shape", "icon", "letter", "number"]
@@ -129,6 +129,8 @@ def draw_anchor(canvas: Canvas, anchor: Anchor, box: Box, dress: Dress) -> None:
     """Draw an anchor so that it fills `box` (square)."""
     x0, y0, x1, y1 = box
     side, color = x1 - x0, anchor.color
+    if anchor.kind in ("shape", "icon"):
+        canvas.marks.append(Mark(name=anchor.name, box=box))
     if dress.badge != "none":
         radius = int(side / 2) if dress.badge == "disc" else int(side * 0.12)
         canvas.card(box, fill=dress.badge_color, radius=radius)
@@ -156,4 +158,7 @@ def draw_mark(canvas: Canvas, text: str, box: Box, color: Color, family: str) ->
     center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     left, top, right, bottom = canvas.font(size, bold=True, family=family).getbbox(text, anchor="ms")
     at = (center[0] - (left + right) / 2, center[1] - (top + bottom) / 2)
-    return canvas.text(at, text, size=size, bold=True, family=family, fill=color, align="ms")
+    ink = canvas.text(at, text, size=size, bold=True, family=family, fill=color, align="ms")
+    if text.isdigit() or len(text) == 1:
+        canvas.marks.append(Mark(name=f"{'number' if text.isdigit() else 'letter'} {text}", box=ink))
+    return ink

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from foveate.rl.tasks import assets
 from foveate.rl.tasks.assets import FONTS, Split
 from foveate.rl.tasks.palette import Color, Theme, distance, ink_on, theme
-from foveate.rl.tasks.scene import Box
+from foveate.rl.tasks.scene import Box, Mark
 
 VIEW_AREA = 448 * 448
 SMALL_VIEW_PX = 6.5
@@ -90,6 +90,8 @@ class Canvas:
         self.head_font, self.text_font = rng.choice(families), rng.choice(families)
         self.small_px = rng.randint(14, int(min(30, SMALL_VIEW_PX * self.view_scale)))
         """Font size of everything that must be read in a crop."""
+        self.marks: list[Mark] = []
+        """What can be named, in the order of drawing."""
         self.style = rng.choice(("fluent", "twemoji")) if split == "test" else "fluent"
 
     @property

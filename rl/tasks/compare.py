@@ -8,8 +8,6 @@ that every sum from 2 to 18 is about equally likely, and the things lie about on
 import random
 from dataclasses import dataclass
 
-from PIL import Image
-
 from foveate.rl.tasks.anchors import Anchor, AnchorKind, draw_anchor, draw_mark, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
@@ -17,7 +15,7 @@ from foveate.rl.tasks.chart import gauge
 from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Compute, Draft, Look, finish, run_code, seen_at, union
 from foveate.rl.tasks.palette import NAMED, distance, ink_on, shade, visible_names
-from foveate.rl.tasks.scene import Box, Question
+from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import LETTERS
 
@@ -50,7 +48,7 @@ class Place:
     ink: Box
 
 
-def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question, ...]]:
+def draw(rng: random.Random, split: Split) -> Drawing:
     """A page of boxes with small things, or of anchors with numbers, and questions about pairs."""
     canvas = Canvas(rng, split)
     page = rng.choices((count_page, number_page, gauge_page), (40, 35, 25))[0]

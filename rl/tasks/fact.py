@@ -9,8 +9,6 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import Image
-
 from foveate.rl.tasks import assets
 from foveate.rl.tasks.anchors import MOST, Anchor, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import Split
@@ -18,7 +16,7 @@ from foveate.rl.tasks.canvas import Canvas, picture_size
 from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Draft, Look, Lookup, finish, seen_at, union
 from foveate.rl.tasks.palette import NAMED, Color, ink_on, shade
-from foveate.rl.tasks.scene import Box, Question
+from foveate.rl.tasks.scene import Box, Drawing, Mark
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.tools.corpus import Fact, facts
 
@@ -107,7 +105,7 @@ def subjects(kind: str) -> tuple[Subject, ...]:
     return tuple(tiles)
 
 
-def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question, ...]]:
+def draw(rng: random.Random, split: Split) -> Drawing:
     """A page of signs, flags or tiles under anchors, with questions."""
     kind = rng.choices(("country sign", "element sign", "flag", "tile"), (4, 2, 3, 2))[0]
     canvas = Canvas(rng, split, picture_size(rng, least=2.8e6) if kind == "flag" else None)
@@ -156,6 +154,7 @@ def draw_sign(canvas: Canvas, kind: str, subject: Subject, box: Box, colors: tup
     plate, surface = colors
     if kind == "flag":
         canvas.picture(assets.flag(subject.shown), box)
+        canvas.marks.append(Mark(name=f"flag of {subject.name}", box=box))
         canvas.draw.rectangle(box, outline=(120, 120, 120), width=1)
         return box
     fill = plate if plate or kind != "tile" else canvas.theme.card

@@ -9,15 +9,13 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import Image
-
 from foveate.rl.tasks.anchors import MOST, Anchor, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Draft, Look, finish, seen_at, union
 from foveate.rl.tasks.palette import NAMED, Color, ink_on, shade
-from foveate.rl.tasks.scene import Box, Question
+from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, draw_shelves, pick_setting
 from foveate.rl.tasks.words import KINDS, Kind, distinct
 
@@ -58,7 +56,7 @@ class Wear:
     """Side of an anchor in px."""
 
 
-def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question, ...]]:
+def draw(rng: random.Random, split: Split) -> Drawing:
     """A picture of labelled anchors and questions about some of them."""
     canvas = Canvas(rng, split)
     ground = draw_setting(canvas, pick_setting(rng, split))

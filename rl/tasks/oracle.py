@@ -12,11 +12,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
 from foveate.rl.tasks.augment import augment
 from foveate.rl.tasks.canvas import Canvas
-from foveate.rl.tasks.scene import Box, OracleStep, Question
+from foveate.rl.tasks.scene import Box, Drawing, Mark, OracleStep, Question
 
 MAX_SIDE = 640
 MARGIN = (0.05, 0.25)
@@ -153,10 +151,12 @@ def settle(
     )
 
 
-def finish(canvas: Canvas, drafts: Sequence[Draft], family: str) -> tuple[Image.Image, tuple[Question, ...]]:
+def finish(canvas: Canvas, drafts: Sequence[Draft], family: str) -> Drawing:
     """Augment the picture and settle the drafts on it."""
     image, move = augment(canvas.image, canvas.rng, canvas.theme.page)
-    return image, tuple(settle(draft, family, image.size, move, canvas.rng) for draft in drafts)
+    questions = tuple(settle(draft, family, image.size, move, canvas.rng) for draft in drafts)
+    marks = tuple(Mark(name=mark.name, box=move(mark.box)) for mark in canvas.marks)
+    return Drawing(image, questions, marks)
 
 
 def seen_at(subject: str, box: Box, frame: Box | tuple[int, int]) -> str:

@@ -6,15 +6,13 @@ small anchor inside a panel, which needs a zoom into a zoom. Always two zooms an
 
 import random
 
-from PIL import Image
-
 from foveate.rl.tasks.anchors import Anchor, AnchorKind, draw_anchor, draw_mark, pick_anchors, pick_dress
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas, picture_size
 from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Draft, Look, finish, seen_at, union
 from foveate.rl.tasks.palette import Color, ink_on, shade, visible_names
-from foveate.rl.tasks.scene import Box, Question
+from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import KINDS, LETTERS, PLACES, Kind, code, distinct, made_up, name, number, word
 
@@ -37,7 +35,7 @@ ASK_PANEL = (
 BOX_KINDS = ("code", "code", "number", "price", "word", "time", "name")
 
 
-def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question, ...]]:
+def draw(rng: random.Random, split: Split) -> Drawing:
     """A page of notes, a legend or a set of panels, with questions."""
     page = rng.choices((note_page, legend_page, panel_page), (4, 3, 3))[0]
     canvas = Canvas(rng, split, picture_size(rng, least=2.2e6) if page is panel_page else None)

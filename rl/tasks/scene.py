@@ -9,7 +9,7 @@ import importlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from PIL import Image
 
@@ -50,11 +50,29 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Something nameable in a picture and where it is, asked about or not."""
+
+    name: str
+    """As in a question, without the article: "red star", "umbrella", "letter K", "number 7", "flag of Peru"."""
+    box: Box
+
+
+class Drawing(NamedTuple):
+    """What a family's generator returns."""
+
+    image: Image.Image
+    questions: tuple[Question, ...]
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """A picture with its questions."""
 
     image: Image.Image = field(repr=False)
     questions: tuple[Question, ...]
+    marks: tuple[Mark, ...]
     family: str
     seed: int
     split: Split
@@ -69,6 +87,6 @@ def draw_scene(family: str, seed: int, split: Split) -> Scene:
         raise ValueError(f"family {family!r}; wanted one of {', '.join(FAMILIES)}")
     rng = random.Random(f"{family}/{split}/{seed}")
     module = importlib.import_module(f"foveate.rl.tasks.{family}")
-    draw = cast(Callable[[random.Random, Split], tuple[Image.Image, tuple[Question, ...]]], module.draw)
-    image, questions = draw(rng, split)
-    return Scene(image=image, questions=questions, family=family, seed=seed, split=split)
+    draw = cast(Callable[[random.Random, Split], Drawing], module.draw)
+    image, questions, marks = draw(rng, split)
+    return Scene(image=image, questions=questions, marks=marks, family=family, seed=seed, split=split)

@@ -8,15 +8,13 @@ first letter of their names (one zoom onto the letter's section).
 import random
 from dataclasses import dataclass
 
-from PIL import Image
-
 from foveate.rl.tasks.anchors import Anchor, draw_anchor, draw_mark, pick_anchors, pick_dress
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.grid import Grid, draw_grid, grid_size
 from foveate.rl.tasks.layout import arrange
 from foveate.rl.tasks.oracle import Draft, Look, finish, place_word, seen_at, union
-from foveate.rl.tasks.scene import Box, Question
+from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import CITIES, GOODS, KINDS, LETTERS, NAMES, PLACES, Kind, distinct
 
@@ -42,7 +40,7 @@ ASK_LIST = (
 )
 
 
-def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question, ...]]:
+def draw(rng: random.Random, split: Split) -> Drawing:
     """A page of tables, a grid or a directory, with questions."""
     canvas = Canvas(rng, split)
     page = rng.choices((named_page, marked_page, list_page), (45, 25, 30))[0]

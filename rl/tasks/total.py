@@ -8,8 +8,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
 from foveate.rl.tasks.anchors import Anchor, AnchorKind, Dress, draw_anchor, pick_anchors, pick_dress
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
@@ -17,7 +15,7 @@ from foveate.rl.tasks.chart import draw_chart, pick_chart
 from foveate.rl.tasks.layout import arrange
 from foveate.rl.tasks.oracle import Compute, Draft, Look, finish, run_code, seen_at, union
 from foveate.rl.tasks.palette import Color
-from foveate.rl.tasks.scene import Box, Question
+from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import CITIES, GOODS, MONTHS, NAMES, PLACES, date, price, time
 
@@ -66,7 +64,7 @@ class Listing:
         return f"the {self.noun} with {self.anchor.phrase}"
 
 
-def draw(rng: random.Random, split: Split) -> tuple[Image.Image, tuple[Question, ...]]:
+def draw(rng: random.Random, split: Split) -> Drawing:
     """A page of receipts or charts with questions."""
     canvas = Canvas(rng, split)
     canvas.small_px = min(canvas.small_px, 23)

@@ -3,7 +3,7 @@
 import torch
 
 from foveate.models.image import Grid
-from foveate.models.rope import mrope_tables, rotate, sequence_positions, vision_tables
+from foveate.models.rope import mrope_axes, mrope_tables, rotate, sequence_positions, vision_tables
 
 
 def test_text_after_an_image_starts_past_its_largest_position() -> None:
@@ -35,3 +35,19 @@ def test_vision_tables_turn_with_row_then_column() -> None:
     assert torch.all(sin[1, :4] != 0)
     assert torch.all(sin[2, :4] == 0)
     assert torch.all(sin[2, 4:] != 0)
+
+
+def test_interleaved_axes_take_turns_and_time_keeps_the_slow_rest() -> None:
+    assert mrope_axes((12, 10, 10), interleaved=True).tolist() == [0, 1, 2] * 10 + [0, 0]
+    assert mrope_axes((2, 3, 3), interleaved=False).tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_neighbouring_columns_differ_when_interleaved_and_hardly_in_bands() -> None:
+    positions_3T = torch.tensor([[5, 5], [5, 5], [5, 6]])
+
+    def likeness(section: tuple[int, int, int], interleaved: bool) -> float:
+        cos, sin = mrope_tables(positions_3T, section, 10_000.0, interleaved=interleaved)
+        return float((cos[0] * cos[1] + sin[0] * sin[1]).mean())
+
+    assert likeness((8, 12, 12), False) > 0.9999
+    assert likeness((12, 10, 10), True) < 0.995

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from foveate.agent.parse import parse
-from foveate.rl.oracle_messages import page_messages, pixel_box, relative_box, scene_messages
+from foveate.rl.oracle_messages import mark_exercises, page_messages, pixel_box, relative_box, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
@@ -50,11 +50,31 @@ def test_turns_parse_and_crops_are_numbered_in_order(family: str) -> None:
     assert answers == [question.answer for question in scene.questions]
 
 
-def test_page_exercises_name_what_is_on_the_page() -> None:
+def test_page_exercises_name_what_is_on_the_page_and_nothing_twice() -> None:
     page = PageWriter("train", corpus_words()).page(random.Random(4))
-    messages = page_messages(page, random.Random(0), 12)
-    texts = {line.text for line in page.lines}
-    assert len(messages) == 24
-    for message in messages[1::2]:
-        parsed = parse(message["content"])
-        assert parsed.calls or parsed.answer in texts or set(parsed.answer.split()) <= set(" ".join(texts).split())
+    texts = [line.text for line in page.lines]
+    for seed in range(20):
+        messages = page_messages(page, random.Random(seed), 12)
+        assert 2 <= len(messages) <= 24
+        seen: list[str] = []
+        for question, turn in zip(messages[::2], messages[1::2], strict=True):
+            parsed = parse(turn["content"])
+            asked = question["content"][-1]["text"]
+            if asked == "Read the page.":
+                assert parsed.answer == " ".join(texts[:12])
+            elif asked.startswith("Where"):
+                seen.append(asked.split('"', 1)[1].removesuffix('"?'))
+                assert parsed.calls[0].name == "zoom"
+            else:
+                seen.append(parsed.answer or "")
+        assert all(texts.count(text) >= seen.count(text) >= 1 for text in seen)
+
+
+def test_marks_are_asked_for_once_and_only_when_their_name_is_unique() -> None:
+    scene = draw_scene("pointer", 2, "train")
+    exercises = mark_exercises(scene.marks, scene.image.size, random.Random(0), 50)
+    names = [mark.name for mark in scene.marks]
+    assert len(exercises) == sum(names.count(name) == 1 for name in names)
+    messages = scene_messages(scene.image, scene.questions[:1], exercises)
+    assert len(messages[0]["content"]) == 2
+    assert all(len(message["content"]) == 1 for message in messages[2 : 2 * len(exercises) : 2])

@@ -5,8 +5,6 @@ import random
 import numpy as np
 import pytest
 
-from foveate.models.config import NANO
-from foveate.rl.glyphs import glyph_batch
 from foveate.rl.pages import BLOCK_PX, CLASS_OF, POINT_PX, Page, PageWriter, corpus_words
 
 
@@ -47,9 +45,3 @@ def test_every_mapped_character_is_in_a_line(writer: PageWriter) -> None:
     for page in pages(writer, 10):
         written = {CLASS_OF[c] for line in page.lines for c in line.text if c in CLASS_OF}
         assert set(np.unique(page.glyphs_YX)) - {0} <= written
-
-
-def test_a_batch_has_one_label_for_each_point_of_each_patch(writer: PageWriter) -> None:
-    batch = glyph_batch(writer, NANO, seed=1, num_blocks=200, difficulty=1.0)
-    assert batch.labels_NG.shape == (sum(grid.num_patches for grid in batch.grids), 4)
-    assert batch.patches_NP.shape == (len(batch.labels_NG), NANO.vision.patch_dim)

@@ -1,4 +1,4 @@
-"""A whole training in small: the tower learns glyphs, the decoder trajectories, and a cut run resumes bit-equal."""
+"""A whole training in small: the tower learns to see, the decoder trajectories, and a cut run resumes bit-equal."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from foveate.errors import ConfigError
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
-from foveate.rl.optimizer import MasterAdamW, OptimizerConfig, learning_rate
+from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.stages import make_stage
 from foveate.rl.train import TrainConfig, read_yaml, split_config, train
 
@@ -52,13 +52,13 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
-    glyphs = make_stage("glyphs", {"preset": "tiny", "blocks_per_batch": 60}, seed=0)
-    train(glyphs, LOOP, tmp_path / "glyphs")
-    assert losses(tmp_path / "glyphs")[-1] < losses(tmp_path / "glyphs")[0]
-    start = str(tmp_path / "glyphs" / "tower.safetensors")
+    tower = make_stage("tower", {"preset": "tiny", "blocks_per_batch": 60}, seed=0)
+    train(tower, LOOP, tmp_path / "tower")
+    assert losses(tmp_path / "tower")[-1] < losses(tmp_path / "tower")[0]
+    start = str(tmp_path / "tower" / "tower.safetensors")
     sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5), seed=0)
-    tower = load_file(start)["vision.stem.weight"]
-    assert torch.equal(dict(sft.module.named_parameters())["vision.stem.weight"], tower)
+    stem = load_file(start)["vision.stem.weight"]
+    assert torch.equal(dict(sft.module.named_parameters())["vision.stem.weight"], stem)
     train(sft, LOOP, tmp_path / "sft")
     assert losses(tmp_path / "sft")[-1] < losses(tmp_path / "sft")[0]
     sample = Thinker.from_pretrained(tmp_path / "sft").generate(
@@ -106,7 +106,7 @@ def test_learning_rate_warms_up_and_ends_at_its_floor() -> None:
 def test_a_gradient_that_is_no_number_changes_nothing() -> None:
     module = torch.nn.Linear(3, 3)
     before = module.weight.detach().clone()
-    optimizer = MasterAdamW(module, OptimizerConfig())
+    optimizer = MasterOptimizer(module, OptimizerConfig())
     module.weight.grad = torch.full_like(module.weight, float("nan"))
     assert not torch.isfinite(torch.tensor(optimizer.step(0.1)))
     assert torch.equal(module.weight, before)

@@ -1,0 +1,59 @@
+"""Muon's steps are orthogonal and of the promised size; the schedule holds, then falls."""
+
+import torch
+from torch import nn
+
+from foveate.rl.optimizer import MUON_RMS, MasterOptimizer, OptimizerConfig, learning_rate, orthogonalise
+
+
+def test_singular_values_come_near_one_and_vectors_stay() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 32, 32), (2, 64, 16), (2, 16, 64)):
+        matrices = torch.randn(*shape)
+        result = orthogonalise(matrices).float()
+        values = torch.linalg.svdvals(result)
+        assert values.min() > 0.5
+        assert values.max() < 1.3
+        u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+        assert (torch.nn.functional.cosine_similarity(result.flatten(1), (u @ vh).flatten(1)) > 0.95).all()
+
+
+class Net(nn.Module):
+    """A stack of matrices inside a block and a head outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ParameterList([torch.zeros(4, 48, 32)])
+        self.head = nn.Linear(32, 8)
+
+
+def test_matrices_of_blocks_take_steps_of_one_size_whatever_the_gradient() -> None:
+    net = Net()
+    optimizer = MasterOptimizer(net, OptimizerConfig(weight_decay=0.0))
+    for scale in (1e-3, 10.0):
+        before = net.blocks[0].detach().clone()
+        net.blocks[0].grad = scale * torch.randn(4, 48, 32)
+        optimizer.step(0.1)
+        rms = (net.blocks[0].detach() - before).pow(2).mean().sqrt()
+        assert 0.7 * MUON_RMS * 0.1 < rms < 1.2 * MUON_RMS * 0.1
+    assert "momentum.blocks.0" in optimizer.state_tensors()
+    assert "exp_avg.head.weight" in optimizer.state_tensors()
+    assert "exp_avg.blocks.0" not in optimizer.state_tensors()
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    net = Net()
+    optimizer = MasterOptimizer(net, OptimizerConfig())
+    net.blocks[0].grad = torch.full((4, 48, 32), float("nan"))
+    optimizer.step(0.1)
+    assert (net.blocks[0] == 0).all()
+
+
+def test_the_rate_is_held_until_the_cosine_starts() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=10, decay_steps=20, final_lr_fraction=0.1)
+    rates = [learning_rate(config, step, 100) for step in range(101)]
+    assert rates[0] == 0.1
+    assert rates[10:81] == [1.0] * 71
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+    assert abs(rates[100] - 0.1) < 1e-9
+    assert rates[:80] == [learning_rate(config, step, 200) for step in range(80)]
