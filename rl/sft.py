@@ -1,4 +1,4 @@
-"""Stages 2 and 3: supervised conversations. First pages to read, then the oracle's trajectories on pictures.
+"""Stages 2 and 3: supervised conversations, pages to read and the oracle's trajectories on drawn scenes.
 
 L = - sum over tokens that the policy wrote of log pi(token | everything before it) / their number, plus the experts'
 load-balancing loss. Questions, observations, images and templates are context and carry no loss.
@@ -22,6 +22,7 @@ from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
+from foveate.models.vision import VisionTower
 from foveate.rl.oracle_messages import mark_exercises, page_messages, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
@@ -41,6 +42,8 @@ class SftConfig:
     preset: str = "nano"
     start: str = ""
     """A checkpoint folder, or a tower.safetensors of stage 1; empty for random weights."""
+    freeze_tower: bool = False
+    """Whether the tower stays as it is up to its projector: a third less work while the decoder learns to look."""
     tokens_per_batch: int = 4096
     page_share: float = 0.15
     """Share of the tokens that are reading exercises."""
@@ -60,6 +63,8 @@ class SftStage:
         self.config, self.seed = config, seed
         torch.manual_seed(seed)
         self.module = starting_point(config).bfloat16().train()
+        if config.freeze_tower:
+            freeze_tower(self.module.vision)
         self.processor = self.module.processor
         self.writer = PageWriter("train", corpus_words())
         self.balance_coef = self.module.config.decoder.moe.balance_coef if self.module.config.decoder.moe else 0.0
@@ -121,6 +126,12 @@ def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int
     image = ImageInput(key="filler", grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
     text = [pad_id] * (-(sum(map(len, transcripts)) + num_tokens) % ROUND_TOKENS)
     return build_transcript([(image, False), (text, False)], image_pad_id=pad_id, merge_size=merge)
+
+
+def freeze_tower(vision: VisionTower) -> None:
+    """Only the projector and the positions at the output go on learning."""
+    for name, parameter in vision.named_parameters():
+        parameter.requires_grad_(name.startswith(("merger.", "output_positions")))
 
 
 def starting_point(config: SftConfig) -> Thinker:

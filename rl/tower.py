@@ -26,7 +26,7 @@ from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.views import NUM_NAMES, draw_views
 
 IGNORED = -100
-BLANK_WEIGHT, NAMELESS_WEIGHT = 0.3, 0.3
+BLANK_WEIGHT, NAMELESS_WEIGHT = 0.3, 0.05
 """Weights of a point that carries no character, and of a patch that carries nothing with a name: most do."""
 
 
