@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.errors import ConfigError
 from foveate.models.config import PRESETS, ThinkerConfig
 from foveate.models.image import Grid
 from foveate.models.sampling import allowed_logprobs
@@ -26,6 +27,7 @@ from foveate.models.vision import VisionTower
 from foveate.rl.oracle_messages import mark_exercises, page_messages, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
+from foveate.rl.views import draw_sheet
 
 ROUND_TOKENS = 128
 ROUND_PATCHES = 256
@@ -46,7 +48,9 @@ class SftConfig:
     """Whether the tower stays as it is up to its projector: a third less work while the decoder learns to look."""
     tokens_per_batch: int = 4096
     page_share: float = 0.15
-    """Share of the tokens that are reading exercises."""
+    """Share of the conversations that are reading exercises."""
+    sheet_share: float = 0.0
+    """Share of the conversations that are about a sheet of named things: where is this, what is at that place."""
     page_blocks: int = 150
     ramp_steps: int = 0
     """Over this many steps pages grow from a line to page_blocks, and exercises from reading all to finding one."""
@@ -74,8 +78,13 @@ class SftStage:
         rng = random.Random(self.seed * 10_000_019 + index)
         transcripts: list[Transcript] = []
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
-            is_page = rng.random() < self.config.page_share
-            transcripts.append(self._page(rng, self._difficulty(index)) if is_page else self._scene(rng))
+            kind = rng.random()
+            if kind < self.config.page_share:
+                transcripts.append(self._page(rng, self._difficulty(index)))
+            elif kind < self.config.page_share + self.config.sheet_share:
+                transcripts.append(self._sheet(rng))
+            else:
+                transcripts.append(self._scene(rng))
         return pack([*transcripts, filler(transcripts, self.module.config, self.processor.codec.image_pad)])
 
     def _difficulty(self, index: int) -> float:
@@ -88,6 +97,11 @@ class SftStage:
             page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
         most = 1 + round(difficulty * MOST_EXERCISES)
         return self.processor(page_messages(page, rng, rng.randint(-(-most // 2), most)))
+
+    def _sheet(self, rng: random.Random) -> Transcript:
+        sheet = draw_sheet(rng)
+        exercises = mark_exercises(sheet.marks, sheet.image.size, rng, rng.randint(6, MOST_EXERCISES))
+        return self.processor(scene_messages(sheet.image, (), exercises))
 
     def _scene(self, rng: random.Random) -> Transcript:
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
@@ -135,7 +149,9 @@ def freeze_tower(vision: VisionTower) -> None:
 
 
 def starting_point(config: SftConfig) -> Thinker:
-    """The thinker that training starts from."""
+    """The thinker that training starts from. Raises ConfigError when `start` does not exist."""
+    if config.start and not Path(config.start).exists():
+        raise ConfigError(f"stage.start is {config.start}, which does not exist; train the stage before, or set it")
     if config.start and not config.start.endswith(".safetensors"):
         return Thinker.from_pretrained(config.start, dtype=torch.float32).requires_grad_(True)
     thinker = Thinker(PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer)))

@@ -2,8 +2,8 @@
 
 One short string per picture teaches a tower nothing in 50,000 pictures; a label for every 7 px of a page full of text
 teaches it in minutes. Two things are supervised densely: the character under each point of a page, and the thing (icon,
-coloured shape, large letter or number, flag) under each patch of a drawn scene. Both are asked of the features of each
-patch and of each merged token (what the decoder will see). The heads are thrown away afterwards.
+coloured shape, large letter or number, flag) under each patch of a sheet or a drawn scene. Both are asked of the
+features of each patch and of each merged token (what the decoder will see). The heads are thrown away afterwards.
 
 Shape letters: N patches, M merged tokens, P values of a patch, D tower width, E decoder width, C classes, G points.
 """
@@ -23,16 +23,18 @@ from foveate.models.image import Grid, patchify
 from foveate.models.vision import VisionTower
 from foveate.rl.pages import NUM_CLASSES, POINT_PX, PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
-from foveate.rl.views import NUM_NAMES, draw_views
+from foveate.rl.views import NUM_NAMES, draw_sheet, draw_view, draw_views
 
 IGNORED = -100
-BLANK_WEIGHT, NAMELESS_WEIGHT = 0.3, 0.05
+BLANK_WEIGHT, NAMELESS_WEIGHT = 0.3, 0.1
 """Weights of a point that carries no character, and of a patch that carries nothing with a name: most do."""
+NAMES_SHARE = 0.5
+"""Weight of the loss on names: a batch has thousands of characters and a hundred named things, so it is noisier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseBatch:
-    """Pages and views of scenes as the tower takes them, with labels; IGNORED where a label is not known."""
+    """Pages, sheets and views of scenes as the tower takes them, with labels; IGNORED where a label is not known."""
 
     patches_NP: Tensor
     grids: list[Grid]
@@ -43,15 +45,26 @@ class DenseBatch:
 
 
 def dense_batch(
-    writer: PageWriter, config: ThinkerConfig, seed: int, num_blocks: int, difficulty: float, scene_share: float
+    writer: PageWriter,
+    config: ThinkerConfig,
+    seed: int,
+    num_blocks: int,
+    *,
+    difficulty: float,
+    sheet_share: float,
+    scene_share: float,
 ) -> DenseBatch:
-    """Draw pages and scenes from `seed` until they hold `num_blocks` merged tokens."""
+    """Draw pages, sheets and scenes from `seed` until they hold `num_blocks` merged tokens."""
     rng = random.Random(seed)
     pictures: list[tuple[np.ndarray, Tensor | None, Tensor | None]] = []
     used, block_px = 0, config.vision.patch_size * config.vision.merge_size
     while used < num_blocks:
-        count = len(pictures)
-        if rng.random() < scene_share:
+        count, kind = len(pictures), rng.random()
+        if kind < sheet_share:
+            sheet = draw_sheet(rng)
+            view = draw_view(sheet.image, sheet.marks, (0, 0, *sheet.image.size), config)
+            pictures.append((view.pixels_HW3, None, torch.from_numpy(view.names_YX)))
+        elif kind < sheet_share + scene_share:
             scene = draw_scene(rng.choice(FAMILIES), rng.getrandbits(40), "train")
             views = draw_views(scene, rng, config)
             pictures += [(view.pixels_HW3, None, torch.from_numpy(view.names_YX)) for view in views]
@@ -99,7 +112,7 @@ class DenseReader(nn.Module):
         self.token_names = nn.Linear(width, block * NUM_NAMES)
 
     def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, float]]:
-        """Sum of the heads' mean cross-entropies, and the accuracy of each on points that carry something."""
+        """Weighted sum of the heads' mean cross-entropies, and the accuracy of each on points that carry something."""
         features_ND = self.tower.encode(batch.patches_NP.to(self.patch_names.weight.dtype), batch.grids)
         tokens_ME = self.tower.merger(features_ND)
         glyphs, names = batch.glyphs_NG.reshape(-1), batch.names_N
@@ -109,7 +122,7 @@ class DenseReader(nn.Module):
             "patch_names": _labelled(self.patch_names, features_ND, names, NAMELESS_WEIGHT),
             "token_names": _labelled(self.token_names, tokens_ME, names, NAMELESS_WEIGHT),
         }
-        losses = [loss for loss, _ in parts.values()]
+        losses = [loss * (NAMES_SHARE if name.endswith("names") else 1.0) for name, (loss, _) in parts.items()]
         return torch.stack(losses).sum(), {name: accuracy for name, (_, accuracy) in parts.items()}
 
 
@@ -137,7 +150,9 @@ class TowerConfig:
 
     preset: str = "nano"
     blocks_per_batch: int = 300
-    scene_share: float = 0.3
+    sheet_share: float = 0.25
+    """Share of the draws that are a sheet of named things."""
+    scene_share: float = 0.1
     """Share of the draws that are a scene (two views of it); the rest are pages."""
     ramp_steps: int = 3000
     """Over this many steps pages grow from easy to hard and scenes come in."""
@@ -159,7 +174,13 @@ class TowerStage:
         difficulty = min(1.0, index / max(1, config.ramp_steps))
         seed = self.seed * 10_000_019 + index
         return dense_batch(
-            self.writer, self.thinker, seed, config.blocks_per_batch, difficulty, difficulty * config.scene_share
+            self.writer,
+            self.thinker,
+            seed,
+            config.blocks_per_batch,
+            difficulty=difficulty,
+            sheet_share=config.sheet_share,
+            scene_share=difficulty * config.scene_share,
         )
 
     def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageFont
 
 from foveate.rl.tasks import assets
-from foveate.rl.tasks.assets import FONTS, Split
+from foveate.rl.tasks.assets import FONTS, ICON_STYLES, Split
 from foveate.rl.tasks.palette import Color, Theme, distance, ink_on, theme
 from foveate.rl.tasks.scene import Box, Mark
 
@@ -88,11 +88,11 @@ class Canvas:
         self.view_scale = max(1.0, (self.size[0] * self.size[1] / VIEW_AREA) ** 0.5)
         families = FONTS[split]
         self.head_font, self.text_font = rng.choice(families), rng.choice(families)
-        self.small_px = rng.randint(14, int(min(30, SMALL_VIEW_PX * self.view_scale)))
+        self.small_px = rng.randint(14, max(14, int(min(30, SMALL_VIEW_PX * self.view_scale))))
         """Font size of everything that must be read in a crop."""
         self.marks: list[Mark] = []
         """What can be named, in the order of drawing."""
-        self.style = rng.choice(("fluent", "twemoji")) if split == "test" else "fluent"
+        self.style = rng.choice(ICON_STYLES[split])
 
     @property
     def margin(self) -> int:

@@ -1,9 +1,10 @@
 """Pack the fonts, icons and flags that the generators draw with: `python -m foveate.rl.tasks.pack_assets PACKAGES`.
 
-PACKAGES is a folder of npm archives (`npm pack @fontsource/<family> @iconify-json/fluent-emoji-flat @twemoji/svg
-flag-icons`). The result lies in `assets/` beside this file and is committed, so nobody needs this command to train:
-fonts stay woff2 (Pillow opens them), drawings become one PNG sheet per style, rasterised once here because a picture
-of a training run must cost milliseconds. Needs `resvg_py`; nothing else in the project does.
+PACKAGES is a folder of npm archives (`npm pack @fontsource/<family> @iconify-json/fluent-emoji-flat
+@iconify-json/noto @iconify-json/emojione @twemoji/svg flag-icons`). The result lies in `assets/` beside this file and
+is committed, so nobody needs this command to train: fonts stay woff2 (Pillow opens them), drawings become one PNG sheet
+per style, rasterised once here because a picture of a training run must cost milliseconds. Needs `resvg_py`; nothing
+else in the project does.
 """
 
 import argparse
@@ -24,6 +25,10 @@ LICENCE_HEAD = """# Licences of the packed drawings and fonts
 
 - `icons-fluent.png`: Fluent Emoji (flat), (c) Microsoft Corporation, MIT, from the npm package
   @iconify-json/fluent-emoji-flat 1.2.6; rasterised at 128 px, 256 colours.
+- `icons-noto.png`: Noto Emoji, (c) Google Inc, Apache-2.0 (APACHE.txt), from the npm package @iconify-json/noto 1.2.9;
+  rasterised at 128 px, 256 colours.
+- `icons-emojione.png`: Emoji One 2.3, (c) Emoji One, CC-BY-4.0 (https://creativecommons.org/licenses/by/4.0/), from the
+  npm package @iconify-json/emojione 1.2.3; rasterised at 128 px, 256 colours. What it lacks is Noto's.
 - `icons-twemoji.png`: Twemoji graphics, (c) 2019 Twitter, Inc and other contributors, CC-BY-4.0
   (https://creativecommons.org/licenses/by/4.0/), from the npm package @twemoji/svg 15.0.0; rasterised at 128 px,
   256 colours.
@@ -87,20 +92,44 @@ def save_sheet(pictures: list[Image.Image], path: Path, colours: int) -> None:
     sheet.quantize(colours, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
+class IconifySet:
+    """Drawings of one style by name, and their names by code point where the package tells."""
+
+    def __init__(self, packages: Path, name: str) -> None:
+        source = archive(packages, f"iconify-json-{name}")
+        drawings = json.loads(member(source, "icons.json") or b"{}")
+        self.side = drawings["width"]
+        self.bodies: dict[str, str] = {icon: drawing["body"] for icon, drawing in drawings["icons"].items()}
+        self.names: dict[str, str] = json.loads(member(source, "chars.json") or b"{}")
+
+    def svg(self, name: str) -> str | None:
+        """One drawing, None where the set lacks it."""
+        if name not in self.bodies:
+            return None
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.side} {self.side}">'
+        return f"{head}{self.bodies[name]}</svg>"
+
+
 def pack_icons(packages: Path) -> None:
     """One sheet per drawing style; icons in the order of ICONS, then TEST_ONLY_ICONS."""
-    fluent, twemoji = archive(packages, "iconify-json-fluent-emoji-flat"), archive(packages, "twemoji-svg")
-    bodies = json.loads(member(fluent, "icons.json") or b"{}")["icons"]
-    points = {name: point for point, name in json.loads(member(fluent, "chars.json") or b"{}").items()}
-    styles: dict[str, list[Image.Image]] = {"fluent": [], "twemoji": []}
-    for source_name in (*ICONS.values(), *TEST_ONLY_ICONS.values()):
-        body = bodies[source_name]["body"]
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>'
-        styles["fluent"].append(raster(svg, ICON_PX, ICON_PX))
-        other = member(twemoji, f"{points[source_name]}.svg") or member(twemoji, f"{points[source_name]}-fe0f.svg")
-        if other is None:
-            raise SystemExit(f"{source_name}: no twemoji drawing {points[source_name]}; choose another icon")
-        styles["twemoji"].append(raster(other.decode(), ICON_PX, ICON_PX))
+    fluent, noto, emojione = (IconifySet(packages, name) for name in ("fluent-emoji-flat", "noto", "emojione"))
+    twemoji = archive(packages, "twemoji-svg")
+    points = {name: point for point, name in fluent.names.items()}
+    styles: dict[str, list[Image.Image]] = {"fluent": [], "noto": [], "emojione": [], "twemoji": []}
+    for name in (*ICONS.values(), *TEST_ONLY_ICONS.values()):
+        point = points[name]
+        flat = member(twemoji, f"{point}.svg") or member(twemoji, f"{point}-fe0f.svg")
+        by_noto = noto.svg(noto.names.get(point) or noto.names.get(f"{point}-fe0f", ""))
+        drawings = {
+            "fluent": fluent.svg(name),
+            "noto": by_noto,
+            "emojione": emojione.svg(name) or by_noto,
+            "twemoji": flat.decode() if flat else None,
+        }
+        for style, svg in drawings.items():
+            if svg is None:
+                raise SystemExit(f"{name}: no drawing {point} in the style {style}; choose another icon")
+            styles[style].append(raster(svg, ICON_PX, ICON_PX))
     for style, pictures in styles.items():
         save_sheet(pictures, ASSETS / f"icons-{style}.png", 256)
 

@@ -10,7 +10,9 @@ from foveate.rl.views import CLASS_OF, draw_view
 
 
 def test_a_batch_has_labels_of_one_kind_for_every_patch() -> None:
-    batch = dense_batch(PageWriter("train", corpus_words()), NANO, 1, 600, difficulty=1.0, scene_share=0.5)
+    batch = dense_batch(
+        PageWriter("train", corpus_words()), NANO, 1, 600, difficulty=1.0, sheet_share=0.2, scene_share=0.3
+    )
     assert len(batch.patches_NP) == sum(grid.num_patches for grid in batch.grids) == len(batch.glyphs_NG)
     on_page_N = (batch.glyphs_NG != IGNORED).all(-1)
     assert torch.equal(on_page_N, batch.names_N == IGNORED)

@@ -1,8 +1,8 @@
 """Fonts, icons and flags that the generators draw with, and which split may use which.
 
 The split is by asset, not by seed alone: a font or a drawing style that validation or test uses is never drawn in
-training. Icons exist in two styles, fluent (training and validation) and twemoji (test); a few icon names appear only
-in test pictures, as things among which the named one must be found. Everything was packed by
+training. Icons exist in four styles, one of them for test pictures only; a few icon names appear only in test pictures
+too, as things among which the named one must be found. Everything was packed by
 `foveate.rl.tasks.pack_assets`; licences are in LICENSES.md beside this file.
 """
 
@@ -61,6 +61,12 @@ TEST_ONLY_ICONS: dict[str, str] = {
 }  # fmt: skip
 """Icons that only test pictures show."""
 
+ICON_STYLES: dict[Split, tuple[str, ...]] = {
+    "train": ("fluent", "noto", "emojione"),
+    "validation": ("fluent", "noto", "emojione"),
+    "test": ("fluent", "twemoji"),
+}
+
 
 @cache
 def font_weights(family: str) -> tuple[int, ...]:
@@ -77,14 +83,14 @@ def font(family: str, size_px: int, bold: bool = False) -> ImageFont.FreeTypeFon
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _icon_sheet(style: str) -> Image.Image:
     return Image.open(ASSETS / f"icons-{style}.png").convert("RGBA")
 
 
 @lru_cache(maxsize=512)
 def icon(name: str, style: str) -> Image.Image:
-    """An icon as 128 x 128 RGBA in the style "fluent" or "twemoji"; do not draw on it, it is cached."""
+    """An icon as 128 x 128 RGBA in one of ICON_STYLES; do not draw on it, it is cached."""
     index = (*ICONS, *TEST_ONLY_ICONS).index(name)
     return _tile(_icon_sheet(style), index, (ICON_PX, ICON_PX))
 
