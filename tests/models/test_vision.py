@@ -5,7 +5,7 @@ import torch
 
 from foveate.models.config import NANO, TINY
 from foveate.models.image import Grid, patch_coordinates
-from foveate.models.vision import VisionTower, window_order
+from foveate.models.vision import VisionTower, sincos_positions, window_order
 
 GRIDS = [Grid(t=1, h=18, w=26), Grid(t=1, h=2, w=2), Grid(t=1, h=8, w=8), Grid(t=2, h=4, w=6)]
 
@@ -48,3 +48,26 @@ def test_window_layers_do_not_see_other_windows() -> None:
         before, after = tower.encode(patches, [grid]), tower.encode(changed, [grid])
     torch.testing.assert_close(before[~right], after[~right])
     assert not torch.allclose(before[right], after[right])
+
+
+def test_positions_at_the_output_say_where_a_token_stands_on_any_grid() -> None:
+    torch.manual_seed(0)
+    tower = VisionTower(NANO.vision, 256).eval()
+    small, large = Grid(t=1, h=8, w=12), Grid(t=1, h=20, w=30)
+    blank = [torch.zeros(grid.num_patches, NANO.vision.patch_dim) for grid in (small, large)]
+    with torch.inference_mode():
+        tokens, finer = (tower(part, [grid]) for part, grid in zip(blank, (small, large), strict=True))
+        plain = tower.merger(tower.encode(blank[0], [small]))
+    torch.testing.assert_close(plain.square().mean(-1), torch.ones(24), atol=1e-3, rtol=1e-3)
+    added = (tokens - plain).unflatten(0, (4, 6))
+    assert 0.2 < added.square().mean().sqrt() < 0.8
+    assert not torch.allclose(added[0, 0], added[0, 1], atol=0.05)
+    assert not torch.allclose(added[0, 0], added[1, 0], atol=0.05)
+    assert finer.shape == (150, 256)
+
+
+def test_positions_start_smooth() -> None:
+    table_SSD = sincos_positions(16, 64)
+    near = (table_SSD[:, 1:] - table_SSD[:, :-1]).square().mean()
+    far = (table_SSD[:, 8:] - table_SSD[:, :-8]).square().mean()
+    assert near < 0.6 * far

@@ -67,6 +67,21 @@ def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
     assert sample.token_ids
 
 
+def test_a_frozen_tower_stays_and_its_projector_learns(tmp_path: Path, tokenizer: str) -> None:
+    stage = make_stage("sft", sft_values(tokenizer, freeze_tower=True, page_share=0.5, sheet_share=0.5), seed=0)
+    before = {name: p.detach().clone() for name, p in stage.module.named_parameters()}
+    train(stage, TrainConfig(steps=2, num_workers=0), tmp_path)
+    changed = {name for name, p in stage.module.named_parameters() if not torch.equal(p, before[name])}
+    assert "vision.merger.up.weight" in changed
+    assert "decoder.embed.weight" in changed
+    assert not any(name.startswith(("vision.blocks", "vision.stem")) for name in changed)
+
+
+def test_a_start_that_does_not_exist_is_an_error(tokenizer: str) -> None:
+    with pytest.raises(ConfigError, match="nowhere, which does not exist"):
+        make_stage("sft", sft_values(tokenizer, start="nowhere"), seed=0)
+
+
 def test_a_run_cut_in_the_middle_resumes_bit_equal(tmp_path: Path, tokenizer: str) -> None:
     whole = make_stage("sft", sft_values(tokenizer), seed=1)
     train(whole, LOOP, tmp_path / "whole")
