@@ -97,6 +97,12 @@ class DecoderConfig:
                 f"mrope_section {self.mrope_section} sums to {sum(self.mrope_section)}, "
                 f"wanted head_dim / 2 = {self.head_dim // 2}"
             )
+        time, height, width = self.mrope_section
+        if self.mrope_interleaved and not height == width <= time:
+            raise ConfigError(
+                f"mrope_section {self.mrope_section} cannot be interleaved: height and width must have as many pairs "
+                "as each other, and time no fewer"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +129,13 @@ class ThinkerConfig:
         return asdict(self)
 
 
+_PLAIN_TYPES = {int: "a whole number", float: "a number (in YAML 1.0e-3, not 1e-3)", bool: "true or false", str: "text"}
+
+
 def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:
     """Build a (nested) configuration dataclass from plain values.
 
-    Raises ConfigError naming the key when one is unknown.
+    Raises ConfigError naming the key when one is unknown or a value is of the wrong type.
     """
     hints = get_type_hints(cls)
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
@@ -141,6 +150,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     nested = next((option for option in options if is_dataclass(option)), None)
     if nested is not None and isinstance(value, dict):
         return from_json(nested, value, path)  # type: ignore[arg-type]
+    if hint in (int, float, bool, str) and type(value) not in ((int, float) if hint is float else (hint,)):
+        raise ConfigError(f"{path.removesuffix('.')} is {value!r}, wanted {_PLAIN_TYPES[hint]}")
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -1,9 +1,9 @@
 """The vision tower: patches of any number of images, of any sizes, in one packed sequence.
 
 Most layers attend inside windows of window_size_px, some over the whole image (Qwen2.5-VL). Patches are put into window
-order once at the entrance, in whole merged blocks, and back at the exit. A learned table of positions, resampled to
-each image's grid, tells where in the picture a patch lies (MoonViT); 2-D RoPE tells where two patches lie to each
-other.
+order once at the entrance, in whole merged blocks, and back at the exit. 2-D RoPE tells where two patches lie to each
+other. Where in the picture one lies is told by a learned table, resampled to each image's grid: to the tower when it is
+added to the patches (MoonViT), to the decoder when it is added to the merged tokens (nano).
 
 Shape letters: N patches, P values of a patch, D width, M merged tokens, E width of the decoder.
 """

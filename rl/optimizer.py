@@ -2,7 +2,7 @@
 
 The model computes in bf16; small updates would vanish there, so the optimizer steps an f32 copy of every parameter and
 writes it back rounded. Matrices inside blocks take Muon's step (Jordan et al., 2024): momentum, orthogonalised, scaled
-to the size of an AdamW step as Moonlight does (Liu et al., arXiv 2502.16982), so that one learning rate serves both.
+as in Moonlight (Liu et al., arXiv 2502.16982) to a size that no shape changes, so that one learning rate serves both.
 torch.optim.Muon takes 2-D parameters one at a time; here experts are stacked, and equal shapes go together.
 
 Shape letters: B matrices of one shape, I rows, O columns.

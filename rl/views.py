@@ -11,12 +11,11 @@ from PIL import Image
 
 from foveate.models.config import ThinkerConfig
 from foveate.models.image import image_grid, resize
-from foveate.rl.tasks import assets
 from foveate.rl.tasks.anchors import MOST, AnchorKind, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import ICON_STYLES, ICONS
 from foveate.rl.tasks.augment import augment
 from foveate.rl.tasks.canvas import SHAPES, Canvas
-from foveate.rl.tasks.fact import FLAGS
+from foveate.rl.tasks.fact import FLAGS, draw_flag
 from foveate.rl.tasks.palette import NAMED
 from foveate.rl.tasks.scene import Box, Drawing, Mark, Scene
 from foveate.rl.tasks.words import LETTERS
@@ -88,8 +87,7 @@ def _draw_things(canvas: Canvas, kind: AnchorKind, spots: list[tuple[float, floa
         for (x, y), code in zip(spots, rng.sample(tuple(FLAGS), len(spots)), strict=True):
             wide = pitch * rng.uniform(0.6, 0.85)
             box = (x, y, x + wide, y + wide * 0.75)
-            canvas.picture(assets.flag(code), box)
-            canvas.marks.append(Mark(name=f"flag of {FLAGS[code]}", box=box))
+            draw_flag(canvas, code, box)
         return
     dress = pick_dress(canvas, kind)
     for (x, y), anchor in zip(spots, pick_anchors(canvas, kind, len(spots), canvas.theme.page), strict=True):

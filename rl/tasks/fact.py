@@ -149,12 +149,17 @@ def sign_size(canvas: Canvas, kind: str, shown: list[Subject]) -> tuple[int, int
     return max(canvas.measure(subject.shown, small, bold=True)[0] for subject in shown) + small, int(small * 1.6)
 
 
+def draw_flag(canvas: Canvas, code: str, box: Box) -> None:
+    """Draw the flag of one of FLAGS so that it fills `box`."""
+    canvas.picture(assets.flag(code), box)
+    canvas.marks.append(Mark(name=f"flag of {FLAGS[code]}", box=box))
+
+
 def draw_sign(canvas: Canvas, kind: str, subject: Subject, box: Box, colors: tuple[Color | None, Color]) -> Box:
     """Draw a sign; `colors` are its plate (None: bare text) and the ground. Returns the box to be read."""
     plate, surface = colors
     if kind == "flag":
-        canvas.picture(assets.flag(subject.shown), box)
-        canvas.marks.append(Mark(name=f"flag of {subject.name}", box=box))
+        draw_flag(canvas, subject.shown, box)
         canvas.draw.rectangle(box, outline=(120, 120, 120), width=1)
         return box
     fill = plate if plate or kind != "tile" else canvas.theme.card

@@ -1,7 +1,12 @@
 """Positions of a conversation follow Qwen2-VL's rule; rotation depends on differences of positions only."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from foveate.errors import ConfigError
+from foveate.models.config import NANO
 from foveate.models.image import Grid
 from foveate.models.rope import mrope_axes, mrope_tables, rotate, sequence_positions, vision_tables
 
@@ -51,3 +56,8 @@ def test_neighbouring_columns_differ_when_interleaved_and_hardly_in_bands() -> N
 
     assert likeness((8, 12, 12), False) > 0.9999
     assert likeness((12, 10, 10), True) < 0.995
+
+
+def test_a_section_that_cannot_take_turns_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"mrope_section \(8, 12, 12\) cannot be interleaved"):
+        replace(NANO.decoder, mrope_section=(8, 12, 12))

@@ -136,6 +136,9 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
         read_yaml(path, ("steps",))
     with pytest.raises(ConfigError, match=r"optimizer\.speed"):
         split_config(read_yaml(path, ("optimizer.speed=1",)))
+    for override in ("steps=two", "steps=2.5", "optimizer.lr=1e-3", "optimizer.muon=1"):
+        with pytest.raises(ConfigError, match=f"^{override.partition('=')[0]} is .*, wanted "):
+            split_config(read_yaml(path, (override,)))
     with pytest.raises(ConfigError, match="unknown stage"):
         make_stage("dance", {}, 0)
     with pytest.raises(ConfigError, match="no configuration file"):

@@ -1,9 +1,8 @@
 """Fonts, icons and flags that the generators draw with, and which split may use which.
 
-The split is by asset, not by seed alone: a font or a drawing style that validation or test uses is never drawn in
-training. Icons exist in four styles, one of them for test pictures only; a few icon names appear only in test pictures
-too, as things among which the named one must be found. Everything was packed by
-`foveate.rl.tasks.pack_assets`; licences are in LICENSES.md beside this file.
+The split is by asset, not by seed alone: a font that validation or test uses is never drawn in training. Icons exist in
+four styles, one of them in test pictures only, and so do a few icon names, as things among which the named one must be
+found. Everything was packed by `foveate.rl.tasks.pack_assets`; licences are in LICENSES.md beside this file.
 """
 
 import json

@@ -47,6 +47,12 @@ def test_every_icon_has_ink_in_every_style() -> None:
             assert sum(drawing.getchannel("A").histogram()[128:]) > 600, (name, style)
 
 
+def test_every_sheet_has_its_licence() -> None:
+    licences = (ASSETS / "LICENSES.md").read_text()
+    for sheet in ASSETS.glob("*.png"):
+        assert f"`{sheet.name}`" in licences
+
+
 def test_every_flag_of_the_facts_ships() -> None:
     assert set(FLAGS) <= set(flag_codes())
     assert flag("no").size == FLAG_SIZE
