@@ -29,7 +29,9 @@ class VisionConfig:
     full_attention_layers: tuple[int, ...] = ()
     """Layers that attend over the whole image; all others stay inside a window."""
     stem: Literal["linear", "conv"] = "linear"
-    """How the pixels of one patch become a vector: one matrix, or a small convolutional network."""
+    """How the pixels of one patch become a vector: one matrix, or a convolutional network over the whole picture."""
+    stem_channels: tuple[int, ...] = (24, 48, 96)
+    """Channels of the convolutional stem's layers of stride 2; patch_size must be a multiple of 2 for each."""
     position_grid: int = 0
     """Side of a learned table of positions, resampled to the image's grid (MoonViT's 64); 0 for none."""
     output_position_grid: int = 0
@@ -39,6 +41,13 @@ class VisionConfig:
     """RMSNorm on the projector's output, so that image tokens enter the decoder at the scale of its embeddings."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        step = 2 ** len(self.stem_channels)
+        if self.stem == "conv" and self.patch_size % step:
+            raise ConfigError(
+                f"patch_size {self.patch_size} with {len(self.stem_channels)} stem_channels, wanted a multiple of {step}"
+            )
 
     @property
     def patch_dim(self) -> int:
@@ -158,10 +167,12 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 NANO = ThinkerConfig(
     vision=VisionConfig(
         hidden_size=192,
-        num_layers=6,
+        num_layers=4,
         num_heads=3,
-        intermediate_size=512,
-        full_attention_layers=(2, 5),
+        intermediate_size=384,
+        patch_size=16,
+        window_size_px=128,
+        full_attention_layers=(2,),
         stem="conv",
         output_position_grid=32,
         output_norm=True,
@@ -176,12 +187,12 @@ NANO = ThinkerConfig(
         mrope_section=(12, 10, 10),
         mrope_interleaved=True,
         embed_scale=16.0,
-        intermediate_size=768,
+        intermediate_size=512,
         qk_norm=True,
-        moe=MoEConfig(num_experts=8, top_k=2, intermediate_size=256, num_shared_experts=1),
+        moe=MoEConfig(num_experts=8, top_k=2, intermediate_size=128, num_shared_experts=2),
         num_dense_layers=1,
     ),
-    image=ImageConfig(min_pixels=32 * 28 * 28, max_pixels=256 * 28 * 28),
+    image=ImageConfig(min_pixels=64 * 32 * 32, max_pixels=196 * 32 * 32),
 )
 
 TINY = ThinkerConfig(

@@ -20,28 +20,10 @@ from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import Tables, rotate, vision_tables
+from foveate.models.stem import ConvStem, LinearStem
 
 OUTPUT_POSITION_RMS = 0.5
 """Of the output's positions at the start, beside tokens of 1."""
-
-
-class ConvStem(nn.Module):
-    """A small convolutional network over each patch: learns strokes faster than one matrix does."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        side = config.patch_size // 2
-        self.shape = (3 * config.temporal_patch_size, config.patch_size, config.patch_size)
-        self.conv1 = nn.Conv2d(self.shape[0], 32, kernel_size=3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
-        self.proj = nn.Linear(64 * side * side, config.hidden_size)
-
-    def forward(self, patches_NP: Tensor) -> Tensor:
-        """[N, P] -> [N, D]."""
-        x = patches_NP.view(-1, *self.shape).contiguous(memory_format=torch.channels_last)
-        x = F.silu(self.conv1(x))
-        x = F.silu(self.conv2(x))
-        return self.proj(x.permute(0, 2, 3, 1).flatten(1))
 
 
 class VisionAttention(nn.Module):
@@ -117,7 +99,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionConfig, out_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.stem = ConvStem(config) if config.stem == "conv" else nn.Linear(config.patch_dim, config.hidden_size)
+        self.stem = ConvStem(config) if config.stem == "conv" else LinearStem(config)
         if config.position_grid:
             side = config.position_grid
             self.positions = nn.Parameter(torch.randn(side, side, config.hidden_size) * 0.02)
@@ -137,7 +119,7 @@ class VisionTower(nn.Module):
     def encode(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Features [N, D] of every patch, in block order."""
         config = self.config
-        x_ND = self.stem(patches_NP)
+        x_ND = self.stem(patches_NP, grids)
         if config.position_grid:
             x_ND = x_ND + torch.cat([self._learned_positions(grid) for grid in grids])
         order, windows = window_order(grids, config)

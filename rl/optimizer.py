@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from foveate.ops import compute_dtype
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that brings singular values near 1 in five steps (Jordan et al.)."""
 MUON_RMS = 0.4
@@ -54,10 +56,10 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 
 
 def orthogonalise(matrices_BIO: Tensor) -> Tensor:
-    """Matrices with the same singular vectors and singular values near 1, in bf16, by five Newton-Schulz steps."""
+    """Matrices with the same singular vectors and singular values near 1 by five Newton-Schulz steps."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices_BIO.shape[-2] > matrices_BIO.shape[-1]
-    x = matrices_BIO.bfloat16()
+    x = matrices_BIO.to(compute_dtype())
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(5):
@@ -105,7 +107,7 @@ class MasterOptimizer:
         """Nesterov momentum, orthogonalised, for every hidden matrix; matrices of one shape together."""
         config, shapes = self.config, defaultdict(list)
         for name in self.momenta:
-            shapes[self.masters[name].shape[-2:]].append(name)
+            shapes[_matrix_shape(name, self.masters[name])].append(name)
         for (rows, columns), names in shapes.items():
             directions = []
             for name in names:
@@ -143,6 +145,18 @@ class MasterOptimizer:
                 parameter.copy_(self.masters[name])
 
 
+def _matrix_shape(name: str, master: Tensor) -> tuple[int, int]:
+    """Rows and columns; a convolution maps all inputs under its kernel, a gate with its up-projection is two matrices."""
+    if master.dim() == 4:
+        return master.shape[0], master[0].numel()
+    rows, columns = master.shape[-2:]
+    return (rows // 2 if "gate_up" in name else rows), columns
+
+
 def _is_hidden_matrix(name: str, master: Tensor) -> bool:
-    """Whether a parameter is a matrix, or a stack of experts' matrices, that maps hidden states to hidden states."""
-    return "blocks." in name and master.dim() in (2, 3) and "router" not in name
+    """Whether a parameter is a matrix, a stack of experts' matrices, or a convolution, from hidden to hidden states."""
+    return (
+        any(part in name for part in ("blocks.", "stem."))
+        and master.dim() >= 2
+        and not any(part in name for part in ("router", "convs.0."))
+    )

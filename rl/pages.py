@@ -1,8 +1,9 @@
 """Pages full of text whose every glyph is known: the dense supervision that teaches the tower to read.
 
 A page holds lines of random strings and words in many fonts, sizes and colours. Beside the pixels it returns the glyph
-map: for every 7 px point of the page, which character lies under it (0 for none). It is drawn at a random scale and
-reduced, as a crop of a large picture is, then damaged by blur, noise and JPEG.
+map: for every cell of 4 x 8 px, which character lies under its centre (0 for none) and whether one begins in it, which
+tells "11" from "1". It is drawn at a random scale and reduced or enlarged, as a crop of a picture is, then damaged by
+blur, noise and JPEG.
 
 Shape letters: H W pixels, Y X points of the glyph map.
 """
@@ -21,11 +22,17 @@ from foveate.rl.tasks.assets import FONTS, Split, font_weights
 from foveate.rl.tasks.assets import font as asset_font
 from foveate.tools.corpus import facts
 
-POINT_PX = 7
+CELL_PX = (8, 4)
+"""Height and width of a cell of the glyph map."""
 CHARACTERS = "".join(chr(code) for code in range(33, 127)) + "€£°"
 NUM_CLASSES = len(CHARACTERS) + 1
+SIZES_PX, EASY_SIZES_PX = (12.0, 46.0), (18.0, 30.0)
+"""Font sizes of hard and of easy pages."""
+SCALES = (0.6, 0.8, 1.0, 1.0, 1.4, 2.0)
+"""A page is drawn this much larger than it is seen."""
 CLASS_OF = {character: index + 1 for index, character in enumerate(CHARACTERS)}
-BLOCK_PX = 28
+BLOCK_PX = 32
+"""Sides of a page are multiples of this: nano's merged blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,9 @@ class Page:
 
     image: Image.Image
     glyphs_YX: np.ndarray
-    """Class of the character under the centre of every 7 px cell, uint8."""
+    """Class of the character under the centre of every cell, uint8."""
+    starts_YX: np.ndarray
+    """Whether a character begins in the cell, bool."""
     lines: tuple[Line, ...]
     """In reading order, boxes in pixels of the image."""
 
@@ -119,24 +128,25 @@ class PageWriter:
         self.words = words
 
     def page(self, rng: random.Random, *, max_blocks: int = 200, difficulty: float = 1.0) -> Page:
-        """A page of at most `max_blocks` 28 px blocks.
+        """A page of at most `max_blocks` blocks of 32 x 32 px.
 
         At `difficulty` 0 it is black on white, undamaged and in middle sizes; at 1 anything that a picture may hold.
         """
-        cols = min(rng.randint(5, 22), max_blocks // 2)
-        rows = max(2, min(rng.randint(4, 22), max_blocks // cols))
+        cols = min(rng.randint(4, 18), max_blocks // 2)
+        rows = max(2, min(rng.randint(3, 18), max_blocks // cols))
         width, height = cols * BLOCK_PX, rows * BLOCK_PX
-        scale = rng.choice((1.0, 1.0, 1.4, 2.0)) if rng.random() < difficulty else 1.0
+        scale = rng.choice(SCALES) if rng.random() < difficulty else 1.0
         canvas_px = (round(width * scale), round(height * scale))
         hard = rng.random() < difficulty
         paper, ink = _colours(rng) if hard else ((255, 255, 255), (0, 0, 0))
         image = Image.new("RGB", canvas_px, paper)
-        glyphs = np.zeros((height // POINT_PX, width // POINT_PX), dtype=np.uint8)
-        sizes_px = (11.0, 40.0) if hard else (16.0, 26.0)
-        lines = self._lines(rng, image, ink, scale, sizes_px, glyphs)
+        glyphs_YX = np.zeros((height // CELL_PX[0], width // CELL_PX[1]), dtype=np.uint8)
+        starts_YX = np.zeros(glyphs_YX.shape, dtype=bool)
+        lines = self._lines(rng, image, ink, scale, SIZES_PX if hard else EASY_SIZES_PX, (glyphs_YX, starts_YX))
         if scale != 1.0:
             image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        return Page(image=damage(image, rng) if hard else image, glyphs_YX=glyphs, lines=tuple(lines))
+        seen = damage(image, rng) if hard else image
+        return Page(image=seen, glyphs_YX=glyphs_YX, starts_YX=starts_YX, lines=tuple(lines))
 
     def _lines(
         self,
@@ -145,7 +155,7 @@ class PageWriter:
         ink: tuple[int, int, int],
         scale: float,
         sizes_px: tuple[float, float],
-        glyphs: np.ndarray,
+        maps_YX: tuple[np.ndarray, np.ndarray],
     ) -> list[Line]:
         """Fill the page from the top; a page mostly keeps one font and size, as real ones do."""
         draw = ImageDraw.Draw(image)
@@ -162,7 +172,7 @@ class PageWriter:
             while left < image.width - size * 2:
                 text = self._fit(rng, font, image.width - left - 2)
                 if text:
-                    line = _draw_line(draw, (left, top), text, font, ink, scale, glyphs)
+                    line = _draw_line(draw, (left, top), text, font, ink, scale, maps_YX)
                     lines.append(line)
                     left += font.getlength(text)
                 left += size * rng.uniform(0.8, 4)
@@ -192,18 +202,20 @@ def _draw_line(
     font: ImageFont.FreeTypeFont,
     ink: tuple[int, int, int],
     scale: float,
-    glyphs: np.ndarray,
+    maps_YX: tuple[np.ndarray, np.ndarray],
 ) -> Line:
-    """Draw a line and enter its glyphs into the map; the box is in pixels of the reduced page."""
+    """Draw a line and enter its glyphs and where each begins; the box is in pixels of the reduced page."""
     left = origin[0]
     draw.text(origin, text, font=font, fill=ink)
     x0, y0, x1, y1 = (value / scale for value in draw.textbbox(origin, text, font=font))
-    rows = slice(max(0, round(y0 / POINT_PX)), max(1, round(y1 / POINT_PX)))
-    edges = [(left + font.getlength(text[:count])) / scale for count in range(len(text) + 1)]
+    (glyphs_YX, starts_YX), (tall, wide) = maps_YX, CELL_PX
+    rows = slice(max(0, round(y0 / tall)), max(1, round(y1 / tall)))
+    edges = [(left + font.getlength(text[:count])) / scale / wide for count in range(len(text) + 1)]
     for character, start, end in zip(text, edges, edges[1:], strict=False):
         if character in CLASS_OF:
-            columns = slice(round(start / POINT_PX), round(end / POINT_PX))
-            glyphs[rows, columns] = CLASS_OF[character]
+            first = round(start)
+            glyphs_YX[rows, first : round(end)] = CLASS_OF[character]
+            starts_YX[rows, first : first + 1] = True
     return Line(text=text, box_px=(round(x0), round(y0), round(x1), round(y1)))
 
 

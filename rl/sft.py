@@ -24,6 +24,7 @@ from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
 from foveate.models.vision import VisionTower
+from foveate.ops import compute_dtype
 from foveate.rl.oracle_messages import mark_exercises, page_messages, scene_messages
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
@@ -66,7 +67,7 @@ class SftStage:
     def __init__(self, config: SftConfig, seed: int) -> None:
         self.config, self.seed = config, seed
         torch.manual_seed(seed)
-        self.module = starting_point(config).bfloat16().train()
+        self.module = starting_point(config).to(compute_dtype()).train()
         if config.freeze_tower:
             freeze_tower(self.module.vision)
         self.processor = self.module.processor

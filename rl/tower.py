@@ -1,11 +1,12 @@
 """Stage 1: the tower learns to see. Every visual token says what lies under it.
 
-One short string per picture teaches a tower nothing in 50,000 pictures; a label for every 7 px of a page full of text
-teaches it in minutes. Two things are supervised densely: the character under each point of a page, and the thing (icon,
-coloured shape, large letter or number, flag) under each patch of a sheet or a drawn scene. Both are asked of the
-features of each patch and of each merged token (what the decoder will see). The heads are thrown away afterwards.
+One short string per picture teaches a tower nothing in 50,000 pictures; a label for every few pixels of a page full of
+text teaches it in minutes. Supervised densely are the character under each cell of a page and whether one begins there,
+and the thing (icon, coloured shape, large letter or number, flag) under each patch of a sheet or a drawn scene. All are
+asked of the features of each patch and of each merged token (what the decoder will see). The heads are thrown away
+afterwards.
 
-Shape letters: N patches, M merged tokens, P values of a patch, D tower width, E decoder width, C classes, G points.
+Shape letters: N patches, M merged tokens, P values of a patch, D tower width, E decoder width, C classes, G cells.
 """
 
 import random
@@ -18,18 +19,29 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.config import PRESETS, ThinkerConfig
+from foveate.models.config import PRESETS, ThinkerConfig, VisionConfig
 from foveate.models.image import Grid, patchify
 from foveate.models.vision import VisionTower
-from foveate.rl.pages import NUM_CLASSES, POINT_PX, PageWriter, corpus_words
+from foveate.ops import compute_dtype
+from foveate.rl.pages import CELL_PX, NUM_CLASSES, PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.views import NUM_NAMES, draw_sheet, draw_view, draw_views
 
 IGNORED = -100
-BLANK_WEIGHT, NAMELESS_WEIGHT = 0.3, 0.1
-"""Weights of a point that carries no character, and of a patch that carries nothing with a name: most do."""
-NAMES_SHARE = 0.5
-"""Weight of the loss on names: a batch has thousands of characters and a hundred named things, so it is noisier."""
+NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1}
+"""Weights of the places that carry nothing, which are most."""
+LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5}
+"""Names are noisier than characters: a batch has thousands of characters and a hundred named things."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledPicture:
+    """Pixels as the tower takes them and maps of what is under them; None where nobody knows."""
+
+    pixels_HW3: np.ndarray
+    glyphs_YX: np.ndarray | None = None
+    starts_YX: np.ndarray | None = None
+    names_YX: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +51,10 @@ class DenseBatch:
     patches_NP: Tensor
     grids: list[Grid]
     glyphs_NG: Tensor
-    """Class of each 7 px point of each patch, row by row, int64."""
-    names_N: Tensor
+    """Class of the character under each cell of each patch, row by row, int64."""
+    starts_NG: Tensor
+    """1 where a character begins in the cell, else 0, int64."""
+    names_N1: Tensor
     """Class of the thing under each patch, int64."""
 
 
@@ -56,46 +70,54 @@ def dense_batch(
 ) -> DenseBatch:
     """Draw pages, sheets and scenes from `seed` until they hold `num_blocks` merged tokens."""
     rng = random.Random(seed)
-    pictures: list[tuple[np.ndarray, Tensor | None, Tensor | None]] = []
+    pictures: list[LabelledPicture] = []
     used, block_px = 0, config.vision.patch_size * config.vision.merge_size
     while used < num_blocks:
         count, kind = len(pictures), rng.random()
         if kind < sheet_share:
             sheet = draw_sheet(rng)
             view = draw_view(sheet.image, sheet.marks, (0, 0, *sheet.image.size), config)
-            pictures.append((view.pixels_HW3, None, torch.from_numpy(view.names_YX)))
+            pictures.append(LabelledPicture(pixels_HW3=view.pixels_HW3, names_YX=view.names_YX))
         elif kind < sheet_share + scene_share:
-            scene = draw_scene(rng.choice(FAMILIES), rng.getrandbits(40), "train")
-            views = draw_views(scene, rng, config)
-            pictures += [(view.pixels_HW3, None, torch.from_numpy(view.names_YX)) for view in views]
+            views = draw_views(draw_scene(rng.choice(FAMILIES), rng.getrandbits(40), "train"), rng, config)
+            pictures += [LabelledPicture(pixels_HW3=view.pixels_HW3, names_YX=view.names_YX) for view in views]
         else:
             page = writer.page(rng, difficulty=difficulty)
-            pictures.append((np.asarray(page.image), torch.from_numpy(page.glyphs_YX).long(), None))
-        used += sum(pixels.shape[0] * pixels.shape[1] // block_px**2 for pixels, _, _ in pictures[count:])
+            pixels_HW3 = np.asarray(page.image)
+            pictures.append(
+                LabelledPicture(pixels_HW3=pixels_HW3, glyphs_YX=page.glyphs_YX, starts_YX=page.starts_YX)
+            )
+        used += sum(new.pixels_HW3.shape[0] * new.pixels_HW3.shape[1] // block_px**2 for new in pictures[count:])
     return _join(pictures, config)
 
 
-def _join(pictures: list[tuple[np.ndarray, Tensor | None, Tensor | None]], config: ThinkerConfig) -> DenseBatch:
-    """Pixels with a map of glyphs or of names, as one packed batch."""
+def _join(pictures: list[LabelledPicture], config: ThinkerConfig) -> DenseBatch:
+    """Pictures with their maps, as one packed batch."""
     side, merge = config.vision.patch_size, config.vision.merge_size
-    points = side // POINT_PX
-    patches, grids, glyphs, names = [], [], [], []
-    for pixels_HW3, glyphs_YX, names_YX in pictures:
-        grid = Grid(t=1, h=pixels_HW3.shape[0] // side, w=pixels_HW3.shape[1] // side)
-        unknown_YX = torch.full((grid.h, grid.w), IGNORED)
-        patches.append(patchify(pixels_HW3, config.vision, config.image))
-        grids.append(grid)
-        known_YX = unknown_YX.repeat(points, points) if glyphs_YX is None else glyphs_YX
-        glyphs.append(_block_order(known_YX, grid, merge, points))
-        names.append(_block_order(unknown_YX if names_YX is None else names_YX, grid, merge, 1)[:, 0])
-    return DenseBatch(patches_NP=torch.cat(patches), grids=grids, glyphs_NG=torch.cat(glyphs), names_N=torch.cat(names))
+    cells = (side // CELL_PX[0], side // CELL_PX[1])
+    grids = [
+        Grid(t=1, h=picture.pixels_HW3.shape[0] // side, w=picture.pixels_HW3.shape[1] // side) for picture in pictures
+    ]
+
+    def joined(maps: list[np.ndarray | None], cells: tuple[int, int]) -> Tensor:
+        return torch.cat([_block_order(m, grid, merge, cells) for m, grid in zip(maps, grids, strict=True)])
+
+    return DenseBatch(
+        patches_NP=torch.cat([patchify(picture.pixels_HW3, config.vision, config.image) for picture in pictures]),
+        grids=grids,
+        glyphs_NG=joined([picture.glyphs_YX for picture in pictures], cells),
+        starts_NG=joined([picture.starts_YX for picture in pictures], cells),
+        names_N1=joined([picture.names_YX for picture in pictures], (1, 1)),
+    )
 
 
-def _block_order(points_YX: Tensor, grid: Grid, merge_size: int, side: int) -> Tensor:
-    """Points [N, G] of each patch, patches in block order."""
+def _block_order(map_YX: np.ndarray | None, grid: Grid, merge_size: int, cells: tuple[int, int]) -> Tensor:
+    """Labels [N, G] of each patch's cells, patches in block order; IGNORED when there is no map."""
+    if map_YX is None:
+        return torch.full((grid.num_patches, cells[0] * cells[1]), IGNORED)
     m = merge_size
-    blocks = points_YX.reshape(grid.h // m, m, side, grid.w // m, m, side)
-    return blocks.permute(0, 3, 1, 4, 2, 5).reshape(grid.num_patches, side * side)
+    blocks = torch.from_numpy(map_YX).long().reshape(grid.h // m, m, cells[0], grid.w // m, m, cells[1])
+    return blocks.permute(0, 3, 1, 4, 2, 5).reshape(grid.num_patches, -1)
 
 
 class DenseReader(nn.Module):
@@ -103,33 +125,36 @@ class DenseReader(nn.Module):
 
     def __init__(self, config: ThinkerConfig) -> None:
         super().__init__()
-        vision, width = config.vision, config.decoder.hidden_size
-        points, block = (vision.patch_size // POINT_PX) ** 2, vision.merge_size**2
-        self.tower = VisionTower(vision, width)
-        self.patch_glyphs = nn.Linear(vision.hidden_size, points * NUM_CLASSES)
-        self.token_glyphs = nn.Linear(width, block * points * NUM_CLASSES)
-        self.patch_names = nn.Linear(vision.hidden_size, NUM_NAMES)
-        self.token_names = nn.Linear(width, block * NUM_NAMES)
+        vision = config.vision
+        self.tower = VisionTower(vision, config.decoder.hidden_size)
+        self.patch_heads = _heads(vision, vision.hidden_size, 1)
+        self.token_heads = _heads(vision, config.decoder.hidden_size, vision.merge_size**2)
 
     def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, float]]:
-        """Weighted sum of the heads' mean cross-entropies, and the accuracy of each on points that carry something."""
-        features_ND = self.tower.encode(batch.patches_NP.to(self.patch_names.weight.dtype), batch.grids)
+        """Weighted sum of the heads' mean cross-entropies, and the accuracy of each where there is something."""
+        features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight.dtype), batch.grids)
         tokens_ME = self.tower.merger(features_ND)
-        glyphs, names = batch.glyphs_NG.reshape(-1), batch.names_N
-        parts = {
-            "patch_glyphs": _labelled(self.patch_glyphs, features_ND, glyphs, BLANK_WEIGHT),
-            "token_glyphs": _labelled(self.token_glyphs, tokens_ME, glyphs, BLANK_WEIGHT),
-            "patch_names": _labelled(self.patch_names, features_ND, names, NAMELESS_WEIGHT),
-            "token_names": _labelled(self.token_names, tokens_ME, names, NAMELESS_WEIGHT),
-        }
-        losses = [loss * (NAMES_SHARE if name.endswith("names") else 1.0) for name, (loss, _) in parts.items()]
-        return torch.stack(losses).sum(), {name: accuracy for name, (_, accuracy) in parts.items()}
+        labels = {"glyphs": batch.glyphs_NG, "starts": batch.starts_NG, "names": batch.names_N1}
+        losses, metrics = [], {}
+        for level, x_ND, heads in (("patch", features_ND, self.patch_heads), ("token", tokens_ME, self.token_heads)):
+            for kind, head in heads.items():
+                loss, accuracy = _labelled(head, x_ND, labels[kind], NOTHING_WEIGHT[kind])
+                losses.append(loss * LOSS_SHARE[kind])
+                metrics[f"{level}_{kind}"] = accuracy
+        return torch.stack(losses).sum(), metrics
+
+
+def _heads(vision: VisionConfig, width: int, patches: int) -> nn.ModuleDict:
+    """Linear readouts of what lies under `patches` patches."""
+    cells = (vision.patch_size // CELL_PX[0]) * (vision.patch_size // CELL_PX[1]) * patches
+    sizes = {"glyphs": cells * NUM_CLASSES, "starts": cells * 2, "names": patches * NUM_NAMES}
+    return nn.ModuleDict({kind: nn.Linear(width, size) for kind, size in sizes.items()})
 
 
 def _labelled(head: nn.Linear, x_ND: Tensor, labels: Tensor, zero_weight: float) -> tuple[Tensor, float]:
-    """Cross-entropy of the points whose label is known, and the accuracy on those that carry something.
+    """Cross-entropy of the places whose label is known, and the accuracy on those that carry something.
 
-    `zero_weight` is the weight of class 0, the points that carry nothing.
+    `zero_weight` is the weight of class 0, the places that carry nothing.
     """
     labels_NG = labels.reshape(len(x_ND), -1)
     known_N = (labels_NG != IGNORED).any(-1)
@@ -165,7 +190,7 @@ class TowerStage:
         self.config, self.seed = config, seed
         self.thinker = PRESETS[config.preset]
         torch.manual_seed(seed)
-        self.module = DenseReader(self.thinker).bfloat16()
+        self.module = DenseReader(self.thinker).to(compute_dtype())
         self.writer = PageWriter("train", corpus_words())
 
     def batch(self, index: int) -> DenseBatch:

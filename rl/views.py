@@ -111,5 +111,9 @@ def draw_view(picture: Image.Image, marks: tuple[Mark, ...], box: Box, config: T
 
 
 def _centres(start: float, end: float, count: int) -> slice:
-    """The patches whose centres lie between two places along a side of `count` patches."""
-    return slice(min(count, max(0, round(start))), min(count, max(0, round(end))))
+    """The patches whose centres lie between two places along a side of `count` patches, at least the one between."""
+    first, stop = round(start), round(end)
+    if stop <= first:
+        first = int((start + end) / 2)
+        stop = first + 1
+    return slice(min(count, max(0, first)), min(count, max(0, stop)))

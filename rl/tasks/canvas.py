@@ -1,7 +1,7 @@
 """The drawing surface: text with exact boxes, cards, shapes, icons and flags, at the scale of the first view.
 
 Nano first sees a picture shrunk to 448 x 448 pixels of area. `Canvas.view_scale` is that shrink factor; `big` sizes
-survive it (an anchor of 28 view pixels), `small_px` sizes do not (text of at most 6.5 view pixels), so every generator
+survive it (an anchor of 28 view pixels), `small_px` sizes do not (text of at most 7 view pixels), so every generator
 can keep its promise: anchors are found at first view, evidence is not. Drawing is direct: no supersampling, shapes
 come from cached masks, fonts from a cache.
 """
@@ -19,7 +19,9 @@ from foveate.rl.tasks.palette import Color, Theme, distance, ink_on, theme
 from foveate.rl.tasks.scene import Box, Mark
 
 VIEW_AREA = 448 * 448
-SMALL_VIEW_PX = 6.5
+SMALLEST_SHARE = 0.72
+"""Of the largest font size that still vanishes: the smallest that a picture uses."""
+SMALL_VIEW_PX = 7.0
 """Largest font size, in pixels of the first view, at which text still vanishes."""
 ASPECTS = ((4, 3), (4, 3), (3, 2), (16, 9), (16, 10), (1, 1), (3, 4), (210, 297))
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "hexagon", "ring", "arrow", "moon")
@@ -27,7 +29,7 @@ MASK_PX = 192
 Align = Literal["lt", "mt", "rt", "lm", "mm", "rm", "ls", "ms", "rs"]
 
 
-def picture_size(rng: random.Random, least: float = 1.1e6) -> tuple[int, int]:
+def picture_size(rng: random.Random, least: float = 1.7e6) -> tuple[int, int]:
     """Width and height: a long side of 1,200 to 2,500 px, an area of `least` to 4.2 million px."""
     across, down = rng.choice(ASPECTS)
     area = rng.uniform(least**0.5, 2050.0) ** 2
@@ -88,7 +90,8 @@ class Canvas:
         self.view_scale = max(1.0, (self.size[0] * self.size[1] / VIEW_AREA) ** 0.5)
         families = FONTS[split]
         self.head_font, self.text_font = rng.choice(families), rng.choice(families)
-        self.small_px = rng.randint(14, max(14, int(min(30, SMALL_VIEW_PX * self.view_scale))))
+        largest_px = int(min(32, SMALL_VIEW_PX * self.view_scale))
+        self.small_px = rng.randint(max(14, int(SMALLEST_SHARE * largest_px)), max(14, largest_px))
         """Font size of everything that must be read in a crop."""
         self.marks: list[Mark] = []
         """What can be named, in the order of drawing."""

@@ -47,6 +47,14 @@ def backend() -> str:
     return f"native kernels, generic C++ (this processor has {', '.join(_FEATURES) or 'no known extension'})"
 
 
+def compute_dtype() -> torch.dtype:
+    """bf16 where this processor multiplies it in hardware; f32 elsewhere, where bf16 would be emulated ten times slower.
+
+    Without the native extension the processor is not known and f32 is the answer.
+    """
+    return torch.bfloat16 if {"avx512bf16", "amx_bf16"} & set(_FEATURES) else torch.float32
+
+
 class _Context(Protocol):
     """What autograd hands from the forward to the backward pass."""
 

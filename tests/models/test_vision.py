@@ -1,8 +1,11 @@
 """The tower treats packed images as it treats each alone, and windows are what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from foveate.errors import ConfigError
 from foveate.models.config import NANO, TINY
 from foveate.models.image import Grid, patch_coordinates
 from foveate.models.vision import VisionTower, sincos_positions, window_order
@@ -71,3 +74,20 @@ def test_positions_start_smooth() -> None:
     near = (table_SSD[:, 1:] - table_SSD[:, :-1]).square().mean()
     far = (table_SSD[:, 8:] - table_SSD[:, :-8]).square().mean()
     assert near < 0.6 * far
+
+
+def test_convolutions_see_across_the_borders_of_patches_and_not_across_images() -> None:
+    torch.manual_seed(0)
+    stem, grid = VisionTower(NANO.vision, 256).eval().stem, Grid(t=1, h=4, w=4)
+    patches = torch.randn(2 * grid.num_patches, NANO.vision.patch_dim)
+    changed = patches.clone()
+    changed[0] += 1.0
+    with torch.inference_mode():
+        moved_N = (stem(patches, [grid, grid]) - stem(changed, [grid, grid])).abs().amax(-1) > 1e-6
+    assert moved_N[:4].all()
+    assert not moved_N[grid.num_patches :].any()
+
+
+def test_a_patch_that_the_convolutions_do_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match="patch_size 14 with 3 stem_channels, wanted a multiple of 8"):
+        replace(NANO.vision, patch_size=14)

@@ -8,7 +8,7 @@ from foveate.rl.optimizer import MUON_RMS, MasterOptimizer, OptimizerConfig, lea
 
 def test_singular_values_come_near_one_and_vectors_stay() -> None:
     torch.manual_seed(0)
-    for shape in ((3, 32, 32), (2, 64, 16), (2, 16, 64)):
+    for shape in ((3, 32, 48), (2, 64, 16), (2, 16, 64)):
         matrices = torch.randn(*shape)
         result = orthogonalise(matrices).float()
         values = torch.linalg.svdvals(result)
@@ -57,3 +57,19 @@ def test_the_rate_is_held_until_the_cosine_starts() -> None:
     assert rates[80:] == sorted(rates[80:], reverse=True)
     assert abs(rates[100] - 0.1) < 1e-9
     assert rates[:80] == [learning_rate(config, step, 200) for step in range(80)]
+
+
+def test_convolutions_are_one_matrix_and_gates_with_their_up_projections_two() -> None:
+    module = nn.Module()
+    module.stem = nn.Conv2d(4, 6, kernel_size=3)
+    module.blocks = nn.ModuleDict({"gate_up": nn.Linear(8, 16, bias=False)})
+    optimizer = MasterOptimizer(module, OptimizerConfig(weight_decay=0.0))
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    for p in module.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step(1.0)
+    steps = {name: p.detach() - before[name] for name, p in module.named_parameters()}
+    gate, up = steps["blocks.gate_up.weight"].chunk(2)
+    for matrix in (steps["stem.weight"].flatten(1), gate, up):
+        values = torch.linalg.svdvals(matrix / (MUON_RMS * max(matrix.shape) ** 0.5))
+        assert 0.5 < values.min() < values.max() < 1.3

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from foveate.rl.pages import BLOCK_PX, CLASS_OF, POINT_PX, Page, PageWriter, corpus_words
+from foveate.rl.pages import BLOCK_PX, CELL_PX, CLASS_OF, Page, PageWriter, corpus_words
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_same_seed_same_page(writer: PageWriter) -> None:
 def test_sides_are_whole_blocks_and_lines_lie_inside(writer: PageWriter) -> None:
     for page in pages(writer, 20):
         assert page.image.width % BLOCK_PX == page.image.height % BLOCK_PX == 0
-        assert page.glyphs_YX.shape == (page.image.height // POINT_PX, page.image.width // POINT_PX)
+        assert page.glyphs_YX.shape == (page.image.height // CELL_PX[0], page.image.width // CELL_PX[1])
         for line in page.lines:
             x0, y0, x1, y1 = line.box_px
             assert 0 <= x0 < x1 <= page.image.width + 2
@@ -36,7 +36,8 @@ def test_sides_are_whole_blocks_and_lines_lie_inside(writer: PageWriter) -> None
 def test_ink_lies_where_the_map_says(writer: PageWriter) -> None:
     for page in pages(writer, 10, difficulty=0.0):
         dark = np.asarray(page.image.convert("L")) < 128
-        cells = dark.reshape(page.glyphs_YX.shape[0], POINT_PX, page.glyphs_YX.shape[1], POINT_PX).any((1, 3))
+        (rows, columns), (tall, wide) = page.glyphs_YX.shape, CELL_PX
+        cells = dark.reshape(rows, tall, columns, wide).any((1, 3))
         assert cells[page.glyphs_YX > 0].mean() > 0.7
         assert cells[page.glyphs_YX == 0].mean() < 0.2
 
@@ -45,3 +46,10 @@ def test_every_mapped_character_is_in_a_line(writer: PageWriter) -> None:
     for page in pages(writer, 10):
         written = {CLASS_OF[c] for line in page.lines for c in line.text if c in CLASS_OF}
         assert set(np.unique(page.glyphs_YX)) - {0} <= written
+
+
+def test_one_start_for_each_character_that_is_wide_enough(writer: PageWriter) -> None:
+    for page in pages(writer, 10, difficulty=0.0):
+        starts = (np.diff(page.starts_YX.astype(int), axis=1, prepend=0) == 1).any(0).sum()
+        assert starts > 0
+        assert (page.glyphs_YX[page.starts_YX] > 0).mean() > 0.9

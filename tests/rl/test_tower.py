@@ -15,9 +15,10 @@ def test_a_batch_has_labels_of_one_kind_for_every_patch() -> None:
     )
     assert len(batch.patches_NP) == sum(grid.num_patches for grid in batch.grids) == len(batch.glyphs_NG)
     on_page_N = (batch.glyphs_NG != IGNORED).all(-1)
-    assert torch.equal(on_page_N, batch.names_N == IGNORED)
+    assert torch.equal(on_page_N, batch.names_N1[:, 0] == IGNORED)
+    assert torch.equal(batch.glyphs_NG == IGNORED, batch.starts_NG == IGNORED)
     assert 0.1 < on_page_N.float().mean() < 0.9
-    assert (batch.names_N > 0).any()
+    assert (batch.names_N1 > 0).any()
 
 
 def test_the_patch_at_the_middle_of_a_mark_has_its_name() -> None:
