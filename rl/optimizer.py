@@ -118,7 +118,7 @@ class MasterOptimizer:
             steps_BIO = orthogonalise(torch.cat(directions)).float() * (MUON_RMS * max(rows, columns) ** 0.5)
             for name, step in zip(names, steps_BIO.split([len(d) for d in directions]), strict=True):
                 master = self.masters[name]
-                master.mul_(1 - lr * config.weight_decay).sub_(step.view_as(master), alpha=lr)
+                master.mul_(1 - lr * config.weight_decay).sub_(step.reshape(master.shape), alpha=lr)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Masters and moments by name, for a safetensors file."""

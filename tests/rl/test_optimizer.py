@@ -62,7 +62,7 @@ def test_the_rate_is_held_until_the_cosine_starts() -> None:
 def test_convolutions_are_one_matrix_and_gates_with_their_up_projections_two() -> None:
     module = nn.Module()
     module.stem = nn.Conv2d(4, 6, kernel_size=3)
-    module.blocks = nn.ModuleDict({"gate_up": nn.Linear(8, 16, bias=False)})
+    module.blocks = nn.ModuleDict({"gate_up": nn.Linear(8, 32, bias=False)})
     optimizer = MasterOptimizer(module, OptimizerConfig(weight_decay=0.0))
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     for p in module.parameters():
