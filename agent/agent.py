@@ -242,9 +242,17 @@ class Agent:
 
 
 def load_reasoner(model: str | Path) -> Reasoner:
-    """The model of a checkpoint folder, or "nano"; torch loads here and not before."""
-    thinker = foveate.models.Thinker.from_pretrained(foveate.models.nano_path() if str(model) == "nano" else model)
-    return foveate.models.ThinkerReasoner(thinker)
+    """The model of a checkpoint folder, or "nano"; torch loads here and not before.
+
+    Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16.
+    """
+    import torch
+
+    from foveate.ops import compute_dtype
+
+    folder = foveate.models.nano_path() if str(model) == "nano" else model
+    dtype = torch.float32 if compute_dtype() == torch.float32 else None
+    return foveate.models.ThinkerReasoner(foveate.models.Thinker.from_pretrained(folder, dtype=dtype))
 
 
 def _last_answer(events: Iterable[Event]) -> Answer:

@@ -194,7 +194,7 @@ def _reading(sample: Sample, context: RunContext, used: Usage) -> tuple[str, Pla
 def _no_next_turn(sample: Sample, context: RunContext, used: Usage) -> str | None:
     """Why no turn can follow this one, in words; None when one can."""
     if sample.stop_reason == "length" and used.policy_tokens < context.budget.policy_tokens:
-        return f"context: the model is full after {sample.prompt_tokens + len(sample.token_ids)} tokens"
+        return f"turn: the model did not end its turn in {count_tokens(sample)} tokens"
     return context.budget.spent(used)
 
 

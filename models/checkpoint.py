@@ -59,10 +59,10 @@ def read_config(path: Path) -> ThinkerConfig:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def save_thinker(thinker: Thinker, folder: Path) -> None:
-    """Write the folder; each file is renamed into place when it is complete."""
+def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> None:
+    """Write the folder, weights in `dtype` or as they are; each file is renamed into place when it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().contiguous() for name, p in thinker.named_parameters()}
+    tensors = {name: p.detach().to(dtype or p.dtype).contiguous() for name, p in thinker.named_parameters()}
     save_file(tensors, folder / f"{WEIGHTS}.new", metadata={"format": "pt"})
     (folder / f"{CONFIG}.new").write_text(json.dumps(thinker.config.to_json(), indent=2) + "\n")
     thinker.processor.codec.tokenizer.save(str(folder / f"{TOKENIZER}.new"))

@@ -131,6 +131,8 @@ class ThinkerConfig:
     vision: VisionConfig
     decoder: DecoderConfig
     image: ImageConfig = field(default_factory=ImageConfig)
+    max_turn_tokens: int = 4096
+    """Longest turn that is sampled: a model that repeats itself ends here and not with the budget."""
     model_type: str = "foveate"
 
     def to_json(self) -> dict[str, Any]:
@@ -193,11 +195,19 @@ NANO = ThinkerConfig(
         num_dense_layers=1,
     ),
     image=ImageConfig(min_pixels=64 * 32 * 32, max_pixels=196 * 32 * 32),
+    max_turn_tokens=320,
 )
 
 TINY = ThinkerConfig(
     vision=VisionConfig(
-        hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, full_attention_layers=(1,), position_grid=8
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        intermediate_size=64,
+        patch_size=16,
+        window_size_px=128,
+        full_attention_layers=(1,),
+        position_grid=8,
     ),
     decoder=DecoderConfig(
         vocab_size=1024,
@@ -211,7 +221,7 @@ TINY = ThinkerConfig(
         moe=MoEConfig(num_experts=4, top_k=2, intermediate_size=32, num_shared_experts=1),
         num_dense_layers=1,
     ),
-    image=ImageConfig(min_pixels=4 * 28 * 28, max_pixels=64 * 28 * 28),
+    image=ImageConfig(min_pixels=4 * 32 * 32, max_pixels=64 * 32 * 32),
 )
 
 PRESETS = {"nano": NANO, "tiny": TINY}

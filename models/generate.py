@@ -38,7 +38,7 @@ class ThinkerReasoner:
         request = self.engine.run(
             Request(
                 transcript=transcript,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=min(max_new_tokens, self.thinker.config.max_turn_tokens),
                 temperature=temperature,
                 generator=generator,
                 on_text=on_text,

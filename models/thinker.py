@@ -36,11 +36,11 @@ class Thinker(nn.Module):
 
         return load_thinker(Path(path), dtype)
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write config.json, model.safetensors and tokenizer.json, each atomically."""
+    def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write config.json, model.safetensors (in `dtype`, or as it is) and tokenizer.json, each atomically."""
         from foveate.models.checkpoint import save_thinker
 
-        save_thinker(self, Path(path))
+        save_thinker(self, Path(path), dtype)
 
     def forward(self, inputs: Transcript) -> Tensor:
         """Logits [T, V] of one or several packed conversations."""

@@ -123,8 +123,8 @@ class SftStage:
         return loss + self.balance_coef * balance, metrics
 
     def export(self, folder: Path) -> None:
-        """Write a checkpoint folder that `foveate ask --model` takes."""
-        self.module.save_pretrained(folder)
+        """Write a checkpoint folder, in bf16, that `foveate ask --model` takes."""
+        self.module.save_pretrained(folder, dtype=torch.bfloat16)
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:

@@ -147,10 +147,10 @@ def test_a_cut_answer_is_the_best_so_far_and_a_whole_one_counts() -> None:
     assert (record.status, record.text) == ("answered", "K7")
 
 
-def test_a_full_context_is_its_own_reason() -> None:
+def test_a_turn_that_does_not_end_is_its_own_reason() -> None:
     record, _ = run(ScriptedReasoner(["<think>It might be K7"], context_tokens=12))
     assert record.status == "out_of_budget"
-    assert record.reason == "context: the model is full after 19 tokens"
+    assert record.reason == "turn: the model did not end its turn in 12 tokens"
 
 
 def test_a_crop_that_costs_too_much_is_not_shown_and_the_run_goes_on() -> None:

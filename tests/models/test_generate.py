@@ -1,6 +1,7 @@
 """Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,3 +119,11 @@ def test_logits_that_are_no_numbers_are_an_error(thinker: Thinker, conversation:
     broken.decoder.norm.weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="not numbers"):
         ThinkerReasoner(broken).sample(conversation, max_new_tokens=2)
+
+
+def test_a_turn_ends_at_the_longest_that_the_model_takes(
+    thinker: Thinker, conversation: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thinker, "config", replace(thinker.config, max_turn_tokens=5))
+    sample = ThinkerReasoner(thinker).sample(conversation, max_new_tokens=50)
+    assert (len(sample.token_ids), sample.stop_reason) == (5, "length")
