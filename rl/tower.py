@@ -135,12 +135,13 @@ class DenseReader(nn.Module):
         features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight.dtype), batch.grids)
         tokens_ME = self.tower.merger(features_ND)
         labels = {"glyphs": batch.glyphs_NG, "starts": batch.starts_NG, "names": batch.names_N1}
-        losses, metrics = [], {}
+        losses: list[Tensor] = []
+        metrics: dict[str, float] = {}
         for level, x_ND, heads in (("patch", features_ND, self.patch_heads), ("token", tokens_ME, self.token_heads)):
             for kind, head in heads.items():
                 loss, accuracy = _labelled(head, x_ND, labels[kind], NOTHING_WEIGHT[kind])
                 losses.append(loss * LOSS_SHARE[kind])
-                metrics[f"{level}_{kind}"] = accuracy
+                metrics |= {} if accuracy is None else {f"{level}_{kind}": accuracy}
         return torch.stack(losses).sum(), metrics
 
 
@@ -151,8 +152,8 @@ def _heads(vision: VisionConfig, width: int, patches: int) -> nn.ModuleDict:
     return nn.ModuleDict({kind: nn.Linear(width, size) for kind, size in sizes.items()})
 
 
-def _labelled(head: nn.Linear, x_ND: Tensor, labels: Tensor, zero_weight: float) -> tuple[Tensor, float]:
-    """Cross-entropy of the places whose label is known, and the accuracy on those that carry something.
+def _labelled(head: nn.Linear, x_ND: Tensor, labels: Tensor, zero_weight: float) -> tuple[Tensor, float | None]:
+    """Cross-entropy of the places whose label is known, and the accuracy on those that carry something (None without any).
 
     `zero_weight` is the weight of class 0, the places that carry nothing.
     """
@@ -160,13 +161,13 @@ def _labelled(head: nn.Linear, x_ND: Tensor, labels: Tensor, zero_weight: float)
     known_N = (labels_NG != IGNORED).any(-1)
     labels = labels_NG[known_N].reshape(-1)
     if not len(labels):
-        return x_ND.new_zeros((), dtype=torch.float32), 0.0
+        return x_ND.new_zeros((), dtype=torch.float32), None
     logits_GC = head(x_ND[known_N]).unflatten(-1, (labels_NG.shape[1], -1)).flatten(0, 1).float()
     weight = torch.ones(logits_GC.shape[-1])
     weight[0] = zero_weight
     carrying = labels > 0
     right = (logits_GC.detach()[carrying].argmax(-1) == labels[carrying]).float()
-    return F.cross_entropy(logits_GC, labels, weight=weight), float(right.mean()) if len(right) else 0.0
+    return F.cross_entropy(logits_GC, labels, weight=weight), float(right.mean()) if len(right) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -105,7 +106,7 @@ def train(
             window.append({"loss": float(loss.detach()), "grad_norm": norm, **metrics})
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
-                row = {key: sum(r.get(key, 0.0) for r in window) / len(window) for key in window[-1]}
+                row = mean_of_each(window)
                 row |= {"step": step, "lr": lr, "seconds": round(now - started, 1)}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
@@ -124,6 +125,12 @@ def train(
     save_checkpoint(out, optimizer, step)
     stage.export(out)
     return step
+
+
+def mean_of_each(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every number over the rows that have it."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: fmean(row[key] for row in rows if key in row) for key in keys}
 
 
 def save_checkpoint(out: Path, optimizer: MasterOptimizer, step: int) -> None:

@@ -15,7 +15,7 @@ from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.stages import make_stage
-from foveate.rl.train import TrainConfig, read_yaml, split_config, train
+from foveate.rl.train import TrainConfig, mean_of_each, read_yaml, split_config, train
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
 
@@ -143,3 +143,7 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
         make_stage("dance", {}, 0)
     with pytest.raises(ConfigError, match="no configuration file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_a_number_that_not_every_step_has_is_averaged_over_those_that_have_it() -> None:
+    assert mean_of_each([{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
