@@ -23,25 +23,16 @@ from foveate.models.config import PRESETS, ThinkerConfig, VisionConfig
 from foveate.models.image import Grid, patchify
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.pages import CELL_PX, NUM_CLASSES, PageWriter, corpus_words
+from foveate.rl.pages import CELL_PX, NUM_CLASSES, Page, PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
-from foveate.rl.views import NUM_NAMES, draw_sheet, draw_view, draw_views
+from foveate.rl.views import IGNORED, NUM_NAMES, View, draw_sheet, draw_view, draw_views
 
-IGNORED = -100
 NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1}
 """Weights of the places that carry nothing, which are most."""
 LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5}
 """Names are noisier than characters: a batch has thousands of characters and a hundred named things."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledPicture:
-    """Pixels as the tower takes them and maps of what is under them; None where nobody knows."""
-
-    pixels_HW3: np.ndarray
-    glyphs_YX: np.ndarray | None = None
-    starts_YX: np.ndarray | None = None
-    names_YX: np.ndarray | None = None
+MOST_BLOCKS = 120
+"""Of a page: a batch holds several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,28 +61,33 @@ def dense_batch(
 ) -> DenseBatch:
     """Draw pages, sheets and scenes from `seed` until they hold `num_blocks` merged tokens."""
     rng = random.Random(seed)
-    pictures: list[LabelledPicture] = []
+    pictures: list[View] = []
     used, block_px = 0, config.vision.patch_size * config.vision.merge_size
     while used < num_blocks:
         count, kind = len(pictures), rng.random()
         if kind < sheet_share:
             sheet = draw_sheet(rng)
-            view = draw_view(sheet.image, sheet.marks, (0, 0, *sheet.image.size), config)
-            pictures.append(LabelledPicture(pixels_HW3=view.pixels_HW3, names_YX=view.names_YX))
+            pictures.append(draw_view(sheet, (0, 0, *sheet.image.size), config))
         elif kind < sheet_share + scene_share:
-            views = draw_views(draw_scene(rng.choice(FAMILIES), rng.getrandbits(40), "train"), rng, config)
-            pictures += [LabelledPicture(pixels_HW3=view.pixels_HW3, names_YX=view.names_YX) for view in views]
+            pictures += draw_views(draw_scene(rng.choice(FAMILIES), rng.getrandbits(40), "train"), rng, config)
         else:
-            page = writer.page(rng, difficulty=difficulty)
-            pixels_HW3 = np.asarray(page.image)
-            pictures.append(
-                LabelledPicture(pixels_HW3=pixels_HW3, glyphs_YX=page.glyphs_YX, starts_YX=page.starts_YX)
-            )
+            pictures.append(page_view(writer.page(rng, max_blocks=MOST_BLOCKS, difficulty=difficulty), config))
         used += sum(new.pixels_HW3.shape[0] * new.pixels_HW3.shape[1] // block_px**2 for new in pictures[count:])
     return _join(pictures, config)
 
 
-def _join(pictures: list[LabelledPicture], config: ThinkerConfig) -> DenseBatch:
+def page_view(page: Page, config: ThinkerConfig) -> View:
+    """A page, which is drawn as the tower takes it; nothing on it has a name."""
+    side = config.vision.patch_size
+    return View(
+        pixels_HW3=np.asarray(page.image),
+        names_YX=np.full((page.image.height // side, page.image.width // side), IGNORED),
+        glyphs_YX=page.glyphs_YX.astype(np.int64),
+        starts_YX=page.starts_YX.astype(np.int64),
+    )
+
+
+def _join(pictures: list[View], config: ThinkerConfig) -> DenseBatch:
     """Pictures with their maps, as one packed batch."""
     side, merge = config.vision.patch_size, config.vision.merge_size
     cells = (side // CELL_PX[0], side // CELL_PX[1])
@@ -99,7 +95,7 @@ def _join(pictures: list[LabelledPicture], config: ThinkerConfig) -> DenseBatch:
         Grid(t=1, h=picture.pixels_HW3.shape[0] // side, w=picture.pixels_HW3.shape[1] // side) for picture in pictures
     ]
 
-    def joined(maps: list[np.ndarray | None], cells: tuple[int, int]) -> Tensor:
+    def joined(maps: list[np.ndarray], cells: tuple[int, int]) -> Tensor:
         return torch.cat([_block_order(m, grid, merge, cells) for m, grid in zip(maps, grids, strict=True)])
 
     return DenseBatch(
@@ -111,12 +107,10 @@ def _join(pictures: list[LabelledPicture], config: ThinkerConfig) -> DenseBatch:
     )
 
 
-def _block_order(map_YX: np.ndarray | None, grid: Grid, merge_size: int, cells: tuple[int, int]) -> Tensor:
-    """Labels [N, G] of each patch's cells, patches in block order; IGNORED when there is no map."""
-    if map_YX is None:
-        return torch.full((grid.num_patches, cells[0] * cells[1]), IGNORED)
+def _block_order(map_YX: np.ndarray, grid: Grid, merge_size: int, cells: tuple[int, int]) -> Tensor:
+    """Labels [N, G] of each patch's cells, patches in block order."""
     m = merge_size
-    blocks = torch.from_numpy(map_YX).long().reshape(grid.h // m, m, cells[0], grid.w // m, m, cells[1])
+    blocks = torch.from_numpy(map_YX).reshape(grid.h // m, m, cells[0], grid.w // m, m, cells[1])
     return blocks.permute(0, 3, 1, 4, 2, 5).reshape(grid.num_patches, -1)
 
 
@@ -179,7 +173,7 @@ class TowerConfig:
     sheet_share: float = 0.25
     """Share of the draws that are a sheet of named things."""
     scene_share: float = 0.1
-    """Share of the draws that are a scene (two views of it); the rest are pages."""
+    """Share of the draws that are a scene (up to four views of it); the rest are pages."""
     ramp_steps: int = 3000
     """Over this many steps pages grow from easy to hard and scenes come in."""
 

@@ -1,6 +1,8 @@
-"""Drawn scenes as a thinker sees them, and sheets full of named things, with the name of what lies under every patch.
+"""Drawn scenes as a thinker sees them, and sheets full of named things, with labels for every place.
 
-Shape letters: Y X patches.
+A label says which thing lies under a patch, which character under a cell, and whether a character begins in it.
+
+Shape letters: Y X patches, or cells of patches.
 """
 
 import random
@@ -10,14 +12,16 @@ import numpy as np
 from PIL import Image
 
 from foveate.models.config import ThinkerConfig
-from foveate.models.image import image_grid, resize
+from foveate.models.image import Grid, image_grid, resize
+from foveate.rl.pages import CELL_PX, CLASS_OF
 from foveate.rl.tasks.anchors import MOST, AnchorKind, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import ICON_STYLES, ICONS
 from foveate.rl.tasks.augment import augment
 from foveate.rl.tasks.canvas import SHAPES, Canvas
 from foveate.rl.tasks.fact import FLAGS, draw_flag
 from foveate.rl.tasks.palette import NAMED
-from foveate.rl.tasks.scene import Box, Drawing, Mark, Scene
+from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, Scene
+from foveate.rl.tasks.sheet import original_boxes
 from foveate.rl.tasks.words import LETTERS
 
 NAMES = (
@@ -28,10 +32,15 @@ NAMES = (
     *(f"flag of {country}" for country in FLAGS.values()),
 )
 """Everything that a question or a thought can name and that is recognised, not spelled."""
-CLASS_OF = {name: index + 1 for index, name in enumerate(NAMES)}
+NAME_CLASS = {name: index + 1 for index, name in enumerate(NAMES)}
 NUM_NAMES = len(NAMES) + 1
 FLAG_SHARE = 0.2
 """Of the groups of a sheet."""
+IGNORED = -100
+"""The label of a place about which nothing is known."""
+LEGIBLE_PX = 8.0
+"""Lines of text whose ink is lower than this are not expected to be read."""
+MOST_CROPS = 3
 SHEET_SCALE = 2
 """Sheets are drawn this much larger than they are seen, as pictures are."""
 
@@ -43,14 +52,17 @@ class View:
     pixels_HW3: np.ndarray
     names_YX: np.ndarray
     """Class of the mark under the centre of every patch, int64; 0 for none."""
+    glyphs_YX: np.ndarray
+    """Class of the character under every cell, int64; 0 for none, IGNORED where text is too small to be read."""
+    starts_YX: np.ndarray
+    """1 where a character begins in a cell, else 0, int64; IGNORED as above."""
 
 
 def draw_views(scene: Scene, rng: random.Random, config: ThinkerConfig) -> list[View]:
-    """The scene at first view and one of the oracle's crops."""
-    first = [step for q in scene.questions for step in q.steps[:1] if step.tool == "zoom"]
-    boxes: list[Box] = [(0, 0, *scene.image.size)]
-    boxes += [rng.choice(first).arguments["box"]] if first else []
-    return [draw_view(scene.image, scene.marks, box, config) for box in boxes]
+    """Some of the oracle's crops of a scene and, for every other scene, its first view."""
+    crops = sorted({box for question in scene.questions for box in original_boxes(question)})
+    boxes: list[Box] = [(0, 0, *scene.image.size)] if rng.random() < 0.5 else []
+    return [draw_view(scene, box, config) for box in [*boxes, *rng.sample(crops, min(MOST_CROPS, len(crops)))]]
 
 
 def draw_sheet(rng: random.Random) -> Drawing:
@@ -71,7 +83,8 @@ def draw_sheet(rng: random.Random) -> Drawing:
     image, move = augment(canvas.image, rng, canvas.theme.page)
     marks = tuple(Mark(name=mark.name, box=_shrunk(move(mark.box))) for mark in canvas.marks)
     small = image.resize((size[0] // SHEET_SCALE, size[1] // SHEET_SCALE), Image.Resampling.BICUBIC)
-    return Drawing(small, (), marks)
+    glyphs = tuple(Glyph(glyph.character, _shrunk(move(glyph.box))) for glyph in canvas.glyphs)
+    return Drawing(small, (), marks, glyphs)
 
 
 def _shrunk(box: Box) -> Box:
@@ -95,19 +108,46 @@ def _draw_things(canvas: Canvas, kind: AnchorKind, spots: list[tuple[float, floa
         draw_anchor(canvas, anchor, (x, y, x + side, y + side), dress)
 
 
-def draw_view(picture: Image.Image, marks: tuple[Mark, ...], box: Box, config: ThinkerConfig) -> View:
-    """What the tower sees of the part `box` (whole pixels) of a picture."""
+def draw_view(drawing: Drawing | Scene, box: Box, config: ThinkerConfig) -> View:
+    """What the tower sees of the part `box` (whole pixels) of a drawing."""
     left, top, right, bottom = box
-    crop = picture.crop((round(left), round(top), round(right), round(bottom)))
+    crop = drawing.image.crop((round(left), round(top), round(right), round(bottom)))
     grid = image_grid(*crop.size, config.vision, config.image)
-    columns, rows = grid.w / (right - left), grid.h / (bottom - top)
     names_YX = np.zeros((grid.h, grid.w), dtype=np.int64)
-    for mark in marks:
-        x0, y0, x1, y1 = mark.box
-        across = _centres((x0 - left) * columns, (x1 - left) * columns, grid.w)
-        down = _centres((y0 - top) * rows, (y1 - top) * rows, grid.h)
-        names_YX[down, across] = CLASS_OF.get(mark.name, 0)
-    return View(pixels_HW3=resize(crop, grid, config.vision.patch_size), names_YX=names_YX)
+    for mark in drawing.marks:
+        x0, y0, x1, y1 = _within(mark.box, box, (grid.w, grid.h))
+        names_YX[_centres(y0, y1, grid.h), _centres(x0, x1, grid.w)] = NAME_CLASS.get(mark.name, 0)
+    glyphs_YX, starts_YX = _text_maps(drawing.glyphs, box, grid, config.vision.patch_size)
+    pixels_HW3 = resize(crop, grid, config.vision.patch_size)
+    return View(pixels_HW3=pixels_HW3, names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX)
+
+
+def _text_maps(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, patch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which character lies under each cell of a view, and where one begins."""
+    rows, columns = grid.h * patch_size // CELL_PX[0], grid.w * patch_size // CELL_PX[1]
+    glyphs_YX, starts_YX = (np.zeros((rows, columns), dtype=np.int64) for _ in range(2))
+    for character, glyph_box in glyphs:
+        x0, y0, x1, y1 = _within(glyph_box, part, (columns, rows))
+        if x1 <= 0 or y1 <= 0 or x0 >= columns or y0 >= rows or character not in CLASS_OF:
+            continue
+        down, across = _centres(y0, y1, rows), slice(max(0, round(x0)), max(0, round(x1)))
+        legible = (y1 - y0) * CELL_PX[0] >= LEGIBLE_PX
+        glyphs_YX[down, across] = CLASS_OF[character] if legible else IGNORED
+        starts_YX[down, across] = 0 if legible else IGNORED
+        if legible and x0 >= 0:
+            starts_YX[down, round(x0) : round(x0) + 1] = 1
+    return glyphs_YX, starts_YX
+
+
+def _within(box: Box, part: Box, counts: tuple[int, int]) -> Box:
+    """A box of the drawing in the cells of a part of it, `counts` cells across and down."""
+    across, down = counts[0] / (part[2] - part[0]), counts[1] / (part[3] - part[1])
+    return (
+        (box[0] - part[0]) * across,
+        (box[1] - part[1]) * down,
+        (box[2] - part[0]) * across,
+        (box[3] - part[1]) * down,
+    )
 
 
 def _centres(start: float, end: float, count: int) -> slice:

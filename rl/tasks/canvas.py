@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from foveate.rl.tasks import assets
 from foveate.rl.tasks.assets import FONTS, ICON_STYLES, Split
 from foveate.rl.tasks.palette import Color, Theme, distance, ink_on, theme
-from foveate.rl.tasks.scene import Box, Mark
+from foveate.rl.tasks.scene import Box, Glyph, Mark
 
 VIEW_AREA = 448 * 448
 SMALLEST_SHARE = 0.72
@@ -26,7 +26,7 @@ SMALL_VIEW_PX = 7.0
 ASPECTS = ((4, 3), (4, 3), (3, 2), (16, 9), (16, 10), (1, 1), (3, 4), (210, 297))
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "hexagon", "ring", "arrow", "moon")
 MASK_PX = 192
-Align = Literal["lt", "mt", "rt", "lm", "mm", "rm", "ls", "ms", "rs"]
+Align = Literal["la", "lt", "mt", "rt", "lm", "mm", "rm", "ls", "ms", "rs"]
 
 
 def picture_size(rng: random.Random, least: float = 1.7e6) -> tuple[int, int]:
@@ -95,6 +95,8 @@ class Canvas:
         """Font size of everything that must be read in a crop."""
         self.marks: list[Mark] = []
         """What can be named, in the order of drawing."""
+        self.glyphs: list[Glyph] = []
+        """Every character of every text, in the order of drawing."""
         self.style = rng.choice(ICON_STYLES[split])
 
     @property
@@ -130,7 +132,15 @@ class Canvas:
         face = self.font(size or self.small_px, bold=bold, family=family)
         at = (round(xy[0]), round(xy[1]))
         self.draw.text(at, text, font=face, fill=fill or self.theme.ink, anchor=align)
+        return self._note(at, text, face, align)
+
+    def _note(self, at: tuple[int, int], text: str, face: ImageFont.FreeTypeFont, align: Align) -> Box:
+        """Remember where each character of a drawn text lies; returns the box of its ink."""
         left, top, right, bottom = face.getbbox(text, anchor=align)
+        start = at[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[align[0]] * face.getlength(text)
+        edges = [start + face.getlength(text[:count]) for count in range(len(text) + 1)]
+        for character, x0, x1 in zip(text, edges, edges[1:], strict=False):
+            self.glyphs.append(Glyph(character, (x0, at[1] + top, x1, at[1] + bottom)))
         return at[0] + left, at[1] + top, at[0] + right, at[1] + bottom
 
     def card(
@@ -166,4 +176,6 @@ class Canvas:
         """One line of unimportant text, cut where it would leave the box."""
         face = self.font(size or self.small_px)
         room = int((box[2] - box[0]) / max(1.0, face.getlength("n")))
-        self.draw.text((round(box[0]), round(box[1])), text[:room], font=face, fill=fill or self.theme.muted)
+        at, part = (round(box[0]), round(box[1])), text[:room]
+        self.draw.text(at, part, font=face, fill=fill or self.theme.muted, anchor="la")
+        self._note(at, part, face, "la")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from foveate.rl.tasks.augment import augment
 from foveate.rl.tasks.canvas import Canvas
-from foveate.rl.tasks.scene import Box, Drawing, Mark, OracleStep, Question
+from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, OracleStep, Question
 
 MAX_SIDE = 640
 MARGIN = (0.05, 0.25)
@@ -156,7 +156,8 @@ def finish(canvas: Canvas, drafts: Sequence[Draft], family: str) -> Drawing:
     image, move = augment(canvas.image, canvas.rng, canvas.theme.page)
     questions = tuple(settle(draft, family, image.size, move, canvas.rng) for draft in drafts)
     marks = tuple(Mark(name=mark.name, box=move(mark.box)) for mark in canvas.marks)
-    return Drawing(image, questions, marks)
+    glyphs = tuple(Glyph(glyph.character, move(glyph.box)) for glyph in canvas.glyphs)
+    return Drawing(image, questions, marks, glyphs)
 
 
 def seen_at(subject: str, box: Box, frame: Box | tuple[int, int]) -> str:

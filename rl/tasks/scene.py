@@ -58,12 +58,20 @@ class Mark:
     box: Box
 
 
+class Glyph(NamedTuple):
+    """A drawn character: as wide as it advances, as high as the ink of its line."""
+
+    character: str
+    box: Box
+
+
 class Drawing(NamedTuple):
     """What a family's generator returns."""
 
     image: Image.Image
     questions: tuple[Question, ...]
     marks: tuple[Mark, ...]
+    glyphs: tuple[Glyph, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,7 @@ class Scene:
     image: Image.Image = field(repr=False)
     questions: tuple[Question, ...]
     marks: tuple[Mark, ...]
+    glyphs: tuple[Glyph, ...] = field(repr=False)
     family: str
     seed: int
     split: Split
@@ -88,5 +97,5 @@ def draw_scene(family: str, seed: int, split: Split) -> Scene:
     rng = random.Random(f"{family}/{split}/{seed}")
     module = importlib.import_module(f"foveate.rl.tasks.{family}")
     draw = cast(Callable[[random.Random, Split], Drawing], module.draw)
-    image, questions, marks = draw(rng, split)
-    return Scene(image=image, questions=questions, marks=marks, family=family, seed=seed, split=split)
+    drawing = draw(rng, split)
+    return Scene(**drawing._asdict(), family=family, seed=seed, split=split)
