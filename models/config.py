@@ -46,7 +46,8 @@ class VisionConfig:
         step = 2 ** len(self.stem_channels)
         if self.stem == "conv" and self.patch_size % step:
             raise ConfigError(
-                f"patch_size {self.patch_size} with {len(self.stem_channels)} stem_channels, wanted a multiple of {step}"
+                f"patch_size {self.patch_size} with {len(self.stem_channels)} stem_channels, "
+                f"wanted a multiple of {step}"
             )
 
     @property

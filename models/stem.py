@@ -6,6 +6,8 @@ pages that teaches a tower to read several times faster than a network that sees
 Shape letters: N patches, P values of a patch, D width, C channels, H W pixels, Y X cells after the last convolution.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,8 +27,7 @@ class ConvStem(nn.Module):
         channels = (3 * self.frames, *config.stem_channels)
         self.cells = config.patch_size >> len(config.stem_channels)
         self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
-            for before, after in zip(channels, channels[1:], strict=False)
+            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1) for before, after in pairwise(channels)
         )
         self.norm = RMSNorm(channels[-1], config.norm_eps)
         self.mix = nn.Conv2d(channels[-1], channels[-1], kernel_size=3, padding=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foveate.models.attention import Packing, packed_attention
 from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
+from foveate.models.image import Grid
 from foveate.models.processor import Processor
 from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
@@ -48,31 +49,36 @@ class Thinker(nn.Module):
         logits: Tensor = self.decoder.head(hidden_TD)
         return logits
 
-    def hidden(self, inputs: Transcript) -> tuple[Tensor, Tensor]:
-        """Hidden states [T, D] before the head, and the load-balancing loss."""
+    def hidden(self, inputs: Transcript, seen_MD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden states [T, D] before the head, and the load-balancing loss; `seen_MD` as in `embed`."""
         packing = Packing(list(inputs.lengths))
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return packed_attention(q, k, v, packing, causal=True)
 
-        x_TD = self.embed(inputs.token_ids, inputs.images, inputs.image_starts)
+        x_TD = self.embed(inputs.token_ids, inputs.images, inputs.image_starts, seen_MD)
         hidden: tuple[Tensor, Tensor] = self.decoder(x_TD, inputs.positions_3T, attend)
         return hidden
 
-    def embed(self, token_ids_T: Tensor, images: Sequence[ImageInput], starts: Sequence[int]) -> Tensor:
-        """Embeddings [T, D] with each image's tokens put in from its start."""
+    def embed(
+        self, token_ids_T: Tensor, images: Sequence[ImageInput], starts: Sequence[int], seen_MD: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings [T, D] with each image's tokens put in from its start; `seen_MD` if the tower has run already."""
         x_TD = self.decoder.embed_text(token_ids_T)
         if not images:
             return x_TD
-        tokens_MD = self.vision(
-            torch.cat([image.patches_NP for image in images]).to(x_TD.dtype), [image.grid for image in images]
-        )
+        tokens_MD = self.vision(*self.patches(images)) if seen_MD is None else seen_MD
         counts = [image.num_tokens for image in images]
         pieces, position = [], 0
         for start, tokens in zip(starts, tokens_MD.split(counts), strict=True):
             pieces += [x_TD[position:start], tokens]
             position = start + len(tokens)
         return torch.cat([*pieces, x_TD[position:]])
+
+    def patches(self, images: Sequence[ImageInput]) -> tuple[Tensor, list[Grid]]:
+        """What the tower takes: the patches [N, P] of all images in its dtype, and their grids."""
+        dtype = self.decoder.embed.weight.dtype
+        return torch.cat([image.patches_NP for image in images]).to(dtype), [image.grid for image in images]
 
     def generate(
         self,

@@ -111,10 +111,18 @@ class VisionTower(nn.Module):
 
     def forward(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Patches of all images, in block order, to the tokens [M, E] of all images."""
+        return self.place(self.tokens(patches_NP, grids), grids)
+
+    def tokens(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
+        """What is seen, without where: [N, P] -> [M, E]."""
         tokens_ME: Tensor = self.merger(self.encode(patches_NP, grids))
-        if self.config.output_position_grid:
-            tokens_ME = tokens_ME + torch.cat([self._output_positions(grid) for grid in grids])
         return tokens_ME
+
+    def place(self, tokens_ME: Tensor, grids: list[Grid]) -> Tensor:
+        """Tell each token where in its picture it stands, [M, E] -> [M, E]."""
+        if not self.config.output_position_grid:
+            return tokens_ME
+        return tokens_ME + torch.cat([self._output_positions(grid) for grid in grids])
 
     def encode(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Features [N, D] of every patch, in block order."""

@@ -146,7 +146,7 @@ class MasterOptimizer:
 
 
 def _matrix_shape(name: str, master: Tensor) -> tuple[int, int]:
-    """Rows and columns; a convolution maps all inputs under its kernel, a gate with its up-projection is two matrices."""
+    """Rows and columns; a convolution maps all inputs under its kernel, a gate and its up-projection are two."""
     if master.dim() == 4:
         return master.shape[0], master[0].numel()
     rows, columns = master.shape[-2:]

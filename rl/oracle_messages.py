@@ -54,12 +54,14 @@ def pixel_box(box: Sequence[int], size_px: tuple[int, int]) -> tuple[int, int, i
     return x0, y0, x1, y1
 
 
-class _Conversation:
+class Conversation:
     """Messages so far and the images in the order in which the model has met them."""
 
     def __init__(self, picture: Image.Image) -> None:
         self.messages: list[Message] = []
         self.images = [picture]
+        self.boxes: list[Box] = [(0, 0, *picture.size)]
+        """The part of the picture, in its pixels, that each image shows."""
 
     def unseen(self) -> Sequence[Image.Image]:
         """The picture, for the first message only."""
@@ -86,25 +88,28 @@ class _Conversation:
             source = self.images[index]
             box = relative_box(arguments["box"], source.size)
             arguments = {"image": index, "box": box}
-            crop = source.crop(pixel_box(box, source.size))
+            inner = pixel_box(box, source.size)
+            crop = source.crop(inner)
             own.append(len(self.images))
             self.images.append(crop)
+            left, top = self.boxes[index][:2]
+            self.boxes.append((left + inner[0], top + inner[1], left + inner[2], top + inner[3]))
             text = image_label(own[-1])
         turn = render_turn(step.thought, Call(name=step.tool, arguments=arguments))
         self.messages.append(assistant_message(turn))
         self.messages.append(observation_message("", step.tool, text, crop))
 
 
-def scene_messages(
+def scene_conversation(
     picture: Image.Image, questions: Sequence[Question], exercises: Sequence[Exercise] = ()
-) -> list[Message]:
+) -> Conversation:
     """Exercises about a picture, then the oracle's conversation about it: each question with its turns."""
-    conversation = _Conversation(picture)
+    conversation = Conversation(picture)
     for asked, said in exercises:
         conversation.say(question_message(asked, conversation.unseen()), said)
     for question in questions:
         conversation.ask(question)
-    return conversation.messages
+    return conversation
 
 
 def mark_exercises(marks: Sequence[Mark], size_px: tuple[int, int], rng: random.Random, count: int) -> list[Exercise]:
@@ -121,12 +126,12 @@ def mark_exercises(marks: Sequence[Mark], size_px: tuple[int, int], rng: random.
     return exercises
 
 
-def page_messages(page: Page, rng: random.Random, count: int) -> list[Message]:
+def page_conversation(page: Page, rng: random.Random, count: int) -> Conversation:
     """At most `count` reading exercises on one page: read it all, read a place, say where a text is or what follows it.
 
     No text comes twice, in a question or an answer, unless to be found: what was written before is copied, not read.
     """
-    conversation = _Conversation(page.image)
+    conversation = Conversation(page.image)
     unread = set(range(len(page.lines)))
     for number in range(count):
         if number == 0 and rng.random() < WHOLE_PAGE_SHARE:
@@ -137,7 +142,7 @@ def page_messages(page: Page, rng: random.Random, count: int) -> list[Message]:
         else:
             asked, said = _line_exercise(page, unread, rng)
         conversation.say(question_message(asked, conversation.unseen()), said)
-    return conversation.messages
+    return conversation
 
 
 def _whole_page(page: Page) -> Exercise:

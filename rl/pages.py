@@ -1,11 +1,9 @@
-"""Pages full of text whose every glyph is known: the dense supervision that teaches the tower to read.
+"""Pages full of text whose every character is known: they teach the tower and the decoder to read.
 
-A page holds lines of random strings and words in many fonts, sizes and colours. Beside the pixels it returns the glyph
-map: for every cell of 4 x 8 px, which character lies under its centre (0 for none) and whether one begins in it, which
-tells "11" from "1". It is drawn at a random scale and reduced or enlarged, as a crop of a picture is, then damaged by
-blur, noise and JPEG.
+A page holds lines of random strings and words in many fonts, sizes and colours. It is drawn at a random scale and
+reduced or enlarged, as a crop of a picture is, then damaged by blur, noise and JPEG.
 
-Shape letters: H W pixels, Y X points of the glyph map.
+Shape letters: H W pixels.
 """
 
 import io
@@ -20,10 +18,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from foveate.rl.tasks.assets import FONTS, Split, font_weights
 from foveate.rl.tasks.assets import font as asset_font
+from foveate.rl.tasks.scene import Glyph
 from foveate.tools.corpus import facts
 
 CELL_PX = (8, 4)
-"""Height and width of a cell of the glyph map."""
+"""Height and width of a cell, the finest place that a label speaks of."""
 CHARACTERS = "".join(chr(code) for code in range(33, 127)) + "€£°"
 NUM_CLASSES = len(CHARACTERS) + 1
 SIZES_PX, EASY_SIZES_PX = (12.0, 46.0), (18.0, 30.0)
@@ -48,10 +47,8 @@ class Page:
     """A drawn page with everything that is on it."""
 
     image: Image.Image
-    glyphs_YX: np.ndarray
-    """Class of the character under the centre of every cell, uint8."""
-    starts_YX: np.ndarray
-    """Whether a character begins in the cell, bool."""
+    glyphs: tuple[Glyph, ...]
+    """Every character, boxes in pixels of the image."""
     lines: tuple[Line, ...]
     """In reading order, boxes in pixels of the image."""
 
@@ -140,13 +137,11 @@ class PageWriter:
         hard = rng.random() < difficulty
         paper, ink = _colours(rng) if hard else ((255, 255, 255), (0, 0, 0))
         image = Image.new("RGB", canvas_px, paper)
-        glyphs_YX = np.zeros((height // CELL_PX[0], width // CELL_PX[1]), dtype=np.uint8)
-        starts_YX = np.zeros(glyphs_YX.shape, dtype=bool)
-        lines = self._lines(rng, image, ink, scale, SIZES_PX if hard else EASY_SIZES_PX, (glyphs_YX, starts_YX))
+        glyphs: list[Glyph] = []
+        lines = self._lines(rng, image, ink, scale, SIZES_PX if hard else EASY_SIZES_PX, glyphs)
         if scale != 1.0:
             image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        seen = damage(image, rng) if hard else image
-        return Page(image=seen, glyphs_YX=glyphs_YX, starts_YX=starts_YX, lines=tuple(lines))
+        return Page(image=damage(image, rng) if hard else image, glyphs=tuple(glyphs), lines=tuple(lines))
 
     def _lines(
         self,
@@ -155,7 +150,7 @@ class PageWriter:
         ink: tuple[int, int, int],
         scale: float,
         sizes_px: tuple[float, float],
-        maps_YX: tuple[np.ndarray, np.ndarray],
+        glyphs: list[Glyph],
     ) -> list[Line]:
         """Fill the page from the top; a page mostly keeps one font and size, as real ones do."""
         draw = ImageDraw.Draw(image)
@@ -172,7 +167,7 @@ class PageWriter:
             while left < image.width - size * 2:
                 text = self._fit(rng, font, image.width - left - 2)
                 if text:
-                    line = _draw_line(draw, (left, top), text, font, ink, scale, maps_YX)
+                    line = _draw_line(draw, (left, top), text, font, ink, scale, glyphs)
                     lines.append(line)
                     left += font.getlength(text)
                 left += size * rng.uniform(0.8, 4)
@@ -202,20 +197,13 @@ def _draw_line(
     font: ImageFont.FreeTypeFont,
     ink: tuple[int, int, int],
     scale: float,
-    maps_YX: tuple[np.ndarray, np.ndarray],
+    glyphs: list[Glyph],
 ) -> Line:
-    """Draw a line and enter its glyphs and where each begins; the box is in pixels of the reduced page."""
-    left = origin[0]
+    """Draw a line and add its characters; boxes are in pixels of the reduced page."""
     draw.text(origin, text, font=font, fill=ink)
     x0, y0, x1, y1 = (value / scale for value in draw.textbbox(origin, text, font=font))
-    (glyphs_YX, starts_YX), (tall, wide) = maps_YX, CELL_PX
-    rows = slice(max(0, round(y0 / tall)), max(1, round(y1 / tall)))
-    edges = [(left + font.getlength(text[:count])) / scale / wide for count in range(len(text) + 1)]
-    for character, start, end in zip(text, edges, edges[1:], strict=False):
-        if character in CLASS_OF:
-            first = round(start)
-            glyphs_YX[rows, first : round(end)] = CLASS_OF[character]
-            starts_YX[rows, first : first + 1] = True
+    edges = [(origin[0] + font.getlength(text[:count])) / scale for count in range(len(text) + 1)]
+    glyphs += [Glyph(text[idx], (edges[idx], y0, edges[idx + 1], y1)) for idx in range(len(text))]
     return Line(text=text, box_px=(round(x0), round(y0), round(x1), round(y1)))
 
 

@@ -1,9 +1,10 @@
 """Stages 2 and 3: supervised conversations, pages to read and the oracle's trajectories on drawn scenes.
 
 L = - sum over tokens that the policy wrote of log pi(token | everything before it) / their number, plus the experts'
-load-balancing loss. Questions, observations, images and templates are context and carry no loss.
+load-balancing loss, plus dense_coef times the dense loss on what lies under each image token (foveate.rl.dense).
+Questions, observations, images and templates are context and carry no loss.
 
-Shape letters: T tokens, D decoder width, V vocabulary, S supervised tokens.
+Shape letters: T tokens, M image tokens, D decoder width, V vocabulary, S supervised tokens.
 """
 
 import random
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.errors import ConfigError
@@ -25,14 +26,17 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.oracle_messages import mark_exercises, page_messages, scene_messages
+from foveate.rl.dense import DenseHeads, DenseLabels
+from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
 from foveate.rl.pages import PageWriter, corpus_words
-from foveate.rl.tasks.scene import FAMILIES, draw_scene
-from foveate.rl.views import draw_sheet
+from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
+from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
 
 ROUND_TOKENS = 128
 ROUND_PATCHES = 256
 MOST_EXERCISES = 11
+HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
+"""Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
 """Blocks of the first pages of a run that starts easy."""
 
@@ -57,8 +61,28 @@ class SftConfig:
     """Over this many steps pages grow from a line to page_blocks, and exercises from reading all to finding one."""
     families: tuple[str, ...] = field(default=FAMILIES)
     max_questions: int = 4
+    dense_coef: float = 0.0
+    """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
     """Most questions where a named thing of a scene is, or what is at a place, before the scene's own questions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftBatch:
+    """Packed conversations, and what lies under the patches of their images when that is asked too."""
+
+    transcript: Transcript
+    labels: DenseLabels | None
+
+
+class Learner(nn.Module):
+    """A thinker, and the readouts of its image tokens that are thrown away after training."""
+
+    def __init__(self, thinker: Thinker, *, dense: bool) -> None:
+        super().__init__()
+        self.thinker = thinker
+        vision, width = thinker.config.vision, thinker.config.decoder.hidden_size
+        self.token_heads = DenseHeads(vision, width, vision.merge_size**2) if dense else None
 
 
 class SftStage:
@@ -68,63 +92,88 @@ class SftStage:
         self.config, self.seed = config, seed
         torch.manual_seed(seed)
         self.module = starting_point(config).to(compute_dtype()).train()
+        self.thinker = self.module.thinker
         if config.freeze_tower:
-            freeze_tower(self.module.vision)
-        self.processor = self.module.processor
+            freeze_tower(self.thinker.vision)
+        self.processor = self.thinker.processor
         self.writer = PageWriter("train", corpus_words())
-        self.balance_coef = self.module.config.decoder.moe.balance_coef if self.module.config.decoder.moe else 0.0
+        moe = self.thinker.config.decoder.moe
+        self.balance_coef = moe.balance_coef if moe else 0.0
 
-    def batch(self, index: int) -> Transcript:
+    def batch(self, index: int) -> SftBatch:
         """Conversations about freshly drawn pages and pictures, packed up to the token budget."""
         rng = random.Random(self.seed * 10_000_019 + index)
         transcripts: list[Transcript] = []
+        labels: list[ViewLabels] = []
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
             kind = rng.random()
-            if kind < self.config.page_share:
-                transcripts.append(self._page(rng, self._difficulty(index)))
+            drawing: Drawing | Scene
+            is_page = kind < self.config.page_share
+            if is_page:
+                drawing, conversation = self._page(rng, self._difficulty(index))
             elif kind < self.config.page_share + self.config.sheet_share:
-                transcripts.append(self._sheet(rng))
+                drawing, conversation = self._sheet(rng)
             else:
-                transcripts.append(self._scene(rng))
-        return pack([*transcripts, filler(transcripts, self.module.config, self.processor.codec.image_pad)])
+                drawing, conversation = self._scene(rng)
+            transcripts.append(self.processor(conversation.messages))
+            if self.config.dense_coef:
+                seen = [label_view(drawing, box, self.thinker.config) for box in conversation.boxes]
+                labels += map(nameless, seen) if is_page else seen
+        last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
+        packed = pack([*transcripts, last])
+        if not labels:
+            return SftBatch(transcript=packed, labels=None)
+        num_patches = sum(image.grid.num_patches for image in packed.images)
+        dense = DenseLabels.of(labels, self.thinker.config.vision).padded(num_patches)
+        return SftBatch(transcript=packed, labels=dense)
 
     def _difficulty(self, index: int) -> float:
         return min(1.0, index / self.config.ramp_steps) if self.config.ramp_steps else 1.0
 
-    def _page(self, rng: random.Random, difficulty: float) -> Transcript:
+    def _page(self, rng: random.Random, difficulty: float) -> tuple[Drawing, Conversation]:
         max_blocks = round(SMALLEST_PAGE + difficulty * (self.config.page_blocks - SMALLEST_PAGE))
         page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
         while not page.lines:
             page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
         most = 1 + round(difficulty * MOST_EXERCISES)
-        return self.processor(page_messages(page, rng, rng.randint(-(-most // 2), most)))
+        return page_drawing(page), page_conversation(page, rng, rng.randint(-(-most // 2), most))
 
-    def _sheet(self, rng: random.Random) -> Transcript:
+    def _sheet(self, rng: random.Random) -> tuple[Drawing, Conversation]:
         sheet = draw_sheet(rng)
         exercises = mark_exercises(sheet.marks, sheet.image.size, rng, rng.randint(6, MOST_EXERCISES))
-        return self.processor(scene_messages(sheet.image, (), exercises))
+        return sheet, scene_conversation(sheet.image, (), exercises)
 
-    def _scene(self, rng: random.Random) -> Transcript:
+    def _scene(self, rng: random.Random) -> tuple[Scene, Conversation]:
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
         count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
         exercises = mark_exercises(scene.marks, scene.image.size, rng, rng.randint(0, self.config.max_exercises))
-        return self.processor(scene_messages(scene.image, rng.sample(scene.questions, count), exercises))
+        return scene, scene_conversation(scene.image, rng.sample(scene.questions, count), exercises)
 
-    def loss(self, batch: Transcript) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: SftBatch) -> tuple[Tensor, dict[str, float]]:
         """See the module's docstring."""
-        hidden_TD, balance = self.module.hidden(batch)
-        targets_S = torch.nonzero(batch.by_policy_T)[:, 0]
-        logits_SV = self.module.decoder.head(hidden_TD[targets_S - 1])
+        transcript, vision = batch.transcript, self.thinker.vision
+        patches_NP, grids = self.thinker.patches(transcript.images)
+        tokens_MD = vision.tokens(patches_NP, grids)
+        hidden_TD, balance = self.thinker.hidden(transcript, vision.place(tokens_MD, grids))
+        targets_S = torch.nonzero(transcript.by_policy_T)[:, 0]
+        logits_SV = self.thinker.decoder.head(hidden_TD[targets_S - 1])
         logprobs_SV = allowed_logprobs(logits_SV, self.processor.codec.never_sampled)
-        wanted_S = batch.token_ids[targets_S]
+        wanted_S = transcript.token_ids[targets_S]
         loss = F.nll_loss(logprobs_SV, wanted_S)
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
-        return loss + self.balance_coef * balance, metrics
+        loss = loss + self.balance_coef * balance
+        if batch.labels is None or self.module.token_heads is None:
+            return loss, metrics
+        dense, accuracies = self.module.token_heads.loss(tokens_MD, batch.labels)
+        return loss + self.config.dense_coef * dense, metrics | accuracies
 
     def export(self, folder: Path) -> None:
-        """Write a checkpoint folder, in bf16, that `foveate ask --model` takes."""
-        self.module.save_pretrained(folder, dtype=torch.bfloat16)
+        """Write a checkpoint folder, in bf16, that `foveate ask --model` takes, and beside it the readouts."""
+        self.thinker.save_pretrained(folder, dtype=torch.bfloat16)
+        if self.module.token_heads is not None:
+            heads = self.module.token_heads.state_dict(prefix=HEADS)
+            save_file({name: p.detach().contiguous() for name, p in heads.items()}, folder / HEADS_FILE)
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:
@@ -149,14 +198,25 @@ def freeze_tower(vision: VisionTower) -> None:
         parameter.requires_grad_(name.startswith(("merger.", "output_positions")))
 
 
-def starting_point(config: SftConfig) -> Thinker:
-    """The thinker that training starts from. Raises ConfigError when `start` does not exist."""
-    if config.start and not Path(config.start).exists():
+def starting_point(config: SftConfig) -> Learner:
+    """The thinker that training starts from, with readouts when they are asked.
+
+    Raises ConfigError when `start` does not exist.
+    """
+    start = Path(config.start)
+    if config.start and not start.exists():
         raise ConfigError(f"stage.start is {config.start}, which does not exist; train the stage before, or set it")
-    if config.start and not config.start.endswith(".safetensors"):
-        return Thinker.from_pretrained(config.start, dtype=torch.float32).requires_grad_(True)
-    thinker = Thinker(PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer)))
-    if config.start:
-        missing = thinker.load_state_dict(load_file(config.start), strict=False).unexpected_keys
+    if config.start and start.is_dir():
+        thinker = Thinker.from_pretrained(start, dtype=torch.float32).requires_grad_(True)
+        tensors = load_file(start / HEADS_FILE) if (start / HEADS_FILE).exists() else {}
+    else:
+        thinker = Thinker(PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer)))
+        tensors = load_file(start) if config.start else {}
+        vision = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
+        missing = thinker.load_state_dict(vision, strict=False).unexpected_keys
         assert not missing, f"{config.start} holds {missing[:3]} that the preset {config.preset} has not"
-    return thinker
+    learner = Learner(thinker, dense=config.dense_coef > 0)
+    heads = {name.removeprefix(HEADS): tensor for name, tensor in tensors.items() if name.startswith(HEADS)}
+    if learner.token_heads is not None and heads:
+        learner.token_heads.load_state_dict(heads)
+    return learner

@@ -6,14 +6,14 @@ Shape letters: Y X patches, or cells of patches.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from foveate.models.config import ThinkerConfig
 from foveate.models.image import Grid, image_grid, resize
-from foveate.rl.pages import CELL_PX, CLASS_OF
+from foveate.rl.pages import CELL_PX, CLASS_OF, Page
 from foveate.rl.tasks.anchors import MOST, AnchorKind, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import ICON_STYLES, ICONS
 from foveate.rl.tasks.augment import augment
@@ -46,16 +46,28 @@ SHEET_SCALE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewLabels:
+    """What lies where in a view; all int64."""
+
+    names_YX: np.ndarray
+    """Class of the mark under the centre of every patch; 0 for none, IGNORED where nobody knows."""
+    glyphs_YX: np.ndarray
+    """Class of the character under every cell; 0 for none, IGNORED where text is too small to be read."""
+    starts_YX: np.ndarray
+    """1 where a character begins in a cell, else 0; IGNORED as above."""
+
+    @property
+    def grid(self) -> Grid:
+        """The patches of the view."""
+        return Grid(t=1, h=self.names_YX.shape[0], w=self.names_YX.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """Pixels as the tower gets them, and what is in them."""
 
     pixels_HW3: np.ndarray
-    names_YX: np.ndarray
-    """Class of the mark under the centre of every patch, int64; 0 for none."""
-    glyphs_YX: np.ndarray
-    """Class of the character under every cell, int64; 0 for none, IGNORED where text is too small to be read."""
-    starts_YX: np.ndarray
-    """1 where a character begins in a cell, else 0, int64; IGNORED as above."""
+    labels: ViewLabels
 
 
 def draw_views(scene: Scene, rng: random.Random, config: ThinkerConfig) -> list[View]:
@@ -110,16 +122,30 @@ def _draw_things(canvas: Canvas, kind: AnchorKind, spots: list[tuple[float, floa
 
 def draw_view(drawing: Drawing | Scene, box: Box, config: ThinkerConfig) -> View:
     """What the tower sees of the part `box` (whole pixels) of a drawing."""
-    left, top, right, bottom = box
-    crop = drawing.image.crop((round(left), round(top), round(right), round(bottom)))
+    crop = drawing.image.crop(box)
     grid = image_grid(*crop.size, config.vision, config.image)
+    return View(pixels_HW3=resize(crop, grid, config.vision.patch_size), labels=label_view(drawing, box, config))
+
+
+def label_view(drawing: Drawing | Scene, box: Box, config: ThinkerConfig) -> ViewLabels:
+    """What lies where in the part `box` (whole pixels) of a drawing."""
+    grid = image_grid(round(box[2] - box[0]), round(box[3] - box[1]), config.vision, config.image)
     names_YX = np.zeros((grid.h, grid.w), dtype=np.int64)
     for mark in drawing.marks:
         x0, y0, x1, y1 = _within(mark.box, box, (grid.w, grid.h))
         names_YX[_centres(y0, y1, grid.h), _centres(x0, x1, grid.w)] = NAME_CLASS.get(mark.name, 0)
     glyphs_YX, starts_YX = _text_maps(drawing.glyphs, box, grid, config.vision.patch_size)
-    pixels_HW3 = resize(crop, grid, config.vision.patch_size)
-    return View(pixels_HW3=pixels_HW3, names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX)
+    return ViewLabels(names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX)
+
+
+def page_drawing(page: Page) -> Drawing:
+    """A page as a drawing without questions and named things."""
+    return Drawing(page.image, (), (), page.glyphs)
+
+
+def nameless(labels: ViewLabels) -> ViewLabels:
+    """The labels of a view whose things have names that nobody wrote down."""
+    return replace(labels, names_YX=np.full_like(labels.names_YX, IGNORED))
 
 
 def _text_maps(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, patch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from foveate.models.config import PRESETS
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import MODEL_TAGS, make_tokenizer, split_pieces
-from foveate.rl.oracle_messages import scene_messages
+from foveate.rl.oracle_messages import scene_conversation
 from foveate.rl.tasks.assets import ICONS
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
@@ -29,7 +29,7 @@ def count_pieces(num_scenes: int, seed: int) -> Counter[str]:
     for family in FAMILIES:
         for _ in range(num_scenes):
             scene = draw_scene(family, rng.getrandbits(40), "train")
-            for text in _texts(scene_messages(scene.image, scene.questions)):
+            for text in _texts(scene_conversation(scene.image, scene.questions).messages):
                 counts.update({piece for piece, _ in splitter.pre_tokenize_str(text) if len(piece) > 1})
     return counts
 

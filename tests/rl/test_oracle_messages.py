@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from foveate.agent.parse import parse
-from foveate.rl.oracle_messages import mark_exercises, page_messages, pixel_box, relative_box, scene_messages
+from foveate.rl.oracle_messages import mark_exercises, page_conversation, pixel_box, relative_box, scene_conversation
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
@@ -27,7 +27,7 @@ def test_relative_boxes_hold_the_pixel_box() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_turns_parse_and_crops_are_numbered_in_order(family: str) -> None:
     scene = draw_scene(family, 3, "train")
-    messages = scene_messages(scene.image, scene.questions)
+    messages = scene_conversation(scene.image, scene.questions).messages
     images: list[Image.Image] = [scene.image]
     answers = []
     for message, following in zip(messages, [*messages[1:], None], strict=True):
@@ -54,7 +54,7 @@ def test_page_exercises_name_what_is_on_the_page_and_nothing_twice() -> None:
     page = PageWriter("train", corpus_words()).page(random.Random(4))
     texts = [line.text for line in page.lines]
     for seed in range(20):
-        messages = page_messages(page, random.Random(seed), 12)
+        messages = page_conversation(page, random.Random(seed), 12).messages
         assert 2 <= len(messages) <= 24
         seen: list[str] = []
         for question, turn in zip(messages[::2], messages[1::2], strict=True):
@@ -75,6 +75,6 @@ def test_marks_are_asked_for_once_and_only_when_their_name_is_unique() -> None:
     exercises = mark_exercises(scene.marks, scene.image.size, random.Random(0), 50)
     names = [mark.name for mark in scene.marks]
     assert len(exercises) == sum(names.count(name) == 1 for name in names)
-    messages = scene_messages(scene.image, scene.questions[:1], exercises)
+    messages = scene_conversation(scene.image, scene.questions[:1], exercises).messages
     assert len(messages[0]["content"]) == 2
     assert all(len(message["content"]) == 1 for message in messages[2 : 2 * len(exercises) : 2])

@@ -9,20 +9,21 @@ from foveate.models.config import NANO
 from foveate.rl.pages import CELL_PX, PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.tower import dense_batch
-from foveate.rl.views import IGNORED, NAME_CLASS, draw_view, draw_views
+from foveate.rl.views import IGNORED, NAME_CLASS, draw_views, label_view
 
 
 def test_a_batch_has_labels_for_every_patch() -> None:
     batch = dense_batch(
         PageWriter("train", corpus_words()), NANO, 1, 600, difficulty=1.0, sheet_share=0.2, scene_share=0.3
     )
-    assert len(batch.patches_NP) == sum(grid.num_patches for grid in batch.grids) == len(batch.glyphs_NG)
-    assert torch.equal(batch.glyphs_NG == IGNORED, batch.starts_NG == IGNORED)
-    on_page_N = batch.names_N1[:, 0] == IGNORED
+    labels = batch.labels
+    assert len(batch.patches_NP) == sum(grid.num_patches for grid in batch.grids) == len(labels.glyphs_NG)
+    assert torch.equal(labels.glyphs_NG == IGNORED, labels.starts_NG == IGNORED)
+    on_page_N = labels.names_N1[:, 0] == IGNORED
     assert 0.1 < on_page_N.float().mean() < 0.9
-    assert (batch.glyphs_NG[on_page_N] != IGNORED).all()
-    assert (batch.glyphs_NG[~on_page_N] > 0).any()
-    assert (batch.names_N1 > 0).any()
+    assert (labels.glyphs_NG[on_page_N] != IGNORED).all()
+    assert (labels.glyphs_NG[~on_page_N] > 0).any()
+    assert (labels.names_N1 > 0).any()
 
 
 def test_the_patch_at_the_middle_of_a_mark_has_its_name() -> None:
@@ -32,7 +33,7 @@ def test_the_patch_at_the_middle_of_a_mark_has_its_name() -> None:
         x0, y0, x1, y1 = mark.box
         width, height = scene.image.size
         for box in ((0, 0, width, height), (max(0, int(x0) - 90), max(0, int(y0) - 90), int(x1) + 1, int(y1) + 1)):
-            names_YX = draw_view(scene, box, NANO).names_YX
+            names_YX = label_view(scene, box, NANO).names_YX
             row = int(((y0 + y1) / 2 - box[1]) / (box[3] - box[1]) * names_YX.shape[0])
             column = int(((x0 + x1) / 2 - box[0]) / (box[2] - box[0]) * names_YX.shape[1])
             assert names_YX[row, column] == NAME_CLASS[mark.name], (family, mark.name, box)
@@ -42,17 +43,18 @@ def test_characters_of_a_scene_are_where_its_ink_is() -> None:
     on_text, elsewhere = [], []
     for family in FAMILIES:
         for view in draw_views(draw_scene(family, 3, "train"), random.Random(0), NANO):
-            rows, columns = view.glyphs_YX.shape
+            labels = view.labels
+            rows, columns = labels.glyphs_YX.shape
             cells = view.pixels_HW3.mean(-1).reshape(rows, CELL_PX[0], columns, CELL_PX[1])
             spread_YX = cells.std((1, 3))
-            on_text.append(spread_YX[view.glyphs_YX > 0].mean())
-            elsewhere.append(spread_YX[view.glyphs_YX == 0].mean())
-            assert (view.glyphs_YX[view.starts_YX == 1] > 0).mean() > 0.95
+            on_text.append(spread_YX[labels.glyphs_YX > 0].mean())
+            elsewhere.append(spread_YX[labels.glyphs_YX == 0].mean())
+            assert (labels.glyphs_YX[labels.starts_YX == 1] > 0).mean() > 0.95
     assert np.mean(on_text) > 3 * np.mean(elsewhere)
 
 
 def test_text_that_is_too_small_at_first_view_is_not_asked_of_the_tower() -> None:
     scene = draw_scene("total", 5, "train")
-    whole = draw_view(scene, (0, 0, *scene.image.size), NANO)
+    whole = label_view(scene, (0, 0, *scene.image.size), NANO)
     assert (whole.glyphs_YX == IGNORED).sum() > 50
     assert (whole.glyphs_YX > 0).any()

@@ -56,9 +56,11 @@ def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
     train(tower, LOOP, tmp_path / "tower")
     assert losses(tmp_path / "tower")[-1] < losses(tmp_path / "tower")[0]
     start = str(tmp_path / "tower" / "tower.safetensors")
-    sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5), seed=0)
+    sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5, dense_coef=0.5), seed=0)
     stem = load_file(start)["vision.stem.weight"]
-    assert torch.equal(dict(sft.module.named_parameters())["vision.stem.weight"], stem)
+    assert torch.equal(dict(sft.module.named_parameters())["thinker.vision.stem.weight"], stem)
+    readout = load_file(start)["token_heads.glyphs.weight"]
+    assert torch.equal(dict(sft.module.named_parameters())["token_heads.glyphs.weight"], readout)
     train(sft, LOOP, tmp_path / "sft")
     assert losses(tmp_path / "sft")[-1] < losses(tmp_path / "sft")[0]
     sample = Thinker.from_pretrained(tmp_path / "sft").generate(
@@ -72,9 +74,9 @@ def test_a_frozen_tower_stays_and_its_projector_learns(tmp_path: Path, tokenizer
     before = {name: p.detach().clone() for name, p in stage.module.named_parameters()}
     train(stage, TrainConfig(steps=2, num_workers=0), tmp_path)
     changed = {name for name, p in stage.module.named_parameters() if not torch.equal(p, before[name])}
-    assert "vision.merger.up.weight" in changed
-    assert "decoder.embed.weight" in changed
-    assert not any(name.startswith(("vision.blocks", "vision.stem")) for name in changed)
+    assert "thinker.vision.merger.up.weight" in changed
+    assert "thinker.decoder.embed.weight" in changed
+    assert not any(name.startswith(("thinker.vision.blocks", "thinker.vision.stem")) for name in changed)
 
 
 def test_a_start_that_does_not_exist_is_an_error(tokenizer: str) -> None:
@@ -102,11 +104,11 @@ def test_only_what_the_policy_wrote_carries_gradient(tokenizer: str) -> None:
         hidden["TD"] = output[0]
         output[0].retain_grad()
 
-    handle = stage.module.decoder.register_forward_hook(keep)  # type: ignore[union-attr,operator]
+    handle = stage.thinker.decoder.register_forward_hook(keep)  # type: ignore[union-attr,operator]
     loss, _ = stage.loss(batch)
     loss.backward()
     handle.remove()
-    predicts_policy = torch.cat([batch.by_policy_T[1:], torch.zeros(1, dtype=torch.bool)])
+    predicts_policy = torch.cat([batch.transcript.by_policy_T[1:], torch.zeros(1, dtype=torch.bool)])
     carries = hidden["TD"].grad.abs().sum(-1) > 0
     assert torch.equal(carries, predicts_policy)
 
@@ -147,3 +149,16 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
 
 def test_a_number_that_not_every_step_has_is_averaged_over_those_that_have_it() -> None:
     assert mean_of_each([{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
+
+
+def test_readouts_go_on_from_stage_to_stage_and_stay_out_of_the_checkpoint(tmp_path: Path, tokenizer: str) -> None:
+    first = make_stage("sft", sft_values(tokenizer, page_share=0.5, dense_coef=0.5), seed=0)
+    _, metrics = first.loss(first.batch(0))
+    assert {"glyphs", "starts", "nll"} <= set(metrics)
+    first.export(tmp_path)
+    second = make_stage("sft", sft_values(tokenizer, start=str(tmp_path), dense_coef=0.5), seed=7)
+    names = dict(second.module.named_parameters())
+    assert torch.equal(
+        names["token_heads.names.weight"], dict(first.module.named_parameters())["token_heads.names.weight"]
+    )
+    assert not any("heads" in name for name in load_file(tmp_path / "model.safetensors"))

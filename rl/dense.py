@@ -1,0 +1,108 @@
+"""Dense supervision: every visual token says what lies under it.
+
+Asked are the character under each cell of a picture and whether one begins there, and the thing (icon, coloured shape,
+large letter or number, flag) under each patch. The readouts are linear and thrown away after training; what they teach
+stays in the features.
+
+Shape letters: N patches, M rows of features (patches or merged tokens), D their width, C classes, G cells of a patch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.models.config import VisionConfig
+from foveate.models.image import Grid
+from foveate.rl.pages import CELL_PX, NUM_CLASSES
+from foveate.rl.views import IGNORED, NUM_NAMES, ViewLabels
+
+NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1}
+"""Weights of the places that carry nothing, which are most."""
+LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5}
+"""Names are noisier than characters: a batch has thousands of characters and a hundred named things."""
+EMPTY_KEPT = 4
+"""Of the rows that carry nothing one in this many is asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseLabels:
+    """What lies under the patches of packed pictures, in block order; IGNORED where nobody knows. All int64."""
+
+    glyphs_NG: Tensor
+    """Class of the character under each cell of each patch, row by row."""
+    starts_NG: Tensor
+    """1 where a character begins in the cell, else 0."""
+    names_N1: Tensor
+    """Class of the thing under each patch."""
+
+    @classmethod
+    def of(cls, views: Sequence[ViewLabels], config: VisionConfig) -> "DenseLabels":
+        """The labels of views, joined."""
+        side, merge = config.patch_size, config.merge_size
+        cells = (side // CELL_PX[0], side // CELL_PX[1])
+        grids = [view.grid for view in views]
+
+        def joined(maps: list[np.ndarray], cells: tuple[int, int]) -> Tensor:
+            return torch.cat([_block_order(m, grid, merge, cells) for m, grid in zip(maps, grids, strict=True)])
+
+        return cls(
+            glyphs_NG=joined([view.glyphs_YX for view in views], cells),
+            starts_NG=joined([view.starts_YX for view in views], cells),
+            names_N1=joined([view.names_YX for view in views], (1, 1)),
+        )
+
+    def padded(self, num_patches: int) -> "DenseLabels":
+        """The same followed by patches of which nothing is known, `num_patches` in all."""
+        missing = num_patches - len(self.names_N1)
+        parts = {
+            name: F.pad(labels, (0, 0, 0, missing), value=IGNORED)
+            for name, labels in (("glyphs_NG", self.glyphs_NG), ("starts_NG", self.starts_NG))
+        }
+        return DenseLabels(**parts, names_N1=F.pad(self.names_N1, (0, 0, 0, missing), value=IGNORED))
+
+
+def _block_order(map_YX: np.ndarray, grid: Grid, merge_size: int, cells: tuple[int, int]) -> Tensor:
+    """Labels [N, G] of each patch's cells, patches in block order."""
+    m = merge_size
+    blocks = torch.from_numpy(map_YX).reshape(grid.h // m, m, cells[0], grid.w // m, m, cells[1])
+    return blocks.permute(0, 3, 1, 4, 2, 5).reshape(grid.num_patches, -1)
+
+
+class DenseHeads(nn.ModuleDict):
+    """Linear readouts of what lies under the `patches` patches of a row of features."""
+
+    def __init__(self, config: VisionConfig, width: int, patches: int) -> None:
+        cells = (config.patch_size // CELL_PX[0]) * (config.patch_size // CELL_PX[1]) * patches
+        sizes = {"glyphs": cells * NUM_CLASSES, "starts": cells * 2, "names": patches * NUM_NAMES}
+        super().__init__({kind: nn.Linear(width, size) for kind, size in sizes.items()})
+
+    def loss(self, x_MD: Tensor, labels: DenseLabels) -> tuple[Tensor, dict[str, float]]:
+        """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something."""
+        total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
+        for kind, wanted in (("glyphs", labels.glyphs_NG), ("starts", labels.starts_NG), ("names", labels.names_N1)):
+            loss, accuracy = _labelled(self[kind], x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind])
+            total = total + LOSS_SHARE[kind] * loss
+            metrics |= {} if accuracy is None else {kind: accuracy}
+        return total, metrics
+
+
+def _labelled(head: nn.Module, x_MD: Tensor, labels_MG: Tensor, zero_weight: float) -> tuple[Tensor, float | None]:
+    """Cross-entropy of the places whose label is known, and the accuracy on those that carry something, None without.
+
+    `zero_weight` is the weight of class 0, the places that carry nothing.
+    """
+    known_M, carrying_M = (labels_MG != IGNORED).any(-1), (labels_MG > 0).any(-1)
+    asked_M = known_M & (carrying_M | (torch.arange(len(x_MD)) % EMPTY_KEPT == 0))
+    labels = labels_MG[asked_M].reshape(-1)
+    if not len(labels):
+        return x_MD.new_zeros((), dtype=torch.float32), None
+    logits_GC = head(x_MD[asked_M]).unflatten(-1, (labels_MG.shape[1], -1)).flatten(0, 1).float()
+    weight = torch.ones(logits_GC.shape[-1])
+    weight[0] = zero_weight
+    carrying = labels > 0
+    right = (logits_GC.detach()[carrying].argmax(-1) == labels[carrying]).float()
+    return F.cross_entropy(logits_GC, labels, weight=weight), float(right.mean()) if len(right) else None
