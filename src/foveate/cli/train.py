@@ -1,11 +1,15 @@
 """`foveate train`: one stage of the training."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from foveate.cli.options import SeedOption
+
+KERNELS_KEPT = "4096"
+"""oneDNN compiles a kernel for each new shape and keeps 1,024; a training has more shapes than that."""
 
 
 def train(
@@ -18,6 +22,7 @@ def train(
     seed: SeedOption = None,
 ) -> int:
     """Train one stage of the thinker."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)  # read when torch first multiplies
     from foveate.rl.stages import main
 
     main(stage, config, out, resume=resume, overrides=tuple(overrides or ()), max_minutes=max_minutes, seed=seed)
