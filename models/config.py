@@ -94,6 +94,8 @@ class DecoderConfig:
     norm_eps: float = 1e-6
     qkv_bias: bool = False
     qk_norm: bool = False
+    qk_norm_gain: float = 1.0
+    """What the weights of the norms on queries and keys start from; at 1 no score exceeds the root of head_dim."""
     tie_embeddings: bool = True
     embed_scale: float = 1.0
     """Embeddings enter the first layer times this (Gemma: the square root of the width)."""
@@ -192,6 +194,7 @@ NANO = ThinkerConfig(
         embed_scale=16.0,
         intermediate_size=512,
         qk_norm=True,
+        qk_norm_gain=1.6,
         moe=MoEConfig(num_experts=8, top_k=2, intermediate_size=128, num_shared_experts=2),
         num_dense_layers=1,
     ),

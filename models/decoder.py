@@ -32,8 +32,8 @@ class DecoderAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, heads * config.head_dim, bias=config.qkv_bias)
         self.proj = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
         if config.qk_norm:
-            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
-            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_gain)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_gain)
 
     def forward(self, x_TD: Tensor, tables: Tables, layer: int, attend: Attend) -> Tensor:
         """[T, D] -> [T, D]."""

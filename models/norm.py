@@ -9,10 +9,10 @@ from foveate import ops
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last dimension; sums in f32."""
 
-    def __init__(self, size: int, eps: float = 1e-6) -> None:
+    def __init__(self, size: int, eps: float = 1e-6, gain: float = 1.0) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight = nn.Parameter(torch.full((size,), gain))
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
