@@ -57,10 +57,10 @@ def pixel_box(box: Sequence[int], size_px: tuple[int, int]) -> tuple[int, int, i
 class Conversation:
     """Messages so far and the images in the order in which the model has met them."""
 
-    def __init__(self, picture: Image.Image) -> None:
+    def __init__(self, picture: Image.Image | None) -> None:
         self.messages: list[Message] = []
-        self.images = [picture]
-        self.boxes: list[Box] = [(0, 0, *picture.size)]
+        self.images = [] if picture is None else [picture]
+        self.boxes: list[Box] = [] if picture is None else [(0, 0, *picture.size)]
         """The part of the picture, in its pixels, that each image shows."""
 
     def unseen(self) -> Sequence[Image.Image]:

@@ -29,6 +29,7 @@ from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels
 from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
 from foveate.rl.pages import PageWriter, corpus_words
+from foveate.rl.recall import recall_conversation
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
 from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
 
@@ -53,9 +54,11 @@ class SftConfig:
     """Whether the tower stays as it is up to its projector: a third less work while the decoder learns to look."""
     tokens_per_batch: int = 4096
     page_share: float = 0.15
-    """Share of the conversations that are reading exercises."""
+    """Share of the conversations about a picture that are reading exercises."""
     sheet_share: float = 0.0
-    """Share of the conversations that are about a sheet of named things: where is this, what is at that place."""
+    """Share of those that are about a sheet of named things: where is this, what is at that place."""
+    recall_share: float = 0.0
+    """Share of the conversations that are without a picture: what belongs to a name of a list."""
     page_blocks: int = 150
     ramp_steps: int = 0
     """Over this many steps pages grow from a line to page_blocks, and exercises from reading all to finding one."""
@@ -106,6 +109,9 @@ class SftStage:
         transcripts: list[Transcript] = []
         labels: list[ViewLabels] = []
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
+            if rng.random() < self.config.recall_share:
+                transcripts.append(self.processor(recall_conversation(rng, self.writer.words, self._difficulty(index)).messages))
+                continue
             kind = rng.random()
             drawing: Drawing | Scene
             is_page = kind < self.config.page_share
