@@ -3,7 +3,7 @@
 Shape letters: T tokens, N patches, P values of a patch, M image tokens, D decoder width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,8 @@ from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript
 from foveate.models.vision import VisionTower
+
+Watch = Callable[[int, Tensor, Tensor], None]
 
 
 class Thinker(nn.Module):
@@ -49,11 +51,18 @@ class Thinker(nn.Module):
         logits: Tensor = self.decoder.head(hidden_TD)
         return logits
 
-    def hidden(self, inputs: Transcript, seen_MD: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Hidden states [T, D] before the head, and the load-balancing loss; `seen_MD` as in `embed`."""
+    def hidden(
+        self, inputs: Transcript, seen_MD: Tensor | None = None, watch: Watch | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states [T, D] before the head, and the load-balancing loss; `seen_MD` as in `embed`.
+
+        `watch` is told the layer, the queries [T, H, d] and the keys [T, G, d] of every attention.
+        """
         packing = Packing(list(inputs.lengths))
 
-        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if watch is not None:
+                watch(layer, q, k)
             return packed_attention(q, k, v, packing, causal=True)
 
         x_TD = self.embed(inputs.token_ids, inputs.images, inputs.image_starts, seen_MD)

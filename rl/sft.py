@@ -27,6 +27,7 @@ from foveate.models.transcript import ImageInput, Transcript, build_transcript, 
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels
+from foveate.rl.gaze import gaze_loss, gaze_targets, gazes
 from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.recall import recall_conversation
@@ -36,6 +37,8 @@ from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_
 ROUND_TOKENS = 128
 ROUND_PATCHES = 256
 MOST_EXERCISES = 11
+GAZE_HEADS = 2
+"""Of the middle layer: those that look where the generators say."""
 HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
@@ -61,9 +64,11 @@ class SftConfig:
     """Share of the conversations that are without a picture: what belongs to a name of a list."""
     page_blocks: int = 150
     ramp_steps: int = 0
-    """Over this many steps pages grow from a line to page_blocks, and exercises from reading all to finding one."""
+    """Over this many steps pages grow from a line to page_blocks, sheets from a thing to a crowd, lists from a name."""
     families: tuple[str, ...] = field(default=FAMILIES)
     max_questions: int = 4
+    gaze_coef: float = 0.0
+    """Weight of the loss on where some heads look; 0 for none."""
     dense_coef: float = 0.0
     """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
@@ -76,6 +81,8 @@ class SftBatch:
 
     transcript: Transcript
     labels: DenseLabels | None
+    gazes_2P: Tensor
+    """Tokens that look, and the image tokens that they look at (foveate.rl.gaze)."""
 
 
 class Learner(nn.Module):
@@ -101,6 +108,7 @@ class SftStage:
         self.processor = self.thinker.processor
         self.writer = PageWriter("train", corpus_words())
         moe = self.thinker.config.decoder.moe
+        self.gaze_layer = self.thinker.config.decoder.num_layers // 2
         self.balance_coef = moe.balance_coef if moe else 0.0
 
     def batch(self, index: int) -> SftBatch:
@@ -108,9 +116,12 @@ class SftStage:
         rng = random.Random(self.seed * 10_000_019 + index)
         transcripts: list[Transcript] = []
         labels: list[ViewLabels] = []
+        looks = [torch.zeros(2, 0, dtype=torch.long)]
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
             if rng.random() < self.config.recall_share:
-                transcripts.append(self.processor(recall_conversation(rng, self.writer.words, self._difficulty(index)).messages))
+                transcripts.append(
+                    self.processor(recall_conversation(rng, self.writer.words, self._difficulty(index)).messages)
+                )
                 continue
             kind = rng.random()
             drawing: Drawing | Scene
@@ -118,20 +129,27 @@ class SftStage:
             if is_page:
                 drawing, conversation = self._page(rng, self._difficulty(index))
             elif kind < self.config.page_share + self.config.sheet_share:
-                drawing, conversation = self._sheet(rng)
+                drawing, conversation = self._sheet(rng, self._difficulty(index))
             else:
                 drawing, conversation = self._scene(rng)
+            before = sum(map(len, transcripts))
             transcripts.append(self.processor(conversation.messages))
+            if self.config.gaze_coef:
+                looks.append(before + self._gazes(conversation, drawing, transcripts[-1]))
             if self.config.dense_coef:
                 seen = [label_view(drawing, box, self.thinker.config) for box in conversation.boxes]
                 labels += map(nameless, seen) if is_page else seen
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
         packed = pack([*transcripts, last])
         if not labels:
-            return SftBatch(transcript=packed, labels=None)
+            return SftBatch(transcript=packed, labels=None, gazes_2P=torch.cat(looks, dim=1))
         num_patches = sum(image.grid.num_patches for image in packed.images)
         dense = DenseLabels.of(labels, self.thinker.config.vision).padded(num_patches)
-        return SftBatch(transcript=packed, labels=dense)
+        return SftBatch(transcript=packed, labels=dense, gazes_2P=torch.cat(looks, dim=1))
+
+    def _gazes(self, conversation: Conversation, drawing: Drawing | Scene, transcript: Transcript) -> Tensor:
+        merge_size = self.thinker.config.vision.merge_size
+        return gaze_targets(gazes(conversation, drawing), conversation, transcript, self.processor.codec, merge_size)
 
     def _difficulty(self, index: int) -> float:
         return min(1.0, index / self.config.ramp_steps) if self.config.ramp_steps else 1.0
@@ -144,8 +162,8 @@ class SftStage:
         most = 1 + round(difficulty * MOST_EXERCISES)
         return page_drawing(page), page_conversation(page, rng, rng.randint(-(-most // 2), most))
 
-    def _sheet(self, rng: random.Random) -> tuple[Drawing, Conversation]:
-        sheet = draw_sheet(rng)
+    def _sheet(self, rng: random.Random, difficulty: float) -> tuple[Drawing, Conversation]:
+        sheet = draw_sheet(rng, difficulty)
         exercises = mark_exercises(sheet.marks, sheet.image.size, rng, rng.randint(6, MOST_EXERCISES))
         return sheet, scene_conversation(sheet.image, (), exercises)
 
@@ -160,7 +178,13 @@ class SftStage:
         transcript, vision = batch.transcript, self.thinker.vision
         patches_NP, grids = self.thinker.patches(transcript.images)
         tokens_MD = vision.tokens(patches_NP, grids)
-        hidden_TD, balance = self.thinker.hidden(transcript, vision.place(tokens_MD, grids))
+        looking: list[Tensor] = []
+
+        def watch(layer: int, q_THD: Tensor, k_TGD: Tensor) -> None:
+            if self.config.gaze_coef and layer == self.gaze_layer:
+                looking.append(gaze_loss(q_THD, k_TGD, batch.gazes_2P, transcript.lengths, GAZE_HEADS))
+
+        hidden_TD, balance = self.thinker.hidden(transcript, vision.place(tokens_MD, grids), watch)
         targets_S = torch.nonzero(transcript.by_policy_T)[:, 0]
         logits_SV = self.thinker.decoder.head(hidden_TD[targets_S - 1])
         logprobs_SV = allowed_logprobs(logits_SV, self.processor.codec.never_sampled)
@@ -169,6 +193,9 @@ class SftStage:
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
         loss = loss + self.balance_coef * balance
+        for gaze in looking:
+            loss = loss + self.config.gaze_coef * gaze
+            metrics["gaze"] = float(gaze.detach())
         if batch.labels is None or self.module.token_heads is None:
             return loss, metrics
         dense, accuracies = self.module.token_heads.loss(tokens_MD, batch.labels)

@@ -77,8 +77,8 @@ def draw_views(scene: Scene, rng: random.Random, config: ThinkerConfig) -> list[
     return [draw_view(scene, box, config) for box in [*boxes, *rng.sample(crops, min(MOST_CROPS, len(crops)))]]
 
 
-def draw_sheet(rng: random.Random) -> Drawing:
-    """A picture crowded with things at the sizes of a first view, six times as many as a scene shows; no questions."""
+def draw_sheet(rng: random.Random, difficulty: float = 1.0) -> Drawing:
+    """A picture with things at the sizes of a first view: one at `difficulty` 0, a crowd at 1; no questions."""
     size = tuple(SHEET_SCALE * rng.randint(170, 448) for _ in range(2))
     canvas = Canvas(rng, "train", (size[0], size[1]))
     pitch = rng.uniform(32, 52) * SHEET_SCALE
@@ -88,6 +88,7 @@ def draw_sheet(rng: random.Random) -> Drawing:
         for x in range(int(size[0] / pitch))
     ]
     rng.shuffle(spots)
+    spots = spots[: max(1, round(difficulty * len(spots)))]
     while spots:
         kind = pick_kind(rng)
         some, spots = spots[: MOST[kind] // 3], spots[MOST[kind] // 3 :]
