@@ -1,7 +1,7 @@
 """How pixels become patches' vectors: one matrix a patch, or convolutions over the whole picture.
 
-The convolutions see across the borders of patches: a stroke that two patches share is one stroke to them. On drawn
-pages that teaches a tower to read several times faster than a network that sees each patch alone (docs/log.md).
+The convolutions see across the borders of patches: a stroke that two patches share is one stroke to them, where a
+network that sees each patch alone has two (docs/log.md has what was seen of both).
 
 Shape letters: N patches, P values of a patch, D width, C channels, H W pixels, Y X cells after the last convolution.
 """
