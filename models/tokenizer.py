@@ -30,8 +30,10 @@ CONTROL_TOKENS = (
 )
 MODEL_TAGS = CONTROL_TOKENS[6:]
 """Control tokens that a model's own text may hold; the others are never sampled but for the end of the turn."""
-PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
-"""How text falls into pieces: words with the space before them, single digits, runs of punctuation, white space."""
+CALLS = r'\{"name":"(?:zoom|python|search)","arguments":\{"(?:image|code|query)":|,"box":\['
+PIECES = rf"{CALLS}| ?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+|\s+"
+"""How text falls into pieces: the fixed parts of a call of ours, words with the space before them, single digits, runs
+of punctuation, white space."""
 
 
 def split_pieces() -> pre_tokenizers.PreTokenizer:

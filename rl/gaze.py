@@ -19,13 +19,17 @@ from torch import Tensor
 from foveate.models.image import Grid
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript
-from foveate.rl.oracle_messages import Conversation
+from foveate.rl.oracle_messages import Conversation, single_marks
+from foveate.rl.pages import text_runs
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Scene
 
 SHORTEST_READ = 2
 """Characters of a text that is looked for in a turn; shorter ones occur by chance."""
 _CALL = re.compile(r'<tool_call>\{"name":"zoom","arguments":(\{.*?\})\}</tool_call>')
-_PLACE = re.compile(r"What is at (\d+),(\d+),(\d+),(\d+)\?")
+_FOUND = re.compile(r"the [^;<]+ (\d+),(\d+),(\d+),(\d+)")
+NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",
+         "Receipt", "Chart", "Panel", "Box")  # fmt: skip
+"""What stands before a large letter or number when a text speaks of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +54,11 @@ def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
     runs = text_runs(drawing.glyphs)
     for turn, number in enumerate(turns):
         text = str(conversation.messages[number]["content"])
-        found += _pointing(turn, text, _question(conversation, number), conversation.boxes)
+        found += _pointing(turn, text, conversation.boxes)
         image = shown - 1
         found += _reading(turn, text, runs, image, conversation.boxes[image])
         shown += _brings_image(conversation, number)
     return found
-
-
-def _question(conversation: Conversation, number: int) -> str:
-    content = conversation.messages[number - 1]["content"]
-    return content if isinstance(content, str) else str(content[-1].get("text", ""))
 
 
 def _brings_image(conversation: Conversation, number: int) -> bool:
@@ -68,16 +67,16 @@ def _brings_image(conversation: Conversation, number: int) -> bool:
     return any(m["role"] == "tool" and any(part["type"] == "image" for part in m["content"]) for m in following)
 
 
-def _pointing(turn: int, text: str, question: str, boxes: Sequence[Box]) -> Iterator[Gaze]:
-    """A zoom's last sentence and its box; the name of what is at a place."""
+def _pointing(turn: int, text: str, boxes: Sequence[Box]) -> Iterator[Gaze]:
+    """A zoom's last sentence and its box; every place of a list of places."""
     call = _CALL.search(text)
     if call:
         arguments = json.loads(call[1])
         last_sentence = text.rfind(". ", 0, max(0, text.find("</think>"))) + 1
         image = arguments["image"]
         yield _gaze(turn, text, (last_sentence, call.end()), image, _part(boxes[image], arguments["box"]))
-    elif place := _PLACE.search(question):
-        yield _gaze(turn, text, (0, len(text)), 0, _part(boxes[0], [int(value) for value in place.groups()]))
+    for found in _FOUND.finditer(text):
+        yield _gaze(turn, text, found.span(), 0, _part(boxes[0], [int(value) for value in found.groups()]))
 
 
 def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, view: Box) -> Iterator[Gaze]:
@@ -127,22 +126,6 @@ def _inside(box: Box, view: Box) -> bool:
     return view[0] <= x <= view[2] and view[1] <= y <= view[3]
 
 
-def text_runs(glyphs: Sequence[Glyph]) -> list[list[Glyph]]:
-    """Characters that were drawn as one text: each begins where the one before ends, at the same height."""
-    runs: list[list[Glyph]] = []
-    for glyph in glyphs:
-        last = runs[-1][-1].box if runs else None
-        tall = glyph.box[3] - glyph.box[1]
-        joined = (
-            last is not None and abs(glyph.box[0] - last[2]) < 0.2 * tall and abs(glyph.box[1] - last[1]) < 0.2 * tall
-        )
-        if joined and abs(glyph.box[3] - last[3]) < 0.2 * tall:  # type: ignore[index]
-            runs[-1].append(glyph)
-        else:
-            runs.append([glyph])
-    return runs
-
-
 def gaze_targets(
     found: Sequence[Gaze], conversation: Conversation, transcript: Transcript, codec: TextCodec, merge_size: int
 ) -> Tensor:
@@ -165,6 +148,38 @@ def gaze_targets(
                 if edges[place] < gaze.end and edges[place + 1] > gaze.start:
                     pairs += [(first + place - 1, offset + key) for key in keys]
     return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+
+
+def mention_targets(
+    drawing: Drawing | Scene, conversation: Conversation, transcript: Transcript, codec: TextCodec, merge_size: int
+) -> Tensor:
+    """The pairs [2, P] of the tokens that end the name of something in the first image, in whoever's words."""
+    said = "".join(map(chr, transcript.token_ids.tolist()))
+    pairs: list[tuple[int, int]] = []
+    for phrases, box in _nameable(drawing):
+        keys = _tokens_under(box, conversation.boxes[0], transcript.images[0].grid, merge_size)
+        for phrase in phrases:
+            wanted = "".join(map(chr, codec.encode(phrase)))
+            start = said.find(wanted)
+            while start >= 0:
+                pairs += [(start + len(wanted) - 1, transcript.image_starts[0] + key) for key in keys]
+                start = said.find(wanted, start + 1)
+    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+
+
+def _nameable(drawing: Drawing | Scene) -> Iterator[tuple[list[str], Box]]:
+    """What can be named in a drawing, in all ways: its marks, and on a page without marks its texts in quotes."""
+    for mark in single_marks(drawing.marks):
+        kind, _, sign = mark.name.partition(" ")
+        spoken = kind in ("letter", "number")
+        yield [f" {mark.name}", *(f" {noun} {sign}" for noun in NOUNS if spoken)], mark.box
+    if not drawing.marks:
+        runs = text_runs(drawing.glyphs)
+        written = ["".join(glyph.character for glyph in run) for run in runs]
+        for text, run in zip(written, runs, strict=True):
+            if written.count(text) == 1:
+                box = (run[0].box[0], run[0].box[1], run[-1].box[2], run[-1].box[3])
+                yield [f' "{text}"{end}' for end in "?."], box
 
 
 def _num_bytes(index: int, codec: TextCodec) -> int:

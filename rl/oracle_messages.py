@@ -8,6 +8,8 @@ with follow-up questions.
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -24,13 +26,21 @@ from foveate.models.reasoner import Message
 from foveate.rl.pages import Page
 from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question
 
-BOX_STEP = 10
-"""Oracle boxes are rounded outward to multiples of this, in thousandths of a side: fewer digits to learn."""
+BOX_STEP = 50
+"""Oracle boxes are rounded outward to multiples of this, in thousandths of a side.
+
+At first view that is two thirds of an image token: what a box needs to be right can be told from which tokens it
+touches, and boxes a little too large cost less than digits that nobody can see.
+"""
 
 MOST_READ = 12
 """Texts of a page that are read in one go."""
+MOST_FOUND = 16
+"""Things of a picture that one question asks for."""
+MOST_NEXT = 3
+"""Texts that are read after a given one."""
 
-WHOLE_PAGE_SHARE = 0.3
+WHOLE_PAGE_SHARE = 0.6
 
 Exercise = tuple[str, str]
 """What is asked, and the turn that answers."""
@@ -54,6 +64,19 @@ def pixel_box(box: Sequence[int], size_px: tuple[int, int]) -> tuple[int, int, i
     return x0, y0, x1, y1
 
 
+class Source(NamedTuple):
+    """What an oracle's step cuts from: an image of the conversation, which is a little larger than the oracle meant."""
+
+    image: int
+    origin: tuple[float, float]
+    """Where the crop that the oracle meant begins, in pixels of the picture."""
+
+
+def shifted(box_px: Box, right: float, down: float) -> Box:
+    """The box moved."""
+    return box_px[0] + right, box_px[1] + down, box_px[2] + right, box_px[3] + down
+
+
 class Conversation:
     """Messages so far and the images in the order in which the model has met them."""
 
@@ -74,27 +97,27 @@ class Conversation:
     def ask(self, question: Question) -> None:
         """A question with the oracle's turns and their observations."""
         self.messages.append(question_message(question.text, self.unseen()))
-        own = [0]
+        own = [Source(0, (0, 0))]
         for step in question.steps:
             self._step(step, own)
         self.messages.append(assistant_message(render_turn(question.final_thought, question.answer)))
 
-    def _step(self, step: OracleStep, own: list[int]) -> None:
-        """One turn and its observation; `own` maps the question's crop numbers to those of the conversation."""
+    def _step(self, step: OracleStep, own: list["Source"]) -> None:
+        """One turn and its observation; `own` holds what the question's crop numbers stand for."""
         arguments, crop = dict(step.arguments), None
         text = step.result
         if step.tool == "zoom":
-            index = own[arguments["image"]]
-            source = self.images[index]
-            box = relative_box(arguments["box"], source.size)
+            index, origin = own[arguments["image"]]
+            source, (left, top) = self.images[index], self.boxes[index][:2]
+            meant = shifted(arguments["box"], *origin)
+            box = relative_box(shifted(meant, -left, -top), source.size)
             arguments = {"image": index, "box": box}
             inner = pixel_box(box, source.size)
             crop = source.crop(inner)
-            own.append(len(self.images))
+            own.append(Source(len(self.images), meant[:2]))
             self.images.append(crop)
-            left, top = self.boxes[index][:2]
-            self.boxes.append((left + inner[0], top + inner[1], left + inner[2], top + inner[3]))
-            text = image_label(own[-1])
+            self.boxes.append(shifted(inner, left, top))
+            text = image_label(own[-1].image)
         turn = render_turn(step.thought, Call(name=step.tool, arguments=arguments))
         self.messages.append(assistant_message(turn))
         self.messages.append(observation_message("", step.tool, text, crop))
@@ -112,35 +135,51 @@ def scene_conversation(
     return conversation
 
 
-def mark_exercises(marks: Sequence[Mark], size_px: tuple[int, int], rng: random.Random, count: int) -> list[Exercise]:
-    """At most `count` questions where a named thing is, or what is at a place; each thing once."""
+def single_marks(marks: Sequence[Mark]) -> list[Mark]:
+    """The marks whose name no other mark of the picture has."""
     times = Counter(mark.name for mark in marks)
-    single = [mark for mark in marks if times[mark.name] == 1]
+    return [mark for mark in marks if times[mark.name] == 1]
+
+
+def mark_exercises(marks: Sequence[Mark], size_px: tuple[int, int], rng: random.Random, count: int) -> list[Exercise]:
+    """Questions where `count` named things are (or all, if there are fewer), each asked for once.
+
+    Many are asked for in one question, whose answer lists boxes: half the tokens of a zoom for each.
+    """
+    single = single_marks(marks)
+    chosen = [(mark.name, relative_box(mark.box, size_px)) for mark in rng.sample(single, min(count, len(single)))]
     exercises = []
-    for mark in rng.sample(single, min(count, len(single))):
-        box = relative_box(mark.box, size_px)
-        if rng.random() < 0.7:
-            exercises.append((f"Where is the {mark.name}?", render_call("zoom", {"image": 0, "box": box})))
+    while chosen:
+        some = chosen[: rng.choice((1, 1, MOST_FOUND))]
+        chosen = chosen[len(some) :]
+        if len(some) == 1:
+            name, box = some[0]
+            exercises.append((f"Where is the {name}?", render_call("zoom", {"image": 0, "box": box})))
         else:
-            exercises.append((f"What is at {_places(box)}?", f"<answer>{mark.name}</answer>"))
+            asked = "; ".join(f"the {name}" for name, _ in some)
+            listed = "; ".join(f"the {name} {','.join(map(str, box))}" for name, box in some)
+            exercises.append((f"Find {asked}.", f"<answer>{listed}</answer>"))
     return exercises
 
 
 def page_conversation(page: Page, rng: random.Random, count: int) -> Conversation:
-    """At most `count` reading exercises on one page: read it all, read a place, say where a text is or what follows it.
+    """At most `count` reading exercises on one page: read it all, say where a text is or what follows it.
 
     No text comes twice, in a question or an answer, unless to be found: what was written before is copied, not read.
     """
     conversation = Conversation(page.image)
     unread = set(range(len(page.lines)))
     for number in range(count):
-        if number == 0 and rng.random() < WHOLE_PAGE_SHARE:
+        if number == 0 and (len(page.lines) == 1 or rng.random() < WHOLE_PAGE_SHARE):
             asked, said = _whole_page(page)
             unread -= set(range(MOST_READ))
         elif not unread:
             break
         else:
-            asked, said = _line_exercise(page, unread, rng)
+            exercise = _line_exercise(page, unread, rng)
+            if exercise is None:
+                continue
+            asked, said = exercise
         conversation.say(question_message(asked, conversation.unseen()), said)
     return conversation
 
@@ -149,21 +188,20 @@ def _whole_page(page: Page) -> Exercise:
     return "Read the page.", f"<answer>{' '.join(line.text for line in page.lines[:MOST_READ])}</answer>"
 
 
-def _line_exercise(page: Page, unread: set[int], rng: random.Random) -> Exercise:
-    """A question about one text of the page that was not read yet, and the turn that answers it."""
+def _line_exercise(page: Page, unread: set[int], rng: random.Random) -> Exercise | None:
+    """A question about one text of the page that was not read yet, and the turn that answers it.
+
+    None when the text it came upon stands on the page twice.
+    """
     index = rng.choice(sorted(unread))
     unread.remove(index)
     line = page.lines[index]
-    box = relative_box(line.box_px, page.image.size)
-    unique = sum(other.text == line.text for other in page.lines) == 1
-    kind = rng.random()
-    if kind < 0.2 and unique and index + 1 in unread:
-        unread.remove(index + 1)
-        return f'What comes after "{line.text}"?', f"<answer>{page.lines[index + 1].text}</answer>"
-    if kind < 0.55 and unique:
+    if sum(other.text == line.text for other in page.lines) > 1:
+        return None
+    nexts = range(index + 1, index + 1 + rng.randint(1, MOST_NEXT))
+    following = [page.lines[number].text for number in takewhile(unread.__contains__, nexts)]
+    if rng.random() < 0.35 or not following:
+        box = relative_box(line.box_px, page.image.size)
         return f'Where is "{line.text}"?', render_call("zoom", {"image": 0, "box": box})
-    return f"Read {_places(box)}.", f"<answer>{line.text}</answer>"
-
-
-def _places(box: Sequence[int]) -> str:
-    return ",".join(map(str, box))
+    unread.difference_update(nexts)
+    return f'Read {len(following)} after "{line.text}".', f"<answer>{' '.join(following)}</answer>"

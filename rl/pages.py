@@ -9,7 +9,7 @@ Shape letters: H W pixels.
 import io
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from foveate.rl.tasks.assets import FONTS, Split, font_weights
 from foveate.rl.tasks.assets import font as asset_font
-from foveate.rl.tasks.scene import Glyph
+from foveate.rl.tasks.scene import Box, Glyph
 from foveate.tools.corpus import facts
 
 CELL_PX = (8, 4)
@@ -219,3 +219,52 @@ def damage(image: Image.Image, rng: random.Random) -> Image.Image:
         image.save(buffer, "JPEG", quality=rng.randint(35, 90))
         image = Image.open(buffer).convert("RGB")
     return image
+
+
+def text_runs(glyphs: Sequence[Glyph]) -> list[list[Glyph]]:
+    """Characters that were drawn as one text: each begins where the one before ends, at the same height."""
+    runs: list[list[Glyph]] = []
+    for glyph in glyphs:
+        last = runs[-1][-1].box if runs else None
+        tall = glyph.box[3] - glyph.box[1]
+        joined = (
+            last is not None and abs(glyph.box[0] - last[2]) < 0.2 * tall and abs(glyph.box[1] - last[1]) < 0.2 * tall
+        )
+        if joined and abs(glyph.box[3] - last[3]) < 0.2 * tall:  # type: ignore[index]
+            runs[-1].append(glyph)
+        else:
+            runs.append([glyph])
+    return runs
+
+
+def crop_page(image: Image.Image, glyphs: Sequence[Glyph], box_px: Box) -> Page:
+    """A part of a drawing as a page: its texts that lie inside, in reading order."""
+    left, top, right, bottom = map(round, box_px)
+    inside = [
+        Glyph(character, (x0 - left, y0 - top, x1 - left, y1 - top))
+        for character, (x0, y0, x1, y1) in glyphs
+        if left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
+    ]
+    whole = [run for run in text_runs(inside) if len(run) > 1 and "".join(glyph.character for glyph in run).strip()]
+    return Page(
+        image=image.crop((left, top, right, bottom)),
+        glyphs=tuple(inside),
+        lines=tuple(_reading_order(map(_line_of, whole))),
+    )
+
+
+def _line_of(run: Sequence[Glyph]) -> Line:
+    x0, y0, x1, y1 = run[0].box[0], run[0].box[1], run[-1].box[2], run[-1].box[3]
+    text = "".join(glyph.character for glyph in run)
+    return Line(text=text, box_px=(round(x0), round(min(y0, run[-1].box[1])), round(x1), round(y1)))
+
+
+def _reading_order(lines: Iterable[Line]) -> list[Line]:
+    """Rows from the top, each from the left; a text begins a row when its middle is below the row's first one."""
+    rows: list[list[Line]] = []
+    for line in sorted(lines, key=lambda line: line.box_px[1] + line.box_px[3]):
+        if rows and (line.box_px[1] + line.box_px[3]) / 2 < rows[-1][0].box_px[3]:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [line for row in rows for line in sorted(row, key=lambda line: line.box_px[0])]

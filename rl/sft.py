@@ -27,9 +27,9 @@ from foveate.models.transcript import ImageInput, Transcript, build_transcript, 
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels
-from foveate.rl.gaze import gaze_loss, gaze_targets, gazes
+from foveate.rl.gaze import gaze_loss, gaze_targets, gazes, mention_targets
 from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
-from foveate.rl.pages import PageWriter, corpus_words
+from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
 from foveate.rl.recall import recall_conversation
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
 from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
@@ -37,6 +37,11 @@ from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_
 ROUND_TOKENS = 128
 ROUND_PATCHES = 256
 MOST_EXERCISES = 11
+"""On a page."""
+MOST_OF_CROP = 5
+"""On a crop that is read like a page."""
+MOST_SOUGHT = 24
+"""Things of a sheet that are asked for."""
 GAZE_HEADS = 2
 """Of the middle layer: those that look where the generators say."""
 HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
@@ -59,9 +64,11 @@ class SftConfig:
     page_share: float = 0.15
     """Share of the conversations about a picture that are reading exercises."""
     sheet_share: float = 0.0
-    """Share of those that are about a sheet of named things: where is this, what is at that place."""
+    """Share of those that are about a sheet of named things: where are they."""
     recall_share: float = 0.0
     """Share of the conversations that are without a picture: what belongs to a name of a list."""
+    recall_steps: int = 0
+    """For this many first steps all of them are: copying comes first, and a list costs a tenth of a picture."""
     page_blocks: int = 150
     ramp_steps: int = 0
     """Over this many steps pages grow from a line to page_blocks, sheets from a thing to a crowd, lists from a name."""
@@ -72,7 +79,7 @@ class SftConfig:
     dense_coef: float = 0.0
     """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
-    """Most questions where a named thing of a scene is, or what is at a place, before the scene's own questions."""
+    """Most named things of a scene that are asked for before the scene's own questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,38 +125,43 @@ class SftStage:
         labels: list[ViewLabels] = []
         looks = [torch.zeros(2, 0, dtype=torch.long)]
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
-            if rng.random() < self.config.recall_share:
-                transcripts.append(
-                    self.processor(recall_conversation(rng, self.writer.words, self._difficulty(index)).messages)
-                )
-                continue
-            kind = rng.random()
-            drawing: Drawing | Scene
-            is_page = kind < self.config.page_share
-            if is_page:
-                drawing, conversation = self._page(rng, self._difficulty(index))
-            elif kind < self.config.page_share + self.config.sheet_share:
-                drawing, conversation = self._sheet(rng, self._difficulty(index))
-            else:
-                drawing, conversation = self._scene(rng)
-            before = sum(map(len, transcripts))
-            transcripts.append(self.processor(conversation.messages))
-            if self.config.gaze_coef:
-                looks.append(before + self._gazes(conversation, drawing, transcripts[-1]))
-            if self.config.dense_coef:
-                seen = [label_view(drawing, box, self.thinker.config) for box in conversation.boxes]
-                labels += map(nameless, seen) if is_page else seen
+            for drawing, conversation in self._draw(rng, index):
+                before = sum(map(len, transcripts))
+                transcripts.append(self.processor(conversation.messages))
+                if self.config.gaze_coef and drawing is not None:
+                    looks.append(before + self._gazes(conversation, drawing, transcripts[-1]))
+                if self.config.dense_coef and drawing is not None:
+                    labels += self._labels(conversation, drawing)
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
-        packed = pack([*transcripts, last])
+        packed, gazes_2P = pack([*transcripts, last]), torch.cat(looks, dim=1)
         if not labels:
-            return SftBatch(transcript=packed, labels=None, gazes_2P=torch.cat(looks, dim=1))
+            return SftBatch(transcript=packed, labels=None, gazes_2P=gazes_2P)
         num_patches = sum(image.grid.num_patches for image in packed.images)
         dense = DenseLabels.of(labels, self.thinker.config.vision).padded(num_patches)
-        return SftBatch(transcript=packed, labels=dense, gazes_2P=torch.cat(looks, dim=1))
+        return SftBatch(transcript=packed, labels=dense, gazes_2P=gazes_2P)
+
+    def _draw(self, rng: random.Random, index: int) -> list[tuple[Drawing | Scene | None, Conversation]]:
+        """Conversations and what they are about, of a kind drawn by the shares."""
+        difficulty = self._difficulty(index)
+        if index < self.config.recall_steps or rng.random() < self.config.recall_share:
+            return [(None, recall_conversation(rng, self.writer.words, difficulty))]
+        kind = rng.random()
+        if kind < self.config.page_share:
+            return [self._page(rng, difficulty)]
+        if kind < self.config.page_share + self.config.sheet_share:
+            return [self._sheet(rng, difficulty)]
+        return self._scene(rng)
+
+    def _labels(self, conversation: Conversation, drawing: Drawing | Scene) -> list[ViewLabels]:
+        """What lies under each image of a conversation; what stands on a page without marks has no names."""
+        seen = [label_view(drawing, box, self.thinker.config) for box in conversation.boxes]
+        return seen if drawing.marks else list(map(nameless, seen))
 
     def _gazes(self, conversation: Conversation, drawing: Drawing | Scene, transcript: Transcript) -> Tensor:
-        merge_size = self.thinker.config.vision.merge_size
-        return gaze_targets(gazes(conversation, drawing), conversation, transcript, self.processor.codec, merge_size)
+        codec, merge_size = self.processor.codec, self.thinker.config.vision.merge_size
+        mentions = mention_targets(drawing, conversation, transcript, codec, merge_size)
+        looks = gaze_targets(gazes(conversation, drawing), conversation, transcript, codec, merge_size)
+        return torch.cat([mentions, looks], dim=1)
 
     def _difficulty(self, index: int) -> float:
         return min(1.0, index / self.config.ramp_steps) if self.config.ramp_steps else 1.0
@@ -159,19 +171,25 @@ class SftStage:
         page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
         while not page.lines:
             page = self.writer.page(rng, max_blocks=max_blocks, difficulty=difficulty)
-        most = 1 + round(difficulty * MOST_EXERCISES)
+        return self._reading(page, rng, 1 + round(difficulty * MOST_EXERCISES))
+
+    def _reading(self, page: Page, rng: random.Random, most: int) -> tuple[Drawing, Conversation]:
         return page_drawing(page), page_conversation(page, rng, rng.randint(-(-most // 2), most))
 
     def _sheet(self, rng: random.Random, difficulty: float) -> tuple[Drawing, Conversation]:
         sheet = draw_sheet(rng, difficulty)
-        exercises = mark_exercises(sheet.marks, sheet.image.size, rng, rng.randint(6, MOST_EXERCISES))
+        exercises = mark_exercises(sheet.marks, sheet.image.size, rng, rng.randint(MOST_SOUGHT // 2, MOST_SOUGHT))
         return sheet, scene_conversation(sheet.image, (), exercises)
 
-    def _scene(self, rng: random.Random) -> tuple[Scene, Conversation]:
+    def _scene(self, rng: random.Random) -> list[tuple[Drawing | Scene | None, Conversation]]:
+        """Questions about a scene and, where one of their crops holds text, that crop as a page to read."""
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
         count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
         exercises = mark_exercises(scene.marks, scene.image.size, rng, rng.randint(0, self.config.max_exercises))
-        return scene, scene_conversation(scene.image, rng.sample(scene.questions, count), exercises)
+        conversation = scene_conversation(scene.image, rng.sample(scene.questions, count), exercises)
+        crop = rng.choice(conversation.boxes[1:])
+        page = crop_page(scene.image, scene.glyphs, crop)
+        return [(scene, conversation), *([self._reading(page, rng, MOST_OF_CROP)] if page.lines else [])]
 
     def loss(self, batch: SftBatch) -> tuple[Tensor, dict[str, float]]:
         """See the module's docstring."""

@@ -6,10 +6,14 @@ safetensors file (model, f32 masters, moments) and one JSON file, each written b
 """
 
 import json
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from threading import Event
 from typing import Any, Protocol
 
 import torch
@@ -67,8 +71,20 @@ class _Batches(Dataset[Any]):
         return self.stage.batch(self.start + index)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+
+
+@contextmanager
+def told_to_stop() -> Iterator[Event]:
+    """An event that SIGTERM sets, inside the block; outside the signal does what it did before."""
+    told = Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def batches(stage: Stage, start: int, config: TrainConfig) -> DataLoader[Any]:
@@ -78,14 +94,14 @@ def batches(stage: Stage, start: int, config: TrainConfig) -> DataLoader[Any]:
         batch_size=None,
         num_workers=config.num_workers,
         prefetch_factor=6 if config.num_workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
 def train(
     stage: Stage, config: TrainConfig, out: Path, *, resume: bool = False, max_minutes: float | None = None
 ) -> int:
-    """Run the stage to its last step or for `max_minutes`; returns the number of steps done so far.
+    """Run the stage to its last step, for `max_minutes` or until SIGTERM; returns the number of steps done so far.
 
     `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export.
     """
@@ -95,7 +111,7 @@ def train(
     started = saved = time.monotonic()
     window: list[dict[str, float]] = []
     bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0)
-    with (out / "metrics.jsonl").open("a" if resume else "w") as log:
+    with told_to_stop() as told, (out / "metrics.jsonl").open("a" if resume else "w") as log:
         for batch in batches(stage, step, config):
             loss, metrics = stage.loss(batch)
             loss.backward()
@@ -114,13 +130,12 @@ def train(
                     {key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")}
                 )
                 window.clear()
-            timed_out = max_minutes is not None and now - started > 60 * max_minutes
-            if now - saved > 60 * config.checkpoint_minutes or timed_out:
+            if told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes):
+                break
+            if now - saved > 60 * config.checkpoint_minutes:
                 save_checkpoint(out, optimizer, step)
                 stage.export(out)
                 saved = now
-            if timed_out:
-                break
     bar.close()
     save_checkpoint(out, optimizer, step)
     stage.export(out)

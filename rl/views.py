@@ -34,7 +34,7 @@ NAMES = (
 """Everything that a question or a thought can name and that is recognised, not spelled."""
 NAME_CLASS = {name: index + 1 for index, name in enumerate(NAMES)}
 NUM_NAMES = len(NAMES) + 1
-FLAG_SHARE = 0.2
+FLAG_SHARE = 0.1
 """Of the groups of a sheet."""
 IGNORED = -100
 """The label of a place about which nothing is known."""

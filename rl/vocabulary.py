@@ -16,9 +16,15 @@ from foveate.models.reasoner import Message
 from foveate.models.tokenizer import MODEL_TAGS, make_tokenizer, split_pieces
 from foveate.rl.oracle_messages import scene_conversation
 from foveate.rl.tasks.assets import ICONS
+from foveate.rl.tasks.canvas import SHAPES
+from foveate.rl.tasks.palette import NAMED
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
+from foveate.rl.tasks.words import LETTERS
 
-ALWAYS = ("user", "assistant", "system", "Read", "What", " comes", " after", "Where", " is", " the", " page")
+ALWAYS = (
+    "user", "assistant", "system", "Read", " after", "Find", "Where", " is", "; the", "the", " page", " letter",
+    " number", *(f" {color} {form}" for color in NAMED for form in SHAPES), *(f" {sign}" for sign in LETTERS),
+)  # fmt: skip
 """Words of the template and of the reading exercises."""
 
 

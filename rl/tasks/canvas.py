@@ -1,7 +1,7 @@
 """The drawing surface: text with exact boxes, cards, shapes, icons and flags, at the scale of the first view.
 
 Nano first sees a picture shrunk to 448 x 448 pixels of area. `Canvas.view_scale` is that shrink factor; `big` sizes
-survive it (an anchor of 28 view pixels), `small_px` sizes do not (text of at most 7 view pixels), so every generator
+survive it (an anchor of 28 view pixels), `small_px` sizes do not (text of at most 8 view pixels), so every generator
 can keep its promise: anchors are found at first view, evidence is not. Drawing is direct: no supersampling, shapes
 come from cached masks, fonts from a cache.
 """
@@ -21,7 +21,7 @@ from foveate.rl.tasks.scene import Box, Glyph, Mark
 VIEW_AREA = 448 * 448
 SMALLEST_SHARE = 0.72
 """Of the largest font size that still vanishes: the smallest that a picture uses."""
-SMALL_VIEW_PX = 7.0
+SMALL_VIEW_PX = 8.0
 """Largest font size, in pixels of the first view, at which text still vanishes."""
 ASPECTS = ((4, 3), (4, 3), (3, 2), (16, 9), (16, 10), (1, 1), (3, 4), (210, 297))
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "hexagon", "ring", "arrow", "moon")
@@ -90,7 +90,7 @@ class Canvas:
         self.view_scale = max(1.0, (self.size[0] * self.size[1] / VIEW_AREA) ** 0.5)
         families = FONTS[split]
         self.head_font, self.text_font = rng.choice(families), rng.choice(families)
-        largest_px = int(min(32, SMALL_VIEW_PX * self.view_scale))
+        largest_px = int(min(34, SMALL_VIEW_PX * self.view_scale))
         self.small_px = rng.randint(max(14, int(SMALLEST_SHARE * largest_px)), max(14, largest_px))
         """Font size of everything that must be read in a crop."""
         self.marks: list[Mark] = []

@@ -77,7 +77,7 @@ def count_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """Boxes with a large letter and one to nine small things each."""
     rng = canvas.rng
     dot = int(max(7, min(16, 3.3 * canvas.view_scale)) * rng.uniform(0.85, 1.0))
-    pitch, head = max(30, int(dot * rng.uniform(2.2, 2.8))), canvas.big(rng.uniform(16, 24))
+    pitch, head = max(30, int(dot * rng.uniform(2.2, 2.8))), canvas.big(rng.uniform(24, 32))
     columns, rows = rng.choice(((4, 4), (5, 4), (5, 3), (6, 3)))
     field = (columns * pitch, rows * pitch)
     beside = rng.random() < 0.4
@@ -142,7 +142,7 @@ def two_looks(canvas: Canvas, ask: str, places: tuple[Place, Place], said: tuple
 def number_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """Anchors with a number under or above each."""
     rng, small = canvas.rng, canvas.small_px
-    side, tall = canvas.big(rng.uniform(22, 34)), int(small * 1.7)
+    side, tall = canvas.big(rng.uniform(28, 38)), int(small * 1.7)
     relation = rng.choice(("under", "under", "above"))
     low, high = rng.choice(((10, 99), (100, 999), (100, 999), (1000, 9999)))
     block = (max(side, small * 4) + canvas.big(5), side + tall * 1.2 + canvas.big(6))
@@ -194,7 +194,7 @@ def gauge_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """Dials with a printed number in the middle and a large mark above."""
     rng = canvas.rng
     kind: AnchorKind = rng.choice(("letter", "letter", "number", "shape", "icon"))
-    head, dial = canvas.big(rng.uniform(18, 24)), int(max(canvas.small_px * 5.2, canvas.big(26)))
+    head, dial = canvas.big(rng.uniform(24, 32)), int(max(canvas.small_px * 5.2, canvas.big(26)))
     pad = canvas.small_px * 0.6
     block = (max(head, dial) + 2 * pad, head + dial + 3 * pad)
     padded = (block[0] + canvas.big(5), block[1] + canvas.big(5))

@@ -116,7 +116,7 @@ def draw(rng: random.Random, split: Split) -> Drawing:
 def sign_page(canvas: Canvas, ground: Ground, kind: str) -> list[Draft]:
     """Anchors with a small sign under or above each."""
     rng, small = canvas.rng, canvas.small_px
-    side, relation = canvas.big(rng.uniform(22, 32)), rng.choice(("under", "under", "above"))
+    side, relation = canvas.big(rng.uniform(28, 38)), rng.choice(("under", "under", "above"))
     anchor_kind = pick_kind(rng)
     shown = rng.sample(subjects(kind), min(MOST[anchor_kind], rng.randint(5, 20)))
     wide, tall = sign_size(canvas, kind, shown)

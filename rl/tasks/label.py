@@ -78,7 +78,7 @@ def pick_wear(canvas: Canvas) -> Wear:
         line=(60, 60, 64) if plate and rng.random() < 0.5 else None,
         bold=rng.random() < 0.35,
         currency=rng.choice(("", "$", "$", "€")) if kind.name == "price" else "",
-        side=canvas.big(rng.uniform(22, 36)),
+        side=canvas.big(rng.uniform(28, 40)),
     )
 
 
@@ -150,7 +150,7 @@ def card_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """Cards with an anchor and two to four named lines each."""
     rng, small = canvas.rng, canvas.small_px
     fields = rng.sample(tuple(FIELDS), rng.randint(2, 4))
-    side, step = canvas.big(rng.uniform(22, 32)), int(small * rng.uniform(1.35, 1.7))
+    side, step = canvas.big(rng.uniform(28, 36)), int(small * rng.uniform(1.35, 1.7))
     pad, on_top = int(small * 0.8), rng.random() < 0.5
     lines_wide = int(small * 9.5)
     block = (

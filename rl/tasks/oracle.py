@@ -2,13 +2,12 @@
 
 A generator says what it would look at (`Look`: a target in canvas pixels), compute (`Compute`) and look up
 (`Lookup`). Only after the picture has been augmented, and maybe rotated, `settle` turns targets into crop boxes: the
-target with a random margin, never smaller than what a small model can aim at, never outside the picture. The jitter is
-on purpose: a policy that learns from it does not depend on exact boxes.
+target with a margin, never smaller than what a small model can aim at, never outside the picture. Nothing about a crop
+is random: what cannot be predicted cannot be learned either (docs/log.md).
 """
 
 import contextlib
 import io
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,8 @@ from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, OracleStep, Question
 
 MAX_SIDE = 640
-MARGIN = (0.05, 0.25)
+MARGIN = 0.04
+"""Of the target's side, on each side; the rounding of boxes adds to it."""
 VIEW_AREA = 448 * 448
 MIN_VIEW = (46, 40)
 """Smallest crop, width and height, measured in pixels of the first view (where the policy aims)."""
@@ -93,40 +93,32 @@ def union(boxes: Sequence[Box]) -> Box:
     )
 
 
-def widen(rng: random.Random, low: float, high: float, minimum: float, bounds: tuple[int, int]) -> tuple[int, int]:
+def widen(low: float, high: float, minimum: float, bounds: tuple[int, int]) -> tuple[int, int]:
     """One side of a crop around low..high: margins, at least `minimum` long, at most MAX_SIDE, inside `bounds`."""
     length = high - low
-    before, after = (min(70.0, max(6.0, rng.uniform(*MARGIN) * length)) for _ in range(2))
-    missing = max(0.0, minimum - length - before - after)
-    share = rng.uniform(0.3, 0.7)
-    before, after = before + missing * share, after + missing * (1 - share)
-    spare = length + before + after - MAX_SIDE
-    if spare > 0:
-        cut = min(1.0, spare / (before + after))
-        before, after = before * (1 - cut), after * (1 - cut)
-    start, end = int(low - before), int(high + after + 0.999)
+    margin = max(6.0, MARGIN * length, (minimum - length) / 2)
+    margin = max(0.0, min(margin, (MAX_SIDE - length) / 2))
+    start, end = int(low - margin), int(high + margin + 0.999)
     return max(bounds[0], start), min(bounds[1], end)
 
 
-def crop_box(rng: random.Random, target: Box, bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def crop_box(target: Box, bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """The oracle's crop around a target, in canvas pixels, inside `bounds` (the picture or an earlier crop)."""
     width, height = bounds[2] - bounds[0], bounds[3] - bounds[1]
     scale = max(1.0, (width * height / VIEW_AREA) ** 0.5)
-    x0, x1 = widen(rng, target[0], target[2], MIN_VIEW[0] * scale, (bounds[0], bounds[2]))
-    y0, y1 = widen(rng, target[1], target[3], MIN_VIEW[1] * scale, (bounds[1], bounds[3]))
+    x0, x1 = widen(target[0], target[2], MIN_VIEW[0] * scale, (bounds[0], bounds[2]))
+    y0, y1 = widen(target[1], target[3], MIN_VIEW[1] * scale, (bounds[1], bounds[3]))
     return x0, y0, x1, y1
 
 
-def settle(
-    draft: Draft, family: str, size: tuple[int, int], move: Callable[[Box], Box], rng: random.Random
-) -> Question:
+def settle(draft: Draft, family: str, size: tuple[int, int], move: Callable[[Box], Box]) -> Question:
     """Make the question of a draft: boxes moved with the picture, targets turned into crops, code run."""
     crops: list[tuple[int, int, int, int]] = [(0, 0, *size)]
     steps: list[OracleStep] = []
     for part in draft.plan:
         if isinstance(part, Look):
             source = crops[part.within]
-            x0, y0, x1, y1 = crop_box(rng, move(part.target), source)
+            x0, y0, x1, y1 = crop_box(move(part.target), source)
             crops.append((x0, y0, x1, y1))
             inner = (x0 - source[0], y0 - source[1], x1 - source[0], y1 - source[1])
             steps.append(OracleStep(thought=part.thought, tool="zoom", arguments={"image": part.within, "box": inner}))
@@ -154,7 +146,7 @@ def settle(
 def finish(canvas: Canvas, drafts: Sequence[Draft], family: str) -> Drawing:
     """Augment the picture and settle the drafts on it."""
     image, move = augment(canvas.image, canvas.rng, canvas.theme.page)
-    questions = tuple(settle(draft, family, image.size, move, canvas.rng) for draft in drafts)
+    questions = tuple(settle(draft, family, image.size, move) for draft in drafts)
     marks = tuple(Mark(name=mark.name, box=move(mark.box)) for mark in canvas.marks)
     glyphs = tuple(Glyph(glyph.character, move(glyph.box)) for glyph in canvas.glyphs)
     return Drawing(image, questions, marks, glyphs)

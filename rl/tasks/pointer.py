@@ -47,7 +47,7 @@ def draw(rng: random.Random, split: Split) -> Drawing:
 def note_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """Anchors with notes that name boxes, and the boxes, mixed on one page."""
     rng, small = canvas.rng, canvas.small_px
-    side, tall = canvas.big(rng.uniform(22, 32)), int(small * 1.6)
+    side, tall = canvas.big(rng.uniform(28, 36)), int(small * 1.6)
     kind = KINDS[rng.choice(BOX_KINDS)]
     block = (max(side, int(small * 7.2)) + canvas.big(5), side + 1.4 * tall + canvas.big(6))
     cells = arrange(rng, pick_layout(rng, canvas.split), ground.area, block, rng.randint(8, 22))
@@ -133,7 +133,7 @@ def legend_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     wide = max(wide, canvas.measure("Legend", title, bold=True, family=canvas.head_font)[0] + small * 2)
     legend, rest = split_area(canvas, ground.area, wide, title * 1.5 + step * (count + 0.6))
     lines = draw_legend(canvas, legend, names, title, step)
-    side, tall = canvas.big(rng.uniform(22, 34)), int(small * 1.6)
+    side, tall = canvas.big(rng.uniform(28, 38)), int(small * 1.6)
     block = (side + canvas.big(6), side + tall + canvas.big(6))
     cells = arrange(rng, pick_layout(rng, canvas.split), rest, block, count)
     kind: AnchorKind = rng.choice(("shape", "shape", "icon", "letter"))
@@ -196,7 +196,7 @@ def panel_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     for cell, letter in zip(cells, letters, strict=True):
         panel = (cell[0], cell[1], cell[0] + block[0], cell[1] + block[1])
         canvas.card(panel, fill=fill, line=canvas.theme.line, radius=rng.choice((0, 14)), width=3)
-        head = canvas.big(18)
+        head = canvas.big(26)
         draw_mark(canvas, letter, (panel[0] + 14, panel[1] + 12, panel[0] + 14 + head, panel[1] + 12 + head),
                   canvas.ink(fill), canvas.head_font)  # fmt: skip
         inner = (panel[0] + 10, panel[1] + head + 24, panel[2] - 10, panel[3] - 10)

@@ -53,8 +53,8 @@ def named_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     rng = canvas.rng
     canvas.small_px = min(canvas.small_px, 24)
     size = canvas.small_px
-    num_rows, num_columns = rng.randint(3, 8), rng.randint(2, 4)
-    head = canvas.big(rng.uniform(15, 22))
+    num_rows, num_columns = rng.randint(3, 6), rng.randint(2, 4)
+    head = canvas.big(rng.uniform(24, 30))
     pool = rng.choice((GOODS, PLACES, CITIES, NAMES))
     columns = rng.sample(tuple(COLUMNS), num_columns)
     first = make_grid(canvas, pool, num_rows, columns)
@@ -73,9 +73,10 @@ def named_page(canvas: Canvas, ground: Ground) -> list[Draft]:
                          canvas.head_font)  # fmt: skip
         place = (x, y + head + size * 0.6)
         boxes = draw_grid(canvas, grid, place)
-        whole = union((mark, (*place, place[0] + grid_size(canvas, grid)[0], place[1] + grid_size(canvas, grid)[1])))
+        wide, tall = grid_size(canvas, grid)
+        lines = (*place, place[0] + wide, place[1] + tall)
         row, column = rng.randrange(len(grid.rows)), rng.randrange(len(grid.columns))
-        drafts.append(named_draft(canvas, name, grid, (row, column), (whole, boxes[row][column])))
+        drafts.append(named_draft(canvas, name, grid, (row, column), (union((mark, lines)), lines, boxes[row][column])))
     return drafts
 
 
@@ -93,15 +94,18 @@ def make_grid(canvas: Canvas, pool: tuple[str, ...], num_rows: int, columns: lis
     return Grid(rows=tuple(rows), columns=tuple(columns), cells=cells, corner=canvas.rng.choice(("", "Item", "Name")))
 
 
-def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen: tuple[Box, Box]) -> Draft:
-    """The question about a cell; the last thought reads along the row as far as the column."""
+def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen: tuple[Box, Box, Box]) -> Draft:
+    """The question about a cell; `seen` is the table with its mark, the table, the cell.
+
+    The last thought reads along the row as far as the column.
+    """
     row, column = grid.rows[at[0]], grid.columns[at[1]]
     read = ", ".join(grid.cells[at[0]][: at[1] + 1])
     return Draft(
         text=canvas.rng.choice(ASK_NAMED).format(table=name, column=column.lower(), row=row),
         answer=grid.cells[at[0]][at[1]],
-        evidence=(seen[1],),
-        plan=(Look(thought=seen_at(f"Table {name}", seen[0], canvas.size), target=seen[0]),),
+        evidence=(seen[2],),
+        plan=(Look(thought=seen_at(f"Table {name}", seen[0], canvas.size), target=seen[1]),),
         final_thought=f"{column} is column {at[1] + 1}. {row} has {read}.",
     )
 
@@ -109,7 +113,7 @@ def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen
 def marked_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     """One large grid whose rows and columns carry large marks; the cells hold small text."""
     rng, area = canvas.rng, ground.area
-    head = canvas.big(rng.uniform(22, 28))
+    head = canvas.big(rng.uniform(26, 32))
     cell_wide, cell_tall = canvas.big(rng.uniform(46, 66)), canvas.big(rng.uniform(36, 52))
     num_columns = min(rng.randint(3, 8), int((area[2] - area[0] - head * 1.3) / cell_wide))
     num_rows = min(rng.randint(3, 8), int((area[3] - area[1] - head * 1.3) / cell_tall))
@@ -214,7 +218,7 @@ def list_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     sections = make_sections(rng, kind)
     name_wide = max(canvas.measure(name, small)[0] for section in sections for name, _ in section.entries)
     value_wide = max(canvas.measure(value, small)[0] for section in sections for _, value in section.entries)
-    head, most = canvas.big(rng.uniform(17, 24)), max(len(section.entries) for section in sections)
+    head, most = canvas.big(rng.uniform(24, 30)), max(len(section.entries) for section in sections)
     beside = rng.random() < 0.5
     wide, tall = name_wide + value_wide + small * 2, most * step
     block = (wide + head * 1.4, max(tall, head) + small) if beside else (max(wide, head), tall + head * 1.2)

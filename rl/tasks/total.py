@@ -13,7 +13,7 @@ from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.chart import draw_chart, pick_chart
 from foveate.rl.tasks.layout import arrange
-from foveate.rl.tasks.oracle import Compute, Draft, Look, finish, run_code, seen_at, union
+from foveate.rl.tasks.oracle import Compute, Draft, Look, finish, run_code, seen_at
 from foveate.rl.tasks.palette import Color
 from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
@@ -32,6 +32,8 @@ ASK = {
     "max": ("What is the highest of the {things} {where}?", "What is the largest of all {things} {where}?"),
     "range": ("What is the highest minus the lowest of the {things} {where}?",),
 }  # fmt: skip
+LARGEST_IN_CHART = 26
+"""Font size at which the values of neighbouring columns stay apart."""
 THOUGHTS = {
     "sum": "I add all {things}.",
     "pair": "I add {a} and {b}.",
@@ -55,6 +57,8 @@ class Listing:
     inks: tuple[Box, ...]
     """Box of each number."""
     whole: Box
+    lines: Box
+    """The part with names and numbers: without the mark, so that a crop shows it larger."""
 
     @property
     def named(self) -> str:
@@ -67,7 +71,6 @@ class Listing:
 def draw(rng: random.Random, split: Split) -> Drawing:
     """A page of receipts or charts with questions."""
     canvas = Canvas(rng, split)
-    canvas.small_px = min(canvas.small_px, 23)
     page = receipt_page if rng.random() < 0.5 else chart_page
     listings = page(canvas, draw_setting(canvas, pick_setting(rng, split)))
     rng.shuffle(listings)
@@ -86,8 +89,8 @@ def pick_names(canvas: Canvas, count: int, surface: Color) -> tuple[list[Anchor]
 def receipt_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     """Receipts of one width, each with its mark, a few lines of prices and some small print."""
     rng, small = canvas.rng, canvas.small_px
-    head, step = canvas.big(rng.uniform(17, 24)), int(small * rng.uniform(1.4, 1.65))
-    most, wide = rng.randint(3, 7), int(small * rng.uniform(11, 14))
+    head, step = canvas.big(rng.uniform(24, 32)), int(small * rng.uniform(1.4, 1.65))
+    most, wide = rng.randint(3, 6), int(small * rng.uniform(11, 14))
     tall = head + small * 3.2 + step * most + small * 3.4
     paper: Color = rng.choice(((255, 255, 255), (252, 250, 240), (246, 246, 246), (250, 244, 226)))
     padded = (wide + canvas.big(4), tall + canvas.big(4))
@@ -123,20 +126,22 @@ def draw_receipt(
         line = y + (index + 0.6) * step
         canvas.text((box[0] + pad, line), name, fill=ink, align="lm")
         inks.append(canvas.text((box[2] - pad, line), currency + value, fill=ink, align="rm"))
+    lines = (box[0] + pad, y, box[2] - pad, y + step * count)
     y += step * count + small * 0.4
     canvas.draw.line((box[0] + pad, y, box[2] - pad, y), fill=(150, 150, 150), width=2)
     thanks = rng.choice(("thank you", f"card {rng.randint(1000, 9999)}", date(rng), "see you soon", "no refunds"))
     canvas.text((center, y + small * 0.5), thanks, size=print_px, fill=faint, align="mt")
     return Listing(anchor=anchor, noun="receipt", things="prices", names=tuple(names), values=tuple(values),
-                   inks=tuple(inks), whole=box)  # fmt: skip
+                   inks=tuple(inks), whole=box, lines=lines)  # fmt: skip
 
 
 def chart_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     """Cards with a mark and a chart each, all of one kind of chart."""
+    canvas.small_px = min(canvas.small_px, LARGEST_IN_CHART)
     rng, small = canvas.rng, canvas.small_px
     kind = pick_chart(rng, canvas.split)
     count = rng.randint(3, 5 if kind == "pie" else 6)
-    head = canvas.big(rng.uniform(17, 24))
+    head = canvas.big(rng.uniform(24, 32))
     wide = int(min(500, max(count * small * 3.9, 300, 17 * small if kind == "pie" else 0)))
     inner_tall = max(small * (count * 1.8 + 1), rng.uniform(0.5, 0.8) * wide)
     tall = int(min(500, head + inner_tall + small * 2))
@@ -155,7 +160,7 @@ def chart_page(canvas: Canvas, ground: Ground) -> list[Listing]:
         inner = (card[0] + small, card[1] + small * 0.8 + head, card[2] - small, card[3] - small * 0.6)
         inks = draw_chart(canvas, kind, inner, names, values)
         listings.append(Listing(anchor=anchor, noun="chart", things="values", names=tuple(names), values=tuple(values),
-                                inks=tuple(inks), whole=card))  # fmt: skip
+                                inks=tuple(inks), whole=card, lines=inner))  # fmt: skip
     return listings
 
 
@@ -194,7 +199,7 @@ def sum_draft(canvas: Canvas, listing: Listing) -> Draft:
         accept=spellings(answer, decimals=listing.things == "prices"),
         evidence=tuple(listing.inks[index] for index in used),
         plan=(
-            Look(thought=seen_at(subject, listing.whole, canvas.size), target=union((listing.whole,))),
+            Look(thought=seen_at(subject, listing.whole, canvas.size), target=listing.lines),
             Compute(thought=THOUGHTS[task].format(**words), code=code),
         ),
         final_thought=f"It is {answer}.",

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from foveate.agent.messages import question_message
 from foveate.models.config import NANO
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
-from foveate.rl.gaze import gaze_loss, gaze_targets, gazes, text_runs
+from foveate.rl.gaze import gaze_loss, gaze_targets, gazes, mention_targets
 from foveate.rl.oracle_messages import Conversation, page_conversation, scene_conversation
-from foveate.rl.pages import PageWriter, corpus_words
-from foveate.rl.tasks.scene import FAMILIES, Scene, draw_scene
+from foveate.rl.pages import PageWriter, corpus_words, text_runs
+from foveate.rl.tasks.scene import FAMILIES, Mark, Scene, draw_scene
 from foveate.rl.views import page_drawing
 
 TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
@@ -80,3 +81,31 @@ def test_conversations_do_not_see_each_other() -> None:
     apart = [gaze_loss(q[s : s + 6], k[s : s + 6], torch.tensor([[5], [2]]), [6], 2) for s in (0, 6)]
     packed = gaze_loss(q, k, torch.tensor([[5, 11], [2, 8]]), [6, 6], 2)
     torch.testing.assert_close(packed, torch.stack(apart).mean())
+
+
+def test_whoever_names_a_thing_looks_at_it(processor: Processor) -> None:
+    scene = draw_scene("label", 3, "train")
+    conversation = scene_conversation(
+        scene.image, scene.questions[:1], [("Find the sun; the key.", "<answer></answer>")]
+    )
+    transcript = processor(conversation.messages)
+    mark = scene.marks[0]
+    there = Scene(**{**vars(scene), "marks": (Mark(name="key", box=mark.box),)})
+    pairs = mention_targets(there, conversation, transcript, processor.codec, 2)
+    assert len(pairs[0].unique()) == 1
+    where = int(pairs[0, 0])
+    assert processor.codec.decode(transcript.token_ids[where - 1 : where + 1].tolist()) == " the key"
+    rows, columns = (side // 2 for side in (transcript.images[0].grid.h, transcript.images[0].grid.w))
+    middle = ((mark.box[1] + mark.box[3]) / 2 / scene.image.height, (mark.box[0] + mark.box[2]) / 2 / scene.image.width)
+    assert transcript.image_starts[0] + int(middle[0] * rows) * columns + int(middle[1] * columns) in pairs[1]
+
+
+def test_a_large_letter_is_meant_by_box_and_table_alike(processor: Processor) -> None:
+    scene = draw_scene("label", 3, "train")
+    there = Scene(**{**vars(scene), "marks": (Mark(name="letter W", box=(0, 0, 90, 90)),)})
+    for asked, times in (("In table W, what?", 1), ("Where is the letter W?", 1), ("Wax W in A7W", 0)):
+        conversation = Conversation(scene.image)
+        conversation.say(question_message(asked, conversation.unseen()), "<answer>yes</answer>")
+        transcript = processor(conversation.messages)
+        pairs = mention_targets(there, conversation, transcript, processor.codec, 2)
+        assert len(pairs[0].unique()) == times, asked

@@ -1,6 +1,7 @@
 """The oracle's conversations are what the agent would have had: calls parse, crops are the called boxes."""
 
 import random
+import re
 
 import pytest
 from PIL import Image
@@ -66,15 +67,35 @@ def test_page_exercises_name_what_is_on_the_page_and_nothing_twice() -> None:
                 seen.append(asked.split('"', 1)[1].removesuffix('"?'))
                 assert parsed.calls[0].name == "zoom"
             else:
-                seen.append(parsed.answer or "")
+                count, start = int(asked.split()[1]), texts.index(asked.split('"', 1)[1].removesuffix('".'))
+                read = texts[start + 1 : start + 1 + count]
+                assert parsed.answer == " ".join(read)
+                seen += [texts[start], *read]
         assert all(texts.count(text) >= seen.count(text) >= 1 for text in seen)
+
+
+def test_a_zoom_into_a_crop_shows_what_the_oracle_meant_although_the_crop_is_larger() -> None:
+    scenes = [draw_scene("pointer", seed, "train") for seed in range(12)]
+    asked = [(scene, question) for scene in scenes for question in scene.questions]
+    inner = [(s, q) for s, q in asked if any(step.arguments["image"] for step in q.steps)]
+    assert inner
+    for scene, question in inner:
+        x0, y0, x1, y1 = scene_conversation(scene.image, [question]).boxes[-1]
+        left, top, right, bottom = question.evidence[-1]
+        assert (x0 <= left, y0 <= top, right <= x1, bottom <= y1) == (True, True, True, True)
 
 
 def test_marks_are_asked_for_once_and_only_when_their_name_is_unique() -> None:
     scene = draw_scene("pointer", 2, "train")
     exercises = mark_exercises(scene.marks, scene.image.size, random.Random(0), 50)
     names = [mark.name for mark in scene.marks]
-    assert len(exercises) == sum(names.count(name) == 1 for name in names)
+    asked = [name for question, _ in exercises for name in re.findall(r"the ([^;?.]+)", question)]
+    assert sorted(asked) == sorted(name for name in names if names.count(name) == 1)
+    for question, said in exercises:
+        boxes = [list(map(int, found)) for found in re.findall(r"(\d+),(\d+),(\d+),(\d+)", said)]
+        wanted = [relative_box(dict(zip(names, (m.box for m in scene.marks), strict=True))[name], scene.image.size)
+                  for name in re.findall(r"the ([^;?.]+)", question)]  # fmt: skip
+        assert boxes == wanted
     messages = scene_conversation(scene.image, scene.questions[:1], exercises).messages
     assert len(messages[0]["content"]) == 2
     assert all(len(message["content"]) == 1 for message in messages[2 : 2 * len(exercises) : 2])

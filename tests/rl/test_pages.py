@@ -4,9 +4,11 @@ import random
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from foveate.models.config import NANO
-from foveate.rl.pages import BLOCK_PX, CELL_PX, CLASS_OF, Page, PageWriter, corpus_words
+from foveate.rl.pages import BLOCK_PX, CELL_PX, CLASS_OF, Page, PageWriter, corpus_words, crop_page
+from foveate.rl.tasks.scene import Glyph
 from foveate.rl.views import label_view, page_drawing
 
 
@@ -53,3 +55,18 @@ def test_the_characters_of_a_page_are_those_of_its_lines(writer: PageWriter) -> 
     for page in pages(writer, 10):
         assert "".join(glyph.character for glyph in page.glyphs) == "".join(line.text for line in page.lines)
         assert {glyph.character for glyph in page.glyphs} - {" "} <= set(CLASS_OF)
+
+
+def test_a_crop_is_a_page_with_its_texts_in_reading_order() -> None:
+    def written(text: str, x: float, y: float) -> list[Glyph]:
+        return [Glyph(sign, (x + 10 * idx, y, x + 10 * idx + 10, y + 14)) for idx, sign in enumerate(text)]
+
+    glyphs = [*written("tea", 40, 61), *written("4.50", 120, 58), *written("cut", 190, 60), *written("7", 50, 90),
+              *written("jam", 60, 30)]  # fmt: skip
+    image = Image.new("RGB", (300, 200))
+    image.putpixel((50, 25), (255, 0, 0))
+    page = crop_page(image, glyphs, (30.2, 19.8, 200, 120))
+    assert [line.text for line in page.lines] == ["jam", "tea", "4.50"]
+    assert page.lines[0].box_px == (30, 10, 60, 24)
+    assert page.image.size == (170, 100)
+    assert page.image.getpixel((20, 5)) == (255, 0, 0)

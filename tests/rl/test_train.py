@@ -1,6 +1,8 @@
 """A whole training in small: the tower learns to see, the decoder trajectories, and a cut run resumes bit-equal."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.stages import make_stage
-from foveate.rl.train import TrainConfig, mean_of_each, read_yaml, split_config, train
+from foveate.rl.train import TrainConfig, load_checkpoint, mean_of_each, read_yaml, split_config, train
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
 
@@ -93,6 +95,21 @@ def test_a_run_cut_in_the_middle_resumes_bit_equal(tmp_path: Path, tokenizer: st
     assert train(second, LOOP, tmp_path / "cut", resume=True) == LOOP.steps
     for name, wanted in whole.module.named_parameters():
         assert torch.equal(dict(second.module.named_parameters())[name], wanted), name
+
+
+def test_a_run_told_to_stop_saves_what_it_has(tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = make_stage("sft", sft_values(tokenizer), seed=1)
+    draw = stage.batch
+
+    def told(index: int) -> Any:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(index)
+
+    monkeypatch.setattr(stage, "batch", told)
+    assert train(stage, LOOP, tmp_path) == 3
+    assert load_checkpoint(tmp_path, MasterOptimizer(stage.module, LOOP.optimizer)) == 3
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_only_what_the_policy_wrote_carries_gradient(tokenizer: str) -> None:
