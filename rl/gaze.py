@@ -1,9 +1,11 @@
 """Where a writer looks: for words that a turn takes from a picture, the part of the picture that they come from.
 
-The generators know what every turn is about. A turn that zooms looks at its box while it says where something is; a
-text that is read is looked at character by character. Training asks some heads of one layer to attend there (the loss
-is minus the log of their attention on the tokens under that part), so that finding is learned from thousands of
-pointers and not from the few digits of a box. Nothing of it is left when the model runs.
+The generators know what every turn is about. Training asks some heads of two layers to attend there (the loss is minus
+the log of their attention on the tokens under that part), so that finding is learned from thousands of pointers and not
+from the few digits of a box. The first of the two layers looks at what the words so far are about: a thing at the end
+of its name, the box while a turn says where something is, a character that was just read. The second looks at what
+comes next, and can start from what the first has found: the side of the box whose number follows, the next character.
+Nothing of it is left when the model runs.
 
 Shape letters: T tokens, H heads, G key heads, D head dimension, Q tokens that look, L tokens of a conversation.
 """
@@ -12,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +30,10 @@ SHORTEST_READ = 2
 """Characters of a text that is looked for in a turn; shorter ones occur by chance."""
 _CALL = re.compile(r'<tool_call>\{"name":"zoom","arguments":(\{.*?\})\}</tool_call>')
 _FOUND = re.compile(r"the [^;<]+ (\d+),(\d+),(\d+),(\d+)")
+_NUMBERS = re.compile(r'"image":(\d+),"box":\[(\d+),(\d+),(\d+),(\d+)\]|the [^;<]+ (\d+),(\d+),(\d+),(\d+)')
+EDGE = 50
+"""Least width, in thousandths of a side, of the strip along a side of a box that its number looks at."""
+Kind = Literal["point", "side", "read"]
 NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",
          "Receipt", "Chart", "Panel", "Box")  # fmt: skip
 """What stands before a large letter or number when a text speaks of it."""
@@ -44,6 +51,8 @@ class Gaze:
     image: int
     box: Box
     """In pixels of the picture from which all images are cut."""
+    kind: Kind = "point"
+    """At a whole box, at the side of a box, at a character."""
 
 
 def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
@@ -54,7 +63,7 @@ def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
     runs = text_runs(drawing.glyphs)
     for turn, number in enumerate(turns):
         text = str(conversation.messages[number]["content"])
-        found += _pointing(turn, text, conversation.boxes)
+        found += [*_pointing(turn, text, conversation.boxes), *_sides(turn, text, conversation.boxes)]
         image = shown - 1
         found += _reading(turn, text, runs, image, conversation.boxes[image])
         shown += _brings_image(conversation, number)
@@ -79,6 +88,19 @@ def _pointing(turn: int, text: str, boxes: Sequence[Box]) -> Iterator[Gaze]:
         yield _gaze(turn, text, found.span(), 0, _part(boxes[0], [int(value) for value in found.groups()]))
 
 
+def _sides(turn: int, text: str, boxes: Sequence[Box]) -> Iterator[Gaze]:
+    """Each number of each box: a strip along the side that it tells."""
+    for match in _NUMBERS.finditer(text):
+        first = 2 if match[1] else 6
+        image, box = int(match[1] or 0), [int(match[first + side]) for side in range(4)]
+        for side in range(4):
+            strip = list(box)
+            low, high = box[side % 2], box[side % 2 + 2]
+            width = min(high - low, max(EDGE, (high - low) // 3))
+            strip[side % 2 + 2 * (side < 2)] = low + width if side < 2 else high - width
+            yield _gaze(turn, text, match.span(first + side), image, _part(boxes[image], strip), "side")
+
+
 def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, view: Box) -> Iterator[Gaze]:
     """Every text of the latest image that the turn writes, character by character; the first time only."""
     whole = '"code"' in text or "</think>" not in text
@@ -98,7 +120,7 @@ def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, 
             continue
         taken |= set(places)
         for place, glyph in zip(places, run[-len(written) :], strict=True):
-            yield _gaze(turn, text, (place, place + 1), image, glyph.box)
+            yield _gaze(turn, text, (place, place + 1), image, glyph.box, "read")
 
 
 def _find(text: str, written: str, end: int) -> int:
@@ -109,9 +131,9 @@ def _find(text: str, written: str, end: int) -> int:
     return match.start() if match else -1
 
 
-def _gaze(turn: int, text: str, piece: tuple[int, int], image: int, box: Box) -> Gaze:
+def _gaze(turn: int, text: str, piece: tuple[int, int], image: int, box: Box, kind: Kind = "point") -> Gaze:
     start, end = (len(text[:place].encode()) for place in piece)
-    return Gaze(turn=turn, start=start, end=end, image=image, box=box)
+    return Gaze(turn=turn, start=start, end=end, image=image, box=box, kind=kind)
 
 
 def _part(view: Box, box: Sequence[int]) -> Box:
@@ -126,10 +148,31 @@ def _inside(box: Box, view: Box) -> bool:
     return view[0] <= x <= view[2] and view[1] <= y <= view[3]
 
 
+def looks(
+    drawing: Drawing | Scene, conversation: Conversation, transcript: Transcript, codec: TextCodec, merge_size: int
+) -> tuple[Tensor, Tensor]:
+    """The pairs [2, P] of a token that looks and a token that it looks at: of the first layer, and of the second."""
+    by_kind: dict[Kind, list[Gaze]] = {"point": [], "side": [], "read": []}
+    for gaze in gazes(conversation, drawing):
+        by_kind[gaze.kind].append(gaze)
+
+    def pairs(kinds: Sequence[Kind], ahead: int) -> Tensor:
+        found = [gaze for kind in kinds for gaze in by_kind[kind]]
+        return gaze_targets(found, conversation, transcript, codec, merge_size, ahead)
+
+    named = mention_targets(drawing, conversation, transcript, codec, merge_size)
+    return torch.cat([named, pairs(["point"], 1), pairs(["read"], 0)], dim=1), pairs(["side", "read"], 1)
+
+
 def gaze_targets(
-    found: Sequence[Gaze], conversation: Conversation, transcript: Transcript, codec: TextCodec, merge_size: int
+    found: Sequence[Gaze],
+    conversation: Conversation,
+    transcript: Transcript,
+    codec: TextCodec,
+    merge_size: int,
+    ahead: int = 1,
 ) -> Tensor:
-    """The pairs [2, P] of a conversation's tokens that the gazes ask for."""
+    """The pairs [2, P] that gazes ask for: the token that looks stands `ahead` of the one that the gaze is about."""
     spans = _policy_spans(transcript)
     pairs: list[tuple[int, int]] = []
     for turn, (first, stop) in enumerate(spans):
@@ -146,7 +189,7 @@ def gaze_targets(
             offset = transcript.image_starts[gaze.image]
             for place in range(len(ids)):
                 if edges[place] < gaze.end and edges[place + 1] > gaze.start:
-                    pairs += [(first + place - 1, offset + key) for key in keys]
+                    pairs += [(first + place - ahead, offset + key) for key in keys]
     return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
 
 

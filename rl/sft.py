@@ -27,7 +27,7 @@ from foveate.models.transcript import ImageInput, Transcript, build_transcript, 
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels
-from foveate.rl.gaze import gaze_loss, gaze_targets, gazes, mention_targets
+from foveate.rl.gaze import gaze_loss, looks
 from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
 from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
 from foveate.rl.recall import recall_conversation
@@ -43,7 +43,7 @@ MOST_OF_CROP = 5
 MOST_SOUGHT = 24
 """Things of a sheet that are asked for."""
 GAZE_HEADS = 2
-"""Of the middle layer: those that look where the generators say."""
+"""Of the middle layer and the one after it: those that look where the generators say."""
 HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
@@ -88,8 +88,8 @@ class SftBatch:
 
     transcript: Transcript
     labels: DenseLabels | None
-    gazes_2P: Tensor
-    """Tokens that look, and the image tokens that they look at (foveate.rl.gaze)."""
+    looks_2P: tuple[Tensor, Tensor]
+    """For each of the two layers that are watched: tokens that look, and the image tokens that they look at."""
 
 
 class Learner(nn.Module):
@@ -115,30 +115,34 @@ class SftStage:
         self.processor = self.thinker.processor
         self.writer = PageWriter("train", corpus_words())
         moe = self.thinker.config.decoder.moe
-        self.gaze_layer = self.thinker.config.decoder.num_layers // 2
+        middle = self.thinker.config.decoder.num_layers // 2
+        self.gaze_layers = (middle, middle + 1)
         self.balance_coef = moe.balance_coef if moe else 0.0
 
     def batch(self, index: int) -> SftBatch:
         """Conversations about freshly drawn pages and pictures, packed up to the token budget."""
         rng = random.Random(self.seed * 10_000_019 + index)
+        config, codec = self.thinker.config, self.processor.codec
         transcripts: list[Transcript] = []
         labels: list[ViewLabels] = []
-        looks = [torch.zeros(2, 0, dtype=torch.long)]
+        seen = [(torch.zeros(2, 0, dtype=torch.long),) * 2]
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
             for drawing, conversation in self._draw(rng, index):
                 before = sum(map(len, transcripts))
                 transcripts.append(self.processor(conversation.messages))
                 if self.config.gaze_coef and drawing is not None:
-                    looks.append(before + self._gazes(conversation, drawing, transcripts[-1]))
+                    pairs = looks(drawing, conversation, transcripts[-1], codec, config.vision.merge_size)
+                    seen.append((before + pairs[0], before + pairs[1]))
                 if self.config.dense_coef and drawing is not None:
                     labels += self._labels(conversation, drawing)
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
-        packed, gazes_2P = pack([*transcripts, last]), torch.cat(looks, dim=1)
+        packed, firsts, seconds = pack([*transcripts, last]), *zip(*seen, strict=True)
+        looks_2P = torch.cat(firsts, dim=1), torch.cat(seconds, dim=1)
         if not labels:
-            return SftBatch(transcript=packed, labels=None, gazes_2P=gazes_2P)
+            return SftBatch(transcript=packed, labels=None, looks_2P=looks_2P)
         num_patches = sum(image.grid.num_patches for image in packed.images)
         dense = DenseLabels.of(labels, self.thinker.config.vision).padded(num_patches)
-        return SftBatch(transcript=packed, labels=dense, gazes_2P=gazes_2P)
+        return SftBatch(transcript=packed, labels=dense, looks_2P=looks_2P)
 
     def _draw(self, rng: random.Random, index: int) -> list[tuple[Drawing | Scene | None, Conversation]]:
         """Conversations and what they are about, of a kind drawn by the shares."""
@@ -156,12 +160,6 @@ class SftStage:
         """What lies under each image of a conversation; what stands on a page without marks has no names."""
         seen = [label_view(drawing, box, self.thinker.config) for box in conversation.boxes]
         return seen if drawing.marks else list(map(nameless, seen))
-
-    def _gazes(self, conversation: Conversation, drawing: Drawing | Scene, transcript: Transcript) -> Tensor:
-        codec, merge_size = self.processor.codec, self.thinker.config.vision.merge_size
-        mentions = mention_targets(drawing, conversation, transcript, codec, merge_size)
-        looks = gaze_targets(gazes(conversation, drawing), conversation, transcript, codec, merge_size)
-        return torch.cat([mentions, looks], dim=1)
 
     def _difficulty(self, index: int) -> float:
         return min(1.0, index / self.config.ramp_steps) if self.config.ramp_steps else 1.0
@@ -199,8 +197,9 @@ class SftStage:
         looking: list[Tensor] = []
 
         def watch(layer: int, q_THD: Tensor, k_TGD: Tensor) -> None:
-            if self.config.gaze_coef and layer == self.gaze_layer:
-                looking.append(gaze_loss(q_THD, k_TGD, batch.gazes_2P, transcript.lengths, GAZE_HEADS))
+            if self.config.gaze_coef and layer in self.gaze_layers:
+                pairs_2P = batch.looks_2P[self.gaze_layers.index(layer)]
+                looking.append(gaze_loss(q_THD, k_TGD, pairs_2P, transcript.lengths, GAZE_HEADS))
 
         hidden_TD, balance = self.thinker.hidden(transcript, vision.place(tokens_MD, grids), watch)
         targets_S = torch.nonzero(transcript.by_policy_T)[:, 0]
@@ -211,9 +210,9 @@ class SftStage:
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
         loss = loss + self.balance_coef * balance
-        for gaze in looking:
+        for name, gaze in zip(("first_look", "second_look"), looking, strict=False):
             loss = loss + self.config.gaze_coef * gaze
-            metrics["gaze"] = float(gaze.detach())
+            metrics[name] = float(gaze.detach())
         if batch.labels is None or self.module.token_heads is None:
             return loss, metrics
         dense, accuracies = self.module.token_heads.loss(tokens_MD, batch.labels)

@@ -16,8 +16,9 @@ from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, OracleStep, Question
 
 MAX_SIDE = 640
-MARGIN = 0.04
-"""Of the target's side, on each side; the rounding of boxes adds to it."""
+MARGIN, LEAST_MARGIN = 0.04, 0.025
+"""On each side of a target: of its length, and at least of the side that it is cut from, so that a box that is wrong by
+one step of its rounding still holds what must be read."""
 VIEW_AREA = 448 * 448
 MIN_VIEW = (46, 40)
 """Smallest crop, width and height, measured in pixels of the first view (where the policy aims)."""
@@ -96,7 +97,7 @@ def union(boxes: Sequence[Box]) -> Box:
 def widen(low: float, high: float, minimum: float, bounds: tuple[int, int]) -> tuple[int, int]:
     """One side of a crop around low..high: margins, at least `minimum` long, at most MAX_SIDE, inside `bounds`."""
     length = high - low
-    margin = max(6.0, MARGIN * length, (minimum - length) / 2)
+    margin = max(MARGIN * length, LEAST_MARGIN * (bounds[1] - bounds[0]), (minimum - length) / 2)
     margin = max(0.0, min(margin, (MAX_SIDE - length) / 2))
     start, end = int(low - margin), int(high + margin + 0.999)
     return max(bounds[0], start), min(bounds[1], end)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from foveate.agent.messages import question_message
 from foveate.models.config import NANO
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
-from foveate.rl.gaze import gaze_loss, gaze_targets, gazes, mention_targets
+from foveate.rl.gaze import gaze_loss, gaze_targets, gazes, looks, mention_targets
 from foveate.rl.oracle_messages import Conversation, page_conversation, scene_conversation
 from foveate.rl.pages import PageWriter, corpus_words, text_runs
-from foveate.rl.tasks.scene import FAMILIES, Mark, Scene, draw_scene
+from foveate.rl.tasks.scene import FAMILIES, Drawing, Mark, Scene, draw_scene
 from foveate.rl.views import page_drawing
 
 TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
@@ -27,7 +28,8 @@ def processor() -> Processor:
 def pieces(conversation: Conversation, scene: Scene) -> list[tuple[int, str, int]]:
     """Turn, text and image of every gaze."""
     turns = [m["content"] for m in conversation.messages if m["role"] == "assistant"]
-    return [(g.turn, turns[g.turn].encode()[g.start : g.end].decode(), g.image) for g in gazes(conversation, scene)]
+    found = [g for g in gazes(conversation, scene) if g.kind != "side"]
+    return [(g.turn, turns[g.turn].encode()[g.start : g.end].decode(), g.image) for g in found]
 
 
 def test_a_zoom_looks_at_its_box_and_the_reading_at_the_characters() -> None:
@@ -109,3 +111,27 @@ def test_a_large_letter_is_meant_by_box_and_table_alike(processor: Processor) ->
         transcript = processor(conversation.messages)
         pairs = mention_targets(there, conversation, transcript, processor.codec, 2)
         assert len(pairs[0].unique()) == times, asked
+
+
+def test_each_number_of_a_box_looks_along_its_side() -> None:
+    conversation = Conversation(Image.new("RGB", (1000, 2000)))
+    turn = '<tool_call>{"name":"zoom","arguments":{"image":0,"box":[100,200,400,300]}}</tool_call>'
+    conversation.say(question_message("Where?", conversation.unseen()), turn)
+    sides = [gaze for gaze in gazes(conversation, Drawing(conversation.images[0], (), (), ())) if gaze.kind == "side"]
+    assert [turn[gaze.start : gaze.end] for gaze in sides] == ["100", "200", "400", "300"]
+    assert [gaze.box for gaze in sides] == [
+        (100, 400, 200, 600), (100, 400, 400, 500), (300, 400, 400, 600), (100, 500, 400, 600),
+    ]  # fmt: skip
+
+
+def test_the_first_layer_looks_at_what_was_read_and_the_second_at_what_comes(processor: Processor) -> None:
+    scene = draw_scene("label", 3, "train")
+    conversation = scene_conversation(scene.image, scene.questions[:1])
+    transcript = processor(conversation.messages)
+    first, second = looks(scene, conversation, transcript, processor.codec, 2)
+    read = [gaze for gaze in gazes(conversation, scene) if gaze.kind == "read"]
+    written = gaze_targets(read, conversation, transcript, processor.codec, 2, ahead=0)
+    coming = gaze_targets(read, conversation, transcript, processor.codec, 2, ahead=1)
+    assert torch.equal(first[:, -written.shape[1] :], written)
+    assert torch.equal(second[:, -coming.shape[1] :], coming)
+    assert torch.equal(written[0] - 1, coming[0])
