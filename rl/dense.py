@@ -1,10 +1,12 @@
 """Dense supervision: every visual token says what lies under it.
 
-Asked are the character under each cell of a picture and whether one begins there, and the thing (icon, coloured shape,
-large letter or number, flag) under each patch. The readouts are linear and thrown away after training; what they teach
-stays in the features.
+Asked are the character under each cell of a picture and whether one begins there, the thing (icon, coloured shape,
+large letter or number, flag) under each patch, and of merged tokens also what they spell: a decoder that reads finds
+the third character of a token in one direction, and not in as many as there are places for it. The readouts are linear
+and thrown away after training; what they teach stays in the features.
 
-Shape letters: N patches, M rows of features (patches or merged tokens), D their width, C classes, G cells of a patch.
+Shape letters: N patches, M rows of features (patches or merged tokens), D their width, C classes, G cells of a patch,
+S characters of a merged token.
 """
 
 from collections.abc import Sequence
@@ -18,11 +20,11 @@ from torch.nn import functional as F
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid
 from foveate.rl.pages import CELL_PX, NUM_CLASSES
-from foveate.rl.views import IGNORED, NUM_NAMES, ViewLabels
+from foveate.rl.views import IGNORED, MOST_SPELLED, NUM_NAMES, ViewLabels
 
-NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1}
+NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1, "spelled": 0.3}
 """Weights of the places that carry nothing, which are most."""
-LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5}
+LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5, "spelled": 1.0}
 """Names are noisier than characters: a batch has thousands of characters and a hundred named things."""
 EMPTY_KEPT = 4
 """Of the rows that carry nothing one in this many is asked."""
@@ -38,6 +40,8 @@ class DenseLabels:
     """1 where a character begins in the cell, else 0."""
     names_N1: Tensor
     """Class of the thing under each patch."""
+    spelled_MS: Tensor
+    """Classes of the characters of each merged token."""
 
     @classmethod
     def of(cls, views: Sequence[ViewLabels], config: VisionConfig) -> "DenseLabels":
@@ -53,6 +57,7 @@ class DenseLabels:
             glyphs_NG=joined([view.glyphs_YX for view in views], cells),
             starts_NG=joined([view.starts_YX for view in views], cells),
             names_N1=joined([view.names_YX for view in views], (1, 1)),
+            spelled_MS=torch.cat([torch.from_numpy(view.spelled_YXS).flatten(0, 1) for view in views]),
         )
 
     def padded(self, num_patches: int) -> "DenseLabels":
@@ -62,7 +67,12 @@ class DenseLabels:
             name: F.pad(labels, (0, 0, 0, missing), value=IGNORED)
             for name, labels in (("glyphs_NG", self.glyphs_NG), ("starts_NG", self.starts_NG))
         }
-        return DenseLabels(**parts, names_N1=F.pad(self.names_N1, (0, 0, 0, missing), value=IGNORED))
+        tokens = missing * len(self.spelled_MS) // max(1, len(self.names_N1))
+        return DenseLabels(
+            **parts,
+            names_N1=F.pad(self.names_N1, (0, 0, 0, missing), value=IGNORED),
+            spelled_MS=F.pad(self.spelled_MS, (0, 0, 0, tokens), value=IGNORED),
+        )
 
 
 def _block_order(map_YX: np.ndarray, grid: Grid, merge_size: int, cells: tuple[int, int]) -> Tensor:
@@ -78,13 +88,22 @@ class DenseHeads(nn.ModuleDict):
     def __init__(self, config: VisionConfig, width: int, patches: int) -> None:
         cells = (config.patch_size // CELL_PX[0]) * (config.patch_size // CELL_PX[1]) * patches
         sizes = {"glyphs": cells * NUM_CLASSES, "starts": cells * 2, "names": patches * NUM_NAMES}
+        if patches > 1:
+            sizes["spelled"] = MOST_SPELLED * NUM_CLASSES
         super().__init__({kind: nn.Linear(width, size) for kind, size in sizes.items()})
 
     def loss(self, x_MD: Tensor, labels: DenseLabels) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something."""
         total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
-        for kind, wanted in (("glyphs", labels.glyphs_NG), ("starts", labels.starts_NG), ("names", labels.names_N1)):
-            loss, accuracy = _labelled(self[kind], x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind])
+        asked = {
+            "glyphs": labels.glyphs_NG,
+            "starts": labels.starts_NG,
+            "names": labels.names_N1,
+            "spelled": labels.spelled_MS,
+        }
+        for kind in self:
+            wanted_MG = asked[kind].reshape(len(x_MD), -1)
+            loss, accuracy = _labelled(self[kind], x_MD, wanted_MG, NOTHING_WEIGHT[kind])
             total = total + LOSS_SHARE[kind] * loss
             metrics |= {} if accuracy is None else {kind: accuracy}
         return total, metrics

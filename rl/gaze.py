@@ -254,8 +254,11 @@ def _tokens_under(box: Box, view: Box, grid: Grid, merge_size: int) -> list[int]
     return [y * columns + x for y in ys for x in xs]
 
 
-def gaze_loss(q_THD: Tensor, k_TGD: Tensor, pairs_2P: Tensor, lengths: Sequence[int], num_heads: int) -> Tensor:
-    """Mean over tokens that look and over the first heads of -log(attention on where they should look)."""
+def gaze_loss(q_THD: Tensor, k_TGD: Tensor, pairs_2P: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Mean over tokens that look, and over the first head of each key head, of -log(attention where they should look).
+
+    One of each: heads that share a key head bring the same values, and what lies under a token needs all of them.
+    """
     losses, start = [], 0
     share = q_THD.shape[1] // k_TGD.shape[1]
     for length in lengths:
@@ -265,7 +268,7 @@ def gaze_loss(q_THD: Tensor, k_TGD: Tensor, pairs_2P: Tensor, lengths: Sequence[
             wanted_QL = torch.zeros(len(queries_Q), length, dtype=torch.bool)
             wanted_QL[row_P, mine[1]] = True
             later_QL = torch.arange(length) > queries_Q[:, None]
-            for head in range(num_heads):
+            for head in range(0, q_THD.shape[1], share):
                 q_QD, k_LD = q_THD[start + queries_Q, head], k_TGD[start : start + length, head // share]
                 scores_QL = (q_QD @ k_LD.T).float() * q_THD.shape[-1] ** -0.5
                 scores_QL = scores_QL.masked_fill(later_QL, float("-inf"))

@@ -42,8 +42,6 @@ MOST_OF_CROP = 5
 """On a crop that is read like a page."""
 MOST_SOUGHT = 24
 """Things of a sheet that are asked for."""
-GAZE_HEADS = 2
-"""Of the middle layer and the one after it: those that look where the generators say."""
 HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
@@ -199,7 +197,7 @@ class SftStage:
         def watch(layer: int, q_THD: Tensor, k_TGD: Tensor) -> None:
             if self.config.gaze_coef and layer in self.gaze_layers:
                 pairs_2P = batch.looks_2P[self.gaze_layers.index(layer)]
-                looking.append(gaze_loss(q_THD, k_TGD, pairs_2P, transcript.lengths, GAZE_HEADS))
+                looking.append(gaze_loss(q_THD, k_TGD, pairs_2P, transcript.lengths))
 
         hidden_TD, balance = self.thinker.hidden(transcript, vision.place(tokens_MD, grids), watch)
         targets_S = torch.nonzero(transcript.by_policy_T)[:, 0]

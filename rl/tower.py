@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from foveate.errors import ConfigError
 from foveate.models.config import PRESETS, ThinkerConfig
 from foveate.models.image import Grid, patchify
 from foveate.models.vision import VisionTower
@@ -93,6 +94,8 @@ class TowerConfig:
     """Settings of the stage."""
 
     preset: str = "nano"
+    start: str = ""
+    """A tower.safetensors of an earlier run to go on from; empty for random weights."""
     blocks_per_batch: int = 300
     sheet_share: float = 0.25
     """Share of the draws that are a sheet of named things."""
@@ -109,8 +112,20 @@ class TowerStage:
         self.config, self.seed = config, seed
         self.thinker = PRESETS[config.preset]
         torch.manual_seed(seed)
-        self.module = DenseReader(self.thinker).to(compute_dtype())
+        self.module = DenseReader(self.thinker)
+        if config.start:
+            self._load(Path(config.start))
+        self.module = self.module.to(compute_dtype())
         self.writer = PageWriter("train", corpus_words())
+
+    def _load(self, start: Path) -> None:
+        """Take over a tower and the readouts of its tokens; those of its patches were not kept and begin at zero."""
+        if not start.is_file():
+            raise ConfigError(f"stage.start is {start}, which does not exist; train the stage before, or set it")
+        tensors = {name.replace("vision.", "tower.", 1): tensor for name, tensor in load_file(start).items()}
+        self.module.load_state_dict(tensors, strict=False)
+        for parameter in self.module.patch_heads.parameters():
+            nn.init.zeros_(parameter)
 
     def batch(self, index: int) -> DenseBatch:
         """Fresh pages and scenes."""

@@ -1,8 +1,9 @@
 """Drawn scenes as a thinker sees them, and sheets full of named things, with labels for every place.
 
-A label says which thing lies under a patch, which character under a cell, and whether a character begins in it.
+A label says which thing lies under a patch, which character under a cell, whether a character begins in it, and what a
+merged token spells: the characters whose middle lies in it, in order.
 
-Shape letters: Y X patches, or cells of patches.
+Shape letters: Y X patches, cells of patches, or merged tokens; S characters of a merged token.
 """
 
 import random
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from foveate.models.config import ThinkerConfig
+from foveate.models.config import ThinkerConfig, VisionConfig
 from foveate.models.image import Grid, image_grid, resize
 from foveate.rl.pages import CELL_PX, CLASS_OF, Page
 from foveate.rl.tasks.anchors import MOST, AnchorKind, draw_anchor, pick_anchors, pick_dress, pick_kind
@@ -41,6 +42,8 @@ IGNORED = -100
 LEGIBLE_PX = 8.0
 """Lines of text whose ink is lower than this are not expected to be read."""
 MOST_CROPS = 3
+MOST_SPELLED = 6
+"""Characters of a merged token that are asked for."""
 SHEET_SCALE = 2
 """Sheets are drawn this much larger than they are seen, as pictures are."""
 
@@ -55,6 +58,8 @@ class ViewLabels:
     """Class of the character under every cell; 0 for none, IGNORED where text is too small to be read."""
     starts_YX: np.ndarray
     """1 where a character begins in a cell, else 0; IGNORED as above."""
+    spelled_YXS: np.ndarray
+    """Classes of the first characters whose middle lies in a merged token, then 0; IGNORED where one is too small."""
 
     @property
     def grid(self) -> Grid:
@@ -136,7 +141,8 @@ def label_view(drawing: Drawing | Scene, box: Box, config: ThinkerConfig) -> Vie
         x0, y0, x1, y1 = _within(mark.box, box, (grid.w, grid.h))
         names_YX[_centres(y0, y1, grid.h), _centres(x0, x1, grid.w)] = NAME_CLASS.get(mark.name, 0)
     glyphs_YX, starts_YX = _text_maps(drawing.glyphs, box, grid, config.vision.patch_size)
-    return ViewLabels(names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX)
+    spelled_YXS = _spelled(drawing.glyphs, box, grid, config.vision)
+    return ViewLabels(names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX, spelled_YXS=spelled_YXS)
 
 
 def page_drawing(page: Page) -> Drawing:
@@ -164,6 +170,40 @@ def _text_maps(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, patch_size: int
         if legible and x0 >= 0:
             starts_YX[down, round(x0) : round(x0) + 1] = 1
     return glyphs_YX, starts_YX
+
+
+def _spelled(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, vision: VisionConfig) -> np.ndarray:
+    """What every merged token of a view spells."""
+    side_px, (rows, columns) = (
+        vision.patch_size * vision.merge_size,
+        (grid.h // vision.merge_size, grid.w // vision.merge_size),
+    )
+    under: dict[tuple[int, int], list[tuple[float, float, float, int]]] = {}
+    for character, glyph_box in glyphs:
+        x0, y0, x1, y1 = _within(glyph_box, part, (columns, rows))
+        x, y, tall = (x0 + x1) / 2, (y0 + y1) / 2, y1 - y0
+        if 0 <= x < columns and 0 <= y < rows and character in CLASS_OF:
+            found = CLASS_OF[character] if tall * side_px >= LEGIBLE_PX else IGNORED
+            under.setdefault((int(y), int(x)), []).append((y, x, tall, found))
+    spelled_YXS = np.zeros((rows, columns, MOST_SPELLED), dtype=np.int64)
+    for (y_token, x_token), some in under.items():
+        classes = _in_order(some)[:MOST_SPELLED]
+        spelled_YXS[y_token, x_token, : len(classes)] = classes
+        if IGNORED in classes:
+            spelled_YXS[y_token, x_token] = IGNORED
+    return spelled_YXS
+
+
+def _in_order(some: list[tuple[float, float, float, int]]) -> list[int]:
+    """Classes of (y, x, height, class) line by line: one that lies two thirds of its height lower begins a new one."""
+    lines: list[list[tuple[float, int]]] = []
+    top = 0.0
+    for y, x, tall, found in sorted(some):
+        if not lines or y - top > tall * 2 / 3:
+            lines.append([])
+            top = y
+        lines[-1].append((x, found))
+    return [found for line in lines for _, found in sorted(line)]
 
 
 def _within(box: Box, part: Box, counts: tuple[int, int]) -> Box:

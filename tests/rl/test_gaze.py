@@ -69,19 +69,19 @@ def test_the_loss_falls_to_zero_when_all_attention_lies_on_the_target() -> None:
     pairs = torch.tensor([[5, 5, 7], [1, 2, 4]])
     aimed = torch.zeros(8, 2, 8)
     aimed[5, :, 1:3], aimed[7, :, 4] = 200.0, 200.0
-    assert gaze_loss(aimed, keys, pairs, [8], 2) < 1e-6
-    blind = gaze_loss(torch.zeros(8, 2, 8), keys, pairs, [8], 2)
+    assert gaze_loss(aimed, keys, pairs, [8]) < 1e-6
+    blind = gaze_loss(torch.zeros(8, 2, 8), keys, pairs, [8])
     torch.testing.assert_close(blind, torch.tensor([6 / 2, 8 / 1]).log().mean())
     late = torch.zeros(8, 2, 8)
     late[5, :, 7] = 200.0
-    torch.testing.assert_close(gaze_loss(late, keys, pairs, [8], 2), blind)
+    torch.testing.assert_close(gaze_loss(late, keys, pairs, [8]), blind)
 
 
 def test_conversations_do_not_see_each_other() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(12, 2, 4), torch.randn(12, 1, 4)
-    apart = [gaze_loss(q[s : s + 6], k[s : s + 6], torch.tensor([[5], [2]]), [6], 2) for s in (0, 6)]
-    packed = gaze_loss(q, k, torch.tensor([[5, 11], [2, 8]]), [6, 6], 2)
+    apart = [gaze_loss(q[s : s + 6], k[s : s + 6], torch.tensor([[5], [2]]), [6]) for s in (0, 6)]
+    packed = gaze_loss(q, k, torch.tensor([[5, 11], [2, 8]]), [6, 6])
     torch.testing.assert_close(packed, torch.stack(apart).mean())
 
 

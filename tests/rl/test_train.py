@@ -58,6 +58,9 @@ def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
     train(tower, LOOP, tmp_path / "tower")
     assert losses(tmp_path / "tower")[-1] < losses(tmp_path / "tower")[0]
     start = str(tmp_path / "tower" / "tower.safetensors")
+    again = make_stage("tower", {"preset": "tiny", "blocks_per_batch": 60, "start": start}, seed=1)
+    losses_of_tokens = [stage.module.loss(again.batch(0))[1]["token_glyphs"] for stage in (tower, again)]
+    assert losses_of_tokens[0] == losses_of_tokens[1]
     sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5, dense_coef=0.5), seed=0)
     stem = load_file(start)["vision.stem.weight"]
     assert torch.equal(dict(sft.module.named_parameters())["thinker.vision.stem.weight"], stem)
@@ -82,8 +85,9 @@ def test_a_frozen_tower_stays_and_its_projector_learns(tmp_path: Path, tokenizer
 
 
 def test_a_start_that_does_not_exist_is_an_error(tokenizer: str) -> None:
-    with pytest.raises(ConfigError, match="nowhere, which does not exist"):
-        make_stage("sft", sft_values(tokenizer, start="nowhere"), seed=0)
+    for stage, values in (("sft", sft_values(tokenizer, start="nowhere")), ("tower", {"start": "nowhere"})):
+        with pytest.raises(ConfigError, match="nowhere, which does not exist"):
+            make_stage(stage, values, seed=0)
 
 
 def test_a_run_cut_in_the_middle_resumes_bit_equal(tmp_path: Path, tokenizer: str) -> None:
