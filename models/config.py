@@ -39,6 +39,14 @@ class VisionConfig:
     picture each one stands; 0 for none."""
     output_norm: bool = False
     """RMSNorm on the projector's output, so that image tokens enter the decoder at the scale of its embeddings."""
+    spelled_places: int = 0
+    """Characters of a merged token that the projector also says in the decoder's embeddings; 0 for none."""
+    spelled_tokens: tuple[int, int] = (0, 0)
+    """First and end of the ids of those characters in the decoder's vocabulary."""
+    named_places: int = 0
+    """Words for what a merged token shows, said in the same way; 0 for none."""
+    named_tokens: tuple[int, int] = (0, 0)
+    """First and end of the ids of those words."""
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
 
@@ -91,6 +99,9 @@ class DecoderConfig:
     mrope_interleaved: bool = False
     """Whether the three take turns over the frequencies (Qwen3-VL) instead of a band each (Qwen2-VL)."""
     rope_theta: float = 10_000.0
+    rope_share: float = 1.0
+    """Share of a head's pairs, the fastest, that turn; the others tell what something is wherever it stands (p-RoPE,
+    Barbero et al., arXiv 2410.06205)."""
     norm_eps: float = 1e-6
     qkv_bias: bool = False
     qk_norm: bool = False
@@ -181,16 +192,21 @@ NANO = ThinkerConfig(
         stem="conv",
         output_position_grid=32,
         output_norm=True,
+        spelled_places=6,
+        spelled_tokens=(14, 108),
+        named_places=2,
+        named_tokens=(281, 396),
     ),
     decoder=DecoderConfig(
         vocab_size=1024,
         hidden_size=256,
         num_layers=7,
-        num_heads=4,
-        num_kv_heads=2,
+        num_heads=8,
+        num_kv_heads=4,
         head_dim=64,
         mrope_section=(12, 10, 10),
         mrope_interleaved=True,
+        rope_share=0.5,
         embed_scale=16.0,
         intermediate_size=512,
         qk_norm=True,
@@ -212,6 +228,10 @@ TINY = ThinkerConfig(
         window_size_px=128,
         full_attention_layers=(1,),
         position_grid=8,
+        spelled_places=2,
+        spelled_tokens=(14, 108),
+        named_places=1,
+        named_tokens=(281, 396),
     ),
     decoder=DecoderConfig(
         vocab_size=1024,

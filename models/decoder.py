@@ -86,6 +86,10 @@ class Decoder(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
 
+    def embeddings(self) -> Tensor:
+        """The table [V, D] that `embed_text` reads."""
+        return self.embed.weight * self.config.embed_scale
+
     def embed_text(self, token_ids_T: Tensor) -> Tensor:
         """Embeddings [T, D] of text tokens."""
         x_TD: Tensor = self.embed(token_ids_T)
@@ -95,7 +99,11 @@ class Decoder(nn.Module):
         """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses."""
         config = self.config
         tables = mrope_tables(
-            positions_3T, config.mrope_section, config.rope_theta, interleaved=config.mrope_interleaved
+            positions_3T,
+            config.mrope_section,
+            config.rope_theta,
+            interleaved=config.mrope_interleaved,
+            share=config.rope_share,
         )
         balance = torch.zeros(())
         for block in self.blocks:

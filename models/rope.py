@@ -40,12 +40,14 @@ def mrope_axes(section: tuple[int, int, int], interleaved: bool) -> Tensor:
 
 
 def mrope_tables(
-    positions_3T: Tensor, section: tuple[int, int, int], theta: float, *, interleaved: bool = False
+    positions_3T: Tensor, section: tuple[int, int, int], theta: float, *, interleaved: bool = False, share: float = 1.0
 ) -> Tables:
-    """Tables [T, D/2] of positions that differ by axis; see `mrope_axes`."""
-    angles_3TF = positions_3T[:, :, None].float() * _frequencies(sum(section), theta)
+    """Tables [T, D/2] of positions that differ by axis (see `mrope_axes`); only the fastest `share` of pairs turn."""
+    num_pairs = sum(section)
+    turning = torch.arange(num_pairs) < share * num_pairs
+    angles_3TF = positions_3T[:, :, None].float() * (_frequencies(num_pairs, theta) * turning)
     axes = mrope_axes(section, interleaved)
-    angles_TF = angles_3TF[axes, :, torch.arange(sum(section))].T
+    angles_TF = angles_3TF[axes, :, torch.arange(num_pairs)].T
     return angles_TF.cos(), angles_TF.sin()
 
 

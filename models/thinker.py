@@ -19,7 +19,7 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript
 from foveate.models.vision import VisionTower
 
-Watch = Callable[[int, Tensor, Tensor], None]
+Watch = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
 class Thinker(nn.Module):
@@ -56,13 +56,13 @@ class Thinker(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Hidden states [T, D] before the head, and the load-balancing loss; `seen_MD` as in `embed`.
 
-        `watch` is told the layer, the queries [T, H, d] and the keys [T, G, d] of every attention.
+        `watch` is told the layer, the queries [T, H, d], the keys and the values [T, G, d] of every attention.
         """
         packing = Packing(list(inputs.lengths))
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if watch is not None:
-                watch(layer, q, k)
+                watch(layer, q, k, v)
             return packed_attention(q, k, v, packing, causal=True)
 
         x_TD = self.embed(inputs.token_ids, inputs.images, inputs.image_starts, seen_MD)
@@ -76,10 +76,11 @@ class Thinker(nn.Module):
         x_TD = self.decoder.embed_text(token_ids_T)
         if not images:
             return x_TD
-        tokens_MD = self.vision(*self.patches(images)) if seen_MD is None else seen_MD
+        if seen_MD is None:
+            seen_MD = self.vision(*self.patches(images), self.decoder.embeddings())
         counts = [image.num_tokens for image in images]
         pieces, position = [], 0
-        for start, tokens in zip(starts, tokens_MD.split(counts), strict=True):
+        for start, tokens in zip(starts, seen_MD.split(counts), strict=True):
             pieces += [x_TD[position:start], tokens]
             position = start + len(tokens)
         return torch.cat([*pieces, x_TD[position:]])

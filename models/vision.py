@@ -20,6 +20,7 @@ from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import Tables, rotate, vision_tables
+from foveate.models.speller import Speller
 from foveate.models.stem import ConvStem, LinearStem
 
 OUTPUT_POSITION_RMS = 0.5
@@ -108,17 +109,29 @@ class VisionTower(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
         shrink_residuals(self.blocks)
         self.merger = Merger(config, out_dim)
+        voices = {
+            "spelled": (config.spelled_places, config.spelled_tokens),
+            "named": (config.named_places, config.named_tokens),
+        }
+        self.spellers = nn.ModuleDict(
+            {kind: Speller(places, tokens, out_dim) for kind, (places, tokens) in voices.items() if places}
+        )
 
-    def forward(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
-        """Patches of all images, in block order, to the tokens [M, E] of all images."""
-        return self.place(self.tokens(patches_NP, grids), grids)
+    def forward(self, patches_NP: Tensor, grids: list[Grid], embeddings_VE: Tensor) -> Tensor:
+        """Patches of all images, in block order, to the tokens [M, E] of all images; see `finish`."""
+        return self.finish(self.tokens(patches_NP, grids), grids, embeddings_VE)
+
+    def finish(self, tokens_ME: Tensor, grids: list[Grid], embeddings_VE: Tensor) -> Tensor:
+        """What the decoder gets of each token: what is seen, what it says in the decoder's embeddings, and where."""
+        said = [speller(tokens_ME, embeddings_VE) for speller in self.spellers.values()]
+        return self._place(sum(said, tokens_ME), grids)
 
     def tokens(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
-        """What is seen, without where: [N, P] -> [M, E]."""
+        """What is seen, without where, from the patches of all images in block order: [N, P] -> [M, E]."""
         tokens_ME: Tensor = self.merger(self.encode(patches_NP, grids))
         return tokens_ME
 
-    def place(self, tokens_ME: Tensor, grids: list[Grid]) -> Tensor:
+    def _place(self, tokens_ME: Tensor, grids: list[Grid]) -> Tensor:
         """Tell each token where in its picture it stands, [M, E] -> [M, E]."""
         if not self.config.output_position_grid:
             return tokens_ME

@@ -11,6 +11,8 @@ S characters of a merged token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,12 +21,14 @@ from torch.nn import functional as F
 
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid
+from foveate.models.speller import Speller
+from foveate.models.tokenizer import TextCodec
 from foveate.rl.pages import CELL_PX, NUM_CLASSES
-from foveate.rl.views import IGNORED, MOST_SPELLED, NUM_NAMES, ViewLabels
+from foveate.rl.views import IGNORED, NAMES, NUM_NAMES, ViewLabels
 
-NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1, "spelled": 0.3}
+NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1, "spelled": 0.3, "named": 0.1}
 """Weights of the places that carry nothing, which are most."""
-LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5, "spelled": 1.0}
+LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5, "spelled": 1.0, "named": 1.0}
 """Names are noisier than characters: a batch has thousands of characters and a hundred named things."""
 EMPTY_KEPT = 4
 """Of the rows that carry nothing one in this many is asked."""
@@ -42,9 +46,11 @@ class DenseLabels:
     """Class of the thing under each patch."""
     spelled_MS: Tensor
     """Classes of the characters of each merged token."""
+    named_MS: Tensor
+    """Classes of the words for what each merged token shows."""
 
     @classmethod
-    def of(cls, views: Sequence[ViewLabels], config: VisionConfig) -> "DenseLabels":
+    def of(cls, views: Sequence[ViewLabels], config: VisionConfig, codec: TextCodec) -> "DenseLabels":
         """The labels of views, joined."""
         side, merge = config.patch_size, config.merge_size
         cells = (side // CELL_PX[0], side // CELL_PX[1])
@@ -53,11 +59,18 @@ class DenseLabels:
         def joined(maps: list[np.ndarray], cells: tuple[int, int]) -> Tensor:
             return torch.cat([_block_order(m, grid, merge, cells) for m, grid in zip(maps, grids, strict=True)])
 
+        names_N1 = joined([view.names_YX for view in views], (1, 1))
+        name_M = names_N1.view(-1, merge**2).max(dim=1).values
+        spelled_MS = torch.cat([torch.from_numpy(view.spelled_YXS).flatten(0, 1) for view in views])
+        first, stop = config.spelled_tokens
         return cls(
             glyphs_NG=joined([view.glyphs_YX for view in views], cells),
             starts_NG=joined([view.starts_YX for view in views], cells),
-            names_N1=joined([view.names_YX for view in views], (1, 1)),
-            spelled_MS=torch.cat([torch.from_numpy(view.spelled_YXS).flatten(0, 1) for view in views]),
+            names_N1=names_N1,
+            spelled_MS=spelled_MS.masked_fill(spelled_MS > stop - first, IGNORED),
+            named_MS=name_words(codec, config.named_tokens)[name_M.clamp_min(0)].masked_fill(
+                name_M[:, None] < 0, IGNORED
+            ),
         )
 
     def padded(self, num_patches: int) -> "DenseLabels":
@@ -72,7 +85,21 @@ class DenseLabels:
             **parts,
             names_N1=F.pad(self.names_N1, (0, 0, 0, missing), value=IGNORED),
             spelled_MS=F.pad(self.spelled_MS, (0, 0, 0, tokens), value=IGNORED),
+            named_MS=F.pad(self.named_MS, (0, 0, 0, tokens), value=IGNORED),
         )
+
+
+@cache
+def name_words(codec: TextCodec, tokens: tuple[int, int]) -> Tensor:
+    """For each class of a name [C, 2] its last word and, when it has several, its first; 0 for those not in `tokens`.
+
+    Words are numbered from 1 in the order of `tokens`, the first and the end of their ids.
+    """
+    words = [[0, 0]]
+    for name in NAMES:
+        known = [index - tokens[0] + 1 if tokens[0] <= index < tokens[1] else 0 for index in codec.encode(f" {name}")]
+        words.append([known[-1], known[0] if len(known) > 1 else 0])
+    return torch.tensor(words)
 
 
 def _block_order(map_YX: np.ndarray, grid: Grid, merge_size: int, cells: tuple[int, int]) -> Tensor:
@@ -88,22 +115,26 @@ class DenseHeads(nn.ModuleDict):
     def __init__(self, config: VisionConfig, width: int, patches: int) -> None:
         cells = (config.patch_size // CELL_PX[0]) * (config.patch_size // CELL_PX[1]) * patches
         sizes = {"glyphs": cells * NUM_CLASSES, "starts": cells * 2, "names": patches * NUM_NAMES}
-        if patches > 1:
-            sizes["spelled"] = MOST_SPELLED * NUM_CLASSES
         super().__init__({kind: nn.Linear(width, size) for kind, size in sizes.items()})
 
-    def loss(self, x_MD: Tensor, labels: DenseLabels) -> tuple[Tensor, dict[str, float]]:
-        """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something."""
+    def loss(
+        self, x_MD: Tensor, labels: DenseLabels, spellers: nn.ModuleDict | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something.
+
+        A projector that speaks (of merged tokens alone) is asked beside the readouts.
+        """
         total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
-        asked = {
-            "glyphs": labels.glyphs_NG,
-            "starts": labels.starts_NG,
-            "names": labels.names_N1,
-            "spelled": labels.spelled_MS,
+        asked: dict[str, tuple[nn.Module, Tensor]] = {
+            "glyphs": (self["glyphs"], labels.glyphs_NG),
+            "starts": (self["starts"], labels.starts_NG),
+            "names": (self["names"], labels.names_N1),
         }
-        for kind in self:
-            wanted_MG = asked[kind].reshape(len(x_MD), -1)
-            loss, accuracy = _labelled(self[kind], x_MD, wanted_MG, NOTHING_WEIGHT[kind])
+        for kind, speller in (spellers or {}).items():
+            places = cast(Speller, speller).places
+            asked[kind] = cast(Speller, speller).head, getattr(labels, f"{kind}_MS")[:, :places]
+        for kind, (head, wanted) in asked.items():
+            loss, accuracy = _labelled(head, x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind])
             total = total + LOSS_SHARE[kind] * loss
             metrics |= {} if accuracy is None else {kind: accuracy}
         return total, metrics

@@ -1,28 +1,16 @@
 """Where a writer looks: for words that a turn takes from a picture, the part of the picture that they come from.
 
-The generators know what every turn is about. Training asks some heads of two layers to attend there (the loss is minus
-the log of their attention on the tokens under that part), so that finding is learned from thousands of pointers and not
-from the few digits of a box. The first of the two layers looks at what the words so far are about: a thing at the end
-of its name, the box while a turn says where something is, a character that was just read. The second looks at what
-comes next, and can start from what the first has found: the side of the box whose number follows, the next character.
-Nothing of it is left when the model runs.
-
-Shape letters: T tokens, H heads, G key heads, D head dimension, Q tokens that look, L tokens of a conversation.
+The generators know what every turn is about; foveate.rl.looks turns it into what attention is asked for.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from foveate.models.image import Grid
-from foveate.models.tokenizer import TextCodec
-from foveate.models.transcript import Transcript
-from foveate.rl.oracle_messages import Conversation, single_marks
+from foveate.models.reasoner import Message
+from foveate.rl.oracle_messages import Conversation
 from foveate.rl.pages import text_runs
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Scene
 
@@ -34,9 +22,7 @@ _NUMBERS = re.compile(r'"image":(\d+),"box":\[(\d+),(\d+),(\d+),(\d+)\]|the [^;<
 EDGE = 50
 """Least width, in thousandths of a side, of the strip along a side of a box that its number looks at."""
 Kind = Literal["point", "side", "read"]
-NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",
-         "Receipt", "Chart", "Panel", "Box")  # fmt: skip
-"""What stands before a large letter or number when a text speaks of it."""
+_QUOTED = re.compile(r'"(.+)"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +39,8 @@ class Gaze:
     """In pixels of the picture from which all images are cut."""
     kind: Kind = "point"
     """At a whole box, at the side of a box, at a character."""
+    after: Box | None = None
+    """For the first character of a text: the last one of the text that was read or asked about before it."""
 
 
 def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
@@ -65,9 +53,24 @@ def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
         text = str(conversation.messages[number]["content"])
         found += [*_pointing(turn, text, conversation.boxes), *_sides(turn, text, conversation.boxes)]
         image = shown - 1
-        found += _reading(turn, text, runs, image, conversation.boxes[image])
+        inside = [run for run in runs if all(_inside(run[end].box, conversation.boxes[image]) for end in (0, -1))]
+        quoted = _quoted(conversation.messages[number - 1], inside)
+        found += _reading(turn, text, inside, image, quoted)
         shown += _brings_image(conversation, number)
     return found
+
+
+def _quoted(question: Message, runs: Sequence[Sequence[Glyph]]) -> Box | None:
+    """The last character of the text that a question puts in quotes, when it stands there once."""
+    content = question["content"]
+    asked = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+    match = _QUOTED.search(asked)
+    named = [run for run in runs if match and _written(run) == match[1]]
+    return named[0][-1].box if len(named) == 1 else None
+
+
+def _written(run: Sequence[Glyph]) -> str:
+    return "".join(glyph.character for glyph in run)
 
 
 def _brings_image(conversation: Conversation, number: int) -> bool:
@@ -101,26 +104,37 @@ def _sides(turn: int, text: str, boxes: Sequence[Box]) -> Iterator[Gaze]:
             yield _gaze(turn, text, match.span(first + side), image, _part(boxes[image], strip), "side")
 
 
-def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, view: Box) -> Iterator[Gaze]:
+def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, quoted: Box | None) -> Iterator[Gaze]:
     """Every text of the latest image that the turn writes, character by character; the first time only."""
     whole = '"code"' in text or "</think>" not in text
     end = len(text) if whole else text.find("</think>")
     taken: set[int] = set()
+    read: list[tuple[int, Sequence[Glyph]]] = []
     for run in runs:
-        if not (_inside(run[0].box, view) and _inside(run[-1].box, view)):
-            continue
-        written = "".join(glyph.character for glyph in run)
-        amount = written.lstrip("$€")
-        start = _find(text, written, end)
-        if start < 0 and amount != written:
-            start = _find(text, amount, end)
-            written = amount
-        places = range(start, start + len(written))
-        if start < 0 or not taken.isdisjoint(places):
-            continue
-        taken |= set(places)
-        for place, glyph in zip(places, run[-len(written) :], strict=True):
-            yield _gaze(turn, text, (place, place + 1), image, glyph.box, "read")
+        start, glyphs = next(
+            ((at, part) for part in _forms(run) if (at := _find(text, _written(part), end)) >= 0), (-1, run)
+        )
+        places = range(start, start + len(glyphs))
+        if start >= 0 and taken.isdisjoint(places):
+            taken |= set(places)
+            read.append((start, glyphs))
+    after = quoted
+    for start, glyphs in sorted(read, key=lambda found: found[0]):
+        for place, glyph in enumerate(glyphs):
+            span = (start + place, start + place + 1)
+            yield replace(_gaze(turn, text, span, image, glyph.box, "read"), after=None if place else after)
+        after = glyphs[-1].box
+
+
+def _forms(run: Sequence[Glyph]) -> Iterator[Sequence[Glyph]]:
+    """A text as it may be written: whole, without its currency, its last two words."""
+    written = _written(run)
+    yield run
+    if written != written.lstrip("$€"):
+        yield run[len(written) - len(written.lstrip("$€")) :]
+    words = written.split(" ")
+    if len(words) > 2:
+        yield run[-len(" ".join(words[-2:])) :]
 
 
 def _find(text: str, written: str, end: int) -> int:
@@ -146,135 +160,3 @@ def _part(view: Box, box: Sequence[int]) -> Box:
 def _inside(box: Box, view: Box) -> bool:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return view[0] <= x <= view[2] and view[1] <= y <= view[3]
-
-
-def looks(
-    drawing: Drawing | Scene, conversation: Conversation, transcript: Transcript, codec: TextCodec, merge_size: int
-) -> tuple[Tensor, Tensor]:
-    """The pairs [2, P] of a token that looks and a token that it looks at: of the first layer, and of the second."""
-    by_kind: dict[Kind, list[Gaze]] = {"point": [], "side": [], "read": []}
-    for gaze in gazes(conversation, drawing):
-        by_kind[gaze.kind].append(gaze)
-
-    def pairs(kinds: Sequence[Kind], ahead: int) -> Tensor:
-        found = [gaze for kind in kinds for gaze in by_kind[kind]]
-        return gaze_targets(found, conversation, transcript, codec, merge_size, ahead)
-
-    named = mention_targets(drawing, conversation, transcript, codec, merge_size)
-    return torch.cat([named, pairs(["point"], 1), pairs(["read"], 0)], dim=1), pairs(["side", "read"], 1)
-
-
-def gaze_targets(
-    found: Sequence[Gaze],
-    conversation: Conversation,
-    transcript: Transcript,
-    codec: TextCodec,
-    merge_size: int,
-    ahead: int = 1,
-) -> Tensor:
-    """The pairs [2, P] that gazes ask for: the token that looks stands `ahead` of the one that the gaze is about."""
-    spans = _policy_spans(transcript)
-    pairs: list[tuple[int, int]] = []
-    for turn, (first, stop) in enumerate(spans):
-        ids = transcript.token_ids[first:stop].tolist()
-        edges = [0]
-        for index in ids:
-            edges.append(edges[-1] + _num_bytes(index, codec))
-        for gaze in found:
-            if gaze.turn != turn:
-                continue
-            keys = _tokens_under(
-                gaze.box, conversation.boxes[gaze.image], transcript.images[gaze.image].grid, merge_size
-            )
-            offset = transcript.image_starts[gaze.image]
-            for place in range(len(ids)):
-                if edges[place] < gaze.end and edges[place + 1] > gaze.start:
-                    pairs += [(first + place - ahead, offset + key) for key in keys]
-    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
-
-
-def mention_targets(
-    drawing: Drawing | Scene, conversation: Conversation, transcript: Transcript, codec: TextCodec, merge_size: int
-) -> Tensor:
-    """The pairs [2, P] of the tokens that end the name of something in the first image, in whoever's words."""
-    said = "".join(map(chr, transcript.token_ids.tolist()))
-    pairs: list[tuple[int, int]] = []
-    for phrases, box in _nameable(drawing):
-        keys = _tokens_under(box, conversation.boxes[0], transcript.images[0].grid, merge_size)
-        for phrase in phrases:
-            wanted = "".join(map(chr, codec.encode(phrase)))
-            start = said.find(wanted)
-            while start >= 0:
-                pairs += [(start + len(wanted) - 1, transcript.image_starts[0] + key) for key in keys]
-                start = said.find(wanted, start + 1)
-    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
-
-
-def _nameable(drawing: Drawing | Scene) -> Iterator[tuple[list[str], Box]]:
-    """What can be named in a drawing, in all ways: its marks, and on a page without marks its texts in quotes."""
-    for mark in single_marks(drawing.marks):
-        kind, _, sign = mark.name.partition(" ")
-        spoken = kind in ("letter", "number")
-        yield [f" {mark.name}", *(f" {noun} {sign}" for noun in NOUNS if spoken)], mark.box
-    if not drawing.marks:
-        runs = text_runs(drawing.glyphs)
-        written = ["".join(glyph.character for glyph in run) for run in runs]
-        for text, run in zip(written, runs, strict=True):
-            if written.count(text) == 1:
-                box = (run[0].box[0], run[0].box[1], run[-1].box[2], run[-1].box[3])
-                yield [f' "{text}"{end}' for end in "?."], box
-
-
-def _num_bytes(index: int, codec: TextCodec) -> int:
-    """Bytes of text that a token stands for; a piece is written as one character for each byte."""
-    return len(codec.names[index]) if index in codec.names else len(str(codec.tokenizer.id_to_token(index)))
-
-
-def _policy_spans(transcript: Transcript) -> list[tuple[int, int]]:
-    """First token and end of each turn that the policy wrote."""
-    padded = torch.nn.functional.pad(transcript.by_policy_T.int(), (1, 1))
-    steps = torch.nonzero(padded.diff())[:, 0].tolist()
-    return list(zip(steps[::2], steps[1::2], strict=True))
-
-
-def _tokens_under(box: Box, view: Box, grid: Grid, merge_size: int) -> list[int]:
-    """The merged tokens of a view that a box covers, at least the one under its middle."""
-    rows, columns = grid.h // merge_size, grid.w // merge_size
-    across, down = columns / (view[2] - view[0]), rows / (view[3] - view[1])
-
-    def covered(low: float, high: float, count: int) -> range:
-        first, stop = round(low), round(high)
-        if stop <= first:
-            first = int((low + high) / 2)
-            stop = first + 1
-        return range(min(count - 1, max(0, first)), min(count, max(1, stop)))
-
-    ys = covered((box[1] - view[1]) * down, (box[3] - view[1]) * down, rows)
-    xs = covered((box[0] - view[0]) * across, (box[2] - view[0]) * across, columns)
-    return [y * columns + x for y in ys for x in xs]
-
-
-def gaze_loss(q_THD: Tensor, k_TGD: Tensor, pairs_2P: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Mean over tokens that look, and over the first head of each key head, of -log(attention where they should look).
-
-    One of each: heads that share a key head bring the same values, and what lies under a token needs all of them.
-    """
-    losses, start = [], 0
-    share = q_THD.shape[1] // k_TGD.shape[1]
-    for length in lengths:
-        mine = pairs_2P[:, (pairs_2P[0] >= start) & (pairs_2P[0] < start + length)] - start
-        queries_Q, row_P = mine[0].unique(return_inverse=True)
-        if len(queries_Q):
-            wanted_QL = torch.zeros(len(queries_Q), length, dtype=torch.bool)
-            wanted_QL[row_P, mine[1]] = True
-            later_QL = torch.arange(length) > queries_Q[:, None]
-            for head in range(0, q_THD.shape[1], share):
-                q_QD, k_LD = q_THD[start + queries_Q, head], k_TGD[start : start + length, head // share]
-                scores_QL = (q_QD @ k_LD.T).float() * q_THD.shape[-1] ** -0.5
-                scores_QL = scores_QL.masked_fill(later_QL, float("-inf"))
-                all_Q, there_Q = (
-                    s.logsumexp(-1) for s in (scores_QL, scores_QL.masked_fill(~wanted_QL, float("-inf")))
-                )
-                losses.append(all_Q - there_Q)
-        start += length
-    return torch.cat(losses).mean() if losses else q_THD.new_zeros((), dtype=torch.float32)

@@ -33,14 +33,16 @@ At first view that is two thirds of an image token: what a box needs to be right
 touches, and boxes a little too large cost less than digits that nobody can see.
 """
 
-MOST_READ = 12
+MOST_READ = 60
 """Texts of a page that are read in one go."""
 MOST_FOUND = 16
 """Things of a picture that one question asks for."""
-MOST_NEXT = 3
+MOST_NEXT = 5
 """Texts that are read after a given one."""
 
-WHOLE_PAGE_SHARE = 0.6
+WHERE_SHARE = 0.2
+"""Of the exercises about one text of a page."""
+WHOLE_PAGE_SHARE = 0.75
 
 Exercise = tuple[str, str]
 """What is asked, and the turn that answers."""
@@ -200,7 +202,7 @@ def _line_exercise(page: Page, unread: set[int], rng: random.Random) -> Exercise
         return None
     nexts = range(index + 1, index + 1 + rng.randint(1, MOST_NEXT))
     following = [page.lines[number].text for number in takewhile(unread.__contains__, nexts)]
-    if rng.random() < 0.35 or not following:
+    if rng.random() < WHERE_SHARE or not following:
         box = relative_box(line.box_px, page.image.size)
         return f'Where is "{line.text}"?', render_call("zoom", {"image": 0, "box": box})
     unread.difference_update(nexts)

@@ -170,10 +170,10 @@ class PageWriter:
                     line = _draw_line(draw, (left, top), text, font, ink, scale, glyphs)
                     lines.append(line)
                     left += font.getlength(text)
-                left += size * rng.uniform(0.8, 4)
+                left += size * rng.uniform(0.7, 2.5)
             if rng.random() < 0.12:
                 draw.line((0, top - 1, image.width, top - 1), fill=ink, width=max(1, round(scale)))
-            top += size * rng.uniform(1.25, 2.0)
+            top += size * rng.uniform(1.25, 1.8)
         return lines
 
     def _fit(self, rng: random.Random, font: ImageFont.FreeTypeFont, width_px: float) -> str:

@@ -27,7 +27,7 @@ from foveate.models.transcript import ImageInput, Transcript, build_transcript, 
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels
-from foveate.rl.gaze import gaze_loss, looks
+from foveate.rl.looks import brought_loss, characters_as_tokens, gaze_loss, looks
 from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
 from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
 from foveate.rl.recall import recall_conversation
@@ -38,10 +38,12 @@ ROUND_TOKENS = 128
 ROUND_PATCHES = 256
 MOST_EXERCISES = 11
 """On a page."""
-MOST_OF_CROP = 5
+MOST_OF_CROP = 8
 """On a crop that is read like a page."""
 MOST_SOUGHT = 24
 """Things of a sheet that are asked for."""
+LOOKS = ("first_look", "second_look", "third_look")
+"""The losses of the watched layers in the metrics."""
 HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
@@ -74,6 +76,8 @@ class SftConfig:
     max_questions: int = 4
     gaze_coef: float = 0.0
     """Weight of the loss on where some heads look; 0 for none."""
+    brought_coef: float = 0.0
+    """Weight of the loss on what a head that reads would bring of every image token; 0 for none."""
     dense_coef: float = 0.0
     """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
@@ -86,8 +90,8 @@ class SftBatch:
 
     transcript: Transcript
     labels: DenseLabels | None
-    looks_2P: tuple[Tensor, Tensor]
-    """For each of the two layers that are watched: tokens that look, and the image tokens that they look at."""
+    looks_3P: tuple[Tensor, Tensor]
+    """What the first watched layer is asked for, and what the others are: tokens, their heads, and where these look."""
 
 
 class Learner(nn.Module):
@@ -114,7 +118,8 @@ class SftStage:
         self.writer = PageWriter("train", corpus_words())
         moe = self.thinker.config.decoder.moe
         middle = self.thinker.config.decoder.num_layers // 2
-        self.gaze_layers = (middle, middle + 1)
+        self.gaze_layers = (middle, middle + 1, middle + 2)
+        self.token_of_class = characters_as_tokens(self.processor.codec)
         self.balance_coef = moe.balance_coef if moe else 0.0
 
     def batch(self, index: int) -> SftBatch:
@@ -123,24 +128,25 @@ class SftStage:
         config, codec = self.thinker.config, self.processor.codec
         transcripts: list[Transcript] = []
         labels: list[ViewLabels] = []
-        seen = [(torch.zeros(2, 0, dtype=torch.long),) * 2]
+        seen = [(torch.zeros(3, 0, dtype=torch.long),) * 2]
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
             for drawing, conversation in self._draw(rng, index):
                 before = sum(map(len, transcripts))
                 transcripts.append(self.processor(conversation.messages))
                 if self.config.gaze_coef and drawing is not None:
-                    pairs = looks(drawing, conversation, transcripts[-1], codec, config.vision.merge_size)
-                    seen.append((before + pairs[0], before + pairs[1]))
+                    first, second = looks(drawing, conversation, transcripts[-1], codec, config)
+                    shift = torch.tensor([[before], [0], [before]])
+                    seen.append((first + shift, second + shift))
                 if self.config.dense_coef and drawing is not None:
                     labels += self._labels(conversation, drawing)
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
         packed, firsts, seconds = pack([*transcripts, last]), *zip(*seen, strict=True)
-        looks_2P = torch.cat(firsts, dim=1), torch.cat(seconds, dim=1)
+        looks_3P = torch.cat(firsts, dim=1), torch.cat(seconds, dim=1)
         if not labels:
-            return SftBatch(transcript=packed, labels=None, looks_2P=looks_2P)
+            return SftBatch(transcript=packed, labels=None, looks_3P=looks_3P)
         num_patches = sum(image.grid.num_patches for image in packed.images)
-        dense = DenseLabels.of(labels, self.thinker.config.vision).padded(num_patches)
-        return SftBatch(transcript=packed, labels=dense, looks_2P=looks_2P)
+        dense = DenseLabels.of(labels, self.thinker.config.vision, codec).padded(num_patches)
+        return SftBatch(transcript=packed, labels=dense, looks_3P=looks_3P)
 
     def _draw(self, rng: random.Random, index: int) -> list[tuple[Drawing | Scene | None, Conversation]]:
         """Conversations and what they are about, of a kind drawn by the shares."""
@@ -192,14 +198,14 @@ class SftStage:
         transcript, vision = batch.transcript, self.thinker.vision
         patches_NP, grids = self.thinker.patches(transcript.images)
         tokens_MD = vision.tokens(patches_NP, grids)
-        looking: list[Tensor] = []
+        seen_MD = vision.finish(tokens_MD, grids, self.thinker.decoder.embeddings())
+        watched: list[tuple[Tensor, Tensor, Tensor]] = []
 
-        def watch(layer: int, q_THD: Tensor, k_TGD: Tensor) -> None:
+        def watch(layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> None:
             if self.config.gaze_coef and layer in self.gaze_layers:
-                pairs_2P = batch.looks_2P[self.gaze_layers.index(layer)]
-                looking.append(gaze_loss(q_THD, k_TGD, pairs_2P, transcript.lengths))
+                watched.append((q_THD, k_TGD, v_TGD))
 
-        hidden_TD, balance = self.thinker.hidden(transcript, vision.place(tokens_MD, grids), watch)
+        hidden_TD, balance = self.thinker.hidden(transcript, seen_MD, watch)
         targets_S = torch.nonzero(transcript.by_policy_T)[:, 0]
         logits_SV = self.thinker.decoder.head(hidden_TD[targets_S - 1])
         logprobs_SV = allowed_logprobs(logits_SV, self.processor.codec.never_sampled)
@@ -208,13 +214,24 @@ class SftStage:
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
         loss = loss + self.balance_coef * balance
-        for name, gaze in zip(("first_look", "second_look"), looking, strict=False):
+        asked = (batch.looks_3P[0], batch.looks_3P[1], batch.looks_3P[1])
+        for name, (q_THD, k_TGD, _), looks_3P in zip(LOOKS, watched, asked, strict=False):
+            gaze = gaze_loss(q_THD, k_TGD, looks_3P, transcript.lengths)
             loss = loss + self.config.gaze_coef * gaze
             metrics[name] = float(gaze.detach())
         if batch.labels is None or self.module.token_heads is None:
             return loss, metrics
-        dense, accuracies = self.module.token_heads.loss(tokens_MD, batch.labels)
-        return loss + self.config.dense_coef * dense, metrics | accuracies
+        dense, accuracies = self.module.token_heads.loss(tokens_MD, batch.labels, vision.spellers)
+        loss, metrics = loss + self.config.dense_coef * dense, metrics | accuracies
+        rows = image_rows(transcript)
+        for layer, (_, _, v_TGD) in list(zip(self.gaze_layers, watched, strict=False))[1:]:
+            v_MGD = torch.cat([v_TGD[row] for row in rows])
+            brought, accuracy = brought_loss(
+                self.thinker.decoder, layer, v_MGD, batch.labels.spelled_MS, self.token_of_class
+            )
+            loss = loss + self.config.brought_coef * brought
+            metrics |= {} if accuracy is None else {f"brought_{layer}": accuracy}
+        return loss, metrics
 
     def export(self, folder: Path) -> None:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes, and beside it the readouts."""
@@ -222,6 +239,12 @@ class SftStage:
         if self.module.token_heads is not None:
             heads = self.module.token_heads.state_dict(prefix=HEADS)
             save_file({name: p.detach().contiguous() for name, p in heads.items()}, folder / HEADS_FILE)
+
+
+def image_rows(transcript: Transcript) -> list[slice]:
+    """Where the tokens of each image stand in a transcript."""
+    starts = zip(transcript.image_starts, transcript.images, strict=True)
+    return [slice(start, start + image.num_tokens) for start, image in starts]
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:
@@ -243,7 +266,7 @@ def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int
 def freeze_tower(vision: VisionTower) -> None:
     """Only the projector and the positions at the output go on learning."""
     for name, parameter in vision.named_parameters():
-        parameter.requires_grad_(name.startswith(("merger.", "output_positions")))
+        parameter.requires_grad_(name.startswith(("merger.", "spellers.", "output_positions")))
 
 
 def starting_point(config: SftConfig) -> Learner:

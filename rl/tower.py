@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foveate.errors import ConfigError
 from foveate.models.config import PRESETS, ThinkerConfig
 from foveate.models.image import Grid, patchify
+from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels
@@ -40,6 +41,7 @@ class DenseBatch:
 def dense_batch(
     writer: PageWriter,
     config: ThinkerConfig,
+    codec: TextCodec,
     seed: int,
     num_blocks: int,
     *,
@@ -66,7 +68,7 @@ def dense_batch(
     return DenseBatch(
         patches_NP=torch.cat([patchify(picture.pixels_HW3, config.vision, config.image) for picture in pictures]),
         grids=[picture.labels.grid for picture in pictures],
-        labels=DenseLabels.of([picture.labels for picture in pictures], config.vision),
+        labels=DenseLabels.of([picture.labels for picture in pictures], config.vision, codec),
     )
 
 
@@ -80,19 +82,24 @@ class DenseReader(nn.Module):
         self.patch_heads = DenseHeads(vision, vision.hidden_size, 1)
         self.token_heads = DenseHeads(vision, width, vision.merge_size**2)
 
-    def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, float]]:
-        """The sum of both heads' losses, and the accuracy of each readout."""
+    def loss(self, batch: DenseBatch, patch_coef: float) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the tokens' heads and patch_coef times that of the patches', and the accuracy of each readout."""
         features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight.dtype), batch.grids)
         patch_loss, patch_metrics = self.patch_heads.loss(features_ND, batch.labels)
-        token_loss, token_metrics = self.token_heads.loss(self.tower.merger(features_ND), batch.labels)
+        token_loss, token_metrics = self.token_heads.loss(
+            self.tower.merger(features_ND), batch.labels, self.tower.spellers
+        )
         metrics = {f"patch_{kind}": value for kind, value in patch_metrics.items()}
-        return patch_loss + token_loss, metrics | {f"token_{kind}": value for kind, value in token_metrics.items()}
+        return patch_coef * patch_loss + token_loss, metrics | {
+            f"token_{kind}": value for kind, value in token_metrics.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
     """Settings of the stage."""
 
+    tokenizer: str = "models/nano/weights/tokenizer.json"
     preset: str = "nano"
     start: str = ""
     """A tower.safetensors of an earlier run to go on from; empty for random weights."""
@@ -101,6 +108,8 @@ class TowerConfig:
     """Share of the draws that are a sheet of named things."""
     scene_share: float = 0.1
     """Share of the draws that are a scene (up to four views of it); the rest are pages."""
+    patch_coef: float = 1.0
+    """Weight of the readouts of the patches beside those of the merged tokens."""
     ramp_steps: int = 3000
     """Over this many steps pages grow from easy to hard and scenes come in."""
 
@@ -110,7 +119,7 @@ class TowerStage:
 
     def __init__(self, config: TowerConfig, seed: int) -> None:
         self.config, self.seed = config, seed
-        self.thinker = PRESETS[config.preset]
+        self.thinker, self.codec = PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer))
         torch.manual_seed(seed)
         self.module = DenseReader(self.thinker)
         if config.start:
@@ -135,6 +144,7 @@ class TowerStage:
         return dense_batch(
             self.writer,
             self.thinker,
+            self.codec,
             seed,
             config.blocks_per_batch,
             difficulty=difficulty,
@@ -144,7 +154,7 @@ class TowerStage:
 
     def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, float]]:
         """See DenseReader.loss."""
-        return self.module.loss(batch)
+        return self.module.loss(batch, self.config.patch_coef)
 
     def export(self, folder: Path) -> None:
         """Write the tower, named as inside a thinker, and the readouts of its tokens for the next stage."""

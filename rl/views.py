@@ -172,38 +172,45 @@ def _text_maps(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, patch_size: int
     return glyphs_YX, starts_YX
 
 
+def spelling(
+    glyphs: tuple[Glyph, ...], part: Box, grid: Grid, vision: VisionConfig
+) -> dict[tuple[int, int], list[Glyph]]:
+    """The characters of each merged token (row, column) of a view: those whose middle lies in it, in order."""
+    merge = vision.merge_size
+    rows, columns = grid.h // merge, grid.w // merge
+    under: dict[tuple[int, int], list[tuple[float, float, float, Glyph]]] = {}
+    for glyph in glyphs:
+        x0, y0, x1, y1 = _within(glyph.box, part, (columns, rows))
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        if 0 <= x < columns and 0 <= y < rows and glyph.character in CLASS_OF:
+            under.setdefault((int(y), int(x)), []).append((y, x, y1 - y0, glyph))
+    return {place: _in_order(some) for place, some in under.items()}
+
+
 def _spelled(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, vision: VisionConfig) -> np.ndarray:
     """What every merged token of a view spells."""
-    side_px, (rows, columns) = (
-        vision.patch_size * vision.merge_size,
-        (grid.h // vision.merge_size, grid.w // vision.merge_size),
-    )
-    under: dict[tuple[int, int], list[tuple[float, float, float, int]]] = {}
-    for character, glyph_box in glyphs:
-        x0, y0, x1, y1 = _within(glyph_box, part, (columns, rows))
-        x, y, tall = (x0 + x1) / 2, (y0 + y1) / 2, y1 - y0
-        if 0 <= x < columns and 0 <= y < rows and character in CLASS_OF:
-            found = CLASS_OF[character] if tall * side_px >= LEGIBLE_PX else IGNORED
-            under.setdefault((int(y), int(x)), []).append((y, x, tall, found))
-    spelled_YXS = np.zeros((rows, columns, MOST_SPELLED), dtype=np.int64)
-    for (y_token, x_token), some in under.items():
-        classes = _in_order(some)[:MOST_SPELLED]
-        spelled_YXS[y_token, x_token, : len(classes)] = classes
-        if IGNORED in classes:
-            spelled_YXS[y_token, x_token] = IGNORED
+    merge = vision.merge_size
+    spelled_YXS = np.zeros((grid.h // merge, grid.w // merge, MOST_SPELLED), dtype=np.int64)
+    scale = grid.h * vision.patch_size / (part[3] - part[1])
+    for place, some in spelling(glyphs, part, grid, vision).items():
+        if any((glyph.box[3] - glyph.box[1]) * scale < LEGIBLE_PX for glyph in some[:MOST_SPELLED]):
+            spelled_YXS[place] = IGNORED
+        else:
+            classes = [CLASS_OF[glyph.character] for glyph in some[:MOST_SPELLED]]
+            spelled_YXS[place][: len(classes)] = classes
     return spelled_YXS
 
 
-def _in_order(some: list[tuple[float, float, float, int]]) -> list[int]:
-    """Classes of (y, x, height, class) line by line: one that lies two thirds of its height lower begins a new one."""
-    lines: list[list[tuple[float, int]]] = []
+def _in_order(some: list[tuple[float, float, float, Glyph]]) -> list[Glyph]:
+    """From (y, x, height, character), line by line: one that lies two thirds of its height lower begins a new line."""
+    lines: list[list[tuple[float, Glyph]]] = []
     top = 0.0
-    for y, x, tall, found in sorted(some):
+    for y, x, tall, glyph in sorted(some):
         if not lines or y - top > tall * 2 / 3:
             lines.append([])
             top = y
-        lines[-1].append((x, found))
-    return [found for line in lines for _, found in sorted(line)]
+        lines[-1].append((x, glyph))
+    return [glyph for line in lines for _, glyph in sorted(line)]
 
 
 def _within(box: Box, part: Box, counts: tuple[int, int]) -> Box:

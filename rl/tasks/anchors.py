@@ -101,7 +101,7 @@ def pick_dress(canvas: Canvas, kind: AnchorKind) -> Dress:
         badge=badge,
         badge_color=badge_color,
         outline=rng.random() < 0.25,
-        tint=rng.choices(("plain", "gray", "hue", "faded"), (76, 5, 12, 7))[0],
+        tint=rng.choices(("plain", "gray", "hue", "faded"), (86, 3, 5, 6))[0],
         flip=rng.random() < 0.25,
         style=canvas.style,
         family=canvas.head_font,

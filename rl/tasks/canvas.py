@@ -19,7 +19,7 @@ from foveate.rl.tasks.palette import Color, Theme, distance, ink_on, theme
 from foveate.rl.tasks.scene import Box, Glyph, Mark
 
 VIEW_AREA = 448 * 448
-SMALLEST_SHARE = 0.72
+SMALLEST_SHARE = 0.85
 """Of the largest font size that still vanishes: the smallest that a picture uses."""
 SMALL_VIEW_PX = 8.0
 """Largest font size, in pixels of the first view, at which text still vanishes."""
@@ -29,7 +29,7 @@ MASK_PX = 192
 Align = Literal["la", "lt", "mt", "rt", "lm", "mm", "rm", "ls", "ms", "rs"]
 
 
-def picture_size(rng: random.Random, least: float = 1.7e6) -> tuple[int, int]:
+def picture_size(rng: random.Random, least: float = 2.2e6) -> tuple[int, int]:
     """Width and height: a long side of 1,200 to 2,500 px, an area of `least` to 4.2 million px."""
     across, down = rng.choice(ASPECTS)
     area = rng.uniform(least**0.5, 2050.0) ** 2

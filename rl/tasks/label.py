@@ -26,7 +26,7 @@ FIELDS: dict[str, str] = {
 }  # fmt: skip
 """Line of a card -> kind of its value."""
 LABEL_KINDS = {
-    "code": 34, "number": 14, "price": 12, "date": 8, "time": 8, "word": 11, "name": 8, "value": 6, "city": 5,
+    "code": 26, "number": 28, "price": 12, "date": 6, "time": 8, "word": 8, "name": 4, "value": 6, "city": 2,
 }  # fmt: skip
 ASK_LABEL = (
     "What does the label {rel} {anchor} say?",
@@ -147,9 +147,9 @@ def label_draft(canvas: Canvas, wear: Wear, anchor: Anchor, target: Box, text: s
 
 
 def card_page(canvas: Canvas, ground: Ground) -> list[Draft]:
-    """Cards with an anchor and two to four named lines each."""
+    """Cards with an anchor and two or three named lines each."""
     rng, small = canvas.rng, canvas.small_px
-    fields = rng.sample(tuple(FIELDS), rng.randint(2, 4))
+    fields = rng.sample(tuple(FIELDS), rng.randint(2, 3))
     side, step = canvas.big(rng.uniform(28, 36)), int(small * rng.uniform(1.35, 1.7))
     pad, on_top = int(small * 0.8), rng.random() < 0.5
     lines_wide = int(small * 9.5)

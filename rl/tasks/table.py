@@ -16,7 +16,7 @@ from foveate.rl.tasks.layout import arrange
 from foveate.rl.tasks.oracle import Draft, Look, finish, place_word, seen_at, union
 from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
-from foveate.rl.tasks.words import CITIES, GOODS, KINDS, LETTERS, NAMES, PLACES, Kind, distinct
+from foveate.rl.tasks.words import CITIES, GOODS, KINDS, LETTERS, NAMES, PLACES, Kind, distinct, short
 
 COLUMNS: dict[str, str] = {
     "Price": "price", "Stock": "number", "Code": "code", "Room": "number", "Weight": "value", "Date": "date",
@@ -53,9 +53,9 @@ def named_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     rng = canvas.rng
     canvas.small_px = min(canvas.small_px, 24)
     size = canvas.small_px
-    num_rows, num_columns = rng.randint(3, 6), rng.randint(2, 4)
+    num_rows, num_columns = rng.randint(3, 5), rng.randint(2, 3)
     head = canvas.big(rng.uniform(24, 30))
-    pool = rng.choice((GOODS, PLACES, CITIES, NAMES))
+    pool = short(rng.choice((GOODS, PLACES, CITIES, NAMES)))
     columns = rng.sample(tuple(COLUMNS), num_columns)
     first = make_grid(canvas, pool, num_rows, columns)
     while grid_size(canvas, first)[0] > 500 and len(columns) > 2:
@@ -241,13 +241,13 @@ def list_page(canvas: Canvas, ground: Ground) -> list[Draft]:
 
 
 def make_sections(rng: random.Random, kind: Kind) -> list[Section]:
-    """Up to twelve sections in the order of the alphabet, each with two to six names."""
-    pool = rng.choice((NAMES, CITIES, PLACES, tuple(word.capitalize() for word in GOODS)))
+    """Up to twelve sections in the order of the alphabet, each with two to four names."""
+    pool = short(rng.choice((NAMES, CITIES, PLACES, tuple(word.capitalize() for word in GOODS))))
     by_letter: dict[str, list[str]] = {}
     for word in pool:
         by_letter.setdefault(word[0], []).append(word)
     letters = [letter for letter, words in by_letter.items() if len(words) >= 2]
-    most = rng.randint(3, 6)
+    most = rng.randint(2, 4)
     sections = []
     for letter in sorted(rng.sample(letters, min(len(letters), rng.randint(5, 12)))):
         names = sorted(rng.sample(by_letter[letter], min(most, len(by_letter[letter]))))

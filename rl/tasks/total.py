@@ -90,7 +90,7 @@ def receipt_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     """Receipts of one width, each with its mark, a few lines of prices and some small print."""
     rng, small = canvas.rng, canvas.small_px
     head, step = canvas.big(rng.uniform(24, 32)), int(small * rng.uniform(1.4, 1.65))
-    most, wide = rng.randint(3, 6), int(small * rng.uniform(11, 14))
+    most, wide = rng.randint(3, 4), int(small * rng.uniform(11, 14))
     tall = head + small * 3.2 + step * most + small * 3.4
     paper: Color = rng.choice(((255, 255, 255), (252, 250, 240), (246, 246, 246), (250, 244, 226)))
     padded = (wide + canvas.big(4), tall + canvas.big(4))
@@ -140,7 +140,7 @@ def chart_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     canvas.small_px = min(canvas.small_px, LARGEST_IN_CHART)
     rng, small = canvas.rng, canvas.small_px
     kind = pick_chart(rng, canvas.split)
-    count = rng.randint(3, 5 if kind == "pie" else 6)
+    count = rng.randint(3, 4)
     head = canvas.big(rng.uniform(24, 32))
     wide = int(min(500, max(count * small * 3.9, 300, 17 * small if kind == "pie" else 0)))
     inner_tall = max(small * (count * 1.8 + 1), rng.uniform(0.5, 0.8) * wide)

@@ -7,11 +7,14 @@ Letters and digits that look alike in many fonts (I, O, Q, l) are left out of ra
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 CONSONANTS, VOWELS = "bcdfghjkmnprstvwz", "aeiou"
 UNKIND = ("rape", "puta", "kike", "fag", "cum", "tit", "jap", "nig", "kkk", "ass", "sex", "nazi", "puto", "gay")
 """Letters that random strings must not hold."""
+LONGEST = 6
+"""Letters of a word that is asked for: what is read letter by letter is as hard as it is long."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 GOODS = tuple(
@@ -54,23 +57,23 @@ class Kind:
 
 
 def code(rng: random.Random) -> str:
-    """A code such as A7-K2, 482-BX, KD7 or TR418."""
-    pattern = rng.choice(("L9-L9", "LL99", "999-LL", "L99", "LL-999", "9L9L", "LLL-99", "L999", "LLLL", "99LL9"))
+    """A code such as K7, 48B, KD7 or T4R."""
+    pattern = rng.choice(("L9", "L99", "L99", "99L", "9L9", "LL9", "L9L", "LLL", "L-99"))
     digits = {"9": "23456789", "L": LETTERS}
     text = "".join(rng.choice(digits[sign]) if sign in digits else sign for sign in pattern)
     return code(rng) if any(part in text.lower() for part in UNKIND) else text
 
 
 def number(rng: random.Random) -> str:
-    """A whole number of two to five digits."""
-    low, high = rng.choice(((10, 99), (100, 999), (100, 999), (1000, 9999), (10000, 99999)))
+    """A whole number of two to four digits."""
+    low, high = rng.choice(((10, 99), (10, 99), (100, 999), (100, 999), (1000, 9999)))
     return str(rng.randint(low, high))
 
 
 def price(rng: random.Random) -> str:
-    """A price without its currency sign, such as 4.50 or 129.00."""
-    whole = rng.choice((rng.randint(0, 9), rng.randint(1, 29), rng.randint(10, 199)))
-    cents = rng.choice((rng.choice((0, 50, 99, 25, 75)), rng.randint(0, 99)))
+    """A price without its currency sign, such as 4.50 or 29.00."""
+    whole = rng.choice((rng.randint(1, 9), rng.randint(1, 9), rng.randint(10, 39)))
+    cents = rng.choice((0, 50, 50, 99, 25, 75, rng.randint(1, 99)))
     return f"{whole}.{cents:02d}"
 
 
@@ -90,9 +93,9 @@ def time(rng: random.Random) -> str:
 
 
 def made_up(rng: random.Random) -> str:
-    """A word that nobody knows, such as Tavo, kemuri or REDOB."""
-    word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(2, 3)))
-    word += rng.choice(("", "", rng.choice(CONSONANTS)))
+    """A word that nobody knows, such as Tavo, kemur or REDOB."""
+    word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(2))
+    word += rng.choice(("", rng.choice(CONSONANTS)))
     if any(part in word for part in UNKIND):
         return made_up(rng)
     return rng.choice((word, word.capitalize(), word.upper()))
@@ -100,8 +103,7 @@ def made_up(rng: random.Random) -> str:
 
 def word(rng: random.Random) -> str:
     """A known word: a good, a place, a city or a name; capitalised or not."""
-    pool = rng.choice((GOODS, PLACES, CITIES, NAMES))
-    return rng.choice(pool)
+    return rng.choice(short(rng.choice((GOODS, PLACES, CITIES, NAMES))))
 
 
 def name(rng: random.Random) -> str:
@@ -111,7 +113,13 @@ def name(rng: random.Random) -> str:
 
 def city(rng: random.Random) -> str:
     """A city."""
-    return rng.choice(CITIES)
+    return rng.choice(short(CITIES))
+
+
+@cache
+def short(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of up to LONGEST letters."""
+    return tuple(word for word in words if len(word) <= LONGEST)
 
 
 KINDS: dict[str, Kind] = {

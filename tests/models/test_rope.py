@@ -32,6 +32,15 @@ def test_scores_depend_on_the_difference_of_positions() -> None:
     assert not torch.allclose(score(3, 8), score(3, 9), atol=1e-3)
 
 
+def test_the_slow_pairs_can_be_left_alone() -> None:
+    positions_3T = torch.tensor([[0, 7], [0, 7], [0, 9]])
+    cos, sin = mrope_tables(positions_3T, (2, 3, 3), 10_000.0, share=0.5)
+    whole = mrope_tables(positions_3T, (2, 3, 3), 10_000.0)
+    assert torch.all(sin[:, 4:] == 0)
+    assert torch.all(cos[:, 4:] == 1)
+    torch.testing.assert_close((cos[:, :4], sin[:, :4]), tuple(table[:, :4] for table in whole))
+
+
 def test_vision_tables_turn_with_row_then_column() -> None:
     cos, sin = vision_tables(torch.tensor([[0, 0], [1, 0], [0, 1]]), 16, 10_000.0)
     assert cos.shape == sin.shape == (3, 8)

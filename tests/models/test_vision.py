@@ -18,9 +18,10 @@ def test_packed_images_equal_single_images(preset: type[TINY]) -> None:
     torch.manual_seed(0)
     tower = VisionTower(preset.vision, 32).eval()
     parts = [torch.randn(grid.num_patches, preset.vision.patch_dim) for grid in GRIDS]
+    words = torch.randn(preset.decoder.vocab_size, 32)
     with torch.inference_mode():
-        packed = tower(torch.cat(parts), GRIDS)
-        alone = torch.cat([tower(part, [grid]) for part, grid in zip(parts, GRIDS, strict=True)])
+        packed = tower(torch.cat(parts), GRIDS, words)
+        alone = torch.cat([tower(part, [grid], words) for part, grid in zip(parts, GRIDS, strict=True)])
     assert packed.shape == (sum(grid.num_tokens(2) for grid in GRIDS), 32)
     torch.testing.assert_close(packed, alone, atol=2e-5, rtol=1e-4)
 
@@ -59,7 +60,9 @@ def test_positions_at_the_output_say_where_a_token_stands_on_any_grid() -> None:
     small, large = Grid(t=1, h=8, w=12), Grid(t=1, h=20, w=30)
     blank = [torch.zeros(grid.num_patches, NANO.vision.patch_dim) for grid in (small, large)]
     with torch.inference_mode():
-        tokens, finer = (tower(part, [grid]) for part, grid in zip(blank, (small, large), strict=True))
+        tokens, finer = (
+            tower(part, [grid], torch.randn(1024, 256)) for part, grid in zip(blank, (small, large), strict=True)
+        )
         plain = tower.merger(tower.encode(blank[0], [small]))
     torch.testing.assert_close(plain.square().mean(-1), torch.ones(24), atol=1e-3, rtol=1e-3)
     added = (tokens - plain).unflatten(0, (4, 6))

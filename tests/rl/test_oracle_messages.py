@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from foveate.agent.parse import parse
-from foveate.rl.oracle_messages import mark_exercises, page_conversation, pixel_box, relative_box, scene_conversation
+from foveate.rl.oracle_messages import (
+    MOST_READ,
+    mark_exercises,
+    page_conversation,
+    pixel_box,
+    relative_box,
+    scene_conversation,
+)
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
@@ -62,7 +69,7 @@ def test_page_exercises_name_what_is_on_the_page_and_nothing_twice() -> None:
             parsed = parse(turn["content"])
             asked = question["content"][-1]["text"]
             if asked == "Read the page.":
-                assert parsed.answer == " ".join(texts[:12])
+                assert parsed.answer == " ".join(texts[:MOST_READ])
             elif asked.startswith("Where"):
                 seen.append(asked.split('"', 1)[1].removesuffix('"?'))
                 assert parsed.calls[0].name == "zoom"

@@ -1,21 +1,26 @@
 """Dense labels lie where the things are, at first view and in crops."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from foveate.models.config import NANO
+from foveate.models.tokenizer import TextCodec
+from foveate.rl.dense import name_words
 from foveate.rl.pages import CELL_PX, PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.tower import dense_batch
 from foveate.rl.views import IGNORED, NAME_CLASS, draw_views, label_view
 
+TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
+
 
 def test_a_batch_has_labels_for_every_patch() -> None:
-    batch = dense_batch(
-        PageWriter("train", corpus_words()), NANO, 1, 600, difficulty=1.0, sheet_share=0.2, scene_share=0.3
-    )
+    codec = TextCodec.from_file(TOKENIZER)
+    writer = PageWriter("train", corpus_words())
+    batch = dense_batch(writer, NANO, codec, 1, 600, difficulty=1.0, sheet_share=0.2, scene_share=0.3)
     labels = batch.labels
     assert len(batch.patches_NP) == sum(grid.num_patches for grid in batch.grids) == len(labels.glyphs_NG)
     assert torch.equal(labels.glyphs_NG == IGNORED, labels.starts_NG == IGNORED)
@@ -24,6 +29,20 @@ def test_a_batch_has_labels_for_every_patch() -> None:
     assert (labels.glyphs_NG[on_page_N] != IGNORED).all()
     assert (labels.glyphs_NG[~on_page_N] > 0).any()
     assert (labels.names_N1 > 0).any()
+    assert ((labels.named_MS == IGNORED).all(-1) == on_page_N.view(-1, 4).all(-1)).all()
+
+
+def test_a_name_is_told_by_its_last_word_and_its_first() -> None:
+    codec, tokens = TextCodec.from_file(TOKENIZER), NANO.vision.named_tokens
+    words = name_words(codec, tokens)
+
+    def told(name: str) -> list[str]:
+        classes = words[NAME_CLASS[name]].tolist()
+        return [codec.decode([tokens[0] + c - 1]) if c else "" for c in classes]
+
+    assert told("red star") == [" star", " red"]
+    assert told("penguin") == [" penguin", ""]
+    assert told("number 7") == ["", " number"]
 
 
 def test_the_patch_at_the_middle_of_a_mark_has_its_name() -> None:

@@ -59,7 +59,7 @@ def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
     assert losses(tmp_path / "tower")[-1] < losses(tmp_path / "tower")[0]
     start = str(tmp_path / "tower" / "tower.safetensors")
     again = make_stage("tower", {"preset": "tiny", "blocks_per_batch": 60, "start": start}, seed=1)
-    losses_of_tokens = [stage.module.loss(again.batch(0))[1]["token_glyphs"] for stage in (tower, again)]
+    losses_of_tokens = [stage.loss(again.batch(0))[1]["token_glyphs"] for stage in (tower, again)]
     assert losses_of_tokens[0] == losses_of_tokens[1]
     sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5, dense_coef=0.5), seed=0)
     stem = load_file(start)["vision.stem.weight"]

@@ -1,0 +1,281 @@
+"""What attention is asked for: which head of which token looks at which image token.
+
+Three layers in the middle of the decoder are watched, so that finding and reading are learned from thousands of
+pointers and not from the few digits of a box. The first looks at what the words so far are about: a thing at the end of
+its name, the box while a turn says where something is, a character that was just read. The second looks at what comes
+next, and can start from what the first has found: the side of the box whose number follows, the next character. The
+third looks at the same again, and can also start from where the token before has looked: of two places that hold what
+was just read, the right one lies next to what was read before it.
+
+A merged token spells about three characters. In all of them the first query head of key head s looks when the character
+is the s-th of its token, and the others rest on the first token of the conversation: which head looks tells the place,
+and what key head s brings is always the s-th character. That can be asked of every image token (`brought_loss`), not
+only of those that are read. The other query heads are free. Nothing of it is left when the model runs.
+
+Shape letters: T tokens, H heads, G key heads, D head dimension, P looks, Q tokens that look, L tokens of a
+conversation, M image tokens, S characters of a merged token, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.models.config import DecoderConfig, ThinkerConfig
+from foveate.models.decoder import Decoder, DecoderBlock
+from foveate.models.image import Grid
+from foveate.models.tokenizer import TextCodec
+from foveate.models.transcript import Transcript
+from foveate.rl.gaze import Gaze, gazes
+from foveate.rl.oracle_messages import Conversation, single_marks
+from foveate.rl.pages import CHARACTERS, text_runs
+from foveate.rl.tasks.scene import Box, Drawing, Scene
+from foveate.rl.views import spelling
+
+NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",
+         "Receipt", "Chart", "Panel", "Box")  # fmt: skip
+"""What stands before a large letter or number when a text speaks of it."""
+REST_WEIGHT = 0.3
+"""Of the heads that rest, beside those that look."""
+
+
+class Look(NamedTuple):
+    """One head of a token and where it looks, as indices of the transcript."""
+
+    token: int
+    head: int
+    key: int
+
+
+class Spot(NamedTuple):
+    """Where a character is: the image token that it lies in, and which of the token's characters it is."""
+
+    key: int
+    place: int
+
+
+def watched_heads(config: DecoderConfig) -> range:
+    """The first query head of each key head: those that share a key head bring the same values."""
+    return range(0, config.num_heads, config.num_heads // config.num_kv_heads)
+
+
+def looks(
+    drawing: Drawing | Scene,
+    conversation: Conversation,
+    transcript: Transcript,
+    codec: TextCodec,
+    config: ThinkerConfig,
+) -> tuple[Tensor, Tensor]:
+    """The looks [3, P] (token, head, key) of a conversation: those of the first layer, and of the second."""
+    places = Places(drawing, conversation, transcript, config)
+    turns = _written_tokens(transcript, codec)
+    found = [
+        (gaze, [token for token, start, end in turns[gaze.turn] if start < gaze.end and end > gaze.start])
+        for gaze in gazes(conversation, drawing)
+    ]
+    first = [*_mentions(drawing, places, transcript, codec)]
+    second: list[Look] = []
+    for gaze, tokens in found:
+        if gaze.kind != "read":
+            aimed = [look for token in tokens for look in places.pointing(token - 1, gaze.image, gaze.box)]
+            (first if gaze.kind == "point" else second).extend(aimed)
+    read = [(gaze, tokens[0]) for gaze, tokens in found if gaze.kind == "read" and tokens]
+    just, coming = _reading(read, places)
+    return _tensor([*first, *just]), _tensor([*second, *coming])
+
+
+def _tensor(some: Sequence[Look]) -> Tensor:
+    return torch.tensor(some, dtype=torch.long).reshape(-1, 3).T
+
+
+def _reading(read: Sequence[tuple[Gaze, int]], places: "Places") -> tuple[list[Look], list[Look]]:
+    """Looks at what was just read, and at what is read next, of tokens that read.
+
+    A space lies nowhere: at one the first layer still looks at the character before it, and before one the second
+    rests, as it does where a text has ended. Before a text begins the first layer looks at the end of the one before.
+    """
+    nexts: dict[int, Spot | None] = {}
+    lasts: dict[int, Spot | None] = {}
+    anchors: dict[int, Spot] = {}
+    spot = None
+    for gaze, token in read:
+        nexts.setdefault(token - 1, places.spot(gaze.image, gaze.box))
+        anchor = places.spot(gaze.image, gaze.after) if gaze.after else None
+        if anchor and token - 1 not in lasts:
+            anchors[token - 1] = anchor
+        spot = places.spot(gaze.image, gaze.box) or spot
+        lasts[token] = spot
+    ends = {token: None for token in lasts if token + 1 not in lasts}
+    just = [look for token, last in (lasts | anchors).items() if last for look in places.character(token, last)]
+    return just, [look for token, spot in (ends | nexts).items() for look in places.character(token, spot)]
+
+
+class Places:
+    """Where the image tokens of a conversation are, and what they spell."""
+
+    def __init__(
+        self, drawing: Drawing | Scene, conversation: Conversation, transcript: Transcript, config: ThinkerConfig
+    ) -> None:
+        self.boxes, self.transcript, self.config = conversation.boxes, transcript, config
+        self.watched = watched_heads(config.decoder)
+        self.spots: list[dict[Box, Spot]] = []
+        for box, image, start in zip(self.boxes, transcript.images, transcript.image_starts, strict=True):
+            columns = image.grid.w // config.vision.merge_size
+            self.spots.append({
+                glyph.box: Spot(start + row * columns + column, place)
+                for (row, column), some in spelling(drawing.glyphs, box, image.grid, config.vision).items()
+                for place, glyph in enumerate(some)
+            })  # fmt: skip
+
+    def spot(self, image: int, box: Box) -> Spot | None:
+        """Where a character of an image is; None for a space."""
+        return self.spots[image].get(box)
+
+    def pointing(self, token: int, image: int, box: Box) -> Iterator[Look]:
+        """Every watched head looks at all that a box covers."""
+        grid, view = self.transcript.images[image].grid, self.boxes[image]
+        for key in _tokens_under(box, view, grid, self.config.vision.merge_size):
+            for head in self.watched:
+                yield Look(token, head, self.transcript.image_starts[image] + key)
+
+    def character(self, token: int, spot: Spot | None) -> list[Look]:
+        """The watched head of the character's place looks at it, the others rest; all rest for None."""
+        if spot and spot.place >= len(self.watched):
+            return []
+        place = spot.place if spot else -1
+        return [Look(token, head, spot.key if spot and n == place else 0) for n, head in enumerate(self.watched)]
+
+
+def _written_tokens(transcript: Transcript, codec: TextCodec) -> list[list[tuple[int, int, int]]]:
+    """For each turn of the policy its tokens, each with the bytes of the turn's text that it is written with."""
+    turns = []
+    for first, stop in _policy_spans(transcript):
+        lengths = [_num_bytes(index, codec) for index in transcript.token_ids[first:stop].tolist()]
+        ends = list(accumulate(lengths))
+        turns.append(
+            [(first + n, end - length, end) for n, (end, length) in enumerate(zip(ends, lengths, strict=True))]
+        )
+    return turns
+
+
+def _mentions(drawing: Drawing | Scene, places: Places, transcript: Transcript, codec: TextCodec) -> Iterator[Look]:
+    """The tokens that end the name of something in the first image, in whoever's words, look at it."""
+    said = "".join(map(chr, transcript.token_ids.tolist()))
+    for phrases, box in _nameable(drawing):
+        for phrase in phrases:
+            wanted = "".join(map(chr, codec.encode(phrase)))
+            start = said.find(wanted)
+            while start >= 0:
+                yield from places.pointing(start + len(wanted) - 1, 0, box)
+                start = said.find(wanted, start + 1)
+
+
+def _nameable(drawing: Drawing | Scene) -> Iterator[tuple[list[str], Box]]:
+    """What can be named in a drawing, in all ways: its marks, and on a page without marks its texts in quotes."""
+    for mark in single_marks(drawing.marks):
+        kind, _, sign = mark.name.partition(" ")
+        spoken = kind in ("letter", "number")
+        yield [f" {mark.name}", *(f" {noun} {sign}" for noun in NOUNS if spoken)], mark.box
+    if not drawing.marks:
+        runs = text_runs(drawing.glyphs)
+        written = ["".join(glyph.character for glyph in run) for run in runs]
+        for text, run in zip(written, runs, strict=True):
+            if written.count(text) == 1:
+                box = (run[0].box[0], run[0].box[1], run[-1].box[2], run[-1].box[3])
+                yield [f' "{text}"{end}' for end in "?."], box
+
+
+def _num_bytes(index: int, codec: TextCodec) -> int:
+    """Bytes of text that a token stands for; a piece is written as one character for each byte."""
+    return len(codec.names[index]) if index in codec.names else len(str(codec.tokenizer.id_to_token(index)))
+
+
+def _policy_spans(transcript: Transcript) -> list[tuple[int, int]]:
+    """First token and end of each turn that the policy wrote."""
+    padded = F.pad(transcript.by_policy_T.int(), (1, 1))
+    steps = torch.nonzero(padded.diff())[:, 0].tolist()
+    return list(zip(steps[::2], steps[1::2], strict=True))
+
+
+def _tokens_under(box: Box, view: Box, grid: Grid, merge_size: int) -> list[int]:
+    """The merged tokens of a view that a box covers, at least the one under its middle."""
+    rows, columns = grid.h // merge_size, grid.w // merge_size
+    across, down = columns / (view[2] - view[0]), rows / (view[3] - view[1])
+
+    def covered(low: float, high: float, count: int) -> range:
+        first, stop = round(low), round(high)
+        if stop <= first:
+            first = int((low + high) / 2)
+            stop = first + 1
+        return range(min(count - 1, max(0, first)), min(count, max(1, stop)))
+
+    ys = covered((box[1] - view[1]) * down, (box[3] - view[1]) * down, rows)
+    xs = covered((box[0] - view[0]) * across, (box[2] - view[0]) * across, columns)
+    return [y * columns + x for y in ys for x in xs]
+
+
+def gaze_loss(q_THD: Tensor, k_TGD: Tensor, looks_3P: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Mean over heads that look of -log(attention where they should look), plus REST_WEIGHT that of those that rest.
+
+    To rest is to look at the conversation's first token.
+    """
+    looking: list[Tensor] = []
+    resting: list[Tensor] = []
+    start = 0
+    share = q_THD.shape[1] // k_TGD.shape[1]
+    for length in lengths:
+        mine_3P = looks_3P[:, (looks_3P[0] >= start) & (looks_3P[0] < start + length)]
+        for head in mine_3P[1].unique().tolist():
+            tokens_P, _, keys_P = mine_3P[:, mine_3P[1] == head]
+            q_LD, k_LD = (x[start : start + length] for x in (q_THD[:, head], k_TGD[:, head // share]))
+            loss_Q, rests_Q = _missed(q_LD, k_LD, tokens_P - start, keys_P - start)
+            looking.append(loss_Q[~rests_Q])
+            resting.append(loss_Q[rests_Q])
+        start += length
+    means = [torch.cat(some).mean() for some in (looking, resting) if sum(map(len, some))]
+    weights = (1.0, REST_WEIGHT) if len(means) == 2 else (1.0,)
+    return sum((w * m for w, m in zip(weights, means, strict=True)), q_THD.new_zeros((), dtype=torch.float32))
+
+
+def _missed(q_LD: Tensor, k_LD: Tensor, tokens_P: Tensor, keys_P: Tensor) -> tuple[Tensor, Tensor]:
+    """-log of one head's attention on the wanted keys, for each token that looks, and whether it is to rest."""
+    queries_Q, row_P = tokens_P.unique(return_inverse=True)
+    wanted_QL = torch.zeros(len(queries_Q), len(k_LD), dtype=torch.bool)
+    wanted_QL[row_P, keys_P] = True
+    later_QL = torch.arange(len(k_LD)) > queries_Q[:, None]
+    scores_QL = (q_LD[queries_Q] @ k_LD.T).float() * q_LD.shape[-1] ** -0.5
+    scores_QL = scores_QL.masked_fill(later_QL, float("-inf"))
+    there_Q = scores_QL.masked_fill(~wanted_QL, float("-inf")).logsumexp(-1)
+    return scores_QL.logsumexp(-1) - there_Q, wanted_QL[:, 0]
+
+
+def characters_as_tokens(codec: TextCodec) -> Tensor:
+    """The token of each class of character, -100 where it has none of its own (class 0, nothing, and "€")."""
+    spelled = [codec.encode(character) for character in CHARACTERS]
+    return torch.tensor([-100, *(ids[0] if len(ids) == 1 else -100 for ids in spelled)])
+
+
+def brought_loss(
+    decoder: Decoder, layer: int, v_MGD: Tensor, spelled_MS: Tensor, token_of_class: Tensor
+) -> tuple[Tensor, float | None]:
+    """Cross-entropy of the s-th character of image tokens, read from what head s of a layer would bring of each.
+
+    `spelled_MS` holds classes of characters as ViewLabels does. Returns also the share that is right, None without any
+    character.
+    """
+    block = cast(DecoderBlock, decoder.blocks[layer])
+    proj_EHD = block.attn.proj.weight.unflatten(1, (decoder.config.num_heads, -1))
+    brought, wanted = [], []
+    for place, head in enumerate(watched_heads(decoder.config)):
+        tokens_M = token_of_class[spelled_MS[:, place].clamp_min(0)]
+        rows = torch.nonzero(tokens_M >= 0)[:, 0]
+        brought.append(v_MGD[rows, place] @ proj_EHD[:, head].T)
+        wanted.append(tokens_M[rows])
+    wanted_N = torch.cat(wanted)
+    if not len(wanted_N):
+        return v_MGD.new_zeros((), dtype=torch.float32), None
+    logits_NV = decoder.head(decoder.norm(torch.cat(brought))).float()
+    return F.cross_entropy(logits_NV, wanted_N), float((logits_NV.argmax(-1) == wanted_N).float().mean())
