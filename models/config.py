@@ -32,6 +32,8 @@ class VisionConfig:
     """How the pixels of one patch become a vector: one matrix, or a convolutional network over the whole picture."""
     stem_channels: tuple[int, ...] = (24, 48, 96)
     """Channels of the convolutional stem's layers of stride 2; patch_size must be a multiple of 2 for each."""
+    stem_mixes: int = 1
+    """Convolutions of stride 1 that follow them."""
     position_grid: int = 0
     """Side of a learned table of positions, resampled to the image's grid (MoonViT's 64); 0 for none."""
     output_position_grid: int = 0
@@ -190,6 +192,7 @@ NANO = ThinkerConfig(
         window_size_px=128,
         full_attention_layers=(2,),
         stem="conv",
+        stem_mixes=3,
         output_position_grid=32,
         output_norm=True,
         spelled_places=6,

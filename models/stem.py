@@ -17,8 +17,24 @@ from foveate.models.image import Grid
 from foveate.models.norm import RMSNorm
 
 
+class ResidualConv(nn.Module):
+    """A convolution of stride 1 beside the identity, which is all that a new one does."""
+
+    def __init__(self, channels: int, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(channels, norm_eps)
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x_TCYX: Tensor) -> Tensor:
+        """[T, C, Y, X] -> [T, C, Y, X]."""
+        normed_TCYX = self.norm(x_TCYX.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x_TCYX + F.silu(self.conv(normed_TCYX))
+
+
 class ConvStem(nn.Module):
-    """Convolutions of stride 2, one more of stride 1 beside the identity, then one matrix over each patch's cells."""
+    """Convolutions of stride 2, then some of stride 1, then one matrix over each patch's cells."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -29,8 +45,7 @@ class ConvStem(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1) for before, after in pairwise(channels)
         )
-        self.norm = RMSNorm(channels[-1], config.norm_eps)
-        self.mix = nn.Conv2d(channels[-1], channels[-1], kernel_size=3, padding=1)
+        self.mixes = nn.Sequential(*(ResidualConv(channels[-1], config.norm_eps) for _ in range(config.stem_mixes)))
         self.proj = nn.Linear(channels[-1] * self.cells**2, config.hidden_size)
 
     def forward(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
@@ -44,8 +59,7 @@ class ConvStem(nn.Module):
         x_TCHW = self._picture(patches_NP, grid).contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
             x_TCHW = F.silu(conv(x_TCHW))
-        normed_TCYX = self.norm(x_TCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        x_TCYX = x_TCHW + F.silu(self.mix(normed_TCYX))
+        x_TCYX = self.mixes(x_TCHW)
         m, s = self.merge_size, self.cells
         blocks = x_TCYX.unflatten(3, (-1, m, s)).unflatten(2, (-1, m, s))
         return blocks.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(0, 4).flatten(1)

@@ -11,7 +11,8 @@ from typing import Literal
 
 from foveate.models.reasoner import Message
 from foveate.rl.oracle_messages import Conversation
-from foveate.rl.pages import text_runs
+from foveate.rl.pages import text_runs, written
+from foveate.rl.tasks.compare import COUNTED_GLYPH
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Scene
 
 SHORTEST_READ = 2
@@ -22,6 +23,7 @@ _NUMBERS = re.compile(r'"image":(\d+),"box":\[(\d+),(\d+),(\d+),(\d+)\]|the [^;<
 EDGE = 50
 """Least width, in thousandths of a side, of the strip along a side of a box that its number looks at."""
 Kind = Literal["point", "side", "read"]
+_COUNTING = re.compile(r"I count (\d+)\.")
 _QUOTED = re.compile(r'"(.+)"')
 
 
@@ -56,6 +58,7 @@ def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
         inside = [run for run in runs if all(_inside(run[end].box, conversation.boxes[image]) for end in (0, -1))]
         quoted = _quoted(conversation.messages[number - 1], inside)
         found += _reading(turn, text, inside, image, quoted)
+        found += _counting(turn, text, drawing, conversation.boxes[image], image)
         shown += _brings_image(conversation, number)
     return found
 
@@ -65,12 +68,8 @@ def _quoted(question: Message, runs: Sequence[Sequence[Glyph]]) -> Box | None:
     content = question["content"]
     asked = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
     match = _QUOTED.search(asked)
-    named = [run for run in runs if match and _written(run) == match[1]]
+    named = [run for run in runs if match and written(run) == match[1]]
     return named[0][-1].box if len(named) == 1 else None
-
-
-def _written(run: Sequence[Glyph]) -> str:
-    return "".join(glyph.character for glyph in run)
 
 
 def _brings_image(conversation: Conversation, number: int) -> bool:
@@ -112,7 +111,7 @@ def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, 
     read: list[tuple[int, Sequence[Glyph]]] = []
     for run in runs:
         start, glyphs = next(
-            ((at, part) for part in _forms(run) if (at := _find(text, _written(part), end)) >= 0), (-1, run)
+            ((at, part) for part in _forms(run) if (at := _find(text, written(part), end)) >= 0), (-1, run)
         )
         places = range(start, start + len(glyphs))
         if start >= 0 and taken.isdisjoint(places):
@@ -126,22 +125,36 @@ def _reading(turn: int, text: str, runs: Sequence[Sequence[Glyph]], image: int, 
         after = glyphs[-1].box
 
 
+def _counting(turn: int, text: str, drawing: Drawing | Scene, view: Box, image: int) -> Iterator[Gaze]:
+    """Each digit of a counting looks at its thing: those in a piece of evidence inside the view that holds as many."""
+    said = _COUNTING.search(text)
+    if not said:
+        return
+    things = [glyph for glyph in drawing.glyphs if glyph.character == COUNTED_GLYPH]
+    for place in dict.fromkeys(box for question in drawing.questions for box in question.evidence):
+        some = [glyph for glyph in things if _inside(glyph.box, place)]
+        if _inside(place, view) and len(some) == len(said[1]):
+            for at, glyph in enumerate(some, said.start(1)):
+                yield _gaze(turn, text, (at, at + 1), image, glyph.box, "read")
+            return
+
+
 def _forms(run: Sequence[Glyph]) -> Iterator[Sequence[Glyph]]:
     """A text as it may be written: whole, without its currency, its last two words."""
-    written = _written(run)
+    text = written(run)
     yield run
-    if written != written.lstrip("$€"):
-        yield run[len(written) - len(written.lstrip("$€")) :]
-    words = written.split(" ")
+    if text != text.lstrip("$€"):
+        yield run[len(text) - len(text.lstrip("$€")) :]
+    words = text.split(" ")
     if len(words) > 2:
         yield run[-len(" ".join(words[-2:])) :]
 
 
-def _find(text: str, written: str, end: int) -> int:
+def _find(text: str, wanted: str, end: int) -> int:
     """Where a text stands whole in the first `end` characters of a turn; -1 when nowhere."""
-    if len(written) < SHORTEST_READ:
+    if len(wanted) < SHORTEST_READ:
         return -1
-    match = re.search(rf"(?<![\w.]){re.escape(written)}(?!\w|\.\d)", text[:end])
+    match = re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|\.\d)", text[:end])
     return match.start() if match else -1
 
 

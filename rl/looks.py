@@ -31,7 +31,7 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript
 from foveate.rl.gaze import Gaze, gazes
 from foveate.rl.oracle_messages import Conversation, single_marks
-from foveate.rl.pages import CHARACTERS, text_runs
+from foveate.rl.pages import CHARACTERS, text_runs, written
 from foveate.rl.tasks.scene import Box, Drawing, Scene
 from foveate.rl.views import spelling
 
@@ -181,9 +181,9 @@ def _nameable(drawing: Drawing | Scene) -> Iterator[tuple[list[str], Box]]:
         yield [f" {mark.name}", *(f" {noun} {sign}" for noun in NOUNS if spoken)], mark.box
     if not drawing.marks:
         runs = text_runs(drawing.glyphs)
-        written = ["".join(glyph.character for glyph in run) for run in runs]
-        for text, run in zip(written, runs, strict=True):
-            if written.count(text) == 1:
+        texts = list(map(written, runs))
+        for text, run in zip(texts, runs, strict=True):
+            if texts.count(text) == 1:
                 box = (run[0].box[0], run[0].box[1], run[-1].box[2], run[-1].box[3])
                 yield [f' "{text}"{end}' for end in "?."], box
 

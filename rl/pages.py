@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from foveate.rl.tasks.assets import FONTS, Split, font_weights
 from foveate.rl.tasks.assets import font as asset_font
+from foveate.rl.tasks.lettering import lettering
 from foveate.rl.tasks.scene import Box, Glyph
 from foveate.tools.corpus import facts
 
@@ -25,7 +26,7 @@ CELL_PX = (8, 4)
 """Height and width of a cell, the finest place that a label speaks of."""
 CHARACTERS = "".join(chr(code) for code in range(33, 127)) + "€£°"
 NUM_CLASSES = len(CHARACTERS) + 1
-SIZES_PX, EASY_SIZES_PX = (12.0, 46.0), (18.0, 30.0)
+SIZES_PX, EASY_SIZES_PX = (15.0, 38.0), (18.0, 30.0)
 """Font sizes of hard and of easy pages."""
 SCALES = (0.6, 0.8, 1.0, 1.0, 1.4, 2.0)
 """A page is drawn this much larger than it is seen."""
@@ -152,28 +153,28 @@ class PageWriter:
         sizes_px: tuple[float, float],
         glyphs: list[Glyph],
     ) -> list[Line]:
-        """Fill the page from the top; a page mostly keeps one font and size, as real ones do."""
+        """Fill the page from the top; fonts and sizes change often, for the many texts of one page teach the more."""
         draw = ImageDraw.Draw(image)
         lines: list[Line] = []
         top = rng.uniform(0, 12) * scale
         size = _size(rng, sizes_px, scale)
         face = rng.choice(self.faces)
         while top + size * 1.3 < image.height:
-            if rng.random() < 0.25:
-                size = _size(rng, sizes_px, scale)
-                face = rng.choice(self.faces)
-            font = asset_font(face[0], size, face[1])
-            left = rng.uniform(2, 30) * scale
+            left = rng.uniform(2, 14) * scale
             while left < image.width - size * 2:
+                if rng.random() < 0.5:
+                    face = rng.choice(self.faces)
+                font = asset_font(face[0], size, face[1])
                 text = self._fit(rng, font, image.width - left - 2)
                 if text:
                     line = _draw_line(draw, (left, top), text, font, ink, scale, glyphs)
                     lines.append(line)
                     left += font.getlength(text)
-                left += size * rng.uniform(0.7, 2.5)
+                left += size * rng.uniform(0.5, 1.6)
             if rng.random() < 0.12:
                 draw.line((0, top - 1, image.width, top - 1), fill=ink, width=max(1, round(scale)))
-            top += size * rng.uniform(1.25, 1.8)
+            top += size * rng.uniform(1.2, 1.6)
+            size = _size(rng, sizes_px, scale) if rng.random() < 0.5 else size
         return lines
 
     def _fit(self, rng: random.Random, font: ImageFont.FreeTypeFont, width_px: float) -> str:
@@ -202,8 +203,8 @@ def _draw_line(
     """Draw a line and add its characters; boxes are in pixels of the reduced page."""
     draw.text(origin, text, font=font, fill=ink)
     x0, y0, x1, y1 = (value / scale for value in draw.textbbox(origin, text, font=font))
-    edges = [(origin[0] + font.getlength(text[:count])) / scale for count in range(len(text) + 1)]
-    glyphs += [Glyph(text[idx], (edges[idx], y0, edges[idx + 1], y1)) for idx in range(len(text))]
+    for character, box in lettering(text, origin, font):
+        glyphs.append(Glyph(character, (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)))
     return Line(text=text, box_px=(round(x0), round(y0), round(x1), round(y1)))
 
 
@@ -222,19 +223,24 @@ def damage(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def text_runs(glyphs: Sequence[Glyph]) -> list[list[Glyph]]:
-    """Characters that were drawn as one text: each begins where the one before ends, at the same height."""
+    """Characters that were drawn as one text: each begins near where the one before ends, at the same height."""
     runs: list[list[Glyph]] = []
     for glyph in glyphs:
         last = runs[-1][-1].box if runs else None
         tall = glyph.box[3] - glyph.box[1]
         joined = (
-            last is not None and abs(glyph.box[0] - last[2]) < 0.2 * tall and abs(glyph.box[1] - last[1]) < 0.2 * tall
+            last is not None and abs(glyph.box[0] - last[2]) < 0.6 * tall and abs(glyph.box[1] - last[1]) < 0.2 * tall
         )
         if joined and abs(glyph.box[3] - last[3]) < 0.2 * tall:  # type: ignore[index]
             runs[-1].append(glyph)
         else:
             runs.append([glyph])
     return runs
+
+
+def written(run: Sequence[Glyph]) -> str:
+    """The text of a run."""
+    return "".join(glyph.character for glyph in run)
 
 
 def crop_page(image: Image.Image, glyphs: Sequence[Glyph], box_px: Box) -> Page:
@@ -245,7 +251,7 @@ def crop_page(image: Image.Image, glyphs: Sequence[Glyph], box_px: Box) -> Page:
         for character, (x0, y0, x1, y1) in glyphs
         if left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
     ]
-    whole = [run for run in text_runs(inside) if len(run) > 1 and "".join(glyph.character for glyph in run).strip()]
+    whole = [run for run in text_runs(inside) if len(run) > 1 and written(run).strip()]
     return Page(
         image=image.crop((left, top, right, bottom)),
         glyphs=tuple(inside),
@@ -255,7 +261,7 @@ def crop_page(image: Image.Image, glyphs: Sequence[Glyph], box_px: Box) -> Page:
 
 def _line_of(run: Sequence[Glyph]) -> Line:
     x0, y0, x1, y1 = run[0].box[0], run[0].box[1], run[-1].box[2], run[-1].box[3]
-    text = "".join(glyph.character for glyph in run)
+    text = written(run)
     return Line(text=text, box_px=(round(x0), round(min(y0, run[-1].box[1])), round(x1), round(y1)))
 
 

@@ -25,8 +25,8 @@ from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
 
-MOST_BLOCKS = 120
-"""Of a page: a batch holds several."""
+MOST_BLOCKS = 72
+"""Of a page: a batch holds many."""
 
 
 @dataclass(frozen=True, kw_only=True)

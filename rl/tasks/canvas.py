@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from foveate.rl.tasks import assets
 from foveate.rl.tasks.assets import FONTS, ICON_STYLES, Split
+from foveate.rl.tasks.lettering import lettering
 from foveate.rl.tasks.palette import Color, Theme, distance, ink_on, theme
 from foveate.rl.tasks.scene import Box, Glyph, Mark
 
@@ -132,15 +133,8 @@ class Canvas:
         face = self.font(size or self.small_px, bold=bold, family=family)
         at = (round(xy[0]), round(xy[1]))
         self.draw.text(at, text, font=face, fill=fill or self.theme.ink, anchor=align)
-        return self._note(at, text, face, align)
-
-    def _note(self, at: tuple[int, int], text: str, face: ImageFont.FreeTypeFont, align: Align) -> Box:
-        """Remember where each character of a drawn text lies; returns the box of its ink."""
+        self.glyphs += lettering(text, at, face, align)
         left, top, right, bottom = face.getbbox(text, anchor=align)
-        start = at[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[align[0]] * face.getlength(text)
-        edges = [start + face.getlength(text[:count]) for count in range(len(text) + 1)]
-        for character, x0, x1 in zip(text, edges, edges[1:], strict=False):
-            self.glyphs.append(Glyph(character, (x0, at[1] + top, x1, at[1] + bottom)))
         return at[0] + left, at[1] + top, at[0] + right, at[1] + bottom
 
     def card(
@@ -178,4 +172,4 @@ class Canvas:
         room = int((box[2] - box[0]) / max(1.0, face.getlength("n")))
         at, part = (round(box[0]), round(box[1])), text[:room]
         self.draw.text(at, part, font=face, fill=fill or self.theme.muted, anchor="la")
-        self._note(at, part, face, "la")
+        self.glyphs += lettering(part, at, face)

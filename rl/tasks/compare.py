@@ -2,7 +2,8 @@
 
 Small things in two boxes are counted and added, or two small numbers are subtracted or compared. The two places are
 far apart in the picture, each gets its own zoom, and one line of Python does the arithmetic. Counts are paired so
-that every sum from 2 to 18 is about equally likely, and the things lie about one visual token apart.
+that every sum from 2 to 18 is about equally likely, and the things lie about one visual token apart. Counting is said
+aloud, a digit for each thing in the order of rows, so that each digit has one thing to look at.
 """
 
 import random
@@ -15,11 +16,14 @@ from foveate.rl.tasks.chart import gauge
 from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Compute, Draft, Look, finish, run_code, seen_at, union
 from foveate.rl.tasks.palette import NAMED, distance, ink_on, shade, visible_names
-from foveate.rl.tasks.scene import Box, Drawing
+from foveate.rl.tasks.scene import Box, Drawing, Glyph
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import LETTERS
 
 COUNTED = {"dots": "circle", "squares": "square", "triangles": "triangle", "stars": "star", "crosses": "cross"}
+COUNTED_GLYPH = "*"
+"""Small things are labelled like characters, all with this one: to count is to read them."""
+DIGITS = "123456789"
 ASK_COUNT = (
     "How many {things} do box {a} and box {b} have together?",
     "Count the {things} in box {a} and in box {b}. How many are there in total?",
@@ -100,11 +104,12 @@ def count_page(canvas: Canvas, ground: Ground) -> list[Draft]:
         x, y = (card[0] + pad + head * 1.2, card[1] + pad) if beside else (card[0] + pad, card[1] + pad + head * 1.15)
         mark = (card[0] + pad, card[1] + pad, card[0] + pad + head, card[1] + pad + head)
         draw_mark(canvas, letter, mark, canvas.ink(fill), canvas.head_font)
-        spots = rng.sample([(i, j) for i in range(columns) for j in range(rows)], number)
-        for i, j in spots:
+        spots = rng.sample([(j, i) for i in range(columns) for j in range(rows)], number)
+        for j, i in sorted(spots):
             left = x + i * pitch + rng.uniform(0.1, 0.9) * (pitch - dot)
             top = y + j * pitch + rng.uniform(0.1, 0.9) * (pitch - dot)
             canvas.shape(COUNTED[things], (left, top, left + dot, top + dot), color)
+            canvas.glyphs.append(Glyph(COUNTED_GLYPH, (left, top, left + dot, top + dot)))
         inside = (x, y, x + field[0], y + field[1])
         places.append(Place(subject=f"Box {letter}", phrase=letter, value=str(number), target=card, ink=inside))
     return [count_draft(canvas, things, a, b) for a, b in pairs(canvas, places, rng.randint(2, 4), True)]
@@ -117,9 +122,14 @@ def count_draft(canvas: Canvas, things: str, a: Place, b: Place) -> Draft:
         canvas,
         canvas.rng.choice(ASK_COUNT).format(things=things, a=a.phrase, b=b.phrase),
         (a, b),
-        (f"{a.subject} has {a.value}.", f"{b.subject} has {b.value}. I add them."),
+        (counted(a), f"{counted(b)} I add them."),
         code,
     )
+
+
+def counted(place: Place) -> str:
+    """What is said while counting: each number as its thing is looked at, row by row, then the last one again."""
+    return f"I count {DIGITS[: int(place.value)]}. {place.subject} has {place.value}."
 
 
 def two_looks(canvas: Canvas, ask: str, places: tuple[Place, Place], said: tuple[str, str], code: str) -> Draft:

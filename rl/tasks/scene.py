@@ -59,7 +59,7 @@ class Mark:
 
 
 class Glyph(NamedTuple):
-    """A drawn character: as wide as it advances, as high as the ink of its line."""
+    """A drawn character: as wide as its ink, from the baseline up to the height of a capital (lettering.py)."""
 
     character: str
     box: Box

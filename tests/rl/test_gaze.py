@@ -72,3 +72,15 @@ def test_each_number_of_a_box_looks_along_its_side() -> None:
     assert [gaze.box for gaze in sides] == [
         (100, 400, 200, 600), (100, 400, 400, 500), (300, 400, 400, 600), (100, 500, 400, 600),
     ]  # fmt: skip
+
+
+def test_each_digit_of_a_counting_looks_at_its_thing() -> None:
+    scenes = (draw_scene("compare", seed, "train") for seed in range(30))
+    scene = next(scene for scene in scenes if "I count" in scene.questions[0].steps[1].thought)
+    question = scene.questions[0]
+    found = [g for g in gazes(scene_conversation(scene.image, [question]), scene) if g.kind == "read"]
+    counts = [int(n) for n in question.steps[2].arguments["code"][6:-1].split("+")]
+    assert [sum(gaze.image == image for gaze in found) for image in (1, 2)] == counts
+    for gaze in found:
+        box = question.evidence[gaze.image - 1]
+        assert box[0] <= (gaze.box[0] + gaze.box[2]) / 2 <= box[2]

@@ -46,7 +46,10 @@ def test_ink_lies_where_the_labels_say_and_each_character_starts_once(writer: Pa
         (rows, columns), (tall, wide) = labels.glyphs_YX.shape, CELL_PX
         inked_YX = dark.reshape(rows, tall, columns, wide).any((1, 3))
         assert inked_YX[labels.glyphs_YX > 0].mean() > 0.65
-        assert inked_YX[labels.glyphs_YX == 0].mean() < 0.2
+        near_YX = labels.glyphs_YX > 0  # and a cell around: ink hangs below the baseline and ends inside a cell
+        for axis in (0, 1):
+            near_YX = near_YX | np.roll(near_YX, 1, axis) | np.roll(near_YX, -1, axis)
+        assert inked_YX[~near_YX].mean() < 0.15  # rules between lines
         assert (labels.glyphs_YX[labels.starts_YX == 1] > 0).mean() > 0.9
         assert (labels.starts_YX == 1).any()
 
