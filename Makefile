@@ -20,7 +20,7 @@ PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 PICTURE ?= examples/demo.png
-QUESTION ?= What does the small label say?
+QUESTION ?= Compare the numbers under the dog and the anchor. What is the larger one?
 SUITE ?= nano-test
 EVAL_ARGS ?=
 PYTEST_ARGS ?=
