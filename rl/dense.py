@@ -23,8 +23,10 @@ from foveate.models.config import VisionConfig
 from foveate.models.image import Grid
 from foveate.models.speller import Speller
 from foveate.models.tokenizer import TextCodec
+from foveate.models.vision import VisionTower
 from foveate.rl.pages import CELL_PX, NUM_CLASSES
-from foveate.rl.views import IGNORED, NAMES, NUM_NAMES, ViewLabels
+from foveate.rl.spelling import IGNORED, Spelling, Text
+from foveate.rl.views import NAMES, NUM_NAMES, ViewLabels
 
 NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1, "spelled": 0.3, "named": 0.1}
 """Weights of the places that carry nothing, which are most."""
@@ -36,7 +38,7 @@ EMPTY_KEPT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DenseLabels:
-    """What lies under the patches of packed pictures, in block order; IGNORED where nobody knows. All int64."""
+    """What lies under the patches of packed pictures, in block order; IGNORED where nobody knows. Tensors are int64."""
 
     glyphs_NG: Tensor
     """Class of the character under each cell of each patch, row by row."""
@@ -44,8 +46,8 @@ class DenseLabels:
     """1 where a character begins in the cell, else 0."""
     names_N1: Tensor
     """Class of the thing under each patch."""
-    spelled_MS: Tensor
-    """Classes of the characters of each merged token."""
+    texts: tuple[Text, ...]
+    """What stands in each view."""
     named_MS: Tensor
     """Classes of the words for what each merged token shows."""
 
@@ -61,13 +63,11 @@ class DenseLabels:
 
         names_N1 = joined([view.names_YX for view in views], (1, 1))
         name_M = names_N1.view(-1, merge**2).max(dim=1).values
-        spelled_MS = torch.cat([torch.from_numpy(view.spelled_YXS).flatten(0, 1) for view in views])
-        first, stop = config.spelled_tokens
         return cls(
             glyphs_NG=joined([view.glyphs_YX for view in views], cells),
             starts_NG=joined([view.starts_YX for view in views], cells),
             names_N1=names_N1,
-            spelled_MS=spelled_MS.masked_fill(spelled_MS > stop - first, IGNORED),
+            texts=tuple(view.text for view in views),
             named_MS=name_words(codec, config.named_tokens)[name_M.clamp_min(0)].masked_fill(
                 name_M[:, None] < 0, IGNORED
             ),
@@ -80,11 +80,11 @@ class DenseLabels:
             name: F.pad(labels, (0, 0, 0, missing), value=IGNORED)
             for name, labels in (("glyphs_NG", self.glyphs_NG), ("starts_NG", self.starts_NG))
         }
-        tokens = missing * len(self.spelled_MS) // max(1, len(self.names_N1))
+        tokens = missing * len(self.named_MS) // max(1, len(self.names_N1))
         return DenseLabels(
             **parts,
             names_N1=F.pad(self.names_N1, (0, 0, 0, missing), value=IGNORED),
-            spelled_MS=F.pad(self.spelled_MS, (0, 0, 0, tokens), value=IGNORED),
+            texts=(*self.texts, Text(rows=1, columns=tokens, letters=())),
             named_MS=F.pad(self.named_MS, (0, 0, 0, tokens), value=IGNORED),
         )
 
@@ -117,27 +117,43 @@ class DenseHeads(nn.ModuleDict):
         sizes = {"glyphs": cells * NUM_CLASSES, "starts": cells * 2, "names": patches * NUM_NAMES}
         super().__init__({kind: nn.Linear(width, size) for kind, size in sizes.items()})
 
-    def loss(
-        self, x_MD: Tensor, labels: DenseLabels, spellers: nn.ModuleDict | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something.
+    def loss(self, x_MD: Tensor, labels: DenseLabels) -> tuple[Tensor, dict[str, float]]:
+        """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something."""
+        wanted = {"glyphs": labels.glyphs_NG, "starts": labels.starts_NG, "names": labels.names_N1}
+        return _asked({kind: (self[kind], labels_NG) for kind, labels_NG in wanted.items()}, x_MD)
 
-        A projector that speaks (of merged tokens alone) is asked beside the readouts.
-        """
-        total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
-        asked: dict[str, tuple[nn.Module, Tensor]] = {
-            "glyphs": (self["glyphs"], labels.glyphs_NG),
-            "starts": (self["starts"], labels.starts_NG),
-            "names": (self["names"], labels.names_N1),
-        }
-        for kind, speller in (spellers or {}).items():
-            places = cast(Speller, speller).places
-            asked[kind] = cast(Speller, speller).head, getattr(labels, f"{kind}_MS")[:, :places]
-        for kind, (head, wanted) in asked.items():
-            loss, accuracy = _labelled(head, x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind])
-            total = total + LOSS_SHARE[kind] * loss
-            metrics |= {} if accuracy is None else {kind: accuracy}
-        return total, metrics
+
+def settled(vision: VisionTower, tokens_MD: Tensor, texts: Sequence[Text]) -> Spelling:
+    """What merged tokens spell where the tower's chances decide; a tower that does not spell has the middles alone."""
+    if "spelled" not in vision.spellers:
+        return Spelling(texts)
+    speller = cast(Speller, vision.spellers["spelled"])
+    with torch.no_grad():
+        logits_MSC = speller.head(tokens_MD).unflatten(-1, (speller.places, -1))
+    return Spelling(texts, logits_MSC.float().log_softmax(-1))
+
+
+def spoken_loss(
+    vision: VisionTower, tokens_MD: Tensor, spelled_MS: Tensor, named_MS: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """As DenseHeads.loss, of what the projector says of merged tokens."""
+    asked: dict[str, tuple[nn.Module, Tensor]] = {}
+    for kind, labels_MS in (("spelled", spelled_MS), ("named", named_MS)):
+        if kind in vision.spellers:
+            speller = cast(Speller, vision.spellers[kind])
+            wanted_MS, sayable = labels_MS[:, : speller.places], speller.tokens[1] - speller.tokens[0]
+            asked[kind] = speller.head, wanted_MS.masked_fill(wanted_MS > sayable, IGNORED)
+    return _asked(asked, tokens_MD)
+
+
+def _asked(asked: dict[str, tuple[nn.Module, Tensor]], x_MD: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Weighted sum of the losses of heads whose labels are given, and their accuracies."""
+    total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
+    for kind, (head, wanted) in asked.items():
+        loss, accuracy = _labelled(head, x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind])
+        total = total + LOSS_SHARE[kind] * loss
+        metrics |= {} if accuracy is None else {kind: accuracy}
+    return total, metrics
 
 
 def _labelled(head: nn.Module, x_MD: Tensor, labels_MG: Tensor, zero_weight: float) -> tuple[Tensor, float | None]:

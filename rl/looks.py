@@ -17,6 +17,7 @@ conversation, M image tokens, S characters of a merged token, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple, cast
 
@@ -32,12 +33,14 @@ from foveate.models.transcript import Transcript
 from foveate.rl.gaze import Gaze, gazes
 from foveate.rl.oracle_messages import Conversation, single_marks
 from foveate.rl.pages import CHARACTERS, text_runs, written
+from foveate.rl.spelling import Spelling, text_of
 from foveate.rl.tasks.scene import Box, Drawing, Scene
-from foveate.rl.views import spelling
 
 NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",
          "Receipt", "Chart", "Panel", "Box")  # fmt: skip
 """What stands before a large letter or number when a text speaks of it."""
+RESTING = 0
+"""The key of a look that rests."""
 REST_WEIGHT = 0.3
 """Of the heads that rest, beside those that look."""
 
@@ -50,11 +53,48 @@ class Look(NamedTuple):
     key: int
 
 
-class Spot(NamedTuple):
-    """Where a character is: the image token that it lies in, and which of the token's characters it is."""
+class Reading(NamedTuple):
+    """A token whose heads look at a letter of an image, wherever that is spelled; at none when `letter` is NOWHERE."""
 
-    key: int
-    place: int
+    token: int
+    image: int
+    letter: int
+
+
+NOWHERE = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What one layer is asked for: looks whose places are known, and letters that the tower has yet to place."""
+
+    looks: tuple[Look, ...] = ()
+    readings: tuple[Reading, ...] = ()
+
+    def shifted(self, tokens: int, images: int) -> "Targets":
+        """The same behind so many tokens and images of other conversations in a pack."""
+        return Targets(
+            looks=tuple(Look(token + tokens, head, key + tokens) for token, head, key in self.looks),
+            readings=tuple(Reading(token + tokens, image + images, letter) for token, image, letter in self.readings),
+        )
+
+
+def aimed(targets: Sequence[Targets], spelling: Spelling, rows: Sequence[slice], heads: Sequence[int]) -> Tensor:
+    """All looks [3, P] (token, head, key) of a pack whose images' tokens stand in `rows`.
+
+    The head of a letter's place looks at the letter and the others rest, at their conversation's first token; of a
+    letter that lies behind its token's last head nothing is asked.
+    """
+    keys = [key for row in rows for key in range(row.start, row.stop)]
+    some = [look for target in targets for look in target.looks]
+    for token, image, letter in (reading for target in targets for reading in target.readings):
+        spot = None if letter == NOWHERE else spelling.spots[image][letter]
+        if spot is None or spot.place < len(heads):
+            some += [
+                Look(token, head, keys[spot.token] if spot and place == spot.place else RESTING)
+                for place, head in enumerate(heads)
+            ]
+    return torch.tensor(some, dtype=torch.long).reshape(-1, 3).T
 
 
 def watched_heads(config: DecoderConfig) -> range:
@@ -68,8 +108,8 @@ def looks(
     transcript: Transcript,
     codec: TextCodec,
     config: ThinkerConfig,
-) -> tuple[Tensor, Tensor]:
-    """The looks [3, P] (token, head, key) of a conversation: those of the first layer, and of the second."""
+) -> tuple[Targets, Targets]:
+    """What a conversation asks of the first layer, and of the second."""
     places = Places(drawing, conversation, transcript, config)
     turns = _written_tokens(transcript, codec)
     found = [
@@ -80,37 +120,33 @@ def looks(
     second: list[Look] = []
     for gaze, tokens in found:
         if gaze.kind != "read":
-            aimed = [look for token in tokens for look in places.pointing(token - 1, gaze.image, gaze.box)]
-            (first if gaze.kind == "point" else second).extend(aimed)
+            pointing = [look for token in tokens for look in places.pointing(token - 1, gaze.image, gaze.box)]
+            (first if gaze.kind == "point" else second).extend(pointing)
     read = [(gaze, tokens[0]) for gaze, tokens in found if gaze.kind == "read" and tokens]
     just, coming = _reading(read, places)
-    return _tensor([*first, *just]), _tensor([*second, *coming])
+    return Targets(looks=tuple(first), readings=tuple(just)), Targets(looks=tuple(second), readings=tuple(coming))
 
 
-def _tensor(some: Sequence[Look]) -> Tensor:
-    return torch.tensor(some, dtype=torch.long).reshape(-1, 3).T
-
-
-def _reading(read: Sequence[tuple[Gaze, int]], places: "Places") -> tuple[list[Look], list[Look]]:
-    """Looks at what was just read, and at what is read next, of tokens that read.
+def _reading(read: Sequence[tuple[Gaze, int]], places: "Places") -> tuple[list[Reading], list[Reading]]:
+    """What tokens that read have just read, and what they read next.
 
     A space lies nowhere: at one the first layer still looks at the character before it, and before one the second
     rests, as it does where a text has ended. Before a text begins the first layer looks at the end of the one before.
     """
-    nexts: dict[int, Spot | None] = {}
-    lasts: dict[int, Spot | None] = {}
-    anchors: dict[int, Spot] = {}
-    spot = None
+    nexts: dict[int, Reading] = {}
+    lasts: dict[int, Reading | None] = {}
+    anchors: dict[int, Reading] = {}
+    last = None
     for gaze, token in read:
-        nexts.setdefault(token - 1, places.spot(gaze.image, gaze.box))
-        anchor = places.spot(gaze.image, gaze.after) if gaze.after else None
+        here = places.letter(token, gaze.image, gaze.box)
+        nexts.setdefault(token - 1, (here or Reading(0, 0, NOWHERE))._replace(token=token - 1))
+        anchor = places.letter(token - 1, gaze.image, gaze.after) if gaze.after else None
         if anchor and token - 1 not in lasts:
             anchors[token - 1] = anchor
-        spot = places.spot(gaze.image, gaze.box) or spot
-        lasts[token] = spot
-    ends = {token: None for token in lasts if token + 1 not in lasts}
-    just = [look for token, last in (lasts | anchors).items() if last for look in places.character(token, last)]
-    return just, [look for token, spot in (ends | nexts).items() for look in places.character(token, spot)]
+        last = here or (last and last._replace(token=token))
+        lasts[token] = last
+    ends = {token: Reading(token, 0, NOWHERE) for token in lasts if token + 1 not in lasts}
+    return [reading for reading in (lasts | anchors).values() if reading], [*(ends | nexts).values()]
 
 
 class Places:
@@ -121,18 +157,15 @@ class Places:
     ) -> None:
         self.boxes, self.transcript, self.config = conversation.boxes, transcript, config
         self.watched = watched_heads(config.decoder)
-        self.spots: list[dict[Box, Spot]] = []
-        for box, image, start in zip(self.boxes, transcript.images, transcript.image_starts, strict=True):
-            columns = image.grid.w // config.vision.merge_size
-            self.spots.append({
-                glyph.box: Spot(start + row * columns + column, place)
-                for (row, column), some in spelling(drawing.glyphs, box, image.grid, config.vision).items()
-                for place, glyph in enumerate(some)
-            })  # fmt: skip
+        self.letters: list[dict[Box, int]] = []
+        for box, image in zip(self.boxes, transcript.images, strict=True):
+            _, shown = text_of(drawing.glyphs, box, image.grid, config.vision)
+            self.letters.append({glyph.box: index for index, glyph in enumerate(shown)})
 
-    def spot(self, image: int, box: Box) -> Spot | None:
-        """Where a character of an image is; None for a space."""
-        return self.spots[image].get(box)
+    def letter(self, token: int, image: int, box: Box) -> Reading | None:
+        """A token that reads a character of an image; None for a space."""
+        index = self.letters[image].get(box)
+        return None if index is None else Reading(token, image, index)
 
     def pointing(self, token: int, image: int, box: Box) -> Iterator[Look]:
         """Every watched head looks at all that a box covers."""
@@ -140,13 +173,6 @@ class Places:
         for key in _tokens_under(box, view, grid, self.config.vision.merge_size):
             for head in self.watched:
                 yield Look(token, head, self.transcript.image_starts[image] + key)
-
-    def character(self, token: int, spot: Spot | None) -> list[Look]:
-        """The watched head of the character's place looks at it, the others rest; all rest for None."""
-        if spot and spot.place >= len(self.watched):
-            return []
-        place = spot.place if spot else -1
-        return [Look(token, head, spot.key if spot and n == place else 0) for n, head in enumerate(self.watched)]
 
 
 def _written_tokens(transcript: Transcript, codec: TextCodec) -> list[list[tuple[int, int, int]]]:
@@ -263,7 +289,7 @@ def brought_loss(
 ) -> tuple[Tensor, float | None]:
     """Cross-entropy of the s-th character of image tokens, read from what head s of a layer would bring of each.
 
-    `spelled_MS` holds classes of characters as ViewLabels does. Returns also the share that is right, None without any
+    `spelled_MS` holds classes of characters as Spelling does. Returns also the share that is right, None without any
     character.
     """
     block = cast(DecoderBlock, decoder.blocks[layer])

@@ -26,8 +26,8 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.dense import DenseHeads, DenseLabels
-from foveate.rl.looks import brought_loss, characters_as_tokens, gaze_loss, looks
+from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
+from foveate.rl.looks import Targets, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
 from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
 from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
 from foveate.rl.recall import recall_conversation
@@ -90,8 +90,8 @@ class SftBatch:
 
     transcript: Transcript
     labels: DenseLabels | None
-    looks_3P: tuple[Tensor, Tensor]
-    """What the first watched layer is asked for, and what the others are: tokens, their heads, and where these look."""
+    targets: tuple[tuple[Targets, ...], tuple[Targets, ...]]
+    """What the first watched layer is asked for, and what the others are."""
 
 
 class Learner(nn.Module):
@@ -128,25 +128,24 @@ class SftStage:
         config, codec = self.thinker.config, self.processor.codec
         transcripts: list[Transcript] = []
         labels: list[ViewLabels] = []
-        seen = [(torch.zeros(3, 0, dtype=torch.long),) * 2]
+        asked: list[tuple[Targets, Targets]] = []
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
             for drawing, conversation in self._draw(rng, index):
                 before = sum(map(len, transcripts))
                 transcripts.append(self.processor(conversation.messages))
                 if self.config.gaze_coef and drawing is not None:
                     first, second = looks(drawing, conversation, transcripts[-1], codec, config)
-                    shift = torch.tensor([[before], [0], [before]])
-                    seen.append((first + shift, second + shift))
-                if self.config.dense_coef and drawing is not None:
+                    asked.append((first.shifted(before, len(labels)), second.shifted(before, len(labels))))
+                if drawing is not None:
                     labels += self._labels(conversation, drawing)
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
-        packed, firsts, seconds = pack([*transcripts, last]), *zip(*seen, strict=True)
-        looks_3P = torch.cat(firsts, dim=1), torch.cat(seconds, dim=1)
+        packed = pack([*transcripts, last])
+        targets = tuple(first for first, _ in asked), tuple(second for _, second in asked)
         if not labels:
-            return SftBatch(transcript=packed, labels=None, looks_3P=looks_3P)
+            return SftBatch(transcript=packed, labels=None, targets=targets)
         num_patches = sum(image.grid.num_patches for image in packed.images)
         dense = DenseLabels.of(labels, self.thinker.config.vision, codec).padded(num_patches)
-        return SftBatch(transcript=packed, labels=dense, looks_3P=looks_3P)
+        return SftBatch(transcript=packed, labels=dense, targets=targets)
 
     def _draw(self, rng: random.Random, index: int) -> list[tuple[Drawing | Scene | None, Conversation]]:
         """Conversations and what they are about, of a kind drawn by the shares."""
@@ -214,24 +213,27 @@ class SftStage:
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
         loss = loss + self.balance_coef * balance
-        asked = (batch.looks_3P[0], batch.looks_3P[1], batch.looks_3P[1])
-        for name, (q_THD, k_TGD, _), looks_3P in zip(LOOKS, watched, asked, strict=False):
+        if batch.labels is None:
+            return loss, metrics
+        rows, spelling = image_rows(transcript), settled(vision, tokens_MD, batch.labels.texts)
+        heads = watched_heads(self.thinker.config.decoder)
+        first_3P, second_3P = (aimed(targets, spelling, rows, heads) for targets in batch.targets)
+        for name, (q_THD, k_TGD, _), looks_3P in zip(LOOKS, watched, (first_3P, second_3P, second_3P), strict=False):
             gaze = gaze_loss(q_THD, k_TGD, looks_3P, transcript.lengths)
             loss = loss + self.config.gaze_coef * gaze
             metrics[name] = float(gaze.detach())
-        if batch.labels is None or self.module.token_heads is None:
-            return loss, metrics
-        dense, accuracies = self.module.token_heads.loss(tokens_MD, batch.labels, vision.spellers)
-        loss, metrics = loss + self.config.dense_coef * dense, metrics | accuracies
-        rows = image_rows(transcript)
         for layer, (_, _, v_TGD) in list(zip(self.gaze_layers, watched, strict=False))[1:]:
             v_MGD = torch.cat([v_TGD[row] for row in rows])
             brought, accuracy = brought_loss(
-                self.thinker.decoder, layer, v_MGD, batch.labels.spelled_MS, self.token_of_class
+                self.thinker.decoder, layer, v_MGD, spelling.labels_MS, self.token_of_class
             )
             loss = loss + self.config.brought_coef * brought
             metrics |= {} if accuracy is None else {f"brought_{layer}": accuracy}
-        return loss, metrics
+        if self.module.token_heads is None:
+            return loss, metrics
+        said, said_right = spoken_loss(vision, tokens_MD, spelling.labels_MS, batch.labels.named_MS)
+        read, read_right = self.module.token_heads.loss(tokens_MD, batch.labels)
+        return loss + self.config.dense_coef * (said + read), metrics | said_right | read_right
 
     def export(self, folder: Path) -> None:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes, and beside it the readouts."""

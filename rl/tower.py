@@ -20,7 +20,7 @@ from foveate.models.image import Grid, patchify
 from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.dense import DenseHeads, DenseLabels
+from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
@@ -85,14 +85,16 @@ class DenseReader(nn.Module):
     def loss(self, batch: DenseBatch, patch_coef: float) -> tuple[Tensor, dict[str, float]]:
         """The loss of the tokens' heads and patch_coef times that of the patches', and the accuracy of each readout."""
         features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight.dtype), batch.grids)
-        patch_loss, patch_metrics = self.patch_heads.loss(features_ND, batch.labels)
-        token_loss, token_metrics = self.token_heads.loss(
-            self.tower.merger(features_ND), batch.labels, self.tower.spellers
-        )
-        metrics = {f"patch_{kind}": value for kind, value in patch_metrics.items()}
-        return patch_coef * patch_loss + token_loss, metrics | {
-            f"token_{kind}": value for kind, value in token_metrics.items()
-        }
+        tokens_MD, labels = self.tower.merger(features_ND), batch.labels
+        spelled_MS = settled(self.tower, tokens_MD, labels.texts).labels_MS
+        said, said_metrics = spoken_loss(self.tower, tokens_MD, spelled_MS, labels.named_MS)
+        read, read_metrics = self.token_heads.loss(tokens_MD, labels)
+        loss, metrics = said + read, {f"token_{kind}": value for kind, value in (said_metrics | read_metrics).items()}
+        if patch_coef:
+            patch_loss, patch_metrics = self.patch_heads.loss(features_ND, batch.labels)
+            loss = loss + patch_coef * patch_loss
+            metrics |= {f"patch_{kind}": value for kind, value in patch_metrics.items()}
+        return loss, metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ class TowerConfig:
     scene_share: float = 0.1
     """Share of the draws that are a scene (up to four views of it); the rest are pages."""
     patch_coef: float = 1.0
-    """Weight of the readouts of the patches beside those of the merged tokens."""
+    """Weight of the readouts of the patches beside those of the merged tokens; 0 for none."""
     ramp_steps: int = 3000
     """Over this many steps pages grow from easy to hard and scenes come in."""
 

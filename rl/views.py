@@ -1,9 +1,9 @@
 """Drawn scenes as a thinker sees them, and sheets full of named things, with labels for every place.
 
-A label says which thing lies under a patch, which character under a cell, whether a character begins in it, and what a
-merged token spells: the characters whose middle lies in it, in order.
+A label says which thing lies under a patch, which character under a cell, and whether a character begins in it; the
+text goes with them, for what a merged token spells (foveate.rl.spelling).
 
-Shape letters: Y X patches, cells of patches, or merged tokens; S characters of a merged token.
+Shape letters: Y X patches or cells of patches.
 """
 
 import random
@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from foveate.models.config import ThinkerConfig, VisionConfig
+from foveate.models.config import ThinkerConfig
 from foveate.models.image import Grid, image_grid, resize
 from foveate.rl.pages import CELL_PX, CLASS_OF, Page
+from foveate.rl.spelling import IGNORED, LEGIBLE_PX, Text, text_of
 from foveate.rl.tasks.anchors import MOST, AnchorKind, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import ICON_STYLES, ICONS
 from foveate.rl.tasks.augment import augment
@@ -37,20 +38,14 @@ NAME_CLASS = {name: index + 1 for index, name in enumerate(NAMES)}
 NUM_NAMES = len(NAMES) + 1
 FLAG_SHARE = 0.1
 """Of the groups of a sheet."""
-IGNORED = -100
-"""The label of a place about which nothing is known."""
-LEGIBLE_PX = 8.0
-"""Lines of text whose ink is lower than this are not expected to be read."""
 MOST_CROPS = 3
-MOST_SPELLED = 6
-"""Characters of a merged token that are asked for."""
 SHEET_SCALE = 2
 """Sheets are drawn this much larger than they are seen, as pictures are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewLabels:
-    """What lies where in a view; all int64."""
+    """What lies where in a view; maps are int64."""
 
     names_YX: np.ndarray
     """Class of the mark under the centre of every patch; 0 for none, IGNORED where nobody knows."""
@@ -58,8 +53,7 @@ class ViewLabels:
     """Class of the character under every cell; 0 for none, IGNORED where text is too small to be read."""
     starts_YX: np.ndarray
     """1 where a character begins in a cell, else 0; IGNORED as above."""
-    spelled_YXS: np.ndarray
-    """Classes of the first characters whose middle lies in a merged token, then 0; IGNORED where one is too small."""
+    text: Text
 
     @property
     def grid(self) -> Grid:
@@ -141,8 +135,8 @@ def label_view(drawing: Drawing | Scene, box: Box, config: ThinkerConfig) -> Vie
         x0, y0, x1, y1 = _within(mark.box, box, (grid.w, grid.h))
         names_YX[_centres(y0, y1, grid.h), _centres(x0, x1, grid.w)] = NAME_CLASS.get(mark.name, 0)
     glyphs_YX, starts_YX = _text_maps(drawing.glyphs, box, grid, config.vision.patch_size)
-    spelled_YXS = _spelled(drawing.glyphs, box, grid, config.vision)
-    return ViewLabels(names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX, spelled_YXS=spelled_YXS)
+    text, _ = text_of(drawing.glyphs, box, grid, config.vision)
+    return ViewLabels(names_YX=names_YX, glyphs_YX=glyphs_YX, starts_YX=starts_YX, text=text)
 
 
 def page_drawing(page: Page) -> Drawing:
@@ -170,47 +164,6 @@ def _text_maps(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, patch_size: int
         if legible and x0 >= 0:
             starts_YX[down, round(x0) : round(x0) + 1] = 1
     return glyphs_YX, starts_YX
-
-
-def spelling(
-    glyphs: tuple[Glyph, ...], part: Box, grid: Grid, vision: VisionConfig
-) -> dict[tuple[int, int], list[Glyph]]:
-    """The characters of each merged token (row, column) of a view: those whose middle lies in it, in order."""
-    merge = vision.merge_size
-    rows, columns = grid.h // merge, grid.w // merge
-    under: dict[tuple[int, int], list[tuple[float, float, float, Glyph]]] = {}
-    for glyph in glyphs:
-        x0, y0, x1, y1 = _within(glyph.box, part, (columns, rows))
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        if 0 <= x < columns and 0 <= y < rows and glyph.character in CLASS_OF:
-            under.setdefault((int(y), int(x)), []).append((y, x, y1 - y0, glyph))
-    return {place: _in_order(some) for place, some in under.items()}
-
-
-def _spelled(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, vision: VisionConfig) -> np.ndarray:
-    """What every merged token of a view spells."""
-    merge = vision.merge_size
-    spelled_YXS = np.zeros((grid.h // merge, grid.w // merge, MOST_SPELLED), dtype=np.int64)
-    scale = grid.h * vision.patch_size / (part[3] - part[1])
-    for place, some in spelling(glyphs, part, grid, vision).items():
-        if any((glyph.box[3] - glyph.box[1]) * scale < LEGIBLE_PX for glyph in some[:MOST_SPELLED]):
-            spelled_YXS[place] = IGNORED
-        else:
-            classes = [CLASS_OF[glyph.character] for glyph in some[:MOST_SPELLED]]
-            spelled_YXS[place][: len(classes)] = classes
-    return spelled_YXS
-
-
-def _in_order(some: list[tuple[float, float, float, Glyph]]) -> list[Glyph]:
-    """From (y, x, height, character), line by line: one that lies two thirds of its height lower begins a new line."""
-    lines: list[list[tuple[float, Glyph]]] = []
-    top = 0.0
-    for y, x, tall, glyph in sorted(some):
-        if not lines or y - top > tall * 2 / 3:
-            lines.append([])
-            top = y
-        lines[-1].append((x, glyph))
-    return [glyph for line in lines for _, glyph in sorted(line)]
 
 
 def _within(box: Box, part: Box, counts: tuple[int, int]) -> Box:

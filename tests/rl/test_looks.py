@@ -12,9 +12,11 @@ from foveate.models.decoder import Decoder
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript
-from foveate.rl.looks import REST_WEIGHT, brought_loss, characters_as_tokens, gaze_loss, looks
+from foveate.rl.looks import REST_WEIGHT, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
 from foveate.rl.oracle_messages import Conversation, scene_conversation
 from foveate.rl.pages import CLASS_OF
+from foveate.rl.sft import image_rows
+from foveate.rl.spelling import Spelling, text_of
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Glyph, Mark, draw_scene
 
 TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
@@ -29,7 +31,13 @@ def looks_of(
     drawing: Drawing, conversation: Conversation, processor: Processor
 ) -> tuple[Transcript, torch.Tensor, torch.Tensor]:
     transcript = processor(conversation.messages)
-    return transcript, *looks(drawing, conversation, transcript, processor.codec, NANO)
+    first, second = looks(drawing, conversation, transcript, processor.codec, NANO)
+    grids = [image.grid for image in transcript.images]
+    texts = [
+        text_of(drawing.glyphs, box, grid, NANO.vision)[0] for box, grid in zip(conversation.boxes, grids, strict=True)
+    ]
+    rows, heads = image_rows(transcript), watched_heads(NANO.decoder)
+    return transcript, *(aimed([targets], Spelling(texts), rows, heads) for targets in (first, second))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from foveate.models.config import NANO
 from foveate.rl.pages import BLOCK_PX, CELL_PX, CLASS_OF, Page, PageWriter, corpus_words, crop_page
-from foveate.rl.tasks.scene import Drawing, Glyph
-from foveate.rl.views import IGNORED, label_view, page_drawing
+from foveate.rl.tasks.scene import Glyph
+from foveate.rl.views import label_view, page_drawing
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +73,3 @@ def test_a_crop_is_a_page_with_its_texts_in_reading_order() -> None:
     assert page.lines[0].box_px == (30, 10, 60, 24)
     assert page.image.size == (170, 100)
     assert page.image.getpixel((20, 5)) == (255, 0, 0)
-
-
-def test_a_token_spells_the_characters_whose_middle_lies_in_it_line_by_line() -> None:
-    def glyph(sign: str, x: float, y: float, tall: float = 14) -> Glyph:
-        return Glyph(sign, (x - 4, y - tall / 2, x + 4, y + tall / 2))
-
-    glyphs = (glyph("b", 20, 10), glyph("a", 6, 12), glyph("c", 10, 28), glyph("d", 33, 12), glyph("é", 45, 12),
-              glyph("x", 100, 12, 5))  # fmt: skip
-    labels = label_view(Drawing(Image.new("RGB", (256, 256)), (), (), glyphs), (0, 0, 256, 256), NANO)
-    spelled = labels.spelled_YXS
-    assert spelled.shape == (8, 8, 6)
-    assert spelled[0, 0].tolist() == [CLASS_OF["a"], CLASS_OF["b"], CLASS_OF["c"], 0, 0, 0]
-    assert spelled[0, 1].tolist() == [CLASS_OF["d"], 0, 0, 0, 0, 0]
-    assert (spelled[0, 3] == IGNORED).all()
-    assert not spelled[1:].any()
