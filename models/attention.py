@@ -2,12 +2,13 @@
 
 Sequences (windows, images, conversations) lie one after another without padding. Neighbours of equal length form a run;
 a run is a view of shape [count, length], so the plain PyTorch form below makes one scaled_dot_product_attention call
-per run and moves no data. `take_rows` and `put_rows` bring rows into an order in which runs are long, and back.
+per run and moves no data. On a GPU one call of torch's flash attention takes all sequences of whatever lengths.
+`take_rows` and `put_rows` bring rows into an order in which runs are long, and back.
 
 Shape letters: T tokens, H heads, D head dimension.
 """
 
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -26,10 +27,21 @@ class Packing:
         self.lengths = lengths
         self.runs = [(length, len(list(same))) for length, same in groupby(length for length in lengths if length)]
         self.run_sizes = [length * count for length, count in self.runs]
+        self.longest = max(lengths, default=0)
+        self._ends: dict[torch.device, Tensor] = {}
+
+    def ends(self, device: torch.device) -> Tensor:
+        """Where each sequence begins and the last one ends, [count + 1] int32, on a device."""
+        if device not in self._ends:
+            ends = list(accumulate(self.lengths, initial=0))
+            self._ends[device] = torch.tensor(ends, dtype=torch.int32, device=device)
+        return self._ends[device]
 
 
 def packed_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packing, *, causal: bool = False) -> Tensor:
     """Softmax attention inside each packed sequence, [T, H, D] -> [T, H, D]; query heads may share key heads."""
+    if q_THD.is_cuda and q_THD.dtype != torch.float32:
+        return _flash_attention(q_THD, k_THD, v_THD, packing, causal)
     grouped = k_THD.shape[1] != q_THD.shape[1]
     outputs = []
     parts = zip(*(x.split(packing.run_sizes) for x in (q_THD, k_THD, v_THD)), strict=True)
@@ -41,6 +53,15 @@ def packed_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packi
             out_BHLD = scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
         outputs.append(out_BHLD.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs) if outputs else q_THD
+
+
+def _flash_attention(q_THD: Tensor, k_THD: Tensor, v_THD: Tensor, packing: Packing, causal: bool) -> Tensor:
+    """The same on a GPU in half precision; what torch.nn.attention.varlen calls, whose arguments change by version."""
+    flash = torch.ops.aten._flash_attention_forward  # noqa: SLF001
+    ends, longest = packing.ends(q_THD.device), packing.longest
+    qkv = (x.contiguous() for x in (q_THD, k_THD, v_THD))
+    out_THD: Tensor = flash(*qkv, ends, ends, longest, longest, 0.0, causal, False)[0]
+    return out_THD
 
 
 class _TakeRows(torch.autograd.Function):

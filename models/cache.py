@@ -16,10 +16,11 @@ from foveate.models.config import DecoderConfig
 class KVCache:
     """Keys and values of `num_slots` conversations; grows when one needs more room."""
 
-    def __init__(self, config: DecoderConfig, num_slots: int, dtype: torch.dtype, capacity: int = 1024) -> None:
+    def __init__(self, config: DecoderConfig, num_slots: int, like: Tensor, capacity: int = 1024) -> None:
+        """Of the dtype and on the device of `like`."""
         shape = (config.num_layers, num_slots, capacity, config.num_kv_heads, config.head_dim)
-        self.k = torch.zeros(shape, dtype=dtype)
-        self.v = torch.zeros(shape, dtype=dtype)
+        self.k = like.new_zeros(shape)
+        self.v = like.new_zeros(shape)
         self.lengths = [0] * num_slots
 
     def reserve(self, num_tokens: int) -> None:
@@ -46,10 +47,12 @@ class CachedStep:
         cache.reserve(max(past + count for past, count in zip(self.past, counts, strict=True)))
         self.decoding = all(count == 1 for count in counts)
         if self.decoding:
-            self.slot_idx = torch.tensor(slots)
-            self.past_idx = torch.tensor(self.past)
+            device = cache.k.device
+            self.slot_idx = torch.tensor(slots, device=device)
+            self.past_idx = torch.tensor(self.past, device=device)
             self.longest = max(self.past) + 1
-            self.mask_B11C = (torch.arange(self.longest) <= self.past_idx[:, None])[:, None, None, :]
+            held_BC = torch.arange(self.longest, device=device) <= self.past_idx[:, None]
+            self.mask_B11C = held_BC[:, None, None, :]
 
     def attend(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
         """Store the new keys and values and attend over each slot's whole past."""
@@ -78,7 +81,7 @@ class CachedStep:
             self.cache.k[layer, slot, past:end] = k
             self.cache.v[layer, slot, past:end] = v
             k_all, v_all = (x[layer, slot, :end].transpose(0, 1) for x in (self.cache.k, self.cache.v))
-            mask = torch.ones(len(q), end, dtype=torch.bool).tril(past) if past else None
+            mask = torch.ones(len(q), end, dtype=torch.bool, device=q.device).tril(past) if past else None
             out_HTD = scaled_dot_product_attention(
                 q.transpose(0, 1)[None], k_all[None], v_all[None], attn_mask=mask, is_causal=not past, enable_gqa=True
             )[0]

@@ -92,20 +92,20 @@ class Decoder(nn.Module):
 
     def embed_text(self, token_ids_T: Tensor) -> Tensor:
         """Embeddings [T, D] of text tokens."""
-        x_TD: Tensor = self.embed(token_ids_T)
+        x_TD: Tensor = self.embed(token_ids_T.to(self.embed.weight.device))
         return x_TD * self.config.embed_scale if self.config.embed_scale != 1.0 else x_TD
 
     def forward(self, x_TD: Tensor, positions_3T: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
         """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses."""
         config = self.config
         tables = mrope_tables(
-            positions_3T,
+            positions_3T.to(x_TD.device),
             config.mrope_section,
             config.rope_theta,
             interleaved=config.mrope_interleaved,
             share=config.rope_share,
         )
-        balance = torch.zeros(())
+        balance = x_TD.new_zeros((), dtype=torch.float32)
         for block in self.blocks:
             x_TD, layer_balance = block(x_TD, tables, attend)
             balance = balance + layer_balance

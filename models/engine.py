@@ -58,7 +58,7 @@ class Engine:
     def __init__(self, thinker: Thinker, num_slots: int = 8) -> None:
         self.thinker = thinker
         self.codec = thinker.processor.codec
-        self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight.dtype)
+        self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight)
         self.slots = [Slot() for _ in range(num_slots)]
         self.waiting: list[Request] = []
         self.lock = threading.Lock()
@@ -128,7 +128,7 @@ class Engine:
 
     def _append(self, request: Request, hidden_1D: Tensor) -> None:
         """Sample a request's next token and end it when that was the last."""
-        logprobs_V = allowed_logprobs(self.thinker.decoder.head(hidden_1D), self.codec.never_sampled)[0]
+        logprobs_V = allowed_logprobs(self.thinker.decoder.head(hidden_1D), self.codec.never_sampled)[0].cpu()
         if not bool(torch.isfinite(logprobs_V.max())):
             request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
             self._end(request, "cancelled")

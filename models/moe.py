@@ -43,7 +43,7 @@ def expert_order(experts_S: Tensor, num_experts: int, multiple: int) -> tuple[Te
     sizes_E = -(-counts_E // multiple) * multiple
     shift_E = (sizes_E.cumsum(0) - sizes_E) - (counts_E.cumsum(0) - counts_E)
     place_S = torch.empty_like(order_S)
-    place_S[order_S] = torch.arange(len(order_S)) + shift_E[experts_S[order_S]]
+    place_S[order_S] = torch.arange(len(order_S), device=order_S.device) + shift_E[experts_S[order_S]]
     return place_S, sizes_E.tolist()
 
 

@@ -14,13 +14,13 @@ from foveate.models.image import Grid
 Tables = tuple[Tensor, Tensor]
 
 
-def _frequencies(num: int, theta: float) -> Tensor:
-    return theta ** -(torch.arange(num, dtype=torch.float32) / num)
+def _frequencies(num: int, theta: float, device: torch.device) -> Tensor:
+    return theta ** -(torch.arange(num, dtype=torch.float32, device=device) / num)
 
 
 def vision_tables(coordinates_N2: Tensor, head_dim: int, theta: float) -> Tables:
     """Tables [N, D/2] whose first half turns with the row and second half with the column (Qwen2-VL)."""
-    angles_N2F = coordinates_N2[:, :, None].float() * _frequencies(head_dim // 4, theta)
+    angles_N2F = coordinates_N2[:, :, None].float() * _frequencies(head_dim // 4, theta, coordinates_N2.device)
     angles = angles_N2F.flatten(1)
     return angles.cos(), angles.sin()
 
@@ -43,11 +43,12 @@ def mrope_tables(
     positions_3T: Tensor, section: tuple[int, int, int], theta: float, *, interleaved: bool = False, share: float = 1.0
 ) -> Tables:
     """Tables [T, D/2] of positions that differ by axis (see `mrope_axes`); only the fastest `share` of pairs turn."""
-    num_pairs = sum(section)
-    turning = torch.arange(num_pairs) < share * num_pairs
-    angles_3TF = positions_3T[:, :, None].float() * (_frequencies(num_pairs, theta) * turning)
-    axes = mrope_axes(section, interleaved)
-    angles_TF = angles_3TF[axes, :, torch.arange(num_pairs)].T
+    num_pairs, device = sum(section), positions_3T.device
+    pairs = torch.arange(num_pairs, device=device)
+    turning = pairs < share * num_pairs
+    angles_3TF = positions_3T[:, :, None].float() * (_frequencies(num_pairs, theta, device) * turning)
+    axes = mrope_axes(section, interleaved).to(device)
+    angles_TF = angles_3TF[axes, :, pairs].T
     return angles_TF.cos(), angles_TF.sin()
 
 

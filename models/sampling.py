@@ -9,7 +9,7 @@ def allowed_logprobs(logits_BV: Tensor, never_sampled: tuple[int, ...]) -> Tenso
 
     Sampling and training share this function, so that both speak of the same policy.
     """
-    logits = logits_BV.float().index_fill(-1, torch.tensor(never_sampled, dtype=torch.long), float("-inf"))
+    logits = logits_BV.float().index_fill(-1, torch.tensor(never_sampled, device=logits_BV.device), float("-inf"))
     return logits.log_softmax(-1)
 
 

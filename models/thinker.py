@@ -86,9 +86,9 @@ class Thinker(nn.Module):
         return torch.cat([*pieces, x_TD[position:]])
 
     def patches(self, images: Sequence[ImageInput]) -> tuple[Tensor, list[Grid]]:
-        """What the tower takes: the patches [N, P] of all images in its dtype, and their grids."""
-        dtype = self.decoder.embed.weight.dtype
-        return torch.cat([image.patches_NP for image in images]).to(dtype), [image.grid for image in images]
+        """What the tower takes: the patches [N, P] of all images in its dtype and on its device, and their grids."""
+        patches_NP = torch.cat([image.patches_NP for image in images])
+        return patches_NP.to(self.decoder.embed.weight), [image.grid for image in images]
 
     def generate(
         self,

@@ -145,6 +145,7 @@ class VisionTower(nn.Module):
             x_ND = x_ND + torch.cat([self._learned_positions(grid) for grid in grids])
         order, windows = window_order(grids, config)
         coordinates_N2 = torch.cat([patch_coordinates(grid, config.merge_size) for grid in grids])[order]
+        order, coordinates_N2 = order.to(x_ND.device), coordinates_N2.to(x_ND.device)
         tables = vision_tables(coordinates_N2, config.hidden_size // config.num_heads, config.rope_theta)
         within = Packing(windows)
         whole = Packing([grid.h * grid.w for grid in grids for _ in range(grid.t)])

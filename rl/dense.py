@@ -166,9 +166,9 @@ def _labelled(head: nn.Module, x_MD: Tensor, labels_MG: Tensor, zero_weight: flo
     labels = labels_MG[asked_M].reshape(-1)
     if not len(labels):
         return x_MD.new_zeros((), dtype=torch.float32), None
-    logits_GC = head(x_MD[asked_M]).unflatten(-1, (labels_MG.shape[1], -1)).flatten(0, 1).float()
-    weight = torch.ones(logits_GC.shape[-1])
+    carrying, labels = (labels > 0).to(x_MD.device), labels.to(x_MD.device)
+    logits_GC = head(x_MD[asked_M.to(x_MD.device)]).unflatten(-1, (labels_MG.shape[1], -1)).flatten(0, 1).float()
+    weight = torch.ones(logits_GC.shape[-1], device=x_MD.device)
     weight[0] = zero_weight
-    carrying = labels > 0
     right = (logits_GC.detach()[carrying].argmax(-1) == labels[carrying]).float()
     return F.cross_entropy(logits_GC, labels, weight=weight), float(right.mean()) if len(right) else None

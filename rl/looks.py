@@ -40,7 +40,7 @@ NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", 
          "Receipt", "Chart", "Panel", "Box")  # fmt: skip
 """What stands before a large letter or number when a text speaks of it."""
 RESTING = 0
-"""The key of a look that rests."""
+"""The key of a look that rests, in whichever conversation of a pack: the first token of its own is meant."""
 REST_WEIGHT = 0.3
 """Of the heads that rest, beside those that look."""
 
@@ -246,7 +246,7 @@ def _tokens_under(box: Box, view: Box, grid: Grid, merge_size: int) -> list[int]
 def gaze_loss(q_THD: Tensor, k_TGD: Tensor, looks_3P: Tensor, lengths: Sequence[int]) -> Tensor:
     """Mean over heads that look of -log(attention where they should look), plus REST_WEIGHT that of those that rest.
 
-    To rest is to look at the conversation's first token.
+    To rest is to look at the conversation's first token; a key before that, as RESTING is in a pack, means it too.
     """
     looking: list[Tensor] = []
     resting: list[Tensor] = []
@@ -257,7 +257,7 @@ def gaze_loss(q_THD: Tensor, k_TGD: Tensor, looks_3P: Tensor, lengths: Sequence[
         for head in mine_3P[1].unique().tolist():
             tokens_P, _, keys_P = mine_3P[:, mine_3P[1] == head]
             q_LD, k_LD = (x[start : start + length] for x in (q_THD[:, head], k_TGD[:, head // share]))
-            loss_Q, rests_Q = _missed(q_LD, k_LD, tokens_P - start, keys_P - start)
+            loss_Q, rests_Q = _missed(q_LD, k_LD, tokens_P - start, (keys_P - start).clamp_min(0))
             looking.append(loss_Q[~rests_Q])
             resting.append(loss_Q[rests_Q])
         start += length
@@ -272,10 +272,12 @@ def _missed(q_LD: Tensor, k_LD: Tensor, tokens_P: Tensor, keys_P: Tensor) -> tup
     wanted_QL = torch.zeros(len(queries_Q), len(k_LD), dtype=torch.bool)
     wanted_QL[row_P, keys_P] = True
     later_QL = torch.arange(len(k_LD)) > queries_Q[:, None]
+    rests_Q = wanted_QL[:, 0]
+    queries_Q, wanted_QL, later_QL = (x.to(q_LD.device) for x in (queries_Q, wanted_QL, later_QL))
     scores_QL = (q_LD[queries_Q] @ k_LD.T).float() * q_LD.shape[-1] ** -0.5
     scores_QL = scores_QL.masked_fill(later_QL, float("-inf"))
     there_Q = scores_QL.masked_fill(~wanted_QL, float("-inf")).logsumexp(-1)
-    return scores_QL.logsumexp(-1) - there_Q, wanted_QL[:, 0]
+    return scores_QL.logsumexp(-1) - there_Q, rests_Q.to(q_LD.device)
 
 
 def characters_as_tokens(codec: TextCodec) -> Tensor:
@@ -298,9 +300,9 @@ def brought_loss(
     for place, head in enumerate(watched_heads(decoder.config)):
         tokens_M = token_of_class[spelled_MS[:, place].clamp_min(0)]
         rows = torch.nonzero(tokens_M >= 0)[:, 0]
-        brought.append(v_MGD[rows, place] @ proj_EHD[:, head].T)
+        brought.append(v_MGD[rows.to(v_MGD.device), place] @ proj_EHD[:, head].T)
         wanted.append(tokens_M[rows])
-    wanted_N = torch.cat(wanted)
+    wanted_N = torch.cat(wanted).to(v_MGD.device)
     if not len(wanted_N):
         return v_MGD.new_zeros((), dtype=torch.float32), None
     logits_NV = decoder.head(decoder.norm(torch.cat(brought))).float()

@@ -59,7 +59,7 @@ def orthogonalise(matrices_BIO: Tensor) -> Tensor:
     """Matrices with the same singular vectors and singular values near 1 by five Newton-Schulz steps."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices_BIO.shape[-2] > matrices_BIO.shape[-1]
-    x = matrices_BIO.to(compute_dtype())
+    x = matrices_BIO.to(compute_dtype(matrices_BIO.device))
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(5):

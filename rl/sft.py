@@ -107,10 +107,10 @@ class Learner(nn.Module):
 class SftStage:
     """The stage as the training loop takes it."""
 
-    def __init__(self, config: SftConfig, seed: int) -> None:
+    def __init__(self, config: SftConfig, seed: int, device: str) -> None:
         self.config, self.seed = config, seed
         torch.manual_seed(seed)
-        self.module = starting_point(config).to(compute_dtype()).train()
+        self.module = starting_point(config).to(device, compute_dtype(device)).train()
         self.thinker = self.module.thinker
         if config.freeze_tower:
             freeze_tower(self.thinker.vision)
@@ -205,10 +205,10 @@ class SftStage:
                 watched.append((q_THD, k_TGD, v_TGD))
 
         hidden_TD, balance = self.thinker.hidden(transcript, seen_MD, watch)
-        targets_S = torch.nonzero(transcript.by_policy_T)[:, 0]
+        targets_S = torch.nonzero(transcript.by_policy_T)[:, 0].to(hidden_TD.device)
         logits_SV = self.thinker.decoder.head(hidden_TD[targets_S - 1])
         logprobs_SV = allowed_logprobs(logits_SV, self.processor.codec.never_sampled)
-        wanted_S = transcript.token_ids[targets_S]
+        wanted_S = transcript.token_ids.to(hidden_TD.device)[targets_S]
         loss = F.nll_loss(logprobs_SV, wanted_S)
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}

@@ -14,13 +14,13 @@ STAGES = {
 }
 
 
-def make_stage(name: str, values: dict[str, Any], seed: int) -> Stage:
-    """Build a stage from its part of a configuration."""
+def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu") -> Stage:
+    """Build a stage from its part of a configuration, with its model on a device."""
     if name not in STAGES:
         raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join(STAGES)}")
     module_name, config_name, stage_name = STAGES[name]
     module = import_module(module_name)
-    stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed)
+    stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed, device)
     return stage
 
 
@@ -36,5 +36,5 @@ def main(
 ) -> int:
     """Train one stage as its YAML file says; returns the number of steps done."""
     loop, values = split_config(read_yaml(config, overrides))
-    made = make_stage(stage, values, loop.seed if seed is None else seed)
+    made = make_stage(stage, values, loop.seed if seed is None else seed, loop.device)
     return train(made, loop, out, resume=resume, max_minutes=max_minutes)

@@ -84,7 +84,7 @@ class DenseReader(nn.Module):
 
     def loss(self, batch: DenseBatch, patch_coef: float) -> tuple[Tensor, dict[str, float]]:
         """The loss of the tokens' heads and patch_coef times that of the patches', and the accuracy of each readout."""
-        features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight.dtype), batch.grids)
+        features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight), batch.grids)
         tokens_MD, labels = self.tower.merger(features_ND), batch.labels
         spelled_MS = settled(self.tower, tokens_MD, labels.texts).labels_MS
         said, said_metrics = spoken_loss(self.tower, tokens_MD, spelled_MS, labels.named_MS)
@@ -119,14 +119,14 @@ class TowerConfig:
 class TowerStage:
     """The stage as the training loop takes it."""
 
-    def __init__(self, config: TowerConfig, seed: int) -> None:
+    def __init__(self, config: TowerConfig, seed: int, device: str) -> None:
         self.config, self.seed = config, seed
         self.thinker, self.codec = PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer))
         torch.manual_seed(seed)
         self.module = DenseReader(self.thinker)
         if config.start:
             self._load(Path(config.start))
-        self.module = self.module.to(compute_dtype())
+        self.module = self.module.to(device, compute_dtype(device))
         self.writer = PageWriter("train", corpus_words())
 
     def _load(self, start: Path) -> None:

@@ -52,6 +52,8 @@ class TrainConfig:
 
     steps: int
     seed: int = 0
+    device: str = "cpu"
+    """Where the model computes, as torch names it: cpu, cuda."""
     num_workers: int = 1
     checkpoint_minutes: float = 5.0
     log_every: int = 20

@@ -138,6 +138,8 @@ def test_a_head_that_should_rest_counts_less() -> None:
     q, k = torch.zeros(8, 2, 8), torch.eye(8)[:, None]
     loss = gaze_loss(q, k, torch.tensor([[3, 3], [0, 1], [2, 0]]), [8])
     torch.testing.assert_close(loss, (1 + REST_WEIGHT) * torch.tensor(4.0).log())
+    packed = gaze_loss(torch.cat([q[:5], q]), torch.cat([k[:5], k]), torch.tensor([[8, 8], [0, 1], [7, 0]]), [5, 8])
+    torch.testing.assert_close(packed, loss)
 
 
 def test_conversations_do_not_see_each_other() -> None:

@@ -61,7 +61,8 @@ def test_end_to_end(tmp_path: Path, tokenizer: str) -> None:
     again = make_stage("tower", {"preset": "tiny", "blocks_per_batch": 60, "start": start}, seed=1)
     losses_of_tokens = [stage.loss(again.batch(0))[1]["token_glyphs"] for stage in (tower, again)]
     assert losses_of_tokens[0] == losses_of_tokens[1]
-    sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5, dense_coef=0.5), seed=0)
+    looked = {"gaze_coef": 0.5, "brought_coef": 0.5, "dense_coef": 0.5}
+    sft = make_stage("sft", sft_values(tokenizer, start=start, page_share=0.5, **looked), seed=0)
     stem = load_file(start)["vision.stem.weight"]
     assert torch.equal(dict(sft.module.named_parameters())["thinker.vision.stem.weight"], stem)
     readout = load_file(start)["token_heads.glyphs.weight"]

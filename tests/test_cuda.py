@@ -1,0 +1,63 @@
+"""On a GPU the thinker says and learns what it does on the processor. Skipped where there is none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from foveate.models import Thinker
+from foveate.models.attention import Packing, packed_attention
+from foveate.models.checkpoint import nano_path
+from foveate.models.config import TINY
+from foveate.models.tokenizer import make_tokenizer
+from foveate.rl.stages import make_stage
+from foveate.rl.train import TrainConfig, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+
+
+@pytest.mark.parametrize(("causal", "key_heads"), [(False, 4), (True, 2)])
+def test_packed_attention_and_its_gradients(causal: bool, key_heads: int) -> None:
+    packing = Packing([64, 64, 1, 37, 0, 300])
+    shapes = [(466, 4, 64), (466, key_heads, 64), (466, key_heads, 64)]
+    wanted = [torch.randn(shape, dtype=torch.bfloat16).float().requires_grad_() for shape in shapes]
+    got = [x.detach().to("cuda", torch.bfloat16).requires_grad_() for x in wanted]
+    weight = torch.randn(466, 4, 64)
+    (packed_attention(*wanted, packing, causal=causal) * weight).sum().backward()
+    out = packed_attention(*got, packing, causal=causal)
+    (out.float() * weight.cuda()).sum().backward()
+    torch.testing.assert_close(
+        out.detach().float().cpu(), packed_attention(*wanted, packing, causal=causal).detach(), atol=2e-2, rtol=2e-2
+    )
+    for x, y in zip(got, wanted, strict=True):
+        assert x.grad is not None
+        assert y.grad is not None
+        assert float((x.grad.float().cpu() - y.grad).norm() / y.grad.norm()) < 1e-2
+
+
+def test_nano_sees_and_says_the_same() -> None:
+    messages = [
+        {"role": "user", "content": [Image.effect_noise((500, 400), 80).convert("RGB"), "What is under the dog?"]}
+    ]
+    thinker = Thinker.from_pretrained(nano_path(), dtype=torch.float32)
+    wanted_TV = thinker(thinker.processor(messages))
+    said = thinker.generate(messages, max_new_tokens=12)
+    thinker.cuda()
+    torch.testing.assert_close(thinker(thinker.processor(messages)).cpu(), wanted_TV, atol=2e-3, rtol=2e-3)
+    assert thinker.generate(messages, max_new_tokens=12).token_ids == said.token_ids
+
+
+@pytest.mark.parametrize("name", ["tower", "sft"])
+def test_a_stage_starts_where_it_does_on_the_processor(tmp_path: Path, name: str) -> None:
+    tokenizer = str(tmp_path / "tokenizer.json")
+    make_tokenizer(["zoom", "image", "box"], TINY.decoder.vocab_size).save(tokenizer)
+    values: dict[str, Any] = {"preset": "tiny", "tokenizer": tokenizer}
+    if name == "sft":
+        values |= {"tokens_per_batch": 300, "gaze_coef": 0.5, "brought_coef": 0.5, "dense_coef": 0.5}
+    here, there = (make_stage(name, values, 0, device) for device in ("cpu", "cuda"))
+    batch = here.batch(0)
+    assert float(there.loss(batch)[0]) == pytest.approx(float(here.loss(batch)[0]), rel=0.03)
+    assert train(there, TrainConfig(steps=3, num_workers=1), tmp_path / "run") == 3
+    assert all(p.is_cuda and bool(p.isfinite().all()) for p in there.module.parameters())
