@@ -251,33 +251,36 @@ def gaze_loss(q_THD: Tensor, k_TGD: Tensor, looks_3P: Tensor, lengths: Sequence[
     looking: list[Tensor] = []
     resting: list[Tensor] = []
     start = 0
-    share = q_THD.shape[1] // k_TGD.shape[1]
     for length in lengths:
         mine_3P = looks_3P[:, (looks_3P[0] >= start) & (looks_3P[0] < start + length)]
-        for head in mine_3P[1].unique().tolist():
-            tokens_P, _, keys_P = mine_3P[:, mine_3P[1] == head]
-            q_LD, k_LD = (x[start : start + length] for x in (q_THD[:, head], k_TGD[:, head // share]))
-            loss_Q, rests_Q = _missed(q_LD, k_LD, tokens_P - start, (keys_P - start).clamp_min(0))
-            looking.append(loss_Q[~rests_Q])
-            resting.append(loss_Q[rests_Q])
+        if mine_3P.shape[1]:
+            own = slice(start, start + length)
+            looked_P, rested_P = _missed(q_THD[own], k_TGD[own], mine_3P - torch.tensor([[start], [0], [start]]))
+            looking.append(looked_P)
+            resting.append(rested_P)
         start += length
     means = [torch.cat(some).mean() for some in (looking, resting) if sum(map(len, some))]
     weights = (1.0, REST_WEIGHT) if len(means) == 2 else (1.0,)
     return sum((w * m for w, m in zip(weights, means, strict=True)), q_THD.new_zeros((), dtype=torch.float32))
 
 
-def _missed(q_LD: Tensor, k_LD: Tensor, tokens_P: Tensor, keys_P: Tensor) -> tuple[Tensor, Tensor]:
-    """-log of one head's attention on the wanted keys, for each token that looks, and whether it is to rest."""
-    queries_Q, row_P = tokens_P.unique(return_inverse=True)
-    wanted_QL = torch.zeros(len(queries_Q), len(k_LD), dtype=torch.bool)
-    wanted_QL[row_P, keys_P] = True
-    later_QL = torch.arange(len(k_LD)) > queries_Q[:, None]
-    rests_Q = wanted_QL[:, 0]
-    queries_Q, wanted_QL, later_QL = (x.to(q_LD.device) for x in (queries_Q, wanted_QL, later_QL))
-    scores_QL = (q_LD[queries_Q] @ k_LD.T).float() * q_LD.shape[-1] ** -0.5
-    scores_QL = scores_QL.masked_fill(later_QL, float("-inf"))
-    there_Q = scores_QL.masked_fill(~wanted_QL, float("-inf")).logsumexp(-1)
-    return scores_QL.logsumexp(-1) - there_Q, rests_Q.to(q_LD.device)
+def _missed(q_LHD: Tensor, k_LGD: Tensor, looks_3P: Tensor) -> tuple[Tensor, Tensor]:
+    """-log of the attention on the wanted keys, for each head of a token of one conversation that looks or rests."""
+    queries_Q, row_P = looks_3P[0].unique(return_inverse=True)
+    heads_H, column_P = looks_3P[1].unique(return_inverse=True)
+    wanted_HQL = torch.zeros(len(heads_H), len(queries_Q), len(k_LGD), dtype=torch.bool)
+    wanted_HQL[column_P, row_P, looks_3P[2].clamp_min(0)] = True
+    asked_HQ, rests_HQ = wanted_HQL.any(-1), wanted_HQL[:, :, 0].clone()
+    wanted_HQL[:, :, 0] |= ~asked_HQ
+    later_QL = torch.arange(len(k_LGD)) > queries_Q[:, None]
+    q_HQD = q_LHD[queries_Q.to(q_LHD.device)][:, heads_H.to(q_LHD.device)].transpose(0, 1)
+    k_HLD = k_LGD[:, (heads_H // (q_LHD.shape[1] // k_LGD.shape[1])).to(k_LGD.device)].transpose(0, 1)
+    scores_HQL = (q_HQD @ k_HLD.transpose(1, 2)).float() * q_HQD.shape[-1] ** -0.5
+    scores_HQL = scores_HQL.masked_fill(later_QL.to(scores_HQL.device), float("-inf"))
+    there_HQ = scores_HQL.masked_fill(~wanted_HQL.to(scores_HQL.device), float("-inf")).logsumexp(-1)
+    missed_P = (scores_HQL.logsumexp(-1) - there_HQ).flatten()
+    looked, rested = (torch.nonzero(some_HQ.flatten())[:, 0] for some_HQ in (asked_HQ & ~rests_HQ, rests_HQ))
+    return missed_P[looked.to(missed_P.device)], missed_P[rested.to(missed_P.device)]
 
 
 def characters_as_tokens(codec: TextCodec) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from pictures import noise
 
 from foveate.models import Thinker
 from foveate.models.attention import Packing, packed_attention
@@ -38,9 +38,8 @@ def test_packed_attention_and_its_gradients(causal: bool, key_heads: int) -> Non
 
 
 def test_nano_sees_and_says_the_same() -> None:
-    messages = [
-        {"role": "user", "content": [Image.effect_noise((500, 400), 80).convert("RGB"), "What is under the dog?"]}
-    ]
+    parts = [{"type": "image", "image": noise(500, 400)}, {"type": "text", "text": "What is under the dog?"}]
+    messages = [{"role": "user", "content": parts}]
     thinker = Thinker.from_pretrained(nano_path(), dtype=torch.float32)
     wanted_TV = thinker(thinker.processor(messages))
     said = thinker.generate(messages, max_new_tokens=12)

@@ -119,8 +119,11 @@ def _check_rms_norm(x_TD: Tensor, weight_D: Tensor, residual_TD: Tensor | None) 
 def _plain_rms_norm(
     x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The same in PyTorch's own operations, for machines without the extension."""
+    """The same in PyTorch's own operations, for machines without the extension and for GPUs."""
     total_TD = x_TD if residual_TD is None else x_TD + residual_TD
+    if total_TD.is_cuda and weight_D.dtype == total_TD.dtype:
+        fused_TD = torch.nn.functional.rms_norm(total_TD, weight_D.shape, weight_D, eps)
+        return fused_TD if residual_TD is None else (fused_TD, total_TD)
     wide_TD = total_TD if total_TD.dtype == torch.float64 else total_TD.float()
     scale_T1 = torch.rsqrt(wide_TD.square().mean(dim=-1, keepdim=True) + eps)
     normed_TD = (wide_TD * scale_T1 * weight_D.to(wide_TD.dtype)).to(x_TD.dtype)
