@@ -27,6 +27,9 @@ from foveate.errors import ConfigError
 from foveate.models.config import from_json
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 
+METRICS = "metrics.jsonl"
+"""Of a run's folder: one row every log_every steps."""
+
 
 class Stage(Protocol):
     """What a stage of training gives to the loop."""
@@ -113,7 +116,7 @@ def train(
     started = saved = time.monotonic()
     window: list[dict[str, float]] = []
     bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0)
-    with told_to_stop() as told, (out / "metrics.jsonl").open("a" if resume else "w") as log:
+    with told_to_stop() as told, (out / METRICS).open("a" if resume else "w") as log:
         for batch in batches(stage, step, config):
             loss, metrics = stage.loss(batch)
             loss.backward()
