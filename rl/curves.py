@@ -1,6 +1,7 @@
 """The curves of trainings as one picture: `python -m foveate.rl.curves runs/a runs/b --out curves.png`.
 
-A row for each run: its losses on the left, on a logarithmic axis, and on the right the shares that are right.
+A row for each run: its losses on the left, on a logarithmic axis, and on the right the shares that are right. It needs
+the extra `train`.
 """
 
 import argparse

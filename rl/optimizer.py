@@ -136,7 +136,9 @@ class MasterOptimizer:
         for name, master in self.masters.items():
             master.copy_(tensors[f"master.{name}"])
             moments = {
-                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors
+                key: tensors[f"{key}.{name}"].to(master.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in tensors
             }
             if moments:
                 self.adamw.state[master] = moments

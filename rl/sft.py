@@ -59,7 +59,7 @@ class SftConfig:
     start: str = ""
     """A checkpoint folder, or a tower.safetensors of stage 1; empty for random weights."""
     freeze_tower: bool = False
-    """Whether the tower stays as it is up to its projector: a third less work while the decoder learns to look."""
+    """Whether the tower stays as it is up to its projector: less work while the decoder learns to look."""
     tokens_per_batch: int = 4096
     page_share: float = 0.15
     """Share of the conversations about a picture that are reading exercises."""
@@ -136,7 +136,7 @@ class SftStage:
                 if self.config.gaze_coef and drawing is not None:
                     first, second = looks(drawing, conversation, transcripts[-1], codec, config)
                     asked.append((first.shifted(before, len(labels)), second.shifted(before, len(labels))))
-                if drawing is not None:
+                if drawing is not None and (self.config.gaze_coef or self.config.dense_coef):
                     labels += self._labels(conversation, drawing)
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
         packed = pack([*transcripts, last])

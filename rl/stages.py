@@ -4,6 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from foveate.errors import ConfigError
 from foveate.models.config import from_json
 from foveate.rl.train import Stage, read_yaml, split_config, train
@@ -15,13 +17,26 @@ STAGES = {
 
 
 def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu") -> Stage:
-    """Build a stage from its part of a configuration, with its model on a device."""
+    """Build a stage from its part of a configuration, with its model on a device.
+
+    Raises ConfigError when the stage or the device is unknown, or the device is not there.
+    """
+    check_device(device)
     if name not in STAGES:
         raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join(STAGES)}")
     module_name, config_name, stage_name = STAGES[name]
     module = import_module(module_name)
     stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed, device)
     return stage
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless torch can compute there."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device is {device!r}, which torch cannot use ({reason}); wanted cpu, or cuda") from error
 
 
 def main(

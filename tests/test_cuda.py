@@ -61,4 +61,6 @@ def test_a_stage_starts_where_it_does_on_the_processor(tmp_path: Path, name: str
     losses = [float(stage.loss(batch)[0].detach()) for stage in (here, there)]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert train(there, TrainConfig(steps=3, num_workers=1), tmp_path / "run") == 3
+    again = make_stage(name, values, 0, "cuda")
+    assert train(again, TrainConfig(steps=4, num_workers=1), tmp_path / "run", resume=True) == 4
     assert all(p.is_cuda and bool(p.isfinite().all()) for p in there.module.parameters())

@@ -165,6 +165,8 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
             split_config(read_yaml(path, (override,)))
     with pytest.raises(ConfigError, match="unknown stage"):
         make_stage("dance", {}, 0)
+    with pytest.raises(ConfigError, match="device is 'gpu0', which torch cannot use"):
+        make_stage("tower", {}, 0, "gpu0")
     with pytest.raises(ConfigError, match="no configuration file"):
         read_yaml(tmp_path / "none.yaml")
 
