@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from foveate.models.reasoner import Message
-from foveate.rl.oracle_messages import Conversation
+from foveate.rl.oracle_messages import FLAG, Conversation, single_marks
 from foveate.rl.pages import text_runs, written
 from foveate.rl.tasks.compare import COUNTED_GLYPH
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Scene
@@ -23,6 +23,7 @@ _NUMBERS = re.compile(r'"image":(\d+),"box":\[(\d+),(\d+),(\d+),(\d+)\]|the [^;<
 EDGE = 50
 """Least width, in thousandths of a side, of the strip along a side of a box that its number looks at."""
 Kind = Literal["point", "side", "read"]
+_FLAG = re.compile(rf"{FLAG}([^;.<]+)")
 _COUNTING = re.compile(r"I count (\d+)\.")
 _QUOTED = re.compile(r'"(.+)"')
 
@@ -59,6 +60,7 @@ def gazes(conversation: Conversation, drawing: Drawing | Scene) -> list[Gaze]:
         quoted = _quoted(conversation.messages[number - 1], inside)
         found += _reading(turn, text, inside, image, quoted)
         found += _counting(turn, text, drawing, conversation.boxes[image], image)
+        found += _naming(turn, text, drawing, conversation.boxes[image], image)
         shown += _brings_image(conversation, number)
     return found
 
@@ -137,6 +139,14 @@ def _counting(turn: int, text: str, drawing: Drawing | Scene, view: Box, image: 
             for at, glyph in enumerate(some, said.start(1)):
                 yield _gaze(turn, text, (at, at + 1), image, glyph.box, "read")
             return
+
+
+def _naming(turn: int, text: str, drawing: Drawing | Scene, view: Box, image: int) -> Iterator[Gaze]:
+    """Each country that is named looks at its flag, when the view shows that once."""
+    flags = {mark.name: mark.box for mark in single_marks(drawing.marks) if _inside(mark.box, view)}
+    for named in _FLAG.finditer(text):
+        if named[0] in flags:
+            yield _gaze(turn, text, named.span(1), image, flags[named[0]])
 
 
 def _forms(run: Sequence[Glyph]) -> Iterator[Sequence[Glyph]]:

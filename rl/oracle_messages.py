@@ -33,6 +33,8 @@ At first view that is two thirds of an image token: what a box needs to be right
 touches, and boxes a little too large cost less than digits that nobody can see.
 """
 
+FLAG = "flag of "
+"""How the names of flags begin."""
 MOST_READ = 60
 """Texts of a page that are read in one go."""
 MOST_FOUND = 16
@@ -162,6 +164,21 @@ def mark_exercises(marks: Sequence[Mark], size_px: tuple[int, int], rng: random.
             listed = "; ".join(f"the {name} {','.join(map(str, box))}" for name, box in some)
             exercises.append((f"Find {asked}.", f"<answer>{listed}</answer>"))
     return exercises
+
+
+def flag_exercise(marks: Sequence[Mark]) -> list[Exercise]:
+    """One question for the names of all flags, row by row; none without flags."""
+    rows: list[list[Mark]] = []
+    for mark in sorted((mark for mark in single_marks(marks) if mark.name.startswith(FLAG)), key=_top):
+        if not rows or _top(mark) > (rows[-1][0].box[1] + rows[-1][0].box[3]) / 2:
+            rows.append([])
+        rows[-1].append(mark)
+    names = [mark.name for row in rows for mark in sorted(row, key=lambda mark: mark.box[0])]
+    return [("Name the flags.", f"<answer>{'; '.join(names)}</answer>")] if names else []
+
+
+def _top(mark: Mark) -> float:
+    return mark.box[1]
 
 
 def page_conversation(page: Page, rng: random.Random, count: int) -> Conversation:

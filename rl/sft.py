@@ -28,7 +28,13 @@ from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
 from foveate.rl.looks import Targets, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
-from foveate.rl.oracle_messages import Conversation, mark_exercises, page_conversation, scene_conversation
+from foveate.rl.oracle_messages import (
+    Conversation,
+    flag_exercise,
+    mark_exercises,
+    page_conversation,
+    scene_conversation,
+)
 from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
 from foveate.rl.recall import recall_conversation
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
@@ -180,7 +186,7 @@ class SftStage:
     def _sheet(self, rng: random.Random, difficulty: float) -> tuple[Drawing, Conversation]:
         sheet = draw_sheet(rng, difficulty)
         exercises = mark_exercises(sheet.marks, sheet.image.size, rng, rng.randint(MOST_SOUGHT // 2, MOST_SOUGHT))
-        return sheet, scene_conversation(sheet.image, (), exercises)
+        return sheet, scene_conversation(sheet.image, (), [*flag_exercise(sheet.marks), *exercises])
 
     def _scene(self, rng: random.Random) -> list[tuple[Drawing | Scene | None, Conversation]]:
         """Questions about a scene and, where one of their crops holds text, that crop as a page to read."""

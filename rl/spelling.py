@@ -4,7 +4,8 @@ A character belongs to the token that its middle lies in. Next to a border of tw
 pixel: a tower told to know it says the character twice or not at all, and every later character of the token is then
 in the wrong place (docs/log.md). So a character within REACH of a border goes to the side where the tower's own
 chances make everything in both tokens likelier, as in segmental CTC with the best alignment alone (Sak et al., arXiv
-1507.06947). The tower, taught what it chose, becomes sure of its choice.
+1507.06947). The tower, taught what it chose, becomes sure of its choice. A thing that is counted is larger than a
+character is wide: it may go to either side as long as it touches the border, and alone.
 
 Shape letters: M merged tokens, S places of a token, C classes of characters (0 is none).
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid
 from foveate.rl.pages import CLASS_OF
+from foveate.rl.tasks.compare import COUNTED_GLYPH
 from foveate.rl.tasks.scene import Box, Glyph
 
 IGNORED = -100
@@ -41,6 +43,13 @@ class Letter(NamedTuple):
     x: float
     tall: float
     legible: bool
+    counted: bool = False
+    """A small thing, as wide as it is tall, and no character."""
+
+    @property
+    def reach(self) -> float:
+        """How far from a border its middle may be, for it to belong to either side."""
+        return max(REACH, self.tall / 2) if self.counted else REACH
 
 
 class Spot(NamedTuple):
@@ -102,7 +111,8 @@ def text_of(glyphs: Sequence[Glyph], part: Box, grid: Grid, vision: VisionConfig
         x, y = ((x0 + x1) / 2 - part[0]) * across, ((y0 + y1) / 2 - part[1]) * down
         if 0 <= x < columns and 0 <= y < rows and glyph.character in CLASS_OF:
             tall = (y1 - y0) * down
-            letters.append(Letter(CLASS_OF[glyph.character], y, x, tall, tall >= least))
+            counted = glyph.character == COUNTED_GLYPH
+            letters.append(Letter(CLASS_OF[glyph.character], y, x, tall, tall >= least, counted))
             shown.append(glyph)
     return Text(rows=rows, columns=columns, letters=tuple(letters)), shown
 
@@ -131,11 +141,15 @@ class _Settling:
                 letter = self.text.letters[index]
                 if not letter.legible:
                     continue
-                step = _side(letter.x)
+                step = _side(letter.x, letter.reach)
                 if step and 0 <= token % columns + step < columns:
                     yield [index], step
-                step = _side(letter.y)
-                if step and 0 <= token // columns + step < rows:
+                step = _side(letter.y, letter.reach)
+                if not step or not 0 <= token // columns + step < rows:
+                    continue
+                if letter.counted:
+                    yield [index], step * columns
+                else:
                     vertical.setdefault(step * columns, []).append(index)
             yield from ((letters, step) for step, letters in vertical.items())
 
@@ -168,10 +182,10 @@ class _Settling:
         return float(sum(row[label] for row, label in asked if label < len(row)))
 
 
-def _side(at: float) -> int:
-    """-1 or 1 for a place so close to the border before or behind it that it may belong there, else 0."""
+def _side(at: float, reach: float) -> int:
+    """-1 or 1 for a place less than `reach` (at most a half) behind or before a border, else 0."""
     within = at % 1
-    return -1 if within < REACH else 1 if within > 1 - REACH else 0
+    return -1 if within < reach else 1 if within > 1 - reach else 0
 
 
 class Spelling:

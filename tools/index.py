@@ -2,13 +2,17 @@
 
 A question names a subject ("What is the currency of Norway?") and a relation. bm25 alone would let a rare word win, or
 "Guinea" match Papua New Guinea; so among the best hits those whose subject is named in full, and by the longest name,
-come first. The query is never FTS5 syntax: its words are quoted one by one.
+come first. When no subject is named, a word that the corpus does not know stands for the one it is spelled most like:
+whoever reads a sign in a picture, or types, now and then drops a letter. The query is never FTS5 syntax: its words are
+quoted one by one.
 """
 
+import difflib
 import re
 import sqlite3
 import threading
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -39,6 +43,10 @@ STOP_WORDS = frozenset(FILLERS.split())
 SYMBOLS_LIKE_WORDS = frozenset(["As", "At", "Be", "He", "I", "In", "No"])
 MAX_WORDS = 32
 CANDIDATES = 40
+LEAST_LIKENESS = 0.8
+"""Of a word to the one it is taken for, as difflib measures it: twice the letters in common by all letters."""
+SHORTEST_GUESSED = 5
+"""Letters of a word that may be a misspelling; shorter ones are like too many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,10 @@ class Index:
     def __init__(self, corpus: tuple[Fact, ...]) -> None:
         self.corpus = corpus
         self._names = [[telling_words(name) for name in (fact.subject, *fact.names)] for fact in corpus]
+        self._vocabulary = {word for fact in corpus for word in self._written(fact)}
+        self._subjects = {tuple(name) for names in self._names for name in names}
+        keywords = (words_of(text) for text in KEYWORDS.values())
+        self._guessable = sorted({word for words in (*self._subjects, *keywords) for word in words})
         self._lock = threading.Lock()
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
@@ -88,6 +100,8 @@ class Index:
     def search(self, query: str, limit: int = 3) -> list[Hit]:
         """The best passages for a query in plain words, best first; empty when no word occurs in the corpus."""
         words = query_words(query)
+        if not any(set(words).issuperset(name) for name in self._subjects):
+            words = [self._known(word) for word in words]
         if not words:
             return []
         expression = " OR ".join(f'"{word}"' for word in words)
@@ -100,6 +114,18 @@ class Index:
         named = set(words)
         ranked = sorted((-self._named_in(rowid - 1, named), score, rowid - 1) for rowid, score in rows)
         return [Hit(fact=self.corpus[idx], score=score) for _, score, idx in ranked[:limit]]
+
+    @staticmethod
+    def _written(fact: Fact) -> Iterator[str]:
+        """The words that a fact can be found by."""
+        for text in (fact.subject, *fact.names, KEYWORDS[fact.relation], fact.text):
+            yield from words_of(text)
+
+    def _known(self, word: str) -> str:
+        """The word, or the one of the corpus that it is most like when the corpus does not know it."""
+        if word in self._vocabulary or len(word) < SHORTEST_GUESSED:
+            return word
+        return next(iter(difflib.get_close_matches(word, self._guessable, 1, LEAST_LIKENESS)), word)
 
     def _named_in(self, idx: int, words: set[str]) -> int:
         """Number of words of the longest name of a passage's subject that the query holds in full."""

@@ -97,16 +97,16 @@ def make_grid(canvas: Canvas, pool: tuple[str, ...], num_rows: int, columns: lis
 def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen: tuple[Box, Box, Box]) -> Draft:
     """The question about a cell; `seen` is the table with its mark, the table, the cell.
 
-    The last thought reads along the row as far as the column.
+    The last thought reads along the headings as far as the column, and then as many cells of the row.
     """
     row, column = grid.rows[at[0]], grid.columns[at[1]]
-    read = ", ".join(grid.cells[at[0]][: at[1] + 1])
+    headings, read = (", ".join(line[: at[1] + 1]) for line in (grid.columns, grid.cells[at[0]]))
     return Draft(
         text=canvas.rng.choice(ASK_NAMED).format(table=name, column=column.lower(), row=row),
         answer=grid.cells[at[0]][at[1]],
         evidence=(seen[2],),
         plan=(Look(thought=seen_at(f"Table {name}", seen[0], canvas.size), target=seen[1]),),
-        final_thought=f"{column} is column {at[1] + 1}. {row} has {read}.",
+        final_thought=f"{headings}: column {at[1] + 1}. {row} has {read}.",
     )
 
 

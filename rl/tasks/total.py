@@ -1,7 +1,8 @@
 """Family `total`: read several numbers in one place and compute with them.
 
 Receipts and small charts carry a large letter, number or shape; one zoom shows all their numbers, one line of Python
-adds, subtracts or compares them. The code repeats exactly what was read, in the order of reading.
+adds, subtracts or compares them. All names with their numbers are read first, in words; the code picks from what was
+read. Numbers read straight into code came doubled or were left out (docs/log.md).
 """
 
 import random
@@ -66,6 +67,11 @@ class Listing:
         if self.anchor.kind in ("letter", "number"):
             return f"{self.noun} {self.anchor.form}"
         return f"the {self.noun} with {self.anchor.phrase}"
+
+    @property
+    def read(self) -> str:
+        """Every name with its number, as they are read."""
+        return ", ".join(f"{name} {value}" for name, value in zip(self.names, self.values, strict=True))
 
 
 def draw(rng: random.Random, split: Split) -> Drawing:
@@ -200,7 +206,7 @@ def sum_draft(canvas: Canvas, listing: Listing) -> Draft:
         evidence=tuple(listing.inks[index] for index in used),
         plan=(
             Look(thought=seen_at(subject, listing.whole, canvas.size), target=listing.lines),
-            Compute(thought=THOUGHTS[task].format(**words), code=code),
+            Compute(thought=f"{listing.read}. {THOUGHTS[task].format(**words)}", code=code),
         ),
         final_thought=f"It is {answer}.",
     )

@@ -6,9 +6,9 @@ from PIL import Image
 
 from foveate.agent.messages import question_message
 from foveate.rl.gaze import gazes
-from foveate.rl.oracle_messages import Conversation, page_conversation, scene_conversation
+from foveate.rl.oracle_messages import Conversation, flag_exercise, page_conversation, scene_conversation
 from foveate.rl.pages import PageWriter, corpus_words, text_runs
-from foveate.rl.tasks.scene import Drawing, Glyph, Scene, draw_scene
+from foveate.rl.tasks.scene import Drawing, Glyph, Mark, Scene, draw_scene
 from foveate.rl.views import page_drawing
 
 
@@ -53,6 +53,17 @@ def test_a_text_begins_after_the_one_that_was_read_or_asked_about() -> None:
     assert starts == [
         (0, glyphs[13].box, glyphs[12].box), (1, glyphs[0].box, None), (1, glyphs[4].box, glyphs[3].box),
     ]  # fmt: skip
+
+
+def test_the_name_of_a_country_looks_at_its_flag() -> None:
+    boxes = {"flag of Peru": (0.0, 0.0, 40.0, 30.0), "flag of Chad": (60.0, 4.0, 100.0, 34.0)}
+    marks = tuple(Mark(name=name, box=box) for name, box in boxes.items())
+    drawing = Drawing(Image.new("RGB", (400, 200)), (), marks, ())
+    conversation = Conversation(drawing.image)
+    conversation.say(question_message("Name the flags.", conversation.unseen()), flag_exercise(marks)[0][1])
+    assert conversation.messages[1]["content"] == "<answer>flag of Peru; flag of Chad</answer>"
+    named = [(gaze.start, gaze.end, gaze.box) for gaze in gazes(conversation, drawing)]
+    assert named == [(16, 20, boxes["flag of Peru"]), (30, 34, boxes["flag of Chad"])]
 
 
 def test_the_end_of_a_text_is_read_where_the_turn_writes_only_that() -> None:

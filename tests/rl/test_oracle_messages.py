@@ -9,6 +9,7 @@ from PIL import Image
 from foveate.agent.parse import parse
 from foveate.rl.oracle_messages import (
     MOST_READ,
+    flag_exercise,
     mark_exercises,
     page_conversation,
     pixel_box,
@@ -16,7 +17,7 @@ from foveate.rl.oracle_messages import (
     scene_conversation,
 )
 from foveate.rl.pages import PageWriter, corpus_words
-from foveate.rl.tasks.scene import FAMILIES, draw_scene
+from foveate.rl.tasks.scene import FAMILIES, Mark, draw_scene
 
 
 def test_relative_boxes_hold_the_pixel_box() -> None:
@@ -106,3 +107,13 @@ def test_marks_are_asked_for_once_and_only_when_their_name_is_unique() -> None:
     messages = scene_conversation(scene.image, scene.questions[:1], exercises).messages
     assert len(messages[0]["content"]) == 2
     assert all(len(message["content"]) == 1 for message in messages[2 : 2 * len(exercises) : 2])
+
+
+def test_flags_are_named_row_by_row_and_only_those_that_are_there_once() -> None:
+    places = {"Peru": (90, 6), "Chad": (10, 0), "Fiji": (50, 60), "Oman": (10, 50), "Mali": (200, 2)}
+    marks = [Mark(name=f"flag of {name}", box=(x, y, x + 30, y + 20)) for name, (x, y) in places.items()]
+    marks += [Mark(name="flag of Mali", box=(300, 80, 330, 100)), Mark(name="red star", box=(130, 0, 150, 20))]
+    assert flag_exercise(marks) == [
+        ("Name the flags.", "<answer>flag of Chad; flag of Peru; flag of Oman; flag of Fiji</answer>")
+    ]
+    assert flag_exercise(marks[-1:]) == []

@@ -57,6 +57,13 @@ def test_a_character_far_from_a_border_stays_whatever_the_tower_has() -> None:
     assert spelled(Spelling([some], chances({0: "a", 1: "b"})), 0) == "ab"
 
 
+def test_a_thing_that_is_counted_goes_where_the_tower_has_it_while_it_touches_the_border() -> None:
+    some = text(glyph("*", 26, 16), glyph("*", 80, 27), glyph("*", 154, 16, 8))
+    assert [spelled(Spelling([some]), token) for token in (0, 2, 4)] == ["*", "*", "*"]
+    spelling = Spelling([some], chances({1: "*", 10: "*", 5: "*"}))
+    assert [spelled(spelling, token) for token in (0, 1, 2, 10, 4, 5)] == ["", "*", "", "*", "*", ""]
+
+
 def test_a_line_between_two_rows_goes_up_or_down_as_one() -> None:
     some = text(glyph("a", 10, 33), glyph("b", 22, 33), glyph("c", 10, 50))
     assert spelled(Spelling([some]), 8) == "abc"

@@ -52,6 +52,10 @@ def test_a_fact_is_the_first_hit_for_its_question() -> None:
         ("melting point of quicksilver", "mercury: melting point"),
         ("atomic number of In", "indium: atomic number"),
         ("Georgia capital", "Georgia: capital"),
+        ("boiling point of Prascodymium", "praseodymium: boiling point"),
+        ("curency of Thailad", "Thailand: currency"),
+        ("where lives the capital of Norwey", "Norway: capital"),
+        ("languages of Norway and Swedn", "Norway: language"),
     ],
 )
 def test_other_wordings(query: str, title: str) -> None:
