@@ -137,6 +137,8 @@ class SftStage:
         asked: list[tuple[Targets, Targets]] = []
         while sum(map(len, transcripts)) < self.config.tokens_per_batch:
             for drawing, conversation in self._draw(rng, index):
+                if not conversation.messages:  # a page or sheet on which every text or thing is there twice
+                    continue
                 before = sum(map(len, transcripts))
                 transcripts.append(self.processor(conversation.messages))
                 if self.config.gaze_coef and drawing is not None:
