@@ -100,10 +100,10 @@ class Index:
     def search(self, query: str, limit: int = 3) -> list[Hit]:
         """The best passages for a query in plain words, best first; empty when no word occurs in the corpus."""
         words = query_words(query)
-        if not any(set(words).issuperset(name) for name in self._subjects):
-            words = [self._known(word) for word in words]
         if not words:
             return []
+        if not any(map(set(words).issuperset, self._subjects)):
+            words = [self._known(word) for word in words]
         expression = " OR ".join(f'"{word}"' for word in words)
         with self._lock:
             rows = self._database.execute(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
+from foveate.rl.oracle_messages import Conversation
 from foveate.rl.stages import make_stage
 from foveate.rl.train import TrainConfig, load_checkpoint, mean_of_each, read_yaml, split_config, train
+from foveate.rl.views import draw_sheet
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
 
@@ -115,6 +118,19 @@ def test_a_run_told_to_stop_saves_what_it_has(tmp_path: Path, tokenizer: str, mo
     assert train(stage, LOOP, tmp_path) == 3
     assert load_checkpoint(tmp_path, MasterOptimizer(stage.module, LOOP.optimizer)) == 3
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_picture_about_which_nothing_can_be_asked_is_left_out(
+    tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = make_stage("sft", sft_values(tokenizer, gaze_coef=0.5), seed=1)
+    wanted, draw = stage.batch(0), stage._draw
+    page = draw_sheet(random.Random(0), 0.0)
+    mute = (page, Conversation(page.image))
+    monkeypatch.setattr(stage, "_draw", lambda rng, index: [mute, *draw(rng, index)])
+    got = stage.batch(0)
+    assert torch.equal(got.transcript.token_ids, wanted.transcript.token_ids)
+    assert len(got.transcript.images) == len(wanted.transcript.images)
 
 
 def test_only_what_the_policy_wrote_carries_gradient(tokenizer: str) -> None:
