@@ -29,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt
 BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" ninja
-SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 FOLDERS := agent models rl tools
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)

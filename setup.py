@@ -39,7 +39,7 @@ def extension() -> Extension:
     from torch.utils import cpp_extension
 
     sources = sorted(str(path) for path in Path("csrc").glob("**/*.cpp"))
-    headers = sorted(str(path) for path in Path("csrc").glob("**/*.h"))
+    headers = sorted(str(path) for path in Path("csrc").glob("**/*.[hi]*"))
     system_includes = [f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())]
     return Extension(
         "foveate._C",

@@ -1,5 +1,5 @@
 // The schema of every operation of torch.ops.foveate, and nothing else. A backend registers its kernels in its own
-// file (csrc/cpu/<op>.cpp); fake kernels, autograd and the typed face are in src/foveate/ops.py.
+// file (csrc/cpu/<op>.cpp); fake kernels, autograd and the typed face are in src/foveate/ops/.
 //
 // Only torch's stable C interface is used (TORCH_TARGET_VERSION 2.10), so one build serves every torch from 2.10 on.
 
@@ -18,4 +18,21 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   m.def(
       "rms_norm_backward(Tensor grad_normed, Tensor? grad_total, Tensor x, Tensor weight, Tensor inverse_rms)"
       " -> (Tensor grad_x, Tensor grad_weight)");
+
+  // Attention inside windows over a packed projection, queries and keys turned by their angles on the way.
+  // qkv [T, 3 * H * D], cos and sin [T, D / 2] f32, ends [W + 1] int32: 0 and where each window ends.
+  // -> out [T, H * D], stats [2, H, T] f32 for the backward: each row's highest score, and one by its sum.
+  m.def(
+      "window_attention(Tensor qkv, Tensor cos, Tensor sin, Tensor ends, int num_heads) -> (Tensor out, Tensor stats)");
+  m.def(
+      "window_attention_backward(Tensor grad_out, Tensor qkv, Tensor cos, Tensor sin, Tensor ends, int num_heads,"
+      " Tensor out, Tensor stats) -> Tensor grad_qkv");
+
+  // The same over q [T, H, D], k and v [T, G, D], G a divisor of H; causal: a token sees itself and those before it.
+  // -> out [T, H, D], stats [2, H, T].
+  m.def(
+      "packed_attention(Tensor q, Tensor k, Tensor v, Tensor ends, bool causal) -> (Tensor out, Tensor stats)");
+  m.def(
+      "packed_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor ends, bool causal,"
+      " Tensor out, Tensor stats) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 }

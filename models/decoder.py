@@ -15,8 +15,9 @@ from foveate.models.config import DecoderConfig
 from foveate.models.init import shrink_residuals
 from foveate.models.moe import MoE
 from foveate.models.norm import RMSNorm
-from foveate.models.rope import Tables, mrope_tables, rotate
+from foveate.models.rope import mrope_tables
 from foveate.models.vision import SwiGLU
+from foveate.ops import Tables, rotate
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Layer, queries [T, H, d], keys [T, G, d], values [T, G, d] of the new tokens -> [T, H, d]."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.attention import put_rows, take_rows
 from foveate.models.config import MoEConfig
+from foveate.models.rows import put_rows, take_rows
 from foveate.models.vision import SwiGLU
 
 ROWS = 64

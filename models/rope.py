@@ -1,6 +1,6 @@
 """Rotary positions: two-dimensional in the tower, multimodal (time, height, width) in the decoder.
 
-Both build cosine and sine tables once per sequence and share `rotate`. Pairs are split in halves (element i with
+Both build cosine and sine tables once per sequence, for `foveate.ops.rotate`. Pairs are split in halves (element i with
 i + D/2), as in the Qwen families.
 
 Shape letters: T tokens, N patches, H heads, D head dimension.
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.models.image import Grid
-
-Tables = tuple[Tensor, Tensor]
+from foveate.ops import Tables
 
 
 def _frequencies(num: int, theta: float, device: torch.device) -> Tensor:
@@ -50,13 +49,6 @@ def mrope_tables(
     axes = mrope_axes(section, interleaved).to(device)
     angles_TF = angles_3TF[axes, :, pairs].T
     return angles_TF.cos(), angles_TF.sin()
-
-
-def rotate(x_THD: Tensor, tables: Tables) -> Tensor:
-    """Turn every head of x by its token's angles, in the dtype of x."""
-    cos, sin = (table.to(x_THD.dtype)[:, None, :] for table in tables)
-    first, second = x_THD.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def image_positions(grid: Grid, merge_size: int, start: int) -> Tensor:

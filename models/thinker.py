@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from foveate.models.attention import Packing, packed_attention
 from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
 from foveate.models.image import Grid
@@ -18,6 +17,7 @@ from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript
 from foveate.models.vision import VisionTower
+from foveate.ops import Packing, packed_attention
 
 Watch = Callable[[int, Tensor, Tensor, Tensor], None]
 

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.attention import Packing, packed_attention, put_rows, take_rows
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
 from foveate.models.norm import RMSNorm
-from foveate.models.rope import Tables, rotate, vision_tables
+from foveate.models.rope import vision_tables
+from foveate.models.rows import put_rows, take_rows
 from foveate.models.speller import Speller
 from foveate.models.stem import ConvStem, LinearStem
+from foveate.ops import Packing, Tables, window_attention
 
 OUTPUT_POSITION_RMS = 0.5
 """Of the output's positions at the start, beside tokens of 1."""
@@ -38,11 +39,7 @@ class VisionAttention(nn.Module):
 
     def forward(self, x_ND: Tensor, tables: Tables, packing: Packing) -> Tensor:
         """[N, D] -> [N, D]."""
-        qk, v = (
-            self.qkv(x_ND).unflatten(-1, (3 * self.num_heads, -1)).split((2 * self.num_heads, self.num_heads), dim=1)
-        )
-        q, k = rotate(qk, tables).chunk(2, dim=1)
-        return self.proj(packed_attention(q, k, v, packing).flatten(1))
+        return self.proj(window_attention(self.qkv(x_ND), tables, packing, self.num_heads))
 
 
 class SwiGLU(nn.Module):

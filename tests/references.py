@@ -4,8 +4,11 @@ Call a reference with f32 (or f64) inputs for the value to compare with, and wit
 PyTorch makes in the same dtype.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -17,6 +20,48 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     """Return the same on x + residual, and x + residual itself."""
     total = x + residual
     return rms_norm(total, weight, eps), total
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], causal: bool) -> Tensor:
+    """Attention of each sequence alone: q [T, H, D], k and v [T, G, D] with H a multiple of G -> [T, H, D]."""
+    outputs = [q[:0]]
+    for one, *shared in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+        keys, values = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in shared)
+        scores = torch.einsum("qhd,khd->hqk", one, keys) * q.shape[-1] ** -0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores[0], dtype=torch.bool).triu(1), float("-inf"))
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), values))
+    return torch.cat(outputs)
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], causal: bool) -> Tensor:
+    """The same by PyTorch's own fused attention, whose error in f32 or bf16 is what ours is held to."""
+    outputs = [q[:0]]
+    for parts in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+        one, keys, values = (x.transpose(0, 1)[None] for x in parts)
+        out = scaled_dot_product_attention(one, keys, values, is_causal=causal, enable_gqa=True)
+        outputs.append(out[0].transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + D/2) of x [T, H, D] by angles whose cosines and sines are [T, D/2]."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype)[:, None], sin.to(x.dtype)[:, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def window_attention(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    lengths: list[int],
+    num_heads: int,
+    attend: Callable[[Tensor, Tensor, Tensor, list[int], bool], Tensor] = packed_attention,
+) -> Tensor:
+    """Split qkv [T, 3 * H * D], turn queries and keys, attend inside each window, merge: [T, H * D]."""
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(1)
+    return attend(rotate(q, cos, sin), rotate(k, cos, sin), v, lengths, False).flatten(1)
 
 
 def assert_as_exact_as_torch(ours: Tensor, plain: Tensor, reference: Tensor) -> None:

@@ -8,10 +8,10 @@ import torch
 from pictures import noise
 
 from foveate.models import Thinker
-from foveate.models.attention import Packing, packed_attention
 from foveate.models.checkpoint import nano_path
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
+from foveate.ops import Packing, packed_attention
 from foveate.rl.stages import make_stage
 from foveate.rl.train import TrainConfig, train
 

@@ -18,7 +18,7 @@ BASE = frozenset({"errors", "ops"})
 MAY_IMPORT = {
     "_C": frozenset[str](),
     "errors": frozenset[str](),
-    "ops": frozenset({"_C"}),
+    "ops": frozenset({"_C", "errors"}),
     "tools": BASE,
     "models": BASE,
     "agent": BASE | {"models", "tools"},

@@ -8,7 +8,8 @@ import torch
 from foveate.errors import ConfigError
 from foveate.models.config import NANO
 from foveate.models.image import Grid
-from foveate.models.rope import mrope_axes, mrope_tables, rotate, sequence_positions, vision_tables
+from foveate.models.rope import mrope_axes, mrope_tables, sequence_positions, vision_tables
+from foveate.ops import rotate
 
 
 def test_text_after_an_image_starts_past_its_largest_position() -> None:

@@ -1,70 +1,16 @@
-"""One typed function per native operation.
-
-The kernels live in csrc/ and are registered as `torch.ops.foveate.*` when `foveate._C` is imported. Here each gets its
-fake kernel (shapes only, for torch.compile and opcheck), its gradient, and one function that the models call. Where the
-extension was not built or cannot be loaded, one line is logged when this module is imported and the functions run
-plain PyTorch; `backend()` says which it is. The native kernels serve CPU tensors; a tensor on another device or of a
-dtype that a kernel does not take runs plain PyTorch too.
+"""RMSNorm, with a residual that is added first where there is one.
 
 Shapes: T tokens (any number of leading dimensions), D numbers a token.
 """
 
-import logging
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-_LOGGER = logging.getLogger(__name__)
-_OPERATIONS = ("rms_norm", "add_rms_norm", "rms_norm_backward")
-_RMS_NORM_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
+from foveate.ops.native import Context, is_native
 
-
-def _load() -> tuple[str, tuple[str, ...]]:
-    """Load the extension: why it cannot be used (empty if it can) and the instruction sets of this machine."""
-    try:
-        from foveate import _C
-    except ImportError as error:
-        return f"the extension cannot be loaded: {error}", ()
-    missing = [name for name in _OPERATIONS if not hasattr(torch.ops.foveate, name)]
-    if missing:
-        return f"the extension is older than this source, it lacks {', '.join(missing)}", ()
-    return "", tuple(name for name, present in _C.cpu_features().items() if present)
-
-
-_PROBLEM, _FEATURES = _load()
-
-
-def is_native() -> bool:
-    """Whether the native kernels are loaded."""
-    return not _PROBLEM
-
-
-def backend() -> str:
-    """One line that says what runs the operations: native kernels, or plain PyTorch and why."""
-    if _PROBLEM:
-        return f"plain PyTorch ({_PROBLEM}; build it with `pip install --no-build-isolation -e .`)"
-    return f"native kernels, generic C++ (this processor has {', '.join(_FEATURES) or 'no known extension'})"
-
-
-def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """bf16 where the device multiplies it in hardware; f32 elsewhere: emulated bf16 was about 8x slower on AVX2.
-
-    Every GPU from Ampere on has it. Without the native extension the processor is not known and f32 is the answer.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if {"avx512bf16", "amx_bf16"} & set(_FEATURES) else torch.float32
-
-
-class _Context(Protocol):
-    """What autograd hands from the forward to the backward pass."""
-
-    saved_tensors: tuple[Tensor, ...]
-
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
-
-    def set_materialize_grads(self, value: bool) -> None: ...
+_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
 @overload
@@ -93,7 +39,7 @@ def rms_norm(
         ValueError: the shapes do not fit.
     """
     _check_rms_norm(x_TD, weight_D, residual_TD)
-    if _PROBLEM or x_TD.device.type != "cpu" or x_TD.dtype not in _RMS_NORM_DTYPES:
+    if not is_native() or x_TD.device.type != "cpu" or x_TD.dtype not in _DTYPES:
         return _plain_rms_norm(x_TD, weight_D, eps, residual_TD)
     normed_TD: Tensor
     if residual_TD is None:
@@ -153,14 +99,14 @@ def _fake_rms_norm_backward(
     return _packed_like(x), weight.new_empty(weight.shape)
 
 
-def _save_rms_norm(ctx: _Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_rms_norm(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, weight, output[1])
 
 
 def _rms_norm_gradient(
-    ctx: _Context, grad_normed: Tensor | None, _grad_inverse: Tensor | None
+    ctx: Context, grad_normed: Tensor | None, _grad_inverse: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None]:
     if grad_normed is None:
         return None, None, None
@@ -169,14 +115,14 @@ def _rms_norm_gradient(
     return grad_x, grad_weight, None
 
 
-def _save_add_rms_norm(ctx: _Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_add_rms_norm(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     _, _, weight, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1], weight, output[2])
 
 
 def _add_rms_norm_gradient(
-    ctx: _Context, grad_normed: Tensor | None, grad_total: Tensor | None, _grad_inverse: Tensor | None
+    ctx: Context, grad_normed: Tensor | None, grad_total: Tensor | None, _grad_inverse: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
     if grad_normed is None:
         return grad_total, grad_total, None, None
@@ -195,7 +141,5 @@ def _register() -> None:
     library.register_autograd("foveate::add_rms_norm", _add_rms_norm_gradient, setup_context=_save_add_rms_norm)
 
 
-if _PROBLEM:
-    _LOGGER.warning("foveate.ops: %s", backend())
-else:
+if is_native():
     _register()

@@ -187,7 +187,7 @@ print(ops.is_native(), ops.backend())
 
 
 def test_without_the_extension_plain_pytorch_runs_and_says_so_once() -> None:
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     run = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r})" + WITHOUT_EXTENSION],
         capture_output=True,

@@ -1,0 +1,287 @@
+// Softmax attention inside each sequence of a packed batch, forward and backward: the operations' checks, the split of
+// the work, and the choice of the kernels' instruction set. The kernels are in attention.inl.
+//
+// Parts of the work differ in size, so threads take them one by one from a counter. Each number of a result is written
+// by one part in one order: any number of threads gives the same bits.
+// Equals:  tests/references.py, window_attention and packed_attention.
+
+#include "attention.h"
+
+#include "../checks.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace foveate {
+namespace {
+
+const AttentionKernels& kernels() {
+  switch (chosen_isa()) {
+    case Isa::kAvx512:
+      return attention_avx512();
+    case Isa::kAvx2:
+      return attention_avx2();
+    default:
+      return attention_generic();
+  }
+}
+
+// Where each sequence begins, and the number of tokens.
+std::vector<int64_t> read_ends(const Tensor& ends, int64_t num_tokens) {
+  FOVEATE_CHECK_CPU(ends);
+  FOVEATE_CHECK_DIM(ends, 1);
+  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Int && ends.is_contiguous(),
+                  "ends must be a contiguous int32 tensor; convert it with .to(torch.int32).contiguous()");
+  STD_TORCH_CHECK(ends.numel() >= 1, "ends must hold 0 and where each sequence ends, got shape [0]");
+  const int32_t* data = ends.const_data_ptr<int32_t>();
+  std::vector<int64_t> all(data, data + ends.numel());
+  STD_TORCH_CHECK(all.front() == 0 && all.back() == num_tokens && std::is_sorted(all.begin(), all.end()),
+                  "ends must rise from 0 to the number of tokens, ", num_tokens, "; got ", all.front(), " to ",
+                  all.back());
+  return all;
+}
+
+void check_operand(const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(x.is_cpu(), name, " must be a CPU tensor; move it with .cpu()");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16 || x.scalar_type() == ScalarType::Float, name,
+                  " must be bfloat16 or float32; convert it with .to(torch.float32)");
+}
+
+Tensor with_dense_rows(const Tensor& x) {
+  return x.dim() > 0 && x.stride(x.dim() - 1) == 1 ? x : torch::stable::contiguous(x);
+}
+
+// [T, H, D] in any strides but that of the last dimension, which is 1.
+Rows heads_of(const Tensor& x) {
+  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1)};
+}
+
+// The heads from `first` on of a packed [T, heads * D].
+Rows heads_within(const Tensor& x, int64_t first, int64_t head_dim) {
+  const int64_t size = x.scalar_type() == ScalarType::BFloat16 ? 2 : 4;
+  char* data = static_cast<char*>(const_cast<void*>(x.const_data_ptr()));
+  return {data + first * head_dim * size, x.stride(0), head_dim};
+}
+
+struct Free {
+  void operator()(float* data) const { std::free(data); }
+};
+
+std::unique_ptr<float, Free> aligned_floats(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count * 4 + 63) / 64 * 64;
+  return std::unique_ptr<float, Free>(static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(64, bytes))));
+}
+
+// The parts of all sequences; queries of long ones are cut when `chunk` is given.
+std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t num_kv_heads, int64_t chunk) {
+  std::vector<AttentionPart> parts;
+  for (size_t i = 0; i + 1 < ends.size(); ++i) {
+    const int64_t length = ends[i + 1] - ends[i], step = chunk > 0 ? chunk : length;
+    for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
+      for (int64_t begin = 0; begin < length; begin += step) {
+        parts.push_back({ends[i], length, kv_head, begin, std::min(length, begin + step)});
+      }
+    }
+  }
+  return parts;
+}
+
+template <typename Work>
+void share(const std::vector<AttentionPart>& parts, int64_t scratch_floats, const Work& work) {
+  std::atomic<size_t> next(0);
+  const int64_t num_threads = std::min<int64_t>(torch::stable::get_num_threads(), parts.size());
+  torch::stable::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
+    const auto scratch = aligned_floats(scratch_floats);
+    STD_TORCH_CHECK(scratch != nullptr, "no memory for ", scratch_floats * 4, " bytes of scratch");
+    for (size_t part = next++; part < parts.size(); part = next++) {
+      work(parts[part], scratch.get());
+    }
+  });
+}
+
+void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
+  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, kChunkRows);
+  int64_t rows = 0;
+  for (const AttentionPart& part : parts) {
+    rows = std::max(rows, part.query_end - part.query_begin);
+  }
+  const AttentionKernels& run = kernels();
+  share(parts, forward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, rows),
+        [&](const AttentionPart& part, float* scratch) { run.forward(problem, part, scratch); });
+}
+
+void run_backward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
+  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, 0);
+  int64_t longest = 0;
+  for (const AttentionPart& part : parts) {
+    longest = std::max(longest, part.length);
+  }
+  const AttentionKernels& run = kernels();
+  share(parts, backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, longest),
+        [&](const AttentionPart& part, float* scratch) { run.backward(problem, part, scratch); });
+}
+
+AttentionProblem problem_of(int64_t num_tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                            const Tensor& like, bool causal) {
+  AttentionProblem problem = {};
+  problem.num_tokens = num_tokens;
+  problem.num_heads = num_heads;
+  problem.num_kv_heads = num_kv_heads;
+  problem.head_dim = head_dim;
+  problem.causal = causal;
+  problem.bf16 = like.scalar_type() == ScalarType::BFloat16;
+  problem.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  return problem;
+}
+
+Tensor empty_stats(const Tensor& like, const AttentionProblem& problem) {
+  return torch::stable::new_empty(like, {2, problem.num_heads, problem.num_tokens}, ScalarType::Float);
+}
+
+// --- window_attention: queries, keys and values lie side by side in one projection, and turn by tables ---
+
+struct Windows {
+  Tensor qkv, cos, sin;
+  AttentionProblem problem;
+  std::vector<int64_t> ends;
+};
+
+Windows windows_of(const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& ends, int64_t num_heads) {
+  check_operand(qkv, "qkv");
+  FOVEATE_CHECK_DIM(qkv, 2);
+  STD_TORCH_CHECK(num_heads > 0 && qkv.size(1) > 0 && qkv.size(1) % (6 * num_heads) == 0,
+                  "qkv must hold 3 x num_heads heads of an even size, num_heads ", num_heads, "; got shape ",
+                  shape_text(qkv));
+  const int64_t num_tokens = qkv.size(0), head_dim = qkv.size(1) / (3 * num_heads);
+  for (const Tensor* table : {&cos, &sin}) {
+    FOVEATE_CHECK_CPU(*table);
+    STD_TORCH_CHECK(table->scalar_type() == ScalarType::Float && table->dim() == 2 && table->size(0) == num_tokens &&
+                        table->size(1) == head_dim / 2,
+                    "cos and sin must be float32 [", num_tokens, ", ", head_dim / 2, "], got shape ",
+                    shape_text(*table));
+  }
+  Windows windows = {torch::stable::contiguous(qkv), torch::stable::contiguous(cos), torch::stable::contiguous(sin),
+                     problem_of(num_tokens, num_heads, num_heads, head_dim, qkv, false), read_ends(ends, num_tokens)};
+  windows.problem.cos = windows.cos.const_data_ptr<float>();
+  windows.problem.sin = windows.sin.const_data_ptr<float>();
+  windows.problem.q = heads_within(windows.qkv, 0, head_dim);
+  windows.problem.k = heads_within(windows.qkv, num_heads, head_dim);
+  windows.problem.v = heads_within(windows.qkv, 2 * num_heads, head_dim);
+  return windows;
+}
+
+std::tuple<Tensor, Tensor> window_attention(const Tensor& qkv, const Tensor& cos, const Tensor& sin,
+                                            const Tensor& ends, int64_t num_heads) {
+  Windows windows = windows_of(qkv, cos, sin, ends, num_heads);
+  AttentionProblem& problem = windows.problem;
+  Tensor out = torch::stable::new_empty(qkv, {problem.num_tokens, num_heads * problem.head_dim});
+  Tensor stats = empty_stats(qkv, problem);
+  problem.out = heads_within(out, 0, problem.head_dim);
+  problem.stats = stats.mutable_data_ptr<float>();
+  run_forward(problem, windows.ends);
+  return {out, stats};
+}
+
+Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, const Tensor& cos, const Tensor& sin,
+                                 const Tensor& ends, int64_t num_heads, const Tensor& out, const Tensor& stats) {
+  Windows windows = windows_of(qkv, cos, sin, ends, num_heads);
+  AttentionProblem& problem = windows.problem;
+  check_operand(grad_out, "grad_out");
+  FOVEATE_CHECK_SAME_SHAPE(grad_out, out);
+  FOVEATE_CHECK_SAME_DTYPE(grad_out, qkv);
+  FOVEATE_CHECK_SAME_DTYPE(out, qkv);
+  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == problem.num_tokens && 3 * out.size(1) == qkv.size(1) &&
+                      stats.numel() == 2 * num_heads * problem.num_tokens,
+                  "out and stats must be as window_attention returned them");
+  const Tensor grad = torch::stable::contiguous(grad_out), result = torch::stable::contiguous(out);
+  const Tensor sums = torch::stable::contiguous(stats);
+  Tensor grad_qkv = torch::stable::empty_like(windows.qkv);
+  problem.out = heads_within(result, 0, problem.head_dim);
+  problem.stats = const_cast<float*>(sums.const_data_ptr<float>());
+  problem.grad_out = heads_within(grad, 0, problem.head_dim);
+  problem.grad_q = heads_within(grad_qkv, 0, problem.head_dim);
+  problem.grad_k = heads_within(grad_qkv, num_heads, problem.head_dim);
+  problem.grad_v = heads_within(grad_qkv, 2 * num_heads, problem.head_dim);
+  run_backward(problem, windows.ends);
+  return grad_qkv;
+}
+
+// --- packed_attention: three tensors, fewer key heads allowed, causal or not ---
+
+AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
+  check_operand(q, "q");
+  FOVEATE_CHECK_DIM(q, 3);
+  for (const Tensor* other : {&k, &v}) {
+    FOVEATE_CHECK_CPU(*other);
+    FOVEATE_CHECK_SAME_DTYPE(*other, q);
+    STD_TORCH_CHECK(other->dim() == 3 && other->size(0) == q.size(0) && other->size(2) == q.size(2) &&
+                        other->size(1) > 0 && q.size(1) % other->size(1) == 0 && q.size(1) > 0 && q.size(2) > 0,
+                    "k and v must be [T, G, D] for a q of [T, H, D] with G a divisor of H; got ", shape_text(q),
+                    " and ", shape_text(*other));
+  }
+  FOVEATE_CHECK_SAME_SHAPE(v, k);
+  return problem_of(q.size(0), q.size(1), k.size(1), q.size(2), q, causal);
+}
+
+std::tuple<Tensor, Tensor> packed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ends,
+                                            bool causal) {
+  AttentionProblem problem = check_packed(q, k, v, causal);
+  const Tensor queries = with_dense_rows(q), keys = with_dense_rows(k), values = with_dense_rows(v);
+  Tensor out = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)});
+  Tensor stats = empty_stats(q, problem);
+  problem.q = heads_of(queries);
+  problem.k = heads_of(keys);
+  problem.v = heads_of(values);
+  problem.out = heads_of(out);
+  problem.stats = stats.mutable_data_ptr<float>();
+  run_forward(problem, read_ends(ends, q.size(0)));
+  return {out, stats};
+}
+
+std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k,
+                                                             const Tensor& v, const Tensor& ends, bool causal,
+                                                             const Tensor& out, const Tensor& stats) {
+  AttentionProblem problem = check_packed(q, k, v, causal);
+  check_operand(grad_out, "grad_out");
+  FOVEATE_CHECK_SAME_SHAPE(grad_out, q);
+  FOVEATE_CHECK_SAME_DTYPE(grad_out, q);
+  FOVEATE_CHECK_SAME_SHAPE(out, q);
+  FOVEATE_CHECK_SAME_DTYPE(out, q);
+  STD_TORCH_CHECK(stats.numel() == 2 * q.size(0) * q.size(1), "stats must be as packed_attention returned it");
+  const Tensor queries = with_dense_rows(q), keys = with_dense_rows(k), values = with_dense_rows(v);
+  const Tensor grad = with_dense_rows(grad_out), result = with_dense_rows(out);
+  const Tensor sums = torch::stable::contiguous(stats);
+  Tensor grad_q = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)});
+  Tensor grad_k = torch::stable::new_empty(k, {k.size(0), k.size(1), k.size(2)});
+  Tensor grad_v = torch::stable::new_empty(v, {v.size(0), v.size(1), v.size(2)});
+  problem.q = heads_of(queries);
+  problem.k = heads_of(keys);
+  problem.v = heads_of(values);
+  problem.out = heads_of(result);
+  problem.stats = const_cast<float*>(sums.const_data_ptr<float>());
+  problem.grad_out = heads_of(grad);
+  problem.grad_q = heads_of(grad_q);
+  problem.grad_k = heads_of(grad_k);
+  problem.grad_v = heads_of(grad_v);
+  run_backward(problem, read_ends(ends, q.size(0)));
+  return {grad_q, grad_k, grad_v};
+}
+
+}  // namespace
+}  // namespace foveate
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
+  m.impl("window_attention", TORCH_BOX(&foveate::window_attention));
+  m.impl("window_attention_backward", TORCH_BOX(&foveate::window_attention_backward));
+  m.impl("packed_attention", TORCH_BOX(&foveate::packed_attention));
+  m.impl("packed_attention_backward", TORCH_BOX(&foveate::packed_attention_backward));
+}

@@ -1,0 +1,70 @@
+// What the driver of packed attention (attention.cpp) and its kernels, one unit for each instruction set, agree on.
+//
+// Only plain data crosses: no templates, so that no unit's code for a wide instruction set is taken by the linker for
+// everybody's.
+#pragma once
+
+#include "isa.h"
+
+#include <cstdint>
+
+namespace foveate {
+
+// Numbers of token t and head h begin at data + t * token_stride + h * head_stride, in numbers.
+struct Rows {
+  void* data;
+  int64_t token_stride;
+  int64_t head_stride;
+};
+
+struct AttentionProblem {
+  int64_t num_heads, num_kv_heads, head_dim;
+  int64_t num_tokens;
+  bool causal;
+  bool bf16;          // of q, k, v, out and their gradients; else f32
+  float scale;        // of the products of queries and keys
+  const float* cos;   // [num_tokens, head_dim / 2], or null: queries and keys are not turned
+  const float* sin;
+  Rows q, k, v, out;
+  float* stats;       // [2, num_heads, num_tokens]: highest score in base 2, and 1 / sum of 2^(score - highest)
+  Rows grad_out, grad_q, grad_k, grad_v;
+};
+
+// A part of the work that nobody else writes to: queries [query_begin, query_end) of one sequence, all query heads that
+// share a key head. Backward takes whole sequences.
+struct AttentionPart {
+  int64_t start, length;  // of the sequence, in tokens
+  int64_t kv_head;
+  int64_t query_begin, query_end;
+};
+
+constexpr int64_t kWidestLanes = 16;   // rows in scratch are padded to this many numbers
+constexpr int64_t kQueryRows = 48;     // queries of a block
+constexpr int64_t kKeyRows = 128;      // keys of a block
+constexpr int64_t kChunkRows = 240;    // queries of a part, forward: keys are unpacked once for them
+
+constexpr int64_t padded_dim(int64_t head_dim) {
+  return (head_dim + kWidestLanes - 1) / kWidestLanes * kWidestLanes;
+}
+
+// Floats of scratch, 64-byte aligned, that one part needs.
+constexpr int64_t forward_scratch(int64_t head_dim, int64_t group, int64_t rows) {
+  const int64_t dim = padded_dim(head_dim);
+  return group * rows * (2 * dim + 2) + 3 * kKeyRows * dim + kQueryRows * kKeyRows;
+}
+
+constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t length) {
+  const int64_t dim = padded_dim(head_dim);
+  return group * length * (dim + 1) + 6 * kKeyRows * dim + 2 * kQueryRows * dim + 2 * kQueryRows * kKeyRows;
+}
+
+struct AttentionKernels {
+  void (*forward)(const AttentionProblem&, const AttentionPart&, float* scratch);
+  void (*backward)(const AttentionProblem&, const AttentionPart&, float* scratch);
+};
+
+const AttentionKernels& attention_generic();
+const AttentionKernels& attention_avx2();
+const AttentionKernels& attention_avx512();
+
+}  // namespace foveate

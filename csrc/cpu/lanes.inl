@@ -1,0 +1,188 @@
+// Vectors of kLanes floats, by the compiler's own vector types: the same source serves every instruction set. To be
+// included inside a unit's anonymous namespace, after kLanes is set and the target is chosen.
+
+using Vec = float __attribute__((vector_size(kLanes * 4)));
+using VecD = double __attribute__((vector_size(kLanes * 8)));
+using VecI = int32_t __attribute__((vector_size(kLanes * 4)));
+using VecU = uint32_t __attribute__((vector_size(kLanes * 4)));
+using VecH = uint16_t __attribute__((vector_size(kLanes * 2)));
+using VecUnaligned = float __attribute__((vector_size(kLanes * 4), aligned(4)));
+using VecHUnaligned = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2)));
+
+#define FOVEATE_INLINE static inline __attribute__((always_inline))
+
+FOVEATE_INLINE Vec load(const float* from) {
+  return *reinterpret_cast<const VecUnaligned*>(from);
+}
+
+FOVEATE_INLINE void store(float* to, Vec value) {
+  *reinterpret_cast<VecUnaligned*>(to) = value;
+}
+
+FOVEATE_INLINE Vec load(const uint16_t* from) {
+  const VecH half = *reinterpret_cast<const VecHUnaligned*>(from);
+  return reinterpret_cast<Vec>(__builtin_convertvector(half, VecU) << 16);
+}
+
+// Rounds to the nearest bf16, ties to even; NaN stays NaN.
+FOVEATE_INLINE void store(uint16_t* to, Vec value) {
+  const VecU bits = reinterpret_cast<VecU>(value);
+  const VecU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const VecU safe = value == value ? rounded : VecU{} + 0x7fc0;
+  *reinterpret_cast<VecHUnaligned*>(to) = __builtin_convertvector(safe, VecH);
+}
+
+FOVEATE_INLINE float widen(float value) {
+  return value;
+}
+
+FOVEATE_INLINE float widen(uint16_t value) {
+  const uint32_t bits = static_cast<uint32_t>(value) << 16;
+  return __builtin_bit_cast(float, bits);
+}
+
+FOVEATE_INLINE void narrow(float* to, float value) {
+  *to = value;
+}
+
+FOVEATE_INLINE void narrow(uint16_t* to, float value) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, value);
+  *to = value == value ? static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0;
+}
+
+FOVEATE_INLINE float largest(Vec value) {
+  float best = value[0];
+  for (int lane = 1; lane < kLanes; ++lane) {
+    best = value[lane] > best ? value[lane] : best;
+  }
+  return best;
+}
+
+template <typename V>
+FOVEATE_INLINE auto sum(V value) {
+  decltype(value[0] + value[0]) total = 0;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    total += value[lane];
+  }
+  return total;
+}
+
+// 2^x for x <= 127: a polynomial of degree 6 fitted to 2^f on [-1/2, 1/2], relative error below 2e-9 before rounding,
+// times a power of two. 0 below -126, NaN stays NaN.
+FOVEATE_INLINE Vec exp2_of(Vec x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec bounded = x < -126.0f ? Vec{} - 126.0f : x;
+  const Vec shifted = bounded + kShift;
+  const Vec f = bounded - (shifted - kShift);
+  Vec p = Vec{} + 1.53458074e-4f;
+  p = p * f + 1.33999312e-3f;
+  p = p * f + 9.61848897e-3f;
+  p = p * f + 5.55032878e-2f;
+  p = p * f + 2.40226469e-1f;
+  p = p * f + 6.93147206e-1f;
+  p = p * f + 1.0f;
+  const VecI exponent = reinterpret_cast<VecI>(shifted) - 0x4b400000 + 127;
+  const Vec result = p * reinterpret_cast<Vec>(exponent << 23);
+  return x < -126.0f ? Vec{} : result;
+}
+
+template <int kStep, int... kAt>
+FOVEATE_INLINE void swap_blocks(Vec& above, Vec& below, std::integer_sequence<int, kAt...>) {
+  const Vec a = above, b = below;
+  above = __builtin_shufflevector(a, b, ((kAt & kStep) ? kLanes + kAt - kStep : kAt)...);
+  below = __builtin_shufflevector(a, b, ((kAt & kStep) ? kLanes + kAt : kAt + kStep)...);
+}
+
+template <int kStep>
+FOVEATE_INLINE void transpose_step(Vec* rows) {
+  for (int row = 0; row < kLanes; ++row) {
+    if ((row & kStep) == 0) {
+      swap_blocks<kStep>(rows[row], rows[row + kStep], std::make_integer_sequence<int, kLanes>());
+    }
+  }
+  if constexpr (kStep > 1) {
+    transpose_step<kStep / 2>(rows);
+  }
+}
+
+// to[c * to_row + r] = from[r * from_row + c] for a square of kLanes x kLanes.
+FOVEATE_INLINE void transpose_square(const float* from, int64_t from_row, float* to, int64_t to_row) {
+  Vec rows[kLanes];
+  for (int row = 0; row < kLanes; ++row) {
+    rows[row] = load(from + row * from_row);
+  }
+  transpose_step<kLanes / 2>(rows);
+  for (int row = 0; row < kLanes; ++row) {
+    store(to + row * to_row, rows[row]);
+  }
+}
+
+// c[m, n] = (or +=) sum over k of a[m * a_row + k * a_step] * b[k * b_row + n], a tile of rows x columns of vectors. What
+// is there is added last: sums of sums round less than one long sum.
+template <int kRows, int kColumns>
+FOVEATE_INLINE void multiply_tile(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row,
+                                  float* c, int64_t c_row, int64_t depth, bool accumulate) {
+  Vec total[kRows][kColumns] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec line[kColumns];
+    for (int column = 0; column < kColumns; ++column) {
+      line[column] = load(b + k * b_row + column * kLanes);
+    }
+    for (int row = 0; row < kRows; ++row) {
+      const float factor = a[row * a_row + k * a_step];
+      for (int column = 0; column < kColumns; ++column) {
+        total[row][column] += factor * line[column];
+      }
+    }
+  }
+  for (int row = 0; row < kRows; ++row) {
+    for (int column = 0; column < kColumns; ++column) {
+      float* to = c + row * c_row + column * kLanes;
+      store(to, accumulate ? load(to) + total[row][column] : total[row][column]);
+    }
+  }
+}
+
+struct Factor {
+  const float* data;
+  int64_t row, step;
+};
+
+template <int kColumns, int kRows>
+static void multiply_rows(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
+                          int64_t depth, bool accumulate) {
+  while (num_rows >= kRows) {
+    multiply_tile<kRows, kColumns>(a.data, a.row, a.step, b, b_row, c, c_row, depth, accumulate);
+    a.data += kRows * a.row;
+    c += kRows * c_row;
+    num_rows -= kRows;
+  }
+  if constexpr (kRows > 1) {
+    if (num_rows > 0) {
+      multiply_rows<kColumns, kRows - 1>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
+    }
+  }
+}
+
+template <int kColumns>
+static void multiply_columns(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
+                             int64_t num_vectors, int64_t depth, bool accumulate) {
+  for (; num_vectors >= kColumns; num_vectors -= kColumns, b += kColumns * kLanes, c += kColumns * kLanes) {
+    multiply_rows<kColumns, kTileRows>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
+  }
+  if constexpr (kColumns > 1) {
+    if (num_vectors > 0) {
+      multiply_columns<kColumns - 1>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
+    }
+  }
+}
+
+// The whole product: c [num_rows, num_vectors * kLanes].
+static void multiply(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
+                     int64_t num_vectors, int64_t depth, bool accumulate) {
+  if (kTileColumns == 4 && (num_vectors == 5 || num_vectors == 6)) {  // 3 + 2 and 3 + 3 keep more of the unit busy
+    multiply_columns<3>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
+  } else {
+    multiply_columns<kTileColumns>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
+  }
+}

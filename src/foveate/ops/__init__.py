@@ -1,0 +1,24 @@
+"""One typed function per native operation.
+
+The kernels live in csrc/ and are registered as `torch.ops.foveate.*`. Here each gets its fake kernel (shapes only, for
+torch.compile and opcheck), its gradient, and one function that the models call. The native kernels serve CPU tensors;
+without the extension, on another device, or in a dtype that a kernel does not take, plain PyTorch runs. `backend()`
+says which it is.
+"""
+
+from foveate.ops.attention import Packing, packed_attention, window_attention
+from foveate.ops.native import backend, compute_dtype, is_native
+from foveate.ops.norm import rms_norm
+from foveate.ops.rope import Tables, rotate
+
+__all__ = [
+    "Packing",
+    "Tables",
+    "backend",
+    "compute_dtype",
+    "is_native",
+    "packed_attention",
+    "rms_norm",
+    "rotate",
+    "window_attention",
+]

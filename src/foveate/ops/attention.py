@@ -1,0 +1,202 @@
+"""Softmax attention inside each sequence of a packed batch, by itself or from a projection whose heads it also turns.
+
+Sequences (windows, images, conversations) lie one after another without padding. The native kernels take all of them in
+one call, of whatever lengths. Plain PyTorch runs where they do not serve: neighbours of equal length form a run, a run
+is a view of shape [count, length], and each run is one call of scaled_dot_product_attention that moves no data. On a
+GPU one call of torch's flash attention takes all.
+
+Shape letters: T tokens, H heads, G key heads, D head dimension, B sequences of a run, L their length.
+"""
+
+from itertools import accumulate, groupby
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from foveate.ops.native import Context, has_feature, is_native
+from foveate.ops.rope import Tables, rotate
+
+SHORT = 64
+"""Up to this length plain products are faster than the fused attention of torch's CPU build, above all backward."""
+_DTYPES = (torch.bfloat16, torch.float32)
+
+
+class Packing:
+    """The lengths of the sequences of a packed batch, and its runs of neighbours of equal length."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        """`lengths` of the sequences in order; empty sequences are allowed."""
+        self.lengths = lengths
+        self.runs = [(length, len(list(same))) for length, same in groupby(length for length in lengths if length)]
+        self.run_sizes = [length * count for length, count in self.runs]
+        self.longest = max(lengths, default=0)
+        self._ends: dict[torch.device, Tensor] = {}
+
+    def ends(self, device: torch.device) -> Tensor:
+        """Where each sequence begins and the last one ends, [count + 1] int32, on a device."""
+        if device not in self._ends:
+            ends = list(accumulate(self.lengths, initial=0))
+            self._ends[device] = torch.tensor(ends, dtype=torch.int32, device=device)
+        return self._ends[device]
+
+
+def packed_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, *, causal: bool = False) -> Tensor:
+    """Softmax attention inside each packed sequence, [T, H, D] -> [T, H, D].
+
+    Args:
+        q_THD: bf16 or f32; f64 runs plain PyTorch.
+        k_TGD: of q's dtype; G divides H, and neighbouring query heads share a key head.
+        v_TGD: as k_TGD.
+        packing: lengths whose sum is T.
+        causal: a token sees itself and those before it in its sequence.
+
+    Raises:
+        ValueError: the packing does not hold T tokens.
+    """
+    _check_packing(packing, len(q_THD))
+    if _is_served(q_THD):
+        out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_TGD, v_TGD, packing.ends(q_THD.device), causal)[0]
+        return out_THD
+    if q_THD.is_cuda and q_THD.dtype != torch.float32:
+        return _flash_attention(q_THD, k_TGD, v_TGD, packing, causal)
+    return _plain_attention(q_THD, k_TGD, v_TGD, packing, causal)
+
+
+def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads: int) -> Tensor:
+    """Attention inside windows over a packed projection: split, turn queries and keys, attend, merge.
+
+    Args:
+        qkv_TC: [T, 3 * num_heads * D], bf16 or f32: all queries' heads, then the keys', then the values'.
+        tables: cosines and sines [T, D/2], f32.
+        packing: lengths of the windows, whose sum is T.
+        num_heads: of queries and keys alike.
+
+    Returns:
+        [T, num_heads * D] in qkv's dtype.
+
+    Raises:
+        ValueError: the packing does not hold T tokens.
+    """
+    _check_packing(packing, len(qkv_TC))
+    if _is_served(qkv_TC):
+        cos_TF, sin_TF = (table.float() for table in tables)
+        ends = packing.ends(qkv_TC.device)
+        out_TC: Tensor = torch.ops.foveate.window_attention(qkv_TC, cos_TF, sin_TF, ends, num_heads)[0]
+        return out_TC
+    qk, v = qkv_TC.unflatten(-1, (3 * num_heads, -1)).split((2 * num_heads, num_heads), dim=1)
+    q, k = rotate(qk, tables).chunk(2, dim=1)
+    return packed_attention(q, k, v, packing).flatten(1)
+
+
+def _check_packing(packing: Packing, num_tokens: int) -> None:
+    if sum(packing.run_sizes) != num_tokens:
+        raise ValueError(
+            f"the packing holds {sum(packing.run_sizes)} tokens, the batch {num_tokens}; they must be equal"
+        )
+
+
+def _is_served(x: Tensor) -> bool:
+    """Whether a native kernel takes x. In bf16 torch's own has AMX where the processor does; ours does not yet."""
+    fits = is_native() and x.device.type == "cpu" and x.dtype in _DTYPES
+    return fits and not (x.dtype == torch.bfloat16 and has_feature("amx_bf16"))
+
+
+def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:
+    grouped = k_TGD.shape[1] != q_THD.shape[1]
+    outputs = []
+    parts = zip(*(x.split(packing.run_sizes) for x in (q_THD, k_TGD, v_TGD)), strict=True)
+    for (length, count), qkv in zip(packing.runs, parts, strict=True):
+        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
+        if length <= SHORT and not causal and not grouped:
+            out_BHLD = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+        else:
+            out_BHLD = scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+        outputs.append(out_BHLD.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs) if outputs else q_THD
+
+
+def _flash_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:
+    """The same on a GPU in half precision; what torch.nn.attention.varlen calls, whose arguments change by version."""
+    flash = torch.ops.aten._flash_attention_forward  # noqa: SLF001
+    ends, longest = packing.ends(q_THD.device), packing.longest
+    qkv = (x.contiguous() for x in (q_THD, k_TGD, v_TGD))
+    out_THD: Tensor = flash(*qkv, ends, ends, longest, longest, 0.0, causal, False)[0]
+    return out_THD
+
+
+def _fake_packed(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty((2, q.shape[1], q.shape[0]), dtype=torch.float32)
+
+
+def _fake_packed_backward(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool, out: Tensor, stats: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+class _PackedContext(Context, Protocol):
+    causal: bool
+
+
+class _WindowContext(Context, Protocol):
+    num_heads: int
+
+
+def _save_packed(ctx: _PackedContext, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, ends, ctx.causal = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, ends, *output)
+
+
+def _packed_gradient(
+    ctx: _PackedContext, grad_out: Tensor | None, _grad_stats: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    if grad_out is None:
+        return None, None, None, None, None
+    q, k, v, ends, out, stats = ctx.saved_tensors
+    grads = torch.ops.foveate.packed_attention_backward(grad_out, q, k, v, ends, ctx.causal, out, stats)
+    return (*grads, None, None)
+
+
+def _fake_window(qkv: Tensor, cos: Tensor, sin: Tensor, ends: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    tokens, width = qkv.shape
+    return qkv.new_empty((tokens, width // 3)), qkv.new_empty((2, num_heads, tokens), dtype=torch.float32)
+
+
+def _fake_window_backward(
+    grad_out: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, ends: Tensor, num_heads: int, out: Tensor, stats: Tensor
+) -> Tensor:
+    return qkv.new_empty(qkv.shape)
+
+
+def _save_window(ctx: _WindowContext, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    qkv, cos, sin, ends, ctx.num_heads = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(qkv, cos, sin, ends, *output)
+
+
+def _window_gradient(
+    ctx: _WindowContext, grad_out: Tensor | None, _grad_stats: Tensor | None
+) -> tuple[Tensor | None, None, None, None, None]:
+    if grad_out is None:
+        return None, None, None, None, None
+    qkv, cos, sin, ends, out, stats = ctx.saved_tensors
+    grad = torch.ops.foveate.window_attention_backward(grad_out, qkv, cos, sin, ends, ctx.num_heads, out, stats)
+    return grad, None, None, None, None
+
+
+def _register() -> None:
+    """Give torch the fake kernels and the gradients."""
+    library = torch.library
+    library.register_fake("foveate::packed_attention", _fake_packed)
+    library.register_fake("foveate::packed_attention_backward", _fake_packed_backward)
+    library.register_autograd("foveate::packed_attention", _packed_gradient, setup_context=_save_packed)
+    library.register_fake("foveate::window_attention", _fake_window)
+    library.register_fake("foveate::window_attention_backward", _fake_window_backward)
+    library.register_autograd("foveate::window_attention", _window_gradient, setup_context=_save_window)
+
+
+if is_native():
+    _register()

@@ -1,0 +1,82 @@
+"""The extension: whether it is there, what it runs with, and what the machine computes fastest with.
+
+`foveate._C` registers the kernels as `torch.ops.foveate.*`. Where it was not built or cannot be loaded, one line is
+logged when this module is imported and every operation runs plain PyTorch.
+"""
+
+import logging
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from foveate.errors import ConfigError
+
+_LOGGER = logging.getLogger("foveate.ops")
+_OPERATIONS = (
+    "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
+    "packed_attention", "packed_attention_backward",
+)  # fmt: skip
+
+
+def _load() -> tuple[str, tuple[str, ...], str]:
+    """Load the extension: why it cannot be used (empty if it can), the instruction sets here, and the chosen one."""
+    try:
+        from foveate import _C
+    except ImportError as error:
+        return f"the extension cannot be loaded: {error}", (), ""
+    missing = [name for name in _OPERATIONS if not hasattr(torch.ops.foveate, name)]
+    if missing:
+        return f"the extension is older than this source, it lacks {', '.join(missing)}", (), ""
+    try:
+        isa = _C.isa()
+    except RuntimeError as error:
+        said = str(error).splitlines()[0].split(", ", 2)[-1]  # behind the place in the source
+        raise ConfigError(f"FOVEATE_ISA: {said}") from None
+    return "", tuple(name for name, present in _C.cpu_features().items() if present), isa
+
+
+_PROBLEM, _FEATURES, _ISA = _load()
+
+
+def is_native() -> bool:
+    """Whether the native kernels are loaded."""
+    return not _PROBLEM
+
+
+def has_feature(name: str) -> bool:
+    """Whether the processor has an instruction set, by the name that `foveate doctor` gives it; False if not known."""
+    return name in _FEATURES
+
+
+def backend() -> str:
+    """One line that says what runs the operations: native kernels and with what, or plain PyTorch and why."""
+    if _PROBLEM:
+        return f"plain PyTorch ({_PROBLEM}; build it with `pip install --no-build-isolation -e .`)"
+    return f"native kernels, {_ISA} (this processor has {', '.join(_FEATURES) or 'no known extension'})"
+
+
+def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """bf16 where the device multiplies it in hardware; f32 elsewhere: emulated bf16 was about 8x slower on AVX2.
+
+    Every GPU from Ampere on has it. Without the native extension the processor is not known and f32 is the answer.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if has_feature("avx512bf16") or has_feature("amx_bf16") else torch.float32
+
+
+class Context(Protocol):
+    """What autograd hands from the forward to the backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep tensors for the backward pass, where they are `saved_tensors`."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether the gradient of an output that nothing used comes as zeros (else as None)."""
+
+
+if _PROBLEM:
+    _LOGGER.warning("foveate.ops: %s", backend())
