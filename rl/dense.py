@@ -9,7 +9,7 @@ Shape letters: N patches, M rows of features (patches or merged tokens), D their
 S characters of a merged token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
@@ -33,7 +33,8 @@ NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1, "spelled": 0.3, "n
 LOSS_SHARE = {"glyphs": 1.0, "starts": 0.5, "names": 0.5, "spelled": 1.0, "named": 1.0}
 """Names are noisier than characters: a batch has thousands of characters and a hundred named things."""
 EMPTY_KEPT = 4
-"""Of the rows that carry nothing one in this many is asked."""
+"""Of the rows that carry nothing one in this many is asked, and every one beside a thing that is counted: there the
+places that carry nothing weigh as much as others, or a tower that is not sure says a thing twice (docs/log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,41 +135,46 @@ def settled(vision: VisionTower, tokens_MD: Tensor, texts: Sequence[Text]) -> Sp
 
 
 def spoken_loss(
-    vision: VisionTower, tokens_MD: Tensor, spelled_MS: Tensor, named_MS: Tensor
+    vision: VisionTower, tokens_MD: Tensor, spelling: Spelling, named_MS: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
     """As DenseHeads.loss, of what the projector says of merged tokens."""
     asked: dict[str, tuple[nn.Module, Tensor]] = {}
-    for kind, labels_MS in (("spelled", spelled_MS), ("named", named_MS)):
+    for kind, labels_MS in (("spelled", spelling.labels_MS), ("named", named_MS)):
         if kind in vision.spellers:
             speller = cast(Speller, vision.spellers[kind])
             wanted_MS, sayable = labels_MS[:, : speller.places], speller.tokens[1] - speller.tokens[0]
             asked[kind] = speller.head, wanted_MS.masked_fill(wanted_MS > sayable, IGNORED)
-    return _asked(asked, tokens_MD)
+    return _asked(asked, tokens_MD, {"spelled": spelling.touched_M})
 
 
-def _asked(asked: dict[str, tuple[nn.Module, Tensor]], x_MD: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Weighted sum of the losses of heads whose labels are given, and their accuracies."""
+def _asked(
+    asked: dict[str, tuple[nn.Module, Tensor]], x_MD: Tensor, exact: Mapping[str, Tensor] | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Weighted sum of the losses of heads whose labels are given, and their accuracies; `exact` as in _labelled."""
     total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
     for kind, (head, wanted) in asked.items():
-        loss, accuracy = _labelled(head, x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind])
+        exact_M = (exact or {}).get(kind, torch.zeros(len(x_MD), dtype=torch.bool))
+        loss, accuracy = _labelled(head, x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind], exact_M)
         total = total + LOSS_SHARE[kind] * loss
         metrics |= {} if accuracy is None else {kind: accuracy}
     return total, metrics
 
 
-def _labelled(head: nn.Module, x_MD: Tensor, labels_MG: Tensor, zero_weight: float) -> tuple[Tensor, float | None]:
+def _labelled(
+    head: nn.Module, x_MD: Tensor, labels_MG: Tensor, zero_weight: float, exact_M: Tensor
+) -> tuple[Tensor, float | None]:
     """Cross-entropy of the places whose label is known, and the accuracy on those that carry something, None without.
 
-    `zero_weight` is the weight of class 0, the places that carry nothing.
+    `zero_weight` is the weight of class 0, the places that carry nothing, but for the rows of `exact_M`, where it is 1.
     """
     known_M, carrying_M = (labels_MG != IGNORED).any(-1), (labels_MG > 0).any(-1)
-    asked_M = known_M & (carrying_M | (torch.arange(len(x_MD)) % EMPTY_KEPT == 0))
-    labels = labels_MG[asked_M].reshape(-1)
+    asked_M = known_M & (carrying_M | exact_M | (torch.arange(len(x_MD)) % EMPTY_KEPT == 0))
+    labels, exact = labels_MG[asked_M].reshape(-1), exact_M[asked_M].repeat_interleave(labels_MG.shape[1])
     if not len(labels):
         return x_MD.new_zeros((), dtype=torch.float32), None
+    weight = torch.where((labels == 0) & ~exact, zero_weight, 1.0).masked_fill(labels == IGNORED, 0).to(x_MD.device)
     carrying, labels = (labels > 0).to(x_MD.device), labels.to(x_MD.device)
     logits_GC = head(x_MD[asked_M.to(x_MD.device)]).unflatten(-1, (labels_MG.shape[1], -1)).flatten(0, 1).float()
-    weight = torch.ones(logits_GC.shape[-1], device=x_MD.device)
-    weight[0] = zero_weight
     right = (logits_GC.detach()[carrying].argmax(-1) == labels[carrying]).float()
-    return F.cross_entropy(logits_GC, labels, weight=weight), float(right.mean()) if len(right) else None
+    loss = (F.cross_entropy(logits_GC, labels, reduction="none") * weight).sum() / weight.sum()
+    return loss, float(right.mean()) if len(right) else None

@@ -161,10 +161,10 @@ def _forms(run: Sequence[Glyph]) -> Iterator[Sequence[Glyph]]:
 
 
 def _find(text: str, wanted: str, end: int) -> int:
-    """Where a text stands whole in the first `end` characters of a turn; -1 when nowhere."""
+    """Where a text stands whole and not in quotes in the first `end` characters of a turn; -1 when nowhere."""
     if len(wanted) < SHORTEST_READ:
         return -1
-    match = re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|\.\d)", text[:end])
+    match = re.search(rf"(?<![\w.\"]){re.escape(wanted)}(?!\w|\.\d)", text[:end])
     return match.start() if match else -1
 
 

@@ -239,7 +239,7 @@ class SftStage:
             metrics |= {} if accuracy is None else {f"brought_{layer}": accuracy}
         if self.module.token_heads is None:
             return loss, metrics
-        said, said_right = spoken_loss(vision, tokens_MD, spelling.labels_MS, batch.labels.named_MS)
+        said, said_right = spoken_loss(vision, tokens_MD, spelling, batch.labels.named_MS)
         read, read_right = self.module.token_heads.loss(tokens_MD, batch.labels)
         return loss + self.config.dense_coef * (said + read), metrics | said_right | read_right
 

@@ -78,6 +78,17 @@ class Text:
         """The same with doubtful letters where `chances_MSC`, log-probabilities of this view's tokens, want them."""
         return _Settling(self, chances_MSC).under
 
+    def touched(self) -> set[int]:
+        """The tokens that things which are counted touch."""
+        found: set[int] = set()
+        for letter in self.letters:
+            if letter.counted:
+                half = letter.tall / 2
+                rows = range(max(0, int(letter.y - half)), min(self.rows, int(letter.y + half) + 1))
+                columns = range(max(0, int(letter.x - half)), min(self.columns, int(letter.x + half) + 1))
+                found.update(row * self.columns + column for row in rows for column in columns)
+        return found
+
     def in_order(self, some: Sequence[int]) -> list[int]:
         """Letters line by line: one that lies two thirds of its height lower begins a new line."""
         if len(some) < 2:
@@ -196,6 +207,7 @@ class Spelling:
         self.spots: list[list[Spot]] = []
         """For each view, for each letter of its text."""
         classes: list[list[int]] = []
+        touched: list[int] = []
         start = 0
         for text in texts:
             num_tokens = text.rows * text.columns
@@ -207,5 +219,9 @@ class Spelling:
                 for place, index in enumerate(some)
             }
             self.spots.append([spots[index] for index in range(len(text.letters))])
+            touched += [start + token for token in sorted(text.touched())]
             start += num_tokens
         self.labels_MS = torch.tensor(classes, dtype=torch.long).reshape(-1, MOST_SPELLED)
+        self.touched_M = torch.zeros(start, dtype=torch.bool)
+        """Tokens that a thing which is counted touches, whichever of them spells it."""
+        self.touched_M[touched] = True

@@ -86,8 +86,8 @@ class DenseReader(nn.Module):
         """The loss of the tokens' heads and patch_coef times that of the patches', and the accuracy of each readout."""
         features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight), batch.grids)
         tokens_MD, labels = self.tower.merger(features_ND), batch.labels
-        spelled_MS = settled(self.tower, tokens_MD, labels.texts).labels_MS
-        said, said_metrics = spoken_loss(self.tower, tokens_MD, spelled_MS, labels.named_MS)
+        spelling = settled(self.tower, tokens_MD, labels.texts)
+        said, said_metrics = spoken_loss(self.tower, tokens_MD, spelling, labels.named_MS)
         read, read_metrics = self.token_heads.loss(tokens_MD, labels)
         loss, metrics = said + read, {f"token_{kind}": value for kind, value in (said_metrics | read_metrics).items()}
         if patch_coef:

@@ -36,7 +36,7 @@ NAMES = (
 """Everything that a question or a thought can name and that is recognised, not spelled."""
 NAME_CLASS = {name: index + 1 for index, name in enumerate(NAMES)}
 NUM_NAMES = len(NAMES) + 1
-FLAG_SHARE = 0.3
+FLAG_SHARE = 0.5
 """Of the groups of a sheet."""
 MOST_CROPS = 3
 SHEET_SCALE = 2

@@ -97,7 +97,8 @@ def make_grid(canvas: Canvas, pool: tuple[str, ...], num_rows: int, columns: lis
 def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen: tuple[Box, Box, Box]) -> Draft:
     """The question about a cell; `seen` is the table with its mark, the table, the cell.
 
-    The last thought reads along the headings as far as the column, and then as many cells of the row.
+    The last thought says what the heading looks like, reads along the headings as far as that one, and then as many
+    cells of the row.
     """
     row, column = grid.rows[at[0]], grid.columns[at[1]]
     headings, read = (", ".join(line[: at[1] + 1]) for line in (grid.columns, grid.cells[at[0]]))
@@ -106,7 +107,7 @@ def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen
         answer=grid.cells[at[0]][at[1]],
         evidence=(seen[2],),
         plan=(Look(thought=seen_at(f"Table {name}", seen[0], canvas.size), target=seen[1]),),
-        final_thought=f"{headings}: column {at[1] + 1}. {row} has {read}.",
+        final_thought=f'Find "{column}". {headings}: column {at[1] + 1}. {row} has {read}.',
     )
 
 

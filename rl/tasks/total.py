@@ -1,8 +1,9 @@
 """Family `total`: read several numbers in one place and compute with them.
 
 Receipts and small charts carry a large letter, number or shape; one zoom shows all their numbers, one line of Python
-adds, subtracts or compares them. All names with their numbers are read first, in words; the code picks from what was
-read. Numbers read straight into code came doubled or were left out (docs/log.md).
+adds, subtracts or compares them. All names with their numbers are read first, in words. Then what is asked for is
+said once more with its numbers, in the order in which the code takes them: code that was to pick a number by a name
+further up took a neighbour's (docs/log.md).
 """
 
 import random
@@ -37,8 +38,8 @@ LARGEST_IN_CHART = 26
 """Font size at which the values of neighbouring columns stay apart."""
 THOUGHTS = {
     "sum": "I add all {things}.",
-    "pair": "I add {a} and {b}.",
-    "difference": "I subtract {b} from {a}.",
+    "pair": "{a} {a_value} plus {b} {b_value}.",
+    "difference": "{a} {a_value} minus {b} {b_value}.",
     "max": "I take the largest.",
     "range": "I subtract the lowest from the highest.",
 }
@@ -196,7 +197,8 @@ def sum_draft(canvas: Canvas, listing: Listing) -> Draft:
     code = code_of(task, listing.values, listing.values[a], listing.values[b])
     used = (a, b) if task in ("pair", "difference") else tuple(range(len(values)))
     words = {"things": listing.things, "where": f"{'in' if listing.noun == 'chart' else 'on'} {listing.named}",
-             "a": listing.names[a], "b": listing.names[b]}  # fmt: skip
+             "a": listing.names[a], "b": listing.names[b],
+             "a_value": listing.values[a], "b_value": listing.values[b]}  # fmt: skip
     answer = run_code(code)
     subject = listing.named[0].upper() + listing.named[1:]
     return Draft(

@@ -55,6 +55,17 @@ def test_a_text_begins_after_the_one_that_was_read_or_asked_about() -> None:
     ]  # fmt: skip
 
 
+def test_a_name_in_quotes_is_asked_for_and_not_read() -> None:
+    glyphs = (*written("Stock", 0, 0), *written("Price", 200, 0))
+    drawing = Drawing(Image.new("RGB", (400, 200)), (), (), glyphs)
+    conversation = Conversation(drawing.image)
+    turn = '<answer>Find "Price". Stock, Price</answer>'
+    conversation.say(question_message("Which column?", conversation.unseen()), turn)
+    found = gazes(conversation, drawing)
+    assert [(turn[gaze.start], gaze.box) for gaze in found] == [(g.character, g.box) for g in glyphs]
+    assert found[5].start == turn.rindex("Price")
+
+
 def test_the_name_of_a_country_looks_at_its_flag() -> None:
     boxes = {"flag of Peru": (0.0, 0.0, 40.0, 30.0), "flag of Chad": (60.0, 4.0, 100.0, 34.0)}
     marks = tuple(Mark(name=name, box=box) for name, box in boxes.items())

@@ -64,6 +64,13 @@ def test_a_thing_that_is_counted_goes_where_the_tower_has_it_while_it_touches_th
     assert [spelled(spelling, token) for token in (0, 1, 2, 10, 4, 5)] == ["", "*", "", "*", "*", ""]
 
 
+def test_a_thing_that_is_counted_touches_all_tokens_that_it_lies_in() -> None:
+    some = text(glyph("*", 26, 16, 14), glyph("*", 96, 128, 8), glyph("a", 160, 16), glyph("*", 254, 254, 14))
+    spelling = Spelling([some, some])
+    touched = [0, 1, 26, 27, 34, 35, 63]
+    assert torch.nonzero(spelling.touched_M)[:, 0].tolist() == touched + [64 + token for token in touched]
+
+
 def test_a_line_between_two_rows_goes_up_or_down_as_one() -> None:
     some = text(glyph("a", 10, 33), glyph("b", 22, 33), glyph("c", 10, 50))
     assert spelled(Spelling([some]), 8) == "abc"

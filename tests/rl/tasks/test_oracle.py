@@ -75,6 +75,31 @@ def test_computed_answers_are_what_the_code_prints(scenes: Scenes) -> None:
             assert question.steps[-1].result == question.answer
 
 
+def test_what_is_computed_is_said_with_its_numbers_in_the_order_of_the_code(scenes: Scenes) -> None:
+    picked = [q for _, q in asked(scenes, "total") if " plus " in q.steps[1].thought or " minus " in q.steps[1].thought]
+    assert picked
+    for question in picked:
+        read, said = question.steps[1].thought.removesuffix(".").split(". ")
+        parts = said.replace(" minus ", " plus ").split(" plus ")
+        assert set(parts) <= set(read.split(", "))
+        numbers = [part.split()[-1] for part in parts]
+        code = question.steps[1].arguments["code"]
+        assert code.startswith(("print(" + numbers[0], "print(round(" + numbers[0]))
+        assert numbers[1] in code
+        assert all(part.rsplit(" ", 1)[0] in question.text for part in parts)
+
+
+def test_a_table_is_read_as_far_as_the_heading_that_is_sought(scenes: Scenes) -> None:
+    thoughts = [(q.final_thought, q.answer) for _, q in asked(scenes, "table") if "Find" in q.final_thought]
+    assert thoughts
+    for thought, answer in thoughts:
+        sought, headings, row = thought.removesuffix(".").split(". ", 2)
+        names, number = headings.split(": column ")
+        assert sought == f'Find "{names.split(", ")[-1]}"'
+        assert len(names.split(", ")) == len(row.split(", ")) == int(number)
+        assert row.endswith(f" {answer}")
+
+
 def test_search_results_are_those_of_the_search_tool_and_hold_the_answer(scenes: Scenes) -> None:
     search = search_tool()
     for _, question in asked(scenes, "fact"):
