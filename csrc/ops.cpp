@@ -35,4 +35,17 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   m.def(
       "packed_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor ends, bool causal,"
       " Tensor out, Tensor stats) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
+
+  // silu(gate) * up, gate_up [..., 2 * I] holds gate, then up -> [..., I].
+  m.def("silu_mul(Tensor gate_up) -> Tensor");
+  m.def("silu_mul_backward(Tensor grad, Tensor gate_up) -> Tensor");
+
+  // x [T, H, D] with its pairs (i, i + D / 2) turned by angles, cos and sin [T, D / 2] f32, or turned back.
+  m.def("rotate(Tensor x, Tensor cos, Tensor sin, bool back) -> Tensor");
+
+  // x [T, D] to rows [num_rows, D] of experts, place [T, K] int64, and back; weights [T, K] f32, or each is 1.
+  m.def("moe_dispatch(Tensor x, Tensor place, Tensor? weights, int num_rows) -> Tensor");
+  m.def("moe_combine(Tensor rows, Tensor place, Tensor? weights) -> Tensor");
+  // The products [T, K], f32, of each token with its rows: the gradient of the weights.
+  m.def("moe_dots(Tensor x, Tensor rows, Tensor place) -> Tensor");
 }

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.models.config import MoEConfig
-from foveate.models.rows import put_rows, take_rows
 from foveate.models.vision import SwiGLU
+from foveate.ops import combine, dispatch, silu_mul
 
 ROWS = 64
 """Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
@@ -22,29 +22,25 @@ def experts_forward(
     x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor
 ) -> Tensor:
     """Sum over a token's experts of weight * down(silu(gate(x)) * up(x)), [T, D]; `gate_up_EID` stacks gate and up."""
-    num_tokens, top_k = experts_TK.shape
-    place_S, sizes = expert_order(experts_TK.reshape(-1), gate_up_EID.shape[0], ROWS if num_tokens > ROWS else 1)
-    x_PD = put_rows(x_TD[:, None].expand(-1, top_k, -1).flatten(0, 1), place_S, sum(sizes))
+    place_TK, sizes = expert_order(experts_TK, gate_up_EID.shape[0], ROWS if len(x_TD) > ROWS else 1)
+    x_PD = dispatch(x_TD, place_TK, sum(sizes))
     outputs = []
     for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up_EID.unbind(), down_EDI.unbind(), strict=True):
         if len(rows_ND):
-            gate, up = F.linear(rows_ND, gate_up_ID).chunk(2, dim=-1)
-            outputs.append(F.linear(F.silu(gate) * up, down_DI))
-    if not outputs:
-        return torch.zeros_like(x_TD)
-    y_TKD = take_rows(torch.cat(outputs), place_S).view(num_tokens, top_k, -1)
-    return (y_TKD.float() * weights_TK.float()[:, :, None]).sum(1).to(x_TD.dtype)
+            outputs.append(F.linear(silu_mul(F.linear(rows_ND, gate_up_ID)), down_DI))
+    return combine(torch.cat(outputs), place_TK, weights_TK) if outputs else torch.zeros_like(x_TD)
 
 
-def expert_order(experts_S: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
-    """Row [S] of each choice when choices lie in expert order, and each expert's number of rows, padding included."""
+def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
+    """Row [T, K] of each choice when choices lie in expert order, and each expert's number of rows with padding."""
+    experts_S = experts_TK.reshape(-1)
     order_S = torch.argsort(experts_S, stable=True)
     counts_E = torch.bincount(experts_S, minlength=num_experts)
     sizes_E = -(-counts_E // multiple) * multiple
     shift_E = (sizes_E.cumsum(0) - sizes_E) - (counts_E.cumsum(0) - counts_E)
     place_S = torch.empty_like(order_S)
     place_S[order_S] = torch.arange(len(order_S), device=order_S.device) + shift_E[experts_S[order_S]]
-    return place_S, sizes_E.tolist()
+    return place_S.view_as(experts_TK), sizes_E.tolist()
 
 
 class MoE(nn.Module):

@@ -19,10 +19,9 @@ from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import vision_tables
-from foveate.models.rows import put_rows, take_rows
 from foveate.models.speller import Speller
 from foveate.models.stem import ConvStem, LinearStem
-from foveate.ops import Packing, Tables, window_attention
+from foveate.ops import Packing, Tables, put_rows, silu_mul, take_rows, window_attention
 
 OUTPUT_POSITION_RMS = 0.5
 """Of the output's positions at the start, beside tokens of 1."""
@@ -52,8 +51,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """[T, D] -> [T, D]."""
-        gate, up = self.gate_up(x_TD).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(silu_mul(self.gate_up(x_TD)))
 
 
 class VisionBlock(nn.Module):

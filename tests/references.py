@@ -11,6 +11,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
+def draw(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
+    """Normal numbers that a seed fixes."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Divide x [..., D] by its root mean square, then multiply by weight [D]."""
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
@@ -62,6 +67,23 @@ def window_attention(
     """Split qkv [T, 3 * H * D], turn queries and keys, attend inside each window, merge: [T, H * D]."""
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).unbind(1)
     return attend(rotate(q, cos, sin), rotate(k, cos, sin), v, lengths, False).flatten(1)
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of [..., 2 * I]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate * gate.sigmoid() * up
+
+
+def dispatch(x: Tensor, place: Tensor, num_rows: int) -> Tensor:
+    """Rows [num_rows, D]: row place[t, k] is x[t], the others are 0."""
+    rows = x.new_zeros(num_rows, x.shape[1])
+    return rows.index_put((place.flatten(),), x.repeat_interleave(place.shape[1], dim=0))
+
+
+def combine(rows: Tensor, place: Tensor, weights: Tensor) -> Tensor:
+    """Sum over k of weights[t, k] * rows[place[t, k]], [T, D]."""
+    return (rows[place] * weights[:, :, None].to(rows.dtype)).sum(1)
 
 
 def assert_as_exact_as_torch(ours: Tensor, plain: Tensor, reference: Tensor) -> None:

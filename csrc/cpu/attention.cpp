@@ -5,9 +5,8 @@
 // by one part in one order: any number of threads gives the same bits.
 // Equals:  tests/references.py, window_attention and packed_attention.
 
-#include "attention.h"
-
-#include "../checks.h"
+#include "kernels.h"
+#include "operands.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -24,17 +23,6 @@
 namespace foveate {
 namespace {
 
-const AttentionKernels& kernels() {
-  switch (chosen_isa()) {
-    case Isa::kAvx512:
-      return attention_avx512();
-    case Isa::kAvx2:
-      return attention_avx2();
-    default:
-      return attention_generic();
-  }
-}
-
 // Where each sequence begins, and the number of tokens.
 std::vector<int64_t> read_ends(const Tensor& ends, int64_t num_tokens) {
   FOVEATE_CHECK_CPU(ends);
@@ -48,21 +36,6 @@ std::vector<int64_t> read_ends(const Tensor& ends, int64_t num_tokens) {
                   "ends must rise from 0 to the number of tokens, ", num_tokens, "; got ", all.front(), " to ",
                   all.back());
   return all;
-}
-
-void check_operand(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.is_cpu(), name, " must be a CPU tensor; move it with .cpu()");
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16 || x.scalar_type() == ScalarType::Float, name,
-                  " must be bfloat16 or float32; convert it with .to(torch.float32)");
-}
-
-Tensor with_dense_rows(const Tensor& x) {
-  return x.dim() > 0 && x.stride(x.dim() - 1) == 1 ? x : torch::stable::contiguous(x);
-}
-
-// [T, H, D] in any strides but that of the last dimension, which is 1.
-Rows heads_of(const Tensor& x) {
-  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1)};
 }
 
 // The heads from `first` on of a packed [T, heads * D].
@@ -114,7 +87,7 @@ void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& en
   for (const AttentionPart& part : parts) {
     rows = std::max(rows, part.query_end - part.query_begin);
   }
-  const AttentionKernels& run = kernels();
+  const AttentionKernels& run = kernels().attention;
   share(parts, forward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, rows),
         [&](const AttentionPart& part, float* scratch) { run.forward(problem, part, scratch); });
 }
@@ -125,7 +98,7 @@ void run_backward(const AttentionProblem& problem, const std::vector<int64_t>& e
   for (const AttentionPart& part : parts) {
     longest = std::max(longest, part.length);
   }
-  const AttentionKernels& run = kernels();
+  const AttentionKernels& run = kernels().attention;
   share(parts, backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, longest),
         [&](const AttentionPart& part, float* scratch) { run.backward(problem, part, scratch); });
 }

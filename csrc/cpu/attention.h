@@ -1,21 +1,11 @@
-// What the driver of packed attention (attention.cpp) and its kernels, one unit for each instruction set, agree on.
-//
-// Only plain data crosses: no templates, so that no unit's code for a wide instruction set is taken by the linker for
-// everybody's.
+// What the driver of packed attention (attention.cpp) and its kernels (attention.inl) agree on.
 #pragma once
 
-#include "isa.h"
+#include "rows.h"
 
 #include <cstdint>
 
 namespace foveate {
-
-// Numbers of token t and head h begin at data + t * token_stride + h * head_stride, in numbers.
-struct Rows {
-  void* data;
-  int64_t token_stride;
-  int64_t head_stride;
-};
 
 struct AttentionProblem {
   int64_t num_heads, num_kv_heads, head_dim;
@@ -62,9 +52,5 @@ struct AttentionKernels {
   void (*forward)(const AttentionProblem&, const AttentionPart&, float* scratch);
   void (*backward)(const AttentionProblem&, const AttentionPart&, float* scratch);
 };
-
-const AttentionKernels& attention_generic();
-const AttentionKernels& attention_avx2();
-const AttentionKernels& attention_avx512();
 
 }  // namespace foveate

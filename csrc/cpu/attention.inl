@@ -1,5 +1,4 @@
-// The kernels of packed attention for one instruction set, forward and backward; a unit sets kLanes, kTileRows and
-// kTileColumns, includes lanes.inl and then this inside its anonymous namespace.
+// The kernels of packed attention for one instruction set, forward and backward; to be included after lanes.inl.
 //
 // Layout:  blocks of q, k and v are unpacked into f32 scratch, rows padded to 16 numbers, keys also transposed; RoPE
 //          turns q and k on the way. All products are the one of lanes.inl: rows times vectors, sums in registers.
@@ -325,10 +324,10 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
   }
 }
 
-static void forward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
+static void attention_forward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
   problem.bf16 ? forward_part<uint16_t>(problem, part, scratch) : forward_part<float>(problem, part, scratch);
 }
 
-static void backward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
+static void attention_backward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
   problem.bf16 ? backward_part<uint16_t>(problem, part, scratch) : backward_part<float>(problem, part, scratch);
 }

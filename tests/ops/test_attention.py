@@ -1,16 +1,15 @@
 """Packed and window attention equal attention of each sequence alone, forward and gradient, on every instruction set.
 
 Proved for each: the error against f64 is at most twice that of PyTorch's fused attention in the same dtype plus one
-rounding; odd
-lengths and head sizes, empty and single-token sequences, no tokens, shared key heads, strided inputs; opcheck's
-contract, torch.compile, gradcheck of the plain form; equal bits with 1, 2 and 5 threads; a NaN stays in its sequence,
-and under a causal mask with the tokens after it; what does not fit is named.
+rounding; odd lengths and head sizes, empty and single-token sequences, no tokens, shared key heads, strided inputs;
+opcheck's contract, torch.compile, gradcheck of the plain form; equal bits with 1, 2 and 5 threads; a NaN stays in its
+sequence, and under a causal mask with the tokens after it; what does not fit is named.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,49 +18,13 @@ from torch import Tensor
 import references
 from foveate import ops
 from foveate.ops import Packing, packed_attention, window_attention
-from references import assert_as_exact_as_torch
+from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
 LENGTHS = [[64, 64, 16, 4], [0, 3, 0, 130, 1], [261], []]
 SHAPES = [(4, 2, 64), (1, 1, 80), (3, 1, 72), (2, 2, 128), (2, 1, 7)]
 """Query heads, key heads, head size."""
-
-
-def instruction_sets() -> list[str]:
-    """Those that the kernels have a unit for and this processor can run."""
-    wanted = {"generic": (), "avx2": ("avx2", "fma"), "avx512": ("avx512f", "avx512bw")}
-    if not ops.is_native():
-        return []
-    from foveate import _C
-
-    here = _C.cpu_features()
-    return [name for name, features in wanted.items() if all(map(here.get, features))]
-
-
-@pytest.fixture(params=instruction_sets() or ["plain"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set in turn, where the extension is there."""
-    if not ops.is_native():
-        yield request.param
-        return
-    from foveate import _C
-
-    before = _C.use_isa(request.param)
-    yield request.param
-    _C.use_isa(before)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    """Give torch its number of threads back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def draw(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def draw_qkv(lengths: list[int], shape: tuple[int, int, int], dtype: torch.dtype) -> list[Tensor]:
@@ -257,12 +220,12 @@ FORCED = "from foveate import ops; from foveate import _C; print(_C.isa()); prin
 
 
 @needs_native
-def test_an_instruction_set_can_be_forced_from_outside() -> None:
+def test_an_instruction_set_can_be_forced_from_outside(isas: list[str]) -> None:
     def run(name: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "FOVEATE_ISA": name}
         return subprocess.run([sys.executable, "-c", FORCED], env=env, capture_output=True, text=True, check=False)
 
-    for name in instruction_sets():
+    for name in isas:
         lines = run(name).stdout.splitlines()
         assert lines[0] == name
         assert lines[1].startswith(f"native kernels, {name} (")

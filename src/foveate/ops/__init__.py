@@ -6,19 +6,27 @@ without the extension, on another device, or in a dtype that a kernel does not t
 says which it is.
 """
 
+from foveate.ops.activation import silu_mul
 from foveate.ops.attention import Packing, packed_attention, window_attention
+from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import backend, compute_dtype, is_native
 from foveate.ops.norm import rms_norm
 from foveate.ops.rope import Tables, rotate
+from foveate.ops.rows import put_rows, take_rows
 
 __all__ = [
     "Packing",
     "Tables",
     "backend",
+    "combine",
     "compute_dtype",
+    "dispatch",
     "is_native",
     "packed_attention",
+    "put_rows",
     "rms_norm",
     "rotate",
+    "silu_mul",
+    "take_rows",
     "window_attention",
 ]

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_feature, is_native
+from foveate.ops.native import Context, has_feature, is_native, is_served
 from foveate.ops.rope import Tables, rotate
 
 SHORT = 64
 """Up to this length plain products are faster than the fused attention of torch's CPU build, above all backward."""
-_DTYPES = (torch.bfloat16, torch.float32)
 
 
 class Packing:
@@ -56,7 +55,7 @@ def packed_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packi
         ValueError: the packing does not hold T tokens.
     """
     _check_packing(packing, len(q_THD))
-    if _is_served(q_THD):
+    if _is_ours(q_THD):
         out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_TGD, v_TGD, packing.ends(q_THD.device), causal)[0]
         return out_THD
     if q_THD.is_cuda and q_THD.dtype != torch.float32:
@@ -80,7 +79,7 @@ def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads
         ValueError: the packing does not hold T tokens.
     """
     _check_packing(packing, len(qkv_TC))
-    if _is_served(qkv_TC):
+    if _is_ours(qkv_TC):
         cos_TF, sin_TF = (table.float() for table in tables)
         ends = packing.ends(qkv_TC.device)
         out_TC: Tensor = torch.ops.foveate.window_attention(qkv_TC, cos_TF, sin_TF, ends, num_heads)[0]
@@ -97,10 +96,9 @@ def _check_packing(packing: Packing, num_tokens: int) -> None:
         )
 
 
-def _is_served(x: Tensor) -> bool:
-    """Whether a native kernel takes x. In bf16 torch's own has AMX where the processor does; ours does not yet."""
-    fits = is_native() and x.device.type == "cpu" and x.dtype in _DTYPES
-    return fits and not (x.dtype == torch.bfloat16 and has_feature("amx_bf16"))
+def _is_ours(x: Tensor) -> bool:
+    """Whether our kernel attends. In bf16 torch's own has AMX where the processor does; ours does not yet."""
+    return is_served(x) and not (x.dtype == torch.bfloat16 and has_feature("amx_bf16"))
 
 
 def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:

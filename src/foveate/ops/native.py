@@ -15,7 +15,8 @@ from foveate.errors import ConfigError
 _LOGGER = logging.getLogger("foveate.ops")
 _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
-    "packed_attention", "packed_attention_backward",
+    "packed_attention", "packed_attention_backward", "silu_mul", "silu_mul_backward", "rotate", "moe_dispatch",
+    "moe_combine", "moe_dots",
 )  # fmt: skip
 
 
@@ -42,6 +43,11 @@ _PROBLEM, _FEATURES, _ISA = _load()
 def is_native() -> bool:
     """Whether the native kernels are loaded."""
     return not _PROBLEM
+
+
+def is_served(x: Tensor) -> bool:
+    """Whether the kernels take x: on the CPU, in bf16 or f32."""
+    return is_native() and x.device.type == "cpu" and x.dtype in {torch.bfloat16, torch.float32}
 
 
 def has_feature(name: str) -> bool:

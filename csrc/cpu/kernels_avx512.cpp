@@ -1,7 +1,8 @@
-// Packed attention for processors with AVX512; see attention.inl.
+// Kernels for processors with AVX512.
 
-#include "attention.h"
+#include "kernels.h"
 
+#include <cstring>
 #include <utility>
 
 #if defined(__x86_64__)
@@ -13,15 +14,12 @@ namespace {
 
 constexpr int kLanes = 16, kTileRows = 6, kTileColumns = 4;
 
-#include "lanes.inl"
-
-#include "attention.inl"
+#include "kernels.inl"
 
 }  // namespace
 
-const AttentionKernels& attention_avx512() {
-  static constexpr AttentionKernels kernels = {&forward, &backward};
-  return kernels;
+const Kernels& avx512_kernels() {
+  return table;
 }
 
 }  // namespace foveate
@@ -30,8 +28,8 @@ const AttentionKernels& attention_avx512() {
 #else
 namespace foveate {
 
-const AttentionKernels& attention_avx512() {
-  return attention_generic();
+const Kernels& avx512_kernels() {
+  return generic_kernels();
 }
 
 }  // namespace foveate

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.models.rows import put_rows, take_rows
+from foveate.ops.rows import put_rows, take_rows
 
 
 def test_taking_and_putting_rows_are_each_others_gradient() -> None:

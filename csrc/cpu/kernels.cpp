@@ -1,0 +1,18 @@
+#include "kernels.h"
+
+#include "isa.h"
+
+namespace foveate {
+
+const Kernels& kernels() {
+  switch (chosen_isa()) {
+    case Isa::kAvx512:
+      return avx512_kernels();
+    case Isa::kAvx2:
+      return avx2_kernels();
+    default:
+      return generic_kernels();
+  }
+}
+
+}  // namespace foveate

@@ -1,0 +1,24 @@
+// The kernels of one instruction set, and those that were chosen.
+//
+// Each set has a unit of its own, compiled for it. Only plain data crosses: no templates, so that no unit's code for a
+// wide instruction set is taken by the linker for everybody's.
+#pragma once
+
+#include "attention.h"
+#include "pointwise.h"
+
+namespace foveate {
+
+struct Kernels {
+  AttentionKernels attention;
+  PointwiseKernels pointwise;
+};
+
+const Kernels& generic_kernels();
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+
+// Those of chosen_isa().
+const Kernels& kernels();
+
+}  // namespace foveate

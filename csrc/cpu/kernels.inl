@@ -1,0 +1,13 @@
+// All kernels of one instruction set. A unit sets kLanes, kTileRows and kTileColumns and includes this inside its
+// anonymous namespace; `table` is what it offers.
+
+#include "lanes.inl"
+
+#include "attention.inl"
+
+#include "pointwise.inl"
+
+constexpr Kernels table = {
+    {&attention_forward, &attention_backward},
+    {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots},
+};

@@ -1,0 +1,36 @@
+// Kernels for processors with AVX2.
+
+#include "kernels.h"
+
+#include <cstring>
+#include <utility>
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+namespace foveate {
+namespace {
+
+constexpr int kLanes = 8, kTileRows = 6, kTileColumns = 2;
+
+#include "kernels.inl"
+
+}  // namespace
+
+const Kernels& avx2_kernels() {
+  return table;
+}
+
+}  // namespace foveate
+
+#pragma GCC pop_options
+#else
+namespace foveate {
+
+const Kernels& avx2_kernels() {
+  return generic_kernels();
+}
+
+}  // namespace foveate
+#endif

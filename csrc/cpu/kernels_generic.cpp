@@ -1,0 +1,21 @@
+// Kernels in plain C++, for every processor.
+
+#include "kernels.h"
+
+#include <cstring>
+#include <utility>
+
+namespace foveate {
+namespace {
+
+constexpr int kLanes = 4, kTileRows = 4, kTileColumns = 2;
+
+#include "kernels.inl"
+
+}  // namespace
+
+const Kernels& generic_kernels() {
+  return table;
+}
+
+}  // namespace foveate
