@@ -30,7 +30,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt
 BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" ninja
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
-FOLDERS := agent models rl tools
+FOLDERS := agent benchmarks models rl tools
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-FOLDERS = {"src/foveate": "foveate", **{name: f"foveate.{name}" for name in ("agent", "models", "tools", "rl")}}
+FOLDERS = {
+    "src/foveate": "foveate",
+    **{name: f"foveate.{name}" for name in ("agent", "benchmarks", "models", "rl", "tools")},
+}
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable interface has all that csrc/ needs
 NO_COMPILER = """
 foveate: no C++ compiler found ($CXX, c++, g++, clang++). The package is installed without its native kernels; plain

@@ -1,8 +1,8 @@
 """Imports point one way, are absolute, and never take a top-level folder by its bare name.
 
-csrc -> foveate.ops, foveate.errors <- tools, models <- agent <- rl, with the command line on top. tools and models
-never import each other; only foveate.ops loads the extension. Read from the source by AST, so a file that cannot be
-imported here is held to it too. The command line imports lazily: `foveate --help` loads no torch.
+csrc -> foveate.ops, foveate.errors <- tools, models <- agent <- rl <- benchmarks, with the command line on top. tools
+and models never import each other; only foveate.ops loads the extension. Read from the source by AST, so a file that
+cannot be imported here is held to it too. The command line imports lazily: `foveate --help` loads no torch.
 """
 
 import ast
@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "models": BASE,
     "agent": BASE | {"models", "tools"},
     "rl": BASE | {"agent", "models", "tools"},
+    "benchmarks": BASE | {"agent", "models", "rl", "tools"},
 }
-FOLDERS = ("agent", "models", "rl", "tools")
+FOLDERS = ("agent", "benchmarks", "models", "rl", "tools")
 
 
 def sources() -> list[Path]:

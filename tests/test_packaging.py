@@ -20,7 +20,10 @@ import pytest
 
 pytestmark = pytest.mark.timeout(600)  # a compiler on a busy machine
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"src/foveate": "foveate", **{name: f"foveate/{name}" for name in ("agent", "models", "rl", "tools")}}
+FOLDERS = {
+    "src/foveate": "foveate",
+    **{name: f"foveate/{name}" for name in ("agent", "benchmarks", "models", "rl", "tools")},
+}
 INPUTS = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "constraints.txt", "README.md", "LICENSE", "csrc")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"

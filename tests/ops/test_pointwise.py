@@ -150,6 +150,19 @@ def test_gradients_of_plain_pytorch() -> None:
 
 
 @needs_native
+def test_plain_pytorch_can_be_had_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate_up, calls = draw((3, 8), torch.float32, 1), []
+    native = torch.ops.foveate.silu_mul
+    monkeypatch.setattr(torch.ops.foveate, "silu_mul", lambda x: calls.append(len(x)) or native(x))
+    with ops.plain_pytorch():
+        assert not ops.is_native()
+        plain = ops.silu_mul(gate_up)
+    assert (ops.is_native(), calls) == (True, [])
+    torch.testing.assert_close(ops.silu_mul(gate_up), plain)
+    assert calls == [3]
+
+
+@needs_native
 @pytest.mark.usefixtures("threads", "isa")
 def test_the_number_of_threads_changes_no_bit() -> None:
     place, num_rows = choices(700, 4, 60)

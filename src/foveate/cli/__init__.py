@@ -1,4 +1,4 @@
-"""The command line: `foveate ask`, `eval`, `train`, `doctor`, and a conversation when no command is named.
+"""The command line: `foveate ask`, `eval`, `train`, `bench`, `doctor`, and a conversation when no command is named.
 
 `main` is the one place that turns exceptions into a line on stderr and an exit code, and the one place in Foveate that
 reads the environment. Commands live in a file each and import what they need when they run, so that ``--help`` loads
@@ -15,6 +15,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from foveate.cli.ask import ask
+from foveate.cli.bench import bench
 from foveate.cli.chat import chat
 from foveate.cli.diagnose import doctor
 from foveate.cli.evaluate import evaluate
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(ask)
 app.command("eval", epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(train)
+app.command()(bench)
 app.command()(doctor)
 
 

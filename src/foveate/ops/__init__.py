@@ -9,7 +9,7 @@ says which it is.
 from foveate.ops.activation import silu_mul
 from foveate.ops.attention import Packing, packed_attention, window_attention
 from foveate.ops.moe import combine, dispatch
-from foveate.ops.native import backend, compute_dtype, is_native
+from foveate.ops.native import backend, compute_dtype, is_native, plain_pytorch
 from foveate.ops.norm import rms_norm
 from foveate.ops.rope import Tables, rotate
 from foveate.ops.rows import put_rows, take_rows
@@ -23,6 +23,7 @@ __all__ = [
     "dispatch",
     "is_native",
     "packed_attention",
+    "plain_pytorch",
     "put_rows",
     "rms_norm",
     "rotate",

@@ -5,6 +5,9 @@ logged when this module is imported and every operation runs plain PyTorch.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Protocol
 
 import torch
@@ -38,11 +41,23 @@ def _load() -> tuple[str, tuple[str, ...], str]:
 
 
 _PROBLEM, _FEATURES, _ISA = _load()
+_USE = SimpleNamespace(native=not _PROBLEM)
 
 
 def is_native() -> bool:
-    """Whether the native kernels are loaded."""
-    return not _PROBLEM
+    """Whether the native kernels are loaded and used."""
+    used: bool = _USE.native
+    return used
+
+
+@contextmanager
+def plain_pytorch() -> Iterator[None]:
+    """Inside, every operation of this process runs plain PyTorch, as without the extension: for comparisons."""
+    before, _USE.native = _USE.native, False
+    try:
+        yield
+    finally:
+        _USE.native = before
 
 
 def is_served(x: Tensor) -> bool:

@@ -1,0 +1,8 @@
+"""Measurements of speed: one file for each claim, each a comparison in one run.
+
+`foveate bench [NAME...]` runs them; a file offers `cases()`. Peers are what a user would run instead: plain PyTorch,
+and transformers where it is installed.
+"""
+
+NAMES = ("window_core", "window_layer", "full_attention", "decoder_attention", "moe_prefill", "nano_train_step")
+"""Every measurement, each in the file of its name."""

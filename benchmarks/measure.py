@@ -1,0 +1,143 @@
+"""How a comparison is made: everybody in turn, the median of each, floors from what this machine reaches.
+
+Speed drifts by tens of percent within minutes on shared machines, so that only what ran interleaved can be compared.
+Inputs rotate through several sets, or caches would flatter whoever runs second.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+
+import torch
+
+from foveate.benchmarks import NAMES
+from foveate.errors import ConfigError
+
+SETS = 4
+"""Sets of inputs; a run is given the number of one of them."""
+MOST_ROUNDS = 200
+Run = Callable[[int], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One operation at one size, by us and by others."""
+
+    op: str
+    shape: str
+    dtype: str
+    ours: Run
+    peers: dict[str, Run]
+    flops: float | None = None
+    """Multiplications and additions that nobody can leave out."""
+    moved: float | None = None
+    """Bytes that go from or to memory at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A comparison with one peer; `ratio` is how many times as long the peer took."""
+
+    op: str
+    shape: str
+    dtype: str
+    threads: int
+    ours_ms: float
+    peer: str
+    peer_ms: float
+    ratio: float
+    floor_ms: float | None
+
+
+@dataclass(kw_only=True)
+class Floors:
+    """What torch's own product and copy reach here, measured when first asked for."""
+
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def of(self, case: Case) -> float | None:
+        """Milliseconds that a case takes at these rates, the slower of arithmetic and memory; None if not known."""
+        times = []
+        if case.flops is not None:
+            times.append(case.flops / self._rate(case.dtype))
+        if case.moved is not None:
+            times.append(case.moved / self._rate("copy"))
+        return 1e3 * max(times) if times else None
+
+    def _rate(self, kind: str) -> float:
+        if kind not in self.rates:
+            self.rates[kind] = _copied_bytes() if kind == "copy" else _product_flops(getattr(torch, kind))
+        return self.rates[kind]
+
+
+def _best(run: Callable[[], object], times: int) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _product_flops(dtype: torch.dtype) -> float:
+    """Operations a second of a product of 2048 x 2048 matrices."""
+    size = 2048
+    a, b = torch.randn(2, size, size).to(dtype)
+    return 2 * size**3 / _best(lambda: a @ b, 5)
+
+
+def _copied_bytes() -> float:
+    """Bytes read and written a second by a copy of 256 MB."""
+    source = torch.ones(64 << 20)
+    target = torch.empty_like(source)
+    return 8 * source.numel() / _best(lambda: target.copy_(source), 3)
+
+
+def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
+    """The rows of a case; everybody runs in turn for about `seconds` together."""
+    runs = {"": case.ours, **case.peers}
+    for run in runs.values():
+        run(0)
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.perf_counter()
+    while len(spent[""]) < 3 or (time.perf_counter() - start < seconds and len(spent[""]) < MOST_ROUNDS):
+        number = len(spent[""]) % SETS
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            run(number)
+            spent[name].append(time.perf_counter() - begun)
+    medians = {name: 1e3 * statistics.median(times) for name, times in spent.items()}
+    floor = floors.of(case)
+    return [
+        Row(
+            op=case.op,
+            shape=case.shape,
+            dtype=case.dtype,
+            threads=torch.get_num_threads(),
+            ours_ms=round(medians[""], 3),
+            peer=peer,
+            peer_ms=round(medians[peer], 3),
+            ratio=round(medians[peer] / medians[""], 2),
+            floor_ms=None if floor is None else round(floor, 3),
+        )
+        for peer in case.peers
+    ]
+
+
+def rows(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:
+    """The rows of the named measurements, of all without names.
+
+    Raises:
+        ConfigError: a name is not known.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise ConfigError(f"no measurement is named {name!r}; there are {', '.join(NAMES)}")
+    floors = Floors()
+    for name in names or NAMES:
+        cases: Callable[[], Iterator[Case]] = import_module(f"foveate.benchmarks.{name}").cases
+        for case in cases():
+            for row in compare(case, floors, seconds):
+                yield asdict(row)

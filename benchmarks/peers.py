@@ -1,0 +1,36 @@
+"""Layers of transformers with random weights, where it is installed: what whoever takes the model from there runs."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from foveate.benchmarks.windows import HEADS, LENGTHS, WIDTH
+from foveate.ops import Tables
+
+
+def has_transformers() -> bool:
+    """Whether its layers can be measured."""
+    return find_spec("transformers") is not None
+
+
+def window_layer(angles: Tables, dtype: torch.dtype, *, core: bool) -> Callable[[Tensor], Tensor]:
+    """Qwen2.5-VL's vision attention; with `core` without its projections, from a packed projection on."""
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention
+
+    config = Qwen2_5_VLVisionConfig(hidden_size=WIDTH, num_heads=HEADS)
+    config._attn_implementation = "sdpa"  # noqa: SLF001 - what from_pretrained sets
+    layer = Qwen2_5_VLVisionAttention(config).to(dtype).eval()
+    if core:
+        layer.qkv = layer.proj = nn.Identity()
+    ends = torch.tensor(list(accumulate(LENGTHS, initial=0)), dtype=torch.int32)
+    both = tuple(torch.cat([table, table], dim=-1) for table in angles)
+
+    def run(x_TC: Tensor) -> Tensor:
+        out_TC: Tensor = layer(x_TC, cu_seqlens=ends, position_embeddings=both)
+        return out_TC
+
+    return run

@@ -1,0 +1,44 @@
+"""The windows of a picture as Qwen2.5-VL's tower sees it: 74 x 74 patches in windows of 112 px, 16 heads of 80.
+
+Shape letters: T patches, C width of a projection.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from foveate.benchmarks.measure import SETS
+from foveate.ops import Packing, Tables
+
+HEADS, HEAD_DIM = 16, 80
+WIDTH = HEADS * HEAD_DIM
+LENGTHS = [64] * 81 + [16] * 18 + [4]
+TOKENS = sum(LENGTHS)
+
+
+def tables() -> Tables:
+    """Cosines and sines of some angles."""
+    angles_TF = torch.randn(TOKENS, HEAD_DIM // 2, generator=torch.Generator().manual_seed(1)) * 3
+    return angles_TF.cos(), angles_TF.sin()
+
+
+def projections(dtype: torch.dtype) -> list[Tensor]:
+    """SETS packed projections [T, 3 * WIDTH]."""
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randn(TOKENS, 3 * WIDTH, generator=generator).to(dtype) for _ in range(SETS)]
+
+
+def by_torch(qkv_TC: Tensor, angles: Tables, packing: Packing) -> Tensor:
+    """What one writes with torch: turn all heads, then one fused attention for each run of equal windows."""
+    q, k, v = qkv_TC.unflatten(-1, (3, HEADS, -1)).unbind(1)
+    cos, sin = (table.to(q.dtype)[:, None] for table in angles)
+    turned = []
+    for x in (q, k):
+        first, second = x.chunk(2, dim=-1)
+        turned.append(torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1))
+    outputs = []
+    parts = zip(*(x.split(packing.run_sizes) for x in (*turned, v)), strict=True)
+    for (length, count), part in zip(packing.runs, parts, strict=True):
+        heads = (x.unflatten(0, (count, length)).transpose(1, 2) for x in part)
+        outputs.append(scaled_dot_product_attention(*heads).transpose(1, 2).flatten(0, 1).flatten(1))
+    return torch.cat(outputs)

@@ -1,0 +1,80 @@
+"""Comparisons are interleaved, rotate their inputs, and compare what gives the same results."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from foveate.benchmarks import NAMES, decoder_attention, measure, moe_prefill, window_core, window_layer, windows
+from foveate.benchmarks.measure import SETS, Case, Floors, compare
+from foveate.cli import main
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks at sizes that take no time."""
+    for module in (windows, window_core, window_layer):
+        monkeypatch.setattr(module, "LENGTHS", [9, 9, 4])
+        monkeypatch.setattr(module, "TOKENS", 22)
+    monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
+    for name, value in {"EXPERTS": 4, "TOP_K": 2, "WIDTH": 32, "INNER": 24, "TOKENS": 10}.items():
+        monkeypatch.setattr(moe_prefill, name, value)
+
+
+def tensors(result: object) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else list(result)  # type: ignore[call-overload]
+
+
+def all_cases() -> Iterator[Case]:
+    for module in (window_core, window_layer, decoder_attention, moe_prefill):
+        yield from module.cases()
+
+
+@pytest.mark.usefixtures("small")
+def test_peers_compute_the_same() -> None:
+    compared = 0
+    for case in all_cases():
+        tolerance = 0.03 if case.dtype == "bfloat16" else 1e-4
+        for peer in case.peers.values():
+            for one, other in zip(tensors(case.ours(1)), tensors(peer(1)), strict=True):
+                torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+            compared += 1
+    assert compared >= 5
+
+
+def test_everybody_runs_in_turn_with_the_same_inputs() -> None:
+    ran: list[tuple[str, int]] = []
+    case = Case(
+        op="none", shape="", dtype="float32", ours=lambda n: ran.append(("ours", n)),
+        peers={"peer": lambda n: ran.append(("peer", n))}, flops=1e9,
+    )  # fmt: skip
+    (row,) = compare(case, Floors(rates={"float32": 1e12}), seconds=0)
+    numbers = [0, *(number % SETS for number in range(3))]
+    assert ran == [(name, number) for number in numbers for name in ("ours", "peer")]
+    assert (row.op, row.peer, row.floor_ms) == ("none", "peer", 1.0)
+
+
+def test_a_floor_is_the_slower_of_arithmetic_and_memory() -> None:
+    floors = Floors(rates={"float32": 1e12, "copy": 1e10})
+    case = Case(op="", shape="", dtype="float32", ours=id, peers={}, flops=2e9, moved=1e8)
+    assert floors.of(case) == pytest.approx(10.0)
+    assert floors.of(Case(op="", shape="", dtype="float32", ours=id, peers={})) is None
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_prints_a_row_for_each_comparison(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_product_flops", lambda dtype: 1e12)
+    assert main(["bench", "decoder_attention", "--json", "--seconds", "0"]) == 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert set(row) == {"op", "shape", "dtype", "threads", "ours_ms", "peer", "peer_ms", "ratio", "floor_ms"}
+    assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.3)
+    assert main(["bench", "decoder_attention", "--seconds", "0"]) == 0
+    assert "decoder_attention bfloat16" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "nothing"]) == 2
+    assert f"no measurement is named 'nothing'; there are {', '.join(NAMES)}" in capsys.readouterr().err
