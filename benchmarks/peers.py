@@ -25,7 +25,8 @@ def window_layer(angles: Tables, dtype: torch.dtype, *, core: bool) -> Callable[
     config._attn_implementation = "sdpa"  # noqa: SLF001 - what from_pretrained sets
     layer = Qwen2_5_VLVisionAttention(config).to(dtype).eval()
     if core:
-        layer.qkv = layer.proj = nn.Identity()
+        for name in ("qkv", "proj"):
+            setattr(layer, name, nn.Identity())
     ends = torch.tensor(list(accumulate(LENGTHS, initial=0)), dtype=torch.int32)
     both = tuple(torch.cat([table, table], dim=-1) for table in angles)
 

@@ -1,0 +1,139 @@
+"""Foveate's operations under models of transformers, which stay as they are otherwise.
+
+`accelerate(model)` registers two functions with transformers under the name "foveate" (its attention interface and its
+experts interface) and sets them in the model, and lets the vision attention of the Qwen families take all windows of a
+picture in one call instead of one by one. What the operations do not serve (a mask, a sliding window, dropout, other
+gates, other dtypes, a GPU) goes where it went before.
+
+Shape letters: B batch, T tokens, H query heads, G key heads, L length, D head dimension; N patches, W width.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import ConfigError
+from foveate.models.moe import experts_forward
+from foveate.ops import Packing, packed_attention, window_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "foveate"
+LARGEST_HEAD = 128
+VISION = ("VisionAttention", "Qwen2_5_VLVisionAttention", "Qwen3VLVisionAttention", "Qwen3VLMoeVisionAttention")
+"""Classes of transformers whose forward is the one of `_vision_forward`: one projection, rotation, windows by ends."""
+SILU = ("SiLU", "SiLUActivation")
+GATE = "_apply_gate"
+"""What transformers gives to every class of experts whose implementation can be set."""
+_DTYPES = (torch.bfloat16, torch.float32)
+
+
+def accelerate(model: "PreTrainedModel") -> list[str]:
+    """Let a model of transformers run with Foveate's operations, in place; its results stay the same but for rounding.
+
+    Returns:
+        What was changed, in words.
+
+    Raises:
+        ConfigError: transformers is not installed, or this is not one of its models.
+    """
+    try:
+        from transformers import PreTrainedModel
+    except ImportError as error:
+        raise ConfigError("transformers is not installed; pip install 'foveate[hub]'") from error
+    if not isinstance(model, PreTrainedModel):
+        raise ConfigError(f"accelerate got a {type(model).__name__}; it wants a model of transformers")
+    _register()
+    model.set_attn_implementation(NAME)
+    changed = ["attention"]
+    if any(hasattr(module, GATE) for module in model.modules()):
+        model.set_experts_implementation(NAME)
+        changed.append("experts")
+    towers = [module for module in model.modules() if type(module).__name__ in VISION]
+    for module in towers:
+        module.forward = partial(_vision_forward, module)
+    if towers:
+        changed.append(f"{len(towers)} layers of vision attention")
+    return changed
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    ALL_EXPERTS_FUNCTIONS.register(NAME, experts)
+
+
+def attention(
+    module: nn.Module,
+    query_BHLD: Tensor,
+    key_BGLD: Tensor,
+    value_BGLD: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it, [B, H, L, D] -> [B, L, H, D]; what we do not serve goes to its SDPA."""
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    batch, _, length, dim = query_BHLD.shape
+    same = key_BGLD.shape[2] == length and key_BGLD.shape[-1] == value_BGLD.shape[-1] == dim <= LARGEST_HEAD
+    plain = attention_mask is None and not dropout and all(value is None for value in _biases(others))
+    if not (same and plain and query_BHLD.dtype in _DTYPES and query_BHLD.device.type == "cpu"):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query_BHLD, key_BGLD, value_BGLD, attention_mask, dropout=dropout, scaling=scaling,
+            is_causal=is_causal, **others,
+        )  # fmt: skip
+    if scaling is not None and scaling != dim**-0.5:
+        query_BHLD = query_BHLD * (scaling * dim**0.5)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHLD, key_BGLD, value_BGLD))
+    out_THD = packed_attention(q, k, v, Packing([length] * batch), causal=causal)
+    return out_THD.unflatten(0, (batch, length)), None
+
+
+def _biases(others: dict[str, Any]) -> list[Any]:
+    """What would change the scores; a sliding window comes with a mask once a sequence is longer than it."""
+    return [others.get(name) for name in ("softcap", "s_aux", "position_bias")]
+
+
+def experts(self: Any, x_TW: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
+    """Routed experts as transformers calls them, [T, W] -> [T, W]; others than SwiGLU's go to its grouped product."""
+    ours = self.has_gate and self.is_concatenated and not (self.is_transposed or self.has_bias)
+    ours = ours and not (self.has_post_expert_norm or self._is_expert_parallel) and _is_silu(self)
+    if ours and x_TW.dtype == self.gate_up_proj.dtype and x_TW.dtype in _DTYPES and x_TW.device.type == "cpu":
+        return experts_forward(x_TW, experts_TK, weights_TK, self.gate_up_proj, self.down_proj)
+    from transformers.integrations.moe import grouped_mm_experts_forward
+
+    out_TW: Tensor = grouped_mm_experts_forward(self, x_TW, experts_TK, weights_TK)
+    return out_TW
+
+
+def _is_silu(module: Any) -> bool:
+    """Whether the gate of experts is silu(gate) * up, in the way of transformers' default."""
+    from transformers.integrations.moe import _default_apply_gate
+
+    return getattr(type(module), GATE) is _default_apply_gate and type(module.act_fn).__name__ in SILU
+
+
+def _vision_forward(
+    self: Any,
+    hidden_states: Tensor,
+    cu_seqlens: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    **_others: Any,
+) -> Tensor:
+    """[N, W] -> [N, W]: all windows of all pictures in one call."""
+    half = position_embeddings[0].shape[-1] // 2
+    cos_NF, sin_NF = (table[:, :half].float() for table in position_embeddings)
+    packing = Packing(cu_seqlens.diff().tolist())
+    out_NW: Tensor = self.proj(window_attention(self.qkv(hidden_states), (cos_NF, sin_NF), packing, self.num_heads))
+    return out_NW
