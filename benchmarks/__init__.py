@@ -4,5 +4,13 @@
 and transformers where it is installed.
 """
 
-NAMES = ("window_core", "window_layer", "full_attention", "decoder_attention", "moe_prefill", "nano_train_step")
+NAMES = (
+    "window_core",
+    "window_layer",
+    "full_attention",
+    "decoder_attention",
+    "gqa_decode",
+    "moe_prefill",
+    "nano_train_step",
+)
 """Every measurement, each in the file of its name."""

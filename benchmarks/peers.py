@@ -1,4 +1,4 @@
-"""Layers of transformers with random weights, where it is installed: what whoever takes the model from there runs."""
+"""Layers of transformers, where it is installed: what whoever takes the model from there runs."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,17 +16,16 @@ def has_transformers() -> bool:
     return find_spec("transformers") is not None
 
 
-def window_layer(angles: Tables, dtype: torch.dtype, *, core: bool) -> Callable[[Tensor], Tensor]:
-    """Qwen2.5-VL's vision attention; with `core` without its projections, from a packed projection on."""
+def window_layer(angles: Tables, qkv: nn.Module, proj: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Qwen2.5-VL's vision attention with these projections."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention
 
     config = Qwen2_5_VLVisionConfig(hidden_size=WIDTH, num_heads=HEADS)
     config._attn_implementation = "sdpa"  # noqa: SLF001 - what from_pretrained sets
-    layer = Qwen2_5_VLVisionAttention(config).to(dtype).eval()
-    if core:
-        for name in ("qkv", "proj"):
-            setattr(layer, name, nn.Identity())
+    layer = Qwen2_5_VLVisionAttention(config).eval()
+    for name, module in (("qkv", qkv), ("proj", proj)):
+        setattr(layer, name, module)
     ends = torch.tensor(list(accumulate(LENGTHS, initial=0)), dtype=torch.int32)
     both = tuple(torch.cat([table, table], dim=-1) for table in angles)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from foveate.benchmarks.measure import Case, Run
 from foveate.benchmarks.peers import has_transformers, window_layer
@@ -19,7 +20,7 @@ def _case(dtype: torch.dtype) -> Case:
     angles, packing, inputs = tables(), Packing(LENGTHS), projections(dtype)
     peers: dict[str, Run] = {"torch": lambda n: by_torch(inputs[n], angles, packing)}
     if has_transformers():
-        layer = window_layer(angles, dtype, core=True)
+        layer = window_layer(angles, nn.Identity(), nn.Identity())
         peers["transformers"] = lambda n: layer(inputs[n])
     return Case(
         op="window_core",

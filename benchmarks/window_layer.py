@@ -18,7 +18,7 @@ def cases() -> Iterator[Case]:
     qkv, proj = nn.Linear(WIDTH, 3 * WIDTH).to(dtype), nn.Linear(WIDTH, WIDTH).to(dtype)
     peers: dict[str, Run] = {"torch": lambda n: proj(by_torch(qkv(inputs[n]), angles, packing))}
     if has_transformers():
-        layer = window_layer(angles, dtype, core=False)
+        layer = window_layer(angles, qkv, proj)
         peers["transformers"] = lambda n: layer(inputs[n])
     yield Case(
         op="window_layer",

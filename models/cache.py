@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.models.config import DecoderConfig
+from foveate.ops import decode_attention
 
 
 class KVCache:
@@ -47,12 +48,8 @@ class CachedStep:
         cache.reserve(max(past + count for past, count in zip(self.past, counts, strict=True)))
         self.decoding = all(count == 1 for count in counts)
         if self.decoding:
-            device = cache.k.device
-            self.slot_idx = torch.tensor(slots, device=device)
-            self.past_idx = torch.tensor(self.past, device=device)
-            self.longest = max(self.past) + 1
-            held_BC = torch.arange(self.longest, device=device) <= self.past_idx[:, None]
-            self.mask_B11C = held_BC[:, None, None, :]
+            self.slots_B = torch.tensor(slots, device=cache.k.device)
+            self.past_B = torch.tensor(self.past, device=cache.k.device)
 
     def attend(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
         """Store the new keys and values and attend over each slot's whole past."""
@@ -60,18 +57,9 @@ class CachedStep:
 
     def _decode(self, layer: int, q_BHD: Tensor, k_BGD: Tensor, v_BGD: Tensor) -> Tensor:
         k_SCGD, v_SCGD = self.cache.k[layer], self.cache.v[layer]
-        k_SCGD[self.slot_idx, self.past_idx] = k_BGD
-        v_SCGD[self.slot_idx, self.past_idx] = v_BGD
-        if len(self.slots) == 1:
-            slot = slice(self.slots[0], self.slots[0] + 1)
-            k, v, mask = k_SCGD[slot, : self.longest], v_SCGD[slot, : self.longest], None
-        else:
-            k, v = (x[self.slot_idx, : self.longest] for x in (k_SCGD, v_SCGD))
-            mask = self.mask_B11C
-        out_BH1D = scaled_dot_product_attention(
-            q_BHD[:, :, None], k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=True
-        )
-        return out_BH1D[:, :, 0]
+        k_SCGD[self.slots_B, self.past_B] = k_BGD
+        v_SCGD[self.slots_B, self.past_B] = v_BGD
+        return decode_attention(q_BHD, k_SCGD, v_SCGD, self.slots_B, self.past_B + 1, max(self.past) + 1)
 
     def _prefill(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
         outputs = []

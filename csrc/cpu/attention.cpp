@@ -7,15 +7,13 @@
 
 #include "kernels.h"
 #include "operands.h"
+#include "share.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -45,15 +43,6 @@ Rows heads_within(const Tensor& x, int64_t first, int64_t head_dim) {
   return {data + first * head_dim * size, x.stride(0), head_dim};
 }
 
-struct Free {
-  void operator()(float* data) const { std::free(data); }
-};
-
-std::unique_ptr<float, Free> aligned_floats(int64_t count) {
-  const size_t bytes = static_cast<size_t>(count * 4 + 63) / 64 * 64;
-  return std::unique_ptr<float, Free>(static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(64, bytes))));
-}
-
 // The parts of all sequences; queries of long ones are cut when `chunk` is given.
 std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t num_kv_heads, int64_t chunk) {
   std::vector<AttentionPart> parts;
@@ -68,19 +57,6 @@ std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t nu
   return parts;
 }
 
-template <typename Work>
-void share(const std::vector<AttentionPart>& parts, int64_t scratch_floats, const Work& work) {
-  std::atomic<size_t> next(0);
-  const int64_t num_threads = std::min<int64_t>(torch::stable::get_num_threads(), parts.size());
-  torch::stable::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
-    const auto scratch = aligned_floats(scratch_floats);
-    STD_TORCH_CHECK(scratch != nullptr, "no memory for ", scratch_floats * 4, " bytes of scratch");
-    for (size_t part = next++; part < parts.size(); part = next++) {
-      work(parts[part], scratch.get());
-    }
-  });
-}
-
 void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
   const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, kChunkRows);
   int64_t rows = 0;
@@ -88,7 +64,8 @@ void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& en
     rows = std::max(rows, part.query_end - part.query_begin);
   }
   const AttentionKernels& run = kernels().attention;
-  share(parts, forward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, rows),
+  share(parts, torch::stable::get_num_threads(),
+        forward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, rows),
         [&](const AttentionPart& part, float* scratch) { run.forward(problem, part, scratch); });
 }
 
@@ -99,7 +76,8 @@ void run_backward(const AttentionProblem& problem, const std::vector<int64_t>& e
     longest = std::max(longest, part.length);
   }
   const AttentionKernels& run = kernels().attention;
-  share(parts, backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, longest),
+  share(parts, torch::stable::get_num_threads(),
+        backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, longest),
         [&](const AttentionPart& part, float* scratch) { run.backward(problem, part, scratch); });
 }
 

@@ -5,12 +5,14 @@
 #pragma once
 
 #include "attention.h"
+#include "decode.h"
 #include "pointwise.h"
 
 namespace foveate {
 
 struct Kernels {
   AttentionKernels attention;
+  DecodeKernels decode;
   PointwiseKernels pointwise;
 };
 

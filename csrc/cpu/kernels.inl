@@ -5,9 +5,12 @@
 
 #include "attention.inl"
 
+#include "decode.inl"
+
 #include "pointwise.inl"
 
 constexpr Kernels table = {
     {&attention_forward, &attention_backward},
+    {&decode_part, &decode_join},
     {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots},
 };

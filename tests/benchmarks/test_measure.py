@@ -6,7 +6,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from foveate.benchmarks import NAMES, decoder_attention, measure, moe_prefill, window_core, window_layer, windows
+from foveate.benchmarks import (
+    NAMES,
+    decoder_attention,
+    gqa_decode,
+    measure,
+    moe_prefill,
+    peers,
+    window_core,
+    window_layer,
+    windows,
+)
 from foveate.benchmarks.measure import SETS, Case, Floors, compare
 from foveate.cli import main
 
@@ -14,10 +24,13 @@ from foveate.cli import main
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmarks at sizes that take no time."""
-    for module in (windows, window_core, window_layer):
+    for module in (windows, window_core, window_layer, peers):
         monkeypatch.setattr(module, "LENGTHS", [9, 9, 4])
+    for module in (windows, window_core, window_layer):
         monkeypatch.setattr(module, "TOKENS", 22)
     monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
+    monkeypatch.setattr(gqa_decode, "CONTEXT", 30)
+    monkeypatch.setattr(gqa_decode, "CACHES", 1)
     for name, value in {"EXPERTS": 4, "TOP_K": 2, "WIDTH": 32, "INNER": 24, "TOKENS": 10}.items():
         monkeypatch.setattr(moe_prefill, name, value)
 
@@ -27,7 +40,7 @@ def tensors(result: object) -> list[torch.Tensor]:
 
 
 def all_cases() -> Iterator[Case]:
-    for module in (window_core, window_layer, decoder_attention, moe_prefill):
+    for module in (window_core, window_layer, decoder_attention, gqa_decode, moe_prefill):
         yield from module.cases()
 
 
@@ -40,7 +53,7 @@ def test_peers_compute_the_same() -> None:
             for one, other in zip(tensors(case.ours(1)), tensors(peer(1)), strict=True):
                 torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
             compared += 1
-    assert compared >= 5
+    assert compared >= 6
 
 
 def test_everybody_runs_in_turn_with_the_same_inputs() -> None:

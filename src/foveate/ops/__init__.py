@@ -8,6 +8,7 @@ says which it is.
 
 from foveate.ops.activation import silu_mul
 from foveate.ops.attention import Packing, packed_attention, window_attention
+from foveate.ops.decode import decode_attention
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import backend, compute_dtype, is_native, plain_pytorch
 from foveate.ops.norm import rms_norm
@@ -20,6 +21,7 @@ __all__ = [
     "backend",
     "combine",
     "compute_dtype",
+    "decode_attention",
     "dispatch",
     "is_native",
     "packed_attention",

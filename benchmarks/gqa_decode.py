@@ -1,0 +1,37 @@
+"""Claim: one new token over a long cache takes about as long as reading the cache once."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from foveate.benchmarks.measure import Case
+from foveate.ops import decode_attention
+
+HEADS, KEY_HEADS, HEAD_DIM, CONTEXT = 16, 2, 128, 4096
+CACHES = 48
+"""More than any processor's own memory holds, so that every token reads its cache from outside."""
+
+
+def cases() -> Iterator[Case]:
+    """bf16, one conversation."""
+    k, v = (torch.randn(CACHES, CONTEXT, KEY_HEADS, HEAD_DIM).bfloat16() for _ in range(2))
+    q = torch.randn(1, HEADS, HEAD_DIM).bfloat16()
+    lengths, turn = torch.tensor([CONTEXT]), iter(range(1 << 40))
+
+    def ours(_: int) -> torch.Tensor:
+        return decode_attention(q, k, v, torch.tensor([next(turn) % CACHES]), lengths, CONTEXT)
+
+    def by_torch(_: int) -> torch.Tensor:
+        slot = next(turn) % CACHES
+        keys, values = (x[slot].transpose(0, 1)[None] for x in (k, v))
+        return scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=True)[:, :, 0]
+
+    yield Case(
+        op="gqa_decode",
+        shape=f"1 token over {CONTEXT}, {HEADS}/{KEY_HEADS} heads of {HEAD_DIM}",
+        dtype="bfloat16",
+        ours=ours,
+        peers={"torch": by_torch},
+        moved=2 * CONTEXT * KEY_HEADS * HEAD_DIM * 2,
+    )

@@ -1,0 +1,97 @@
+// Attention over a cache for one new token of each sequence (flash-decoding, Dao et al. 2023): long sequences are cut
+// into parts of a fixed number of keys, whose results are joined in their order. Query heads that share a key head read
+// the cache once, together.
+// Equals: tests/references.py, decode_attention.
+
+#include "kernels.h"
+#include "operands.h"
+#include "share.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+#include <vector>
+
+namespace foveate {
+namespace {
+
+constexpr int64_t kLittle = 1 << 16;  // numbers of keys below which threads cost more than they bring
+
+std::vector<int64_t> read_numbers(const Tensor& numbers, int64_t count, int64_t least, int64_t most, const char* name) {
+  FOVEATE_CHECK_CPU(numbers);
+  STD_TORCH_CHECK(numbers.scalar_type() == ScalarType::Long && numbers.dim() == 1 && numbers.is_contiguous() &&
+                      numbers.size(0) == count,
+                  name, " must be a contiguous int64 tensor [", count, "], got shape ", shape_text(numbers));
+  const int64_t* data = numbers.const_data_ptr<int64_t>();
+  std::vector<int64_t> all(data, data + count);
+  for (const int64_t number : all) {
+    STD_TORCH_CHECK(number >= least && number <= most, name, " must lie in ", least, " to ", most, ", got ", number);
+  }
+  return all;
+}
+
+void check_cache(const Tensor& q, const Tensor& k, const Tensor& v) {
+  check_operand(q, "q");
+  FOVEATE_CHECK_DIM(q, 3);
+  for (const Tensor* cache : {&k, &v}) {
+    check_operand(*cache, "the cache");
+    STD_TORCH_CHECK(cache->scalar_type() == q.scalar_type() && cache->dim() == 4 && cache->size(3) == q.size(2) &&
+                        cache->size(2) > 0 && q.size(1) % cache->size(2) == 0 && cache->stride(3) == 1,
+                    "k and v must be [S, C, G, D] of q's dtype for a q of [B, H, D] with G a divisor of H; got ",
+                    shape_text(q), " and ", shape_text(*cache));
+  }
+  FOVEATE_CHECK_SAME_SHAPE(v, k);
+  STD_TORCH_CHECK(q.size(1) > 0 && q.size(2) > 0, "q must have at least one head of one number, got shape ",
+                  shape_text(q));
+}
+
+Rows first_slot(const Tensor& cache) {
+  return {const_cast<void*>(cache.const_data_ptr()), cache.stride(1), cache.stride(2)};
+}
+
+Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& lengths) {
+  check_cache(q, k, v);
+  const int64_t batch = q.size(0), num_heads = q.size(1), head_dim = q.size(2), num_kv_heads = k.size(2);
+  const std::vector<int64_t> slot = read_numbers(slots, batch, 0, k.size(0) - 1, "slots");
+  const std::vector<int64_t> length = read_numbers(lengths, batch, 1, k.size(1), "lengths");
+  const Tensor queries = with_dense_rows(q);
+  Tensor out = torch::stable::new_empty(queries, {batch, num_heads, head_dim});
+  const DecodeProblem problem = {num_heads,           num_kv_heads,  head_dim,      1.0f / std::sqrt(float(head_dim)),
+                                 is_bf16(q),          heads_of(queries), heads_of(out), first_slot(k),
+                                 first_slot(v),       k.stride(0),   v.stride(0)};
+  std::vector<DecodePart> parts;
+  std::vector<size_t> firsts;  // of each sequence and key head
+  int64_t keys = 0;
+  for (int64_t sequence = 0; sequence < batch; ++sequence) {
+    for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
+      firsts.push_back(parts.size());
+      for (int64_t begin = 0; begin < length[sequence]; begin += kDecodeChunk) {
+        parts.push_back({sequence, slot[sequence], kv_head, begin, std::min(length[sequence], begin + kDecodeChunk),
+                         nullptr});
+      }
+    }
+    keys += length[sequence];
+  }
+  firsts.push_back(parts.size());
+  const int64_t group = num_heads / num_kv_heads, result = decode_result(head_dim, group);
+  const auto results = aligned_floats(result * parts.size());
+  STD_TORCH_CHECK(results != nullptr, "no memory for ", result * parts.size() * 4, " bytes of results");
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].result = results.get() + i * result;
+  }
+  const DecodeKernels& run = kernels().decode;
+  const bool little = keys * num_kv_heads * head_dim < kLittle;
+  share(parts, little ? 1 : torch::stable::get_num_threads(), decode_scratch(head_dim, group),
+        [&](const DecodePart& part, float* scratch) { run.part(problem, part, scratch); });
+  for (size_t i = 0; i + 1 < firsts.size(); ++i) {
+    run.join(problem, parts.data() + firsts[i], firsts[i + 1] - firsts[i]);
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace foveate
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
+  m.impl("decode_attention", TORCH_BOX(&foveate::decode_attention));
+}

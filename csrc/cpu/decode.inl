@@ -1,0 +1,124 @@
+// Kernels of attention over a cache for one new token of each sequence; to be included after attention.inl.
+//
+// Layout:  queries of the group lie across the lanes, so that highest scores and sums are kept lane by lane; a block of
+//          keys times the queries, then the probabilities times the values, both by the product of lanes.inl.
+// Numbers: f32; softmax online over blocks, parts joined in their order.
+// Bound:   reading the cache once.
+
+template <typename T>
+static void unpack_cached(const DecodeProblem& problem, const Rows& rows, int64_t slot_stride, const DecodePart& part,
+                          int64_t key, int64_t count, float* to) {
+  const T* from = row_of<T>(rows, key, part.kv_head) + part.slot * slot_stride;
+  const int64_t padded = padded_dim(problem.head_dim);
+  for (int64_t i = 0; i < count; ++i) {
+    unpack_row(from + i * rows.token_stride, to + i * padded, problem.head_dim, nullptr, nullptr);
+  }
+}
+
+// Scores [count, lanes] become 2^(score - highest); `shrink` is what earlier sums and results are multiplied by.
+static void soften_lanes(float* scores, int64_t count, int64_t lanes, float* highest, float* total, float* shrink) {
+  for (int64_t at = 0; at < lanes; at += kLanes) {
+    const Vec before = load(highest + at);
+    Vec best = before, sums = {};
+    for (int64_t key = 0; key < count; ++key) {
+      const Vec score = load(scores + key * lanes + at);
+      best = score > best ? score : best;
+    }
+    for (int64_t key = 0; key < count; ++key) {
+      const Vec power = exp2_of(load(scores + key * lanes + at) - best);
+      sums += power;
+      store(scores + key * lanes + at, power);
+    }
+    const Vec less = exp2_of(before - best);
+    store(shrink + at, less);
+    store(total + at, load(total + at) * less + sums);
+    store(highest + at, best);
+  }
+}
+
+// Queries [lanes] across, ready for scores in base 2.
+template <typename T>
+static void spread_queries(const DecodeProblem& problem, const DecodePart& part, int64_t group, int64_t lanes,
+                           float* line, float* to) {
+  for (int64_t i = 0; i < problem.head_dim * lanes; ++i) {
+    to[i] = 0;
+  }
+  for (int64_t member = 0; member < group; ++member) {
+    const T* query = row_of<T>(problem.q, part.sequence, part.kv_head * group + member);
+    unpack_row(query, line, problem.head_dim, nullptr, nullptr);
+    for (int64_t d = 0; d < problem.head_dim; ++d) {
+      to[d * lanes + member] = line[d] * (problem.scale * kLog2E);
+    }
+  }
+}
+
+template <typename T>
+static void decode_keys(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
+  const int64_t dim = problem.head_dim, padded = padded_dim(dim);
+  const int64_t group = problem.num_heads / problem.num_kv_heads, lanes = padded_dim(group);
+  float* queries = scratch;
+  float* scores = queries + dim * lanes;
+  float* shrink = scores + kDecodeKeys * lanes;
+  float* keys = shrink + lanes;
+  float* values = keys + kDecodeKeys * padded;
+  float* highest = part.result + group * padded;
+  float* total = highest + lanes;
+  spread_queries<T>(problem, part, group, lanes, values + kDecodeKeys * padded, queries);
+  for (int64_t i = 0; i < group * padded; ++i) {
+    part.result[i] = 0;
+  }
+  for (int64_t i = 0; i < lanes; ++i) {
+    highest[i] = -__builtin_inff();
+    total[i] = 0;
+  }
+  for (int64_t key = part.key_begin; key < part.key_end; key += kDecodeKeys) {
+    const int64_t count = smaller(kDecodeKeys, part.key_end - key);
+    unpack_cached<T>(problem, problem.k, problem.k_slot, part, key, count, keys);
+    multiply({keys, padded, 1}, queries, lanes, scores, lanes, count, lanes / kLanes, dim, false);
+    soften_lanes(scores, count, lanes, highest, total, shrink);
+    for (int64_t member = 0; member < group; ++member) {
+      for (int64_t d = 0; d < padded; d += kLanes) {
+        store(part.result + member * padded + d, load(part.result + member * padded + d) * shrink[member]);
+      }
+    }
+    unpack_cached<T>(problem, problem.v, problem.v_slot, part, key, count, values);
+    multiply({scores, 1, lanes}, values, padded, part.result, padded, group, vectors(dim), count, true);
+  }
+}
+
+template <typename T>
+static void join_parts(const DecodeProblem& problem, const DecodePart* parts, int64_t num_parts) {
+  const int64_t dim = problem.head_dim, padded = padded_dim(dim);
+  const int64_t group = problem.num_heads / problem.num_kv_heads, lanes = padded_dim(group);
+  for (int64_t member = 0; member < group; ++member) {
+    float highest = -__builtin_inff();
+    for (int64_t i = 0; i < num_parts; ++i) {
+      const float here = parts[i].result[group * padded + member];
+      highest = here > highest ? here : highest;
+    }
+    float total = 0;
+    T* out = row_of<T>(problem.out, parts[0].sequence, parts[0].kv_head * group + member);
+    float* line = parts[0].result + member * padded;  // the first part's own: it becomes the sum
+    for (int64_t i = 0; i < num_parts; ++i) {
+      const float* sums = parts[i].result + group * padded + member;
+      const float share = exp2_of(Vec{} + (sums[0] - highest))[0];
+      total += sums[lanes] * share;
+      for (int64_t d = 0; d < padded; d += kLanes) {
+        const Vec add = load(parts[i].result + member * padded + d) * share;
+        store(line + d, i == 0 ? add : load(line + d) + add);
+      }
+    }
+    for (int64_t d = 0; d < padded; d += kLanes) {
+      store(line + d, load(line + d) / total);
+    }
+    pack_row(line, out, dim, nullptr, nullptr);
+  }
+}
+
+static void decode_part(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
+  problem.bf16 ? decode_keys<uint16_t>(problem, part, scratch) : decode_keys<float>(problem, part, scratch);
+}
+
+static void decode_join(const DecodeProblem& problem, const DecodePart* parts, int64_t num_parts) {
+  problem.bf16 ? join_parts<uint16_t>(problem, parts, num_parts) : join_parts<float>(problem, parts, num_parts);
+}

@@ -1,0 +1,40 @@
+// Parts of different size among torch's threads, which take them one by one from a counter, each with scratch of its own.
+#pragma once
+
+#include "../checks.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+namespace foveate {
+
+struct Free {
+  void operator()(float* data) const { std::free(data); }
+};
+
+inline std::unique_ptr<float, Free> aligned_floats(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count * 4 + 63) / 64 * 64;
+  return std::unique_ptr<float, Free>(static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(64, bytes))));
+}
+
+// Calls work(part, scratch) for every part, on at most `num_threads` threads.
+template <typename Part, typename Work>
+void share(const std::vector<Part>& parts, int64_t num_threads, int64_t scratch_floats, const Work& work) {
+  std::atomic<size_t> next(0);
+  const int64_t used = std::min<int64_t>(num_threads, parts.size());
+  torch::stable::parallel_for(0, used, 1, [&](int64_t, int64_t) {
+    const auto scratch = aligned_floats(scratch_floats);
+    STD_TORCH_CHECK(scratch != nullptr, "no memory for ", scratch_floats * 4, " bytes of scratch");
+    for (size_t part = next++; part < parts.size(); part = next++) {
+      work(parts[part], scratch.get());
+    }
+  });
+}
+
+}  // namespace foveate
