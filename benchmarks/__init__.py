@@ -10,6 +10,7 @@ NAMES = (
     "full_attention",
     "decoder_attention",
     "gqa_decode",
+    "mla_decode",
     "moe_prefill",
     "nano_train_step",
 )

@@ -36,9 +36,9 @@ STABLE_TORCH_LIBRARY(foveate, m) {
       "packed_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor ends, bool causal,"
       " Tensor out, Tensor stats) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 
-  // One new token of each sequence over a cache: q [B, H, D], k and v [S, C, G, D], slots and lengths [B] int64. Sequence
-  // b sees the first lengths[b] places of slot slots[b]. -> [B, H, D]; without a gradient.
-  m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths) -> Tensor");
+  // One new token of each sequence over a cache: q [B, H, D], k [S, C, G, D], v [S, C, G, E], slots and lengths [B] int64.
+  // Sequence b sees the first lengths[b] places of slot slots[b]. -> [B, H, E]; without a gradient.
+  m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths, float scale) -> Tensor");
 
   // silu(gate) * up, gate_up [..., 2 * I] holds gate, then up -> [..., I].
   m.def("silu_mul(Tensor gate_up) -> Tensor");

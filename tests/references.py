@@ -39,14 +39,17 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], causal
     return torch.cat(outputs)
 
 
-def decode_attention(q: Tensor, k: Tensor, v: Tensor, slots: list[int], lengths: list[int]) -> Tensor:
+def decode_attention(
+    q: Tensor, k: Tensor, v: Tensor, slots: list[int], lengths: list[int], scale: float | None = None
+) -> Tensor:
     """Each token of q [B, H, D] over the first lengths[b] places of slot slots[b] of k and v [S, C, G, D]."""
-    outputs = [q[:0]]
+    outputs = []
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     for one, slot, length in zip(q, slots, lengths, strict=True):
         keys, values = (x[slot, :length].repeat_interleave(q.shape[1] // k.shape[2], dim=1) for x in (k, v))
-        chances = (torch.einsum("hd,khd->hk", one, keys) * q.shape[-1] ** -0.5).softmax(-1)
-        outputs.append(torch.einsum("hk,khd->hd", chances, values)[None])
-    return torch.cat(outputs)
+        chances = (torch.einsum("hd,khd->hk", one, keys) * scale).softmax(-1)
+        outputs.append(torch.einsum("hk,khd->hd", chances, values))
+    return torch.stack(outputs)
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], causal: bool) -> Tensor:

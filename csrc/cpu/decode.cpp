@@ -1,6 +1,7 @@
 // Attention over a cache for one new token of each sequence (flash-decoding, Dao et al. 2023): long sequences are cut
 // into parts of a fixed number of keys, whose results are joined in their order. Query heads that share a key head read
-// the cache once, together.
+// the cache once, together; values may be the first numbers of the keys (multi-head latent attention, DeepSeek-V2, arXiv
+// 2405.04434, with its projections absorbed).
 // Equals: tests/references.py, decode_attention.
 
 #include "kernels.h"
@@ -9,7 +10,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <cmath>
+#include <algorithm>
 #include <vector>
 
 namespace foveate {
@@ -35,30 +36,32 @@ void check_cache(const Tensor& q, const Tensor& k, const Tensor& v) {
   FOVEATE_CHECK_DIM(q, 3);
   for (const Tensor* cache : {&k, &v}) {
     check_operand(*cache, "the cache");
-    STD_TORCH_CHECK(cache->scalar_type() == q.scalar_type() && cache->dim() == 4 && cache->size(3) == q.size(2) &&
-                        cache->size(2) > 0 && q.size(1) % cache->size(2) == 0 && cache->stride(3) == 1,
-                    "k and v must be [S, C, G, D] of q's dtype for a q of [B, H, D] with G a divisor of H; got ",
-                    shape_text(q), " and ", shape_text(*cache));
+    STD_TORCH_CHECK(cache->scalar_type() == q.scalar_type() && cache->dim() == 4 && cache->size(0) == k.size(0) &&
+                        cache->size(1) == k.size(1) && cache->size(2) == k.size(2) && cache->size(2) > 0 &&
+                        cache->size(3) > 0 && cache->stride(3) == 1,
+                    "k and v must be [S, C, G, D] and [S, C, G, E] of q's dtype, got shapes ", shape_text(k), " and ",
+                    shape_text(v));
   }
-  FOVEATE_CHECK_SAME_SHAPE(v, k);
-  STD_TORCH_CHECK(q.size(1) > 0 && q.size(2) > 0, "q must have at least one head of one number, got shape ",
-                  shape_text(q));
+  STD_TORCH_CHECK(q.size(1) > 0 && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0,
+                  "q must be [B, H, D] with H a multiple of k's G, got shapes ", shape_text(q), " and ", shape_text(k));
 }
 
 Rows first_slot(const Tensor& cache) {
   return {const_cast<void*>(cache.const_data_ptr()), cache.stride(1), cache.stride(2)};
 }
 
-Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& lengths) {
+Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& lengths,
+                        double scale) {
   check_cache(q, k, v);
   const int64_t batch = q.size(0), num_heads = q.size(1), head_dim = q.size(2), num_kv_heads = k.size(2);
+  const int64_t value_dim = v.size(3);
   const std::vector<int64_t> slot = read_numbers(slots, batch, 0, k.size(0) - 1, "slots");
   const std::vector<int64_t> length = read_numbers(lengths, batch, 1, k.size(1), "lengths");
   const Tensor queries = with_dense_rows(q);
-  Tensor out = torch::stable::new_empty(queries, {batch, num_heads, head_dim});
-  const DecodeProblem problem = {num_heads,           num_kv_heads,  head_dim,      1.0f / std::sqrt(float(head_dim)),
-                                 is_bf16(q),          heads_of(queries), heads_of(out), first_slot(k),
-                                 first_slot(v),       k.stride(0),   v.stride(0)};
+  Tensor out = torch::stable::new_empty(queries, {batch, num_heads, value_dim});
+  const DecodeProblem problem = {num_heads,         num_kv_heads,      head_dim,      value_dim,
+                                 float(scale),      is_bf16(q),        heads_of(queries), heads_of(out),
+                                 first_slot(k),     first_slot(v),     k.stride(0),   v.stride(0)};
   std::vector<DecodePart> parts;
   std::vector<size_t> firsts;  // of each sequence and key head
   int64_t keys = 0;
@@ -73,7 +76,7 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
     keys += length[sequence];
   }
   firsts.push_back(parts.size());
-  const int64_t group = num_heads / num_kv_heads, result = decode_result(head_dim, group);
+  const int64_t group = num_heads / num_kv_heads, result = decode_result(value_dim, group);
   const auto results = aligned_floats(result * parts.size());
   STD_TORCH_CHECK(results != nullptr, "no memory for ", result * parts.size() * 4, " bytes of results");
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -81,7 +84,7 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
   }
   const DecodeKernels& run = kernels().decode;
   const bool little = keys * num_kv_heads * head_dim < kLittle;
-  share(parts, little ? 1 : torch::stable::get_num_threads(), decode_scratch(head_dim, group),
+  share(parts, little ? 1 : torch::stable::get_num_threads(), decode_scratch(head_dim, value_dim, group),
         [&](const DecodePart& part, float* scratch) { run.part(problem, part, scratch); });
   for (size_t i = 0; i + 1 < firsts.size(); ++i) {
     run.join(problem, parts.data() + firsts[i], firsts[i + 1] - firsts[i]);

@@ -6,13 +6,19 @@
 // Bound:   reading the cache once.
 
 template <typename T>
-static void unpack_cached(const DecodeProblem& problem, const Rows& rows, int64_t slot_stride, const DecodePart& part,
-                          int64_t key, int64_t count, float* to) {
+static void unpack_cached(const Rows& rows, int64_t slot_stride, const DecodePart& part, int64_t key, int64_t count,
+                          int64_t dim, float* to) {
   const T* from = row_of<T>(rows, key, part.kv_head) + part.slot * slot_stride;
-  const int64_t padded = padded_dim(problem.head_dim);
   for (int64_t i = 0; i < count; ++i) {
-    unpack_row(from + i * rows.token_stride, to + i * padded, problem.head_dim, nullptr, nullptr);
+    unpack_row(from + i * rows.token_stride, to + i * padded_dim(dim), dim, nullptr, nullptr);
   }
+}
+
+// Whether values are the first numbers of the keys, as in multi-head latent attention: they are unpacked once.
+static bool values_in_keys(const DecodeProblem& problem) {
+  return problem.v.data == problem.k.data && problem.v_slot == problem.k_slot &&
+         problem.v.token_stride == problem.k.token_stride && problem.v.head_stride == problem.k.head_stride &&
+         problem.value_dim <= problem.head_dim;
 }
 
 // Scores [count, lanes] become 2^(score - highest); `shrink` is what earlier sums and results are multiplied by.
@@ -54,17 +60,19 @@ static void spread_queries(const DecodeProblem& problem, const DecodePart& part,
 
 template <typename T>
 static void decode_keys(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
-  const int64_t dim = problem.head_dim, padded = padded_dim(dim);
+  const int64_t dim = problem.head_dim, padded = padded_dim(dim), width = padded_dim(problem.value_dim);
   const int64_t group = problem.num_heads / problem.num_kv_heads, lanes = padded_dim(group);
+  const bool shared = values_in_keys(problem);
   float* queries = scratch;
   float* scores = queries + dim * lanes;
   float* shrink = scores + kDecodeKeys * lanes;
-  float* keys = shrink + lanes;
-  float* values = keys + kDecodeKeys * padded;
-  float* highest = part.result + group * padded;
+  float* line = shrink + lanes;
+  float* keys = line + padded;
+  float* values = shared ? keys : keys + kDecodeKeys * padded;
+  float* highest = part.result + group * width;
   float* total = highest + lanes;
-  spread_queries<T>(problem, part, group, lanes, values + kDecodeKeys * padded, queries);
-  for (int64_t i = 0; i < group * padded; ++i) {
+  spread_queries<T>(problem, part, group, lanes, line, queries);
+  for (int64_t i = 0; i < group * width; ++i) {
     part.result[i] = 0;
   }
   for (int64_t i = 0; i < lanes; ++i) {
@@ -73,45 +81,48 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
   }
   for (int64_t key = part.key_begin; key < part.key_end; key += kDecodeKeys) {
     const int64_t count = smaller(kDecodeKeys, part.key_end - key);
-    unpack_cached<T>(problem, problem.k, problem.k_slot, part, key, count, keys);
+    unpack_cached<T>(problem.k, problem.k_slot, part, key, count, dim, keys);
     multiply({keys, padded, 1}, queries, lanes, scores, lanes, count, lanes / kLanes, dim, false);
     soften_lanes(scores, count, lanes, highest, total, shrink);
     for (int64_t member = 0; member < group; ++member) {
-      for (int64_t d = 0; d < padded; d += kLanes) {
-        store(part.result + member * padded + d, load(part.result + member * padded + d) * shrink[member]);
+      for (int64_t d = 0; d < width; d += kLanes) {
+        store(part.result + member * width + d, load(part.result + member * width + d) * shrink[member]);
       }
     }
-    unpack_cached<T>(problem, problem.v, problem.v_slot, part, key, count, values);
-    multiply({scores, 1, lanes}, values, padded, part.result, padded, group, vectors(dim), count, true);
+    if (!shared) {
+      unpack_cached<T>(problem.v, problem.v_slot, part, key, count, problem.value_dim, values);
+    }
+    multiply({scores, 1, lanes}, values, shared ? padded : width, part.result, width, group,
+             vectors(problem.value_dim), count, true);
   }
 }
 
 template <typename T>
 static void join_parts(const DecodeProblem& problem, const DecodePart* parts, int64_t num_parts) {
-  const int64_t dim = problem.head_dim, padded = padded_dim(dim);
+  const int64_t width = padded_dim(problem.value_dim);
   const int64_t group = problem.num_heads / problem.num_kv_heads, lanes = padded_dim(group);
   for (int64_t member = 0; member < group; ++member) {
     float highest = -__builtin_inff();
     for (int64_t i = 0; i < num_parts; ++i) {
-      const float here = parts[i].result[group * padded + member];
+      const float here = parts[i].result[group * width + member];
       highest = here > highest ? here : highest;
     }
     float total = 0;
     T* out = row_of<T>(problem.out, parts[0].sequence, parts[0].kv_head * group + member);
-    float* line = parts[0].result + member * padded;  // the first part's own: it becomes the sum
+    float* line = parts[0].result + member * width;  // the first part's own: it becomes the sum
     for (int64_t i = 0; i < num_parts; ++i) {
-      const float* sums = parts[i].result + group * padded + member;
+      const float* sums = parts[i].result + group * width + member;
       const float share = exp2_of(Vec{} + (sums[0] - highest))[0];
       total += sums[lanes] * share;
-      for (int64_t d = 0; d < padded; d += kLanes) {
-        const Vec add = load(parts[i].result + member * padded + d) * share;
+      for (int64_t d = 0; d < width; d += kLanes) {
+        const Vec add = load(parts[i].result + member * width + d) * share;
         store(line + d, i == 0 ? add : load(line + d) + add);
       }
     }
-    for (int64_t d = 0; d < padded; d += kLanes) {
+    for (int64_t d = 0; d < width; d += kLanes) {
       store(line + d, load(line + d) / total);
     }
-    pack_row(line, out, dim, nullptr, nullptr);
+    pack_row(line, out, problem.value_dim, nullptr, nullptr);
   }
 }
 

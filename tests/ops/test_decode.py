@@ -39,6 +39,18 @@ def test_it_equals_its_reference(shape: tuple[int, int, int], dtype: torch.dtype
     assert_as_exact_as_torch(decode(q, k, v, *where), references.decode_attention(q, k, v, *where), exact)
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_values_of_another_width_and_inside_the_keys(dtype: torch.dtype) -> None:
+    latents, others = draw((2, 700, 1, 72), dtype, 1), draw((2, 700, 1, 40), dtype, 2)
+    q, slots, lengths = draw((2, 16, 72), dtype, 3), [1, 0], [700, 33]
+    for v in (latents[..., :64], latents[..., :64].clone(), others):
+        where = (torch.tensor(slots), torch.tensor(lengths), 700)
+        exact = references.decode_attention(q.double(), latents.double(), v.double(), slots, lengths, 0.2)
+        plain = references.decode_attention(q, latents, v, slots, lengths, 0.2)
+        assert_as_exact_as_torch(ops.decode_attention(q, latents, v, *where, scale=0.2), plain, exact)
+
+
 def test_what_lies_behind_a_length_is_not_read() -> None:
     k, v = cache((4, 2, 32), torch.float32)
     q = draw((1, 4, 32), torch.float32, 3)
@@ -80,7 +92,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 @needs_native
 def test_opcheck() -> None:
     k, v = cache((4, 2, 8), torch.float32, 9)
-    arguments = (draw((2, 4, 8), torch.float32, 3), k, v, torch.tensor([0, 2]), torch.tensor([9, 1]))
+    arguments = (draw((2, 4, 8), torch.float32, 3), k, v, torch.tensor([0, 2]), torch.tensor([9, 1]), 0.3)
     torch.library.opcheck(torch.ops.foveate.decode_attention.default, arguments)
 
 

@@ -1,6 +1,6 @@
 """Attention of one new token of each conversation over the keys and values that a cache holds.
 
-Shape letters: B conversations, H query heads, G key heads, D head dimension, S slots, C capacity of a slot.
+Shape letters: B conversations, H query heads, G key heads, D and E width of keys and values, S slots, C their capacity.
 """
 
 import torch
@@ -11,31 +11,42 @@ from foveate.ops.native import is_native, is_served
 
 
 def decode_attention(
-    q_BHD: Tensor, k_SCGD: Tensor, v_SCGD: Tensor, slots_B: Tensor, lengths_B: Tensor, longest: int
+    q_BHD: Tensor,
+    k_SCGD: Tensor,
+    v_SCGE: Tensor,
+    slots_B: Tensor,
+    lengths_B: Tensor,
+    longest: int,
+    scale: float | None = None,
 ) -> Tensor:
-    """Softmax attention [B, H, D] of token b over the first lengths[b] places of slot slots[b]; no gradient.
+    """Softmax attention [B, H, E] of token b over the first lengths[b] places of slot slots[b]; no gradient.
+
+    Multi-head latent attention with absorbed projections is the case of one key head whose values are the first E
+    numbers of the keys: `v = k[..., :E]` is read once for both.
 
     Args:
         q_BHD: bf16 or f32 for the native kernel.
         k_SCGD: of q's dtype, the last dimension dense; G divides H, and neighbouring query heads share a key head.
-        v_SCGD: as k_SCGD.
+        v_SCGE: as k; its last dimension may differ.
         slots_B: int64, on the device of q.
         lengths_B: int64, at least 1, the new token included.
         longest: of `lengths_B`, known to the caller without waiting for a device.
+        scale: of the products of queries and keys; None for D^-0.5.
     """
+    scale = q_BHD.shape[-1] ** -0.5 if scale is None else scale
     if is_served(q_BHD) and not (torch.is_grad_enabled() and q_BHD.requires_grad):
-        out_BHD: Tensor = torch.ops.foveate.decode_attention(q_BHD, k_SCGD, v_SCGD, slots_B, lengths_B)
-        return out_BHD
-    k_BGCD, v_BGCD = (x[slots_B, :longest].transpose(1, 2) for x in (k_SCGD, v_SCGD))
+        out_BHE: Tensor = torch.ops.foveate.decode_attention(q_BHD, k_SCGD, v_SCGE, slots_B, lengths_B, scale)
+        return out_BHE
+    k_BGCD, v_BGCE = (x[slots_B, :longest].transpose(1, 2) for x in (k_SCGD, v_SCGE))
     held_BC = torch.arange(longest, device=q_BHD.device) < lengths_B[:, None]
-    out_BH1D = scaled_dot_product_attention(
-        q_BHD[:, :, None], k_BGCD, v_BGCD, attn_mask=held_BC[:, None, None], enable_gqa=True
+    out_BH1E = scaled_dot_product_attention(
+        q_BHD[:, :, None], k_BGCD, v_BGCE, attn_mask=held_BC[:, None, None], scale=scale, enable_gqa=True
     )
-    return out_BH1D[:, :, 0]
+    return out_BH1E[:, :, 0]
 
 
-def _fake(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
-    return q.new_empty(q.shape)
+def _fake(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, lengths: Tensor, scale: float) -> Tensor:
+    return q.new_empty((*q.shape[:2], v.shape[-1]))
 
 
 if is_native():

@@ -1,0 +1,48 @@
+"""Claim: latent attention decodes from its latents at the rate of memory; transformers expands the whole cache anew."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from foveate.benchmarks.measure import Case
+from foveate.ops import decode_attention
+
+HEADS, LATENT, ROTATED, PLAIN, VALUE, CONTEXT = 16, 512, 64, 128, 128, 4096
+CACHES = 64
+"""More than any processor's own memory holds."""
+SCALE = (PLAIN + ROTATED) ** -0.5
+
+
+def cases() -> Iterator[Case]:
+    """bf16, one conversation, DeepSeek-V2-Lite's sizes; ours and folded torch with absorbed projections."""
+    width = LATENT + ROTATED
+    cache = torch.randn(CACHES, CONTEXT, 1, width).bfloat16()
+    q_absorbed, q_whole = torch.randn(1, HEADS, width).bfloat16(), torch.randn(1, HEADS, PLAIN + ROTATED).bfloat16()
+    expand = torch.randn(HEADS * (PLAIN + VALUE), LATENT).mul(LATENT**-0.5).bfloat16()
+    lengths, turn = torch.tensor([CONTEXT]), iter(range(1 << 40))
+
+    def ours(_: int) -> Tensor:
+        slot = torch.tensor([next(turn) % CACHES])
+        return decode_attention(q_absorbed, cache, cache[..., :LATENT], slot, lengths, CONTEXT, SCALE)
+
+    def folded(_: int) -> Tensor:
+        latents = cache[next(turn) % CACHES, :, 0]
+        return (q_absorbed[0] @ latents.T * SCALE).softmax(-1) @ latents[:, :LATENT]
+
+    def expanded(_: int) -> Tensor:
+        latents = cache[next(turn) % CACHES, :, 0]
+        k_plain, v = (latents[:, :LATENT] @ expand.T).unflatten(-1, (HEADS, -1)).split((PLAIN, VALUE), dim=-1)
+        rotated = latents[:, None, LATENT:].expand(-1, HEADS, -1)
+        k = torch.cat([k_plain, rotated], dim=-1).transpose(0, 1)[None]
+        return scaled_dot_product_attention(q_whole[:, :, None], k, v.transpose(0, 1)[None], scale=SCALE)
+
+    yield Case(
+        op="mla_decode",
+        shape=f"1 token over {CONTEXT}, {HEADS} heads, latents of {LATENT}+{ROTATED}, projections left out",
+        dtype="bfloat16",
+        ours=ours,
+        peers={"torch": folded, "expanded": expanded},
+        moved=CONTEXT * width * 2,
+    )
