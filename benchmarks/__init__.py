@@ -1,4 +1,4 @@
-"""Measurements of speed: one file for each claim, each a comparison in one run.
+"""Measurements of speed: one file for each operation, each a comparison in one run.
 
 `foveate bench [NAME...]` runs them; a file offers `cases()`. Peers are what a user would run instead: plain PyTorch,
 and transformers where it is installed.

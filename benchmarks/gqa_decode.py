@@ -1,6 +1,7 @@
-"""Claim: one new token over a long cache takes about as long as reading the cache once."""
+"""One new token over a long cache beside torch's fused attention; the aim is the floor, reading the cache once."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -17,7 +18,7 @@ def cases() -> Iterator[Case]:
     """bf16, one conversation."""
     k, v = (torch.randn(CACHES, CONTEXT, KEY_HEADS, HEAD_DIM).bfloat16() for _ in range(2))
     q = torch.randn(1, HEADS, HEAD_DIM).bfloat16()
-    lengths, turn = torch.tensor([CONTEXT]), iter(range(1 << 40))
+    lengths, turn = torch.tensor([CONTEXT]), count()
 
     def ours(_: int) -> torch.Tensor:
         return decode_attention(q, k, v, torch.tensor([next(turn) % CACHES]), lengths, CONTEXT)

@@ -1,4 +1,4 @@
-"""Claim: experts over a prompt cost what their products cost; dispatch, gate and combine pass once over memory."""
+"""Experts over a prompt beside the loop that models of transformers run; the aim is the time of the products alone."""
 
 from collections.abc import Iterator
 

@@ -11,12 +11,11 @@ Shape letters: B batch, T tokens, H query heads, G key heads, L length, D head d
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from foveate.errors import ConfigError
 from foveate.models.moe import experts_forward
-from foveate.ops import Packing, packed_attention, window_attention
+from foveate.ops import Packing, is_served, packed_attention, window_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +27,6 @@ VISION = ("VisionAttention", "Qwen2_5_VLVisionAttention", "Qwen3VLVisionAttentio
 SILU = ("SiLU", "SiLUActivation")
 GATE = "_apply_gate"
 """What transformers gives to every class of experts whose implementation can be set."""
-_DTYPES = (torch.bfloat16, torch.float32)
 
 
 def accelerate(model: "PreTrainedModel") -> list[str]:
@@ -86,7 +84,7 @@ def attention(
     batch, _, length, dim = query_BHLD.shape
     same = key_BGLD.shape[2] == length and key_BGLD.shape[-1] == value_BGLD.shape[-1] == dim <= LARGEST_HEAD
     plain = attention_mask is None and not dropout and all(value is None for value in _biases(others))
-    if not (same and plain and query_BHLD.dtype in _DTYPES and query_BHLD.device.type == "cpu"):
+    if not (same and plain and is_served(query_BHLD)):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(
@@ -109,7 +107,7 @@ def experts(self: Any, x_TW: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> 
     """Routed experts as transformers calls them, [T, W] -> [T, W]; others than SwiGLU's go to its grouped product."""
     ours = self.has_gate and self.is_concatenated and not (self.is_transposed or self.has_bias)
     ours = ours and not (self.has_post_expert_norm or self._is_expert_parallel) and _is_silu(self)
-    if ours and x_TW.dtype == self.gate_up_proj.dtype and x_TW.dtype in _DTYPES and x_TW.device.type == "cpu":
+    if ours and x_TW.dtype == self.gate_up_proj.dtype and is_served(x_TW):
         return experts_forward(x_TW, experts_TK, weights_TK, self.gate_up_proj, self.down_proj)
     from transformers.integrations.moe import grouped_mm_experts_forward
 

@@ -33,7 +33,7 @@ from foveate.models.transcript import Transcript
 from foveate.rl.gaze import Gaze, gazes
 from foveate.rl.oracle_messages import Conversation, single_marks
 from foveate.rl.pages import CHARACTERS, text_runs, written
-from foveate.rl.spelling import Spelling, text_of
+from foveate.rl.spelling import Spelling, Spot, text_of
 from foveate.rl.tasks.scene import Box, Drawing, Scene
 
 NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",
@@ -59,6 +59,9 @@ class Reading(NamedTuple):
     token: int
     image: int
     letter: int
+    among: tuple[int, ...] = ()
+    """Letters that are counted: meant is the one that is spelled as many places behind the first as `letter` stands
+    behind the first of these."""
 
 
 NOWHERE = -1
@@ -75,7 +78,10 @@ class Targets:
         """The same behind so many tokens and images of other conversations in a pack."""
         return Targets(
             looks=tuple(Look(token + tokens, head, key + tokens) for token, head, key in self.looks),
-            readings=tuple(Reading(token + tokens, image + images, letter) for token, image, letter in self.readings),
+            readings=tuple(
+                reading._replace(token=reading.token + tokens, image=reading.image + images)
+                for reading in self.readings
+            ),
         )
 
 
@@ -87,14 +93,24 @@ def aimed(targets: Sequence[Targets], spelling: Spelling, rows: Sequence[slice],
     """
     keys = [key for row in rows for key in range(row.start, row.stop)]
     some = [look for target in targets for look in target.looks]
-    for token, image, letter in (reading for target in targets for reading in target.readings):
-        spot = None if letter == NOWHERE else spelling.spots[image][letter]
+    for reading in (reading for target in targets for reading in target.readings):
+        spot = _spot(reading, spelling)
         if spot is None or spot.place < len(heads):
             some += [
-                Look(token, head, keys[spot.token] if spot and place == spot.place else RESTING)
+                Look(reading.token, head, keys[spot.token] if spot and place == spot.place else RESTING)
                 for place, head in enumerate(heads)
             ]
     return torch.tensor(some, dtype=torch.long).reshape(-1, 3).T
+
+
+def _spot(reading: Reading, spelling: Spelling) -> Spot | None:
+    """Where the letter of a reading is spelled; None for one that is nowhere."""
+    if reading.letter == NOWHERE:
+        return None
+    spots = spelling.spots[reading.image]
+    if reading.among:
+        return sorted(spots[letter] for letter in reading.among)[reading.among.index(reading.letter)]
+    return spots[reading.letter]
 
 
 def watched_heads(config: DecoderConfig) -> range:
@@ -138,7 +154,7 @@ def _reading(read: Sequence[tuple[Gaze, int]], places: "Places") -> tuple[list[R
     anchors: dict[int, Reading] = {}
     last = None
     for gaze, token in read:
-        here = places.letter(token, gaze.image, gaze.box)
+        here = places.letter(token, gaze.image, gaze.box, gaze.among)
         nexts.setdefault(token - 1, (here or Reading(0, 0, NOWHERE))._replace(token=token - 1))
         anchor = places.letter(token - 1, gaze.image, gaze.after) if gaze.after else None
         if anchor and token - 1 not in lasts:
@@ -162,10 +178,11 @@ class Places:
             _, shown = text_of(drawing.glyphs, box, image.grid, config.vision)
             self.letters.append({glyph.box: index for index, glyph in enumerate(shown)})
 
-    def letter(self, token: int, image: int, box: Box) -> Reading | None:
-        """A token that reads a character of an image; None for a space."""
-        index = self.letters[image].get(box)
-        return None if index is None else Reading(token, image, index)
+    def letter(self, token: int, image: int, box: Box, among: Sequence[Box] = ()) -> Reading | None:
+        """A token that reads a character of an image, or one of those `among` which it counts; None for a space."""
+        letters = self.letters[image]
+        index = letters.get(box)
+        return None if index is None else Reading(token, image, index, tuple(letters[other] for other in among))
 
     def pointing(self, token: int, image: int, box: Box) -> Iterator[Look]:
         """Every watched head looks at all that a box covers."""

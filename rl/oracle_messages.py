@@ -24,7 +24,9 @@ from foveate.agent.messages import (
 )
 from foveate.models.reasoner import Message
 from foveate.rl.pages import Page
-from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question
+from foveate.rl.tasks.compare import COUNTED_GLYPH, counting
+from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question, Scene
+from foveate.rl.tasks.sheet import original_boxes
 
 BOX_STEP = 50
 """Oracle boxes are rounded outward to multiples of this, in thousandths of a side.
@@ -45,6 +47,9 @@ MOST_NEXT = 5
 WHERE_SHARE = 0.2
 """Of the exercises about one text of a page."""
 WHOLE_PAGE_SHARE = 0.75
+
+COUNT = "Count the small things."
+"""Asked of a crop that is all there is to see."""
 
 Exercise = tuple[str, str]
 """What is asked, and the turn that answers."""
@@ -137,6 +142,37 @@ def scene_conversation(
     for question in questions:
         conversation.ask(question)
     return conversation
+
+
+def aim_exercises(questions: Sequence[Question], size_px: tuple[int, int]) -> list[Exercise]:
+    """Questions with the oracle's first turn alone: where to look, at a fraction of the tokens of the whole way."""
+    exercises = []
+    for question in questions:
+        first = question.steps[0]
+        call = Call(name="zoom", arguments={"image": 0, "box": relative_box(first.arguments["box"], size_px)})
+        exercises.append((question.text, render_turn(first.thought, call)))
+    return exercises
+
+
+def count_conversations(scene: Scene) -> list[Conversation]:
+    """Each crop of a scene in which things are counted, as a picture of its own with nothing else to do."""
+    counted: dict[Box, Conversation] = {}
+    for question in scene.questions:
+        for box, place in zip(original_boxes(question), question.evidence, strict=False):
+            things = [g.box for g in scene.glyphs if g.character == COUNTED_GLYPH and holds(place, g.box)]
+            view = pixel_box(relative_box(box, scene.image.size), scene.image.size)
+            if things and place not in counted and all(holds(view, thing) for thing in things):
+                counted[place] = Conversation(scene.image.crop(view))
+                counted[place].boxes = [view]
+                asked = question_message(COUNT, counted[place].unseen())
+                counted[place].say(asked, render_turn(counting(len(things)), str(len(things))))
+    return list(counted.values())
+
+
+def holds(place: Box, box: Box) -> bool:
+    """Whether the middle of a box lies in a place."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return place[0] <= x <= place[2] and place[1] <= y <= place[3]
 
 
 def single_marks(marks: Sequence[Mark]) -> list[Mark]:

@@ -30,6 +30,8 @@ from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
 from foveate.rl.looks import Targets, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
 from foveate.rl.oracle_messages import (
     Conversation,
+    aim_exercises,
+    count_conversations,
     flag_exercise,
     mark_exercises,
     page_conversation,
@@ -191,14 +193,22 @@ class SftStage:
         return sheet, scene_conversation(sheet.image, (), [*flag_exercise(sheet.marks), *exercises])
 
     def _scene(self, rng: random.Random) -> list[tuple[Drawing | Scene | None, Conversation]]:
-        """Questions about a scene and, where one of their crops holds text, that crop as a page to read."""
+        """Some of a scene's questions, the first turns of the others, and its crops by themselves.
+
+        One that holds text is read like a page, in each that holds small things they are counted.
+        """
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
         count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
         exercises = mark_exercises(scene.marks, scene.image.size, rng, rng.randint(0, self.config.max_exercises))
-        conversation = scene_conversation(scene.image, rng.sample(scene.questions, count), exercises)
-        crop = rng.choice(conversation.boxes[1:])
-        page = crop_page(scene.image, scene.glyphs, crop)
-        return [(scene, conversation), *([self._reading(page, rng, MOST_OF_CROP)] if page.lines else [])]
+        asked = rng.sample(scene.questions, count)
+        rest = [question for question in scene.questions if question not in asked]
+        exercises += aim_exercises(rest, scene.image.size)
+        conversation = scene_conversation(scene.image, asked, exercises)
+        drawn: list[tuple[Drawing | Scene | None, Conversation]] = [(scene, conversation)]
+        page = crop_page(scene.image, scene.glyphs, rng.choice(conversation.boxes[1:]))
+        if page.lines:
+            drawn.append(self._reading(page, rng, MOST_OF_CROP))
+        return [*drawn, *((scene, counting) for counting in count_conversations(scene))]
 
     def loss(self, batch: SftBatch) -> tuple[Tensor, dict[str, float]]:
         """See the module's docstring."""

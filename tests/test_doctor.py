@@ -9,6 +9,7 @@ import pytest
 
 from foveate.cli import main
 from foveate.doctor import PROBES, Finding, examine, is_healthy, report_lines
+from foveate.errors import ConfigError
 
 
 def test_every_part_is_reported_once_and_what_runs_this_test_is_well() -> None:
@@ -27,6 +28,15 @@ def test_a_probe_that_raises_is_a_failed_finding(monkeypatch: pytest.MonkeyPatch
     assert findings["torch"].state == "fail"
     assert "disk on fire" in findings["torch"].found
     assert not is_healthy(findings.values())
+
+
+def test_an_error_of_ours_is_not_mended_by_installing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misnamed(name: str) -> Finding:
+        raise ConfigError("FOVEATE_ISA: the instruction set is named 'sse9'; wanted one of generic, avx2, avx512")
+
+    monkeypatch.setitem(PROBES, "native kernels", misnamed)
+    finding = next(finding for finding in examine() if finding.name == "native kernels")
+    assert (finding.state, finding.fix) == ("fail", "change what the message names to what it wants")
 
 
 def test_a_warning_is_no_failure_and_shows_its_fix() -> None:

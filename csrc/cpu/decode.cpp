@@ -11,6 +11,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 namespace foveate {
@@ -50,6 +51,15 @@ Rows first_slot(const Tensor& cache) {
   return {const_cast<void*>(cache.const_data_ptr()), cache.stride(1), cache.stride(2)};
 }
 
+// Adds the parts of all keys of one sequence and key head.
+void cut(const DecodePart& whole, std::vector<DecodePart>& parts) {
+  for (int64_t begin = 0; begin < whole.key_end; begin += kDecodeChunk) {
+    parts.push_back(whole);
+    parts.back().key_begin = begin;
+    parts.back().key_end = std::min(whole.key_end, begin + kDecodeChunk);
+  }
+}
+
 Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& lengths,
                         double scale) {
   check_cache(q, k, v);
@@ -63,17 +73,12 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
                                  float(scale),      is_bf16(q),        heads_of(queries), heads_of(out),
                                  first_slot(k),     first_slot(v),     k.stride(0),   v.stride(0)};
   std::vector<DecodePart> parts;
-  std::vector<size_t> firsts;  // of each sequence and key head
-  int64_t keys = 0;
+  std::vector<size_t> firsts;  // of each sequence and key head, and the end
   for (int64_t sequence = 0; sequence < batch; ++sequence) {
     for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
       firsts.push_back(parts.size());
-      for (int64_t begin = 0; begin < length[sequence]; begin += kDecodeChunk) {
-        parts.push_back({sequence, slot[sequence], kv_head, begin, std::min(length[sequence], begin + kDecodeChunk),
-                         nullptr});
-      }
+      cut({sequence, slot[sequence], kv_head, 0, length[sequence], nullptr}, parts);
     }
-    keys += length[sequence];
   }
   firsts.push_back(parts.size());
   const int64_t group = num_heads / num_kv_heads, result = decode_result(value_dim, group);
@@ -83,6 +88,7 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
     parts[i].result = results.get() + i * result;
   }
   const DecodeKernels& run = kernels().decode;
+  const int64_t keys = std::accumulate(length.begin(), length.end(), int64_t{0});
   const bool little = keys * num_kv_heads * head_dim < kLittle;
   share(parts, little ? 1 : torch::stable::get_num_threads(), decode_scratch(head_dim, value_dim, group),
         [&](const DecodePart& part, float* scratch) { run.part(problem, part, scratch); });

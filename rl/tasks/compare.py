@@ -129,7 +129,12 @@ def count_draft(canvas: Canvas, things: str, a: Place, b: Place) -> Draft:
 
 def counted(place: Place) -> str:
     """What is said while counting: each number as its thing is looked at, row by row, then the last one again."""
-    return f"I count {DIGITS[: int(place.value)]}. {place.subject} has {place.value}."
+    return f"{counting(int(place.value))} {place.subject} has {place.value}."
+
+
+def counting(number: int) -> str:
+    """The counting itself, of one to nine things."""
+    return f"I count {DIGITS[:number]}."
 
 
 def two_looks(canvas: Canvas, ask: str, places: tuple[Place, Place], said: tuple[str, str], code: str) -> Draft:

@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from foveate.errors import FoveateError
+
 State = Literal["ok", "warn", "fail"]
+AS_SAID = "change what the message names to what it wants"
 REINSTALL = "install Foveate again: pip install --force-reinstall foveate"
 
 
@@ -37,7 +40,8 @@ def examine() -> Iterator[Finding]:
         try:
             yield probe(name)
         except Exception as error:  # noqa: BLE001  the point of a doctor is to report whatever is broken
-            yield Finding(name=name, state="fail", found=f"{type(error).__name__}: {error}", fix=REINSTALL)
+            fix = AS_SAID if isinstance(error, FoveateError) else REINSTALL
+            yield Finding(name=name, state="fail", found=f"{type(error).__name__}: {error}", fix=fix)
 
 
 def is_healthy(findings: Iterable[Finding]) -> bool:

@@ -7,10 +7,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from foveate import ops
 from foveate.errors import ConfigError
 from foveate.models import hub
 from references import draw
 
+needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 512}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
@@ -88,6 +90,7 @@ def with_picture(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+@needs_native
 @pytest.mark.parametrize("make", [qwen2_5_vl, qwen3_vl_moe])
 def test_a_vision_language_model_answers_the_same(make: Callable[[], nn.Module], calls: dict[str, int]) -> None:
     model = make()
@@ -106,6 +109,7 @@ def test_a_vision_language_model_answers_the_same(make: Callable[[], nn.Module],
     assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), written)
 
 
+@needs_native
 def test_experts_of_deepseek_run_ours_and_gradients_agree(calls: dict[str, int]) -> None:
     inputs = torch.tensor([[5, 9, 17, 3, 64, 2], [7, 7, 1, 90, 11, 4]])
     gradients = []

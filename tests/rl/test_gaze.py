@@ -106,3 +106,44 @@ def test_each_digit_of_a_counting_looks_at_its_thing() -> None:
     for gaze in found:
         box = question.evidence[gaze.image - 1]
         assert box[0] <= (gaze.box[0] + gaze.box[2]) / 2 <= box[2]
+
+
+def test_a_cell_is_found_by_the_marks_of_its_row_and_its_column() -> None:
+    row, column = (0.0, 600.0, 40.0, 640.0), (480.0, 0.0, 520.0, 40.0)
+    marks = (Mark(name="red star", box=row), Mark(name="letter B", box=column))
+    drawing = Drawing(Image.new("RGB", (1000, 1000)), (), marks, ())
+    conversation = Conversation(drawing.image)
+    turn = (
+        "<think>Row red star and column B meet at the bottom.</think>"
+        '<tool_call>{"name":"zoom","arguments":{"image":0,"box":[400,500,600,700]}}</tool_call>'
+    )
+    conversation.say(question_message("What does it say?", conversation.unseen()), turn)
+    found = [(turn[gaze.start : gaze.end], gaze.kind, gaze.box) for gaze in gazes(conversation, drawing)]
+    assert [piece for piece, *_ in found[:2]] == [turn[turn.index("meet") : turn.index("400")]] * 2
+    assert found[2:6] == [
+        ("400", "point", column), ("500", "point", row), ("600", "point", column), ("700", "point", row),
+    ]  # fmt: skip
+    assert found[6:] == [
+        ("400", "side", (400, 0, 466, 40)), ("500", "side", (0, 500, 40, 566)),
+        ("600", "side", (534, 0, 600, 40)), ("700", "side", (0, 634, 40, 700)),
+    ]  # fmt: skip
+
+
+def test_equal_texts_are_each_read_and_one_that_is_said_again_is_looked_at_again() -> None:
+    glyphs = tuple(
+        glyph
+        for line, (name, price) in enumerate((("ham", "2.00"), ("tea", "7.50"), ("fig", "2.00")))
+        for glyph in (*written(name, 0, 100 * line), *written(price, 200, 100 * line))
+    )
+    drawing = Drawing(Image.new("RGB", (400, 300)), (), (), glyphs)
+    conversation = Conversation(drawing.image)
+    turn = (
+        "<think>ham 2.00, tea 7.50, fig 2.00. tea 7.50 minus ham 2.00.</think>"
+        '<tool_call>{"name":"python","arguments":{"code":"print(7.50-2.00)"}}</tool_call>'
+    )
+    conversation.say(question_message("How much more?", conversation.unseen()), turn)
+    begun = [gaze for gaze in gazes(conversation, drawing) if gaze.box[0] in (0, 200)]
+    assert [(turn[gaze.start :][:3], gaze.box[1]) for gaze in begun] == [
+        ("ham", 0), ("2.0", 0), ("tea", 100), ("7.5", 100), ("fig", 200), ("2.0", 200), ("tea", 100), ("7.5", 100),
+        ("ham", 0),
+    ]  # fmt: skip

@@ -12,11 +12,21 @@ from foveate.models.decoder import Decoder
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript
-from foveate.rl.looks import REST_WEIGHT, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
+from foveate.rl.looks import (
+    REST_WEIGHT,
+    Reading,
+    Targets,
+    aimed,
+    brought_loss,
+    characters_as_tokens,
+    gaze_loss,
+    looks,
+    watched_heads,
+)
 from foveate.rl.oracle_messages import Conversation, scene_conversation
 from foveate.rl.pages import CLASS_OF
 from foveate.rl.sft import image_rows
-from foveate.rl.spelling import Spelling, text_of
+from foveate.rl.spelling import Letter, Spelling, Text, text_of
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Glyph, Mark, draw_scene
 
 TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
@@ -80,6 +90,16 @@ def test_one_head_looks_at_a_character_by_its_place_and_the_others_rest(processo
 def active(looks_3P: torch.Tensor) -> list[tuple[int, ...]]:
     """Looks that do not rest, in the order of their tokens."""
     return sorted(tuple(look) for look in looks_3P.T.tolist() if look[2])
+
+
+def test_things_are_counted_in_the_order_in_which_tokens_spell_them() -> None:
+    texts = [Text(rows=2, columns=2, letters=tuple(Letter(CLASS_OF["*"], y, x, 0.3, True, True)
+                                                   for y, x in ((1.5, 0.5), (0.5, 1.5), (0.4, 0.5))))]  # fmt: skip
+    readings = tuple(Reading(10 + n, 0, letter, (0, 1, 2)) for n, letter in enumerate((0, 1, 2)))
+    looks_3P = aimed([Targets(readings=readings)], Spelling(texts), [slice(4, 8)], range(2))
+    first_head = looks_3P[:, looks_3P[1] == 0]
+    assert first_head[0].tolist() == [10, 11, 12]
+    assert first_head[2].tolist() == [4, 5, 6]
 
 
 def test_before_a_text_begins_the_first_layer_looks_at_the_one_before(processor: Processor) -> None:

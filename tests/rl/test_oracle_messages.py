@@ -9,6 +9,8 @@ from PIL import Image
 from foveate.agent.parse import parse
 from foveate.rl.oracle_messages import (
     MOST_READ,
+    aim_exercises,
+    count_conversations,
     flag_exercise,
     mark_exercises,
     page_conversation,
@@ -117,3 +119,29 @@ def test_flags_are_named_row_by_row_and_only_those_that_are_there_once() -> None
         ("Name the flags.", "<answer>flag of Chad; flag of Peru; flag of Oman; flag of Fiji</answer>")
     ]
     assert flag_exercise(marks[-1:]) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_question_that_is_aimed_at_ends_with_its_first_zoom(family: str) -> None:
+    scene = draw_scene(family, 7, "train")
+    whole = [scene_conversation(scene.image, [question]).messages[1]["content"] for question in scene.questions]
+    exercises = aim_exercises(scene.questions, scene.image.size)
+    assert exercises == [(question.text, turn) for question, turn in zip(scene.questions, whole, strict=True)]
+
+
+def test_small_things_are_counted_in_each_crop_by_itself() -> None:
+    scenes = (draw_scene("compare", seed, "train") for seed in range(30))
+    scene = next(scene for scene in scenes if "I count" in scene.questions[0].steps[1].thought)
+    whole = scene_conversation(scene.image, scene.questions)
+    found = count_conversations(scene)
+    assert {conversation.boxes[0] for conversation in found} == set(whole.boxes[1:])
+    said = "".join(message["content"] for message in whole.messages if message["role"] == "assistant")
+    for conversation in found:
+        turn = parse(conversation.messages[1]["content"])
+        assert turn.thought in said
+        assert turn.thought == f"I count {'123456789'[: int(turn.answer)]}."
+        assert conversation.images[0].size == (
+            conversation.boxes[0][2] - conversation.boxes[0][0],
+            conversation.boxes[0][3] - conversation.boxes[0][1],
+        )
+    assert count_conversations(draw_scene("label", 7, "train")) == []

@@ -1,8 +1,8 @@
 """The command line: `foveate ask`, `eval`, `train`, `bench`, `doctor`, and a conversation when no command is named.
 
 `main` is the one place that turns exceptions into a line on stderr and an exit code, and the one place in Foveate that
-reads the environment. Commands live in a file each and import what they need when they run, so that ``--help`` loads
-neither torch nor langgraph.
+reads the environment (but for FOVEATE_ISA, which the extension reads when it loads). Commands live in a file each and
+import what they need when they run, so that ``--help`` loads neither torch nor langgraph.
 """
 
 import os

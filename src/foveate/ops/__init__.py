@@ -10,7 +10,7 @@ from foveate.ops.activation import silu_mul
 from foveate.ops.attention import Packing, packed_attention, window_attention
 from foveate.ops.decode import decode_attention
 from foveate.ops.moe import combine, dispatch
-from foveate.ops.native import backend, compute_dtype, is_native, plain_pytorch
+from foveate.ops.native import backend, compute_dtype, is_native, is_served, plain_pytorch
 from foveate.ops.norm import rms_norm
 from foveate.ops.rope import Tables, rotate
 from foveate.ops.rows import put_rows, take_rows
@@ -24,6 +24,7 @@ __all__ = [
     "decode_attention",
     "dispatch",
     "is_native",
+    "is_served",
     "packed_attention",
     "plain_pytorch",
     "put_rows",

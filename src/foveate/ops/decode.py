@@ -38,9 +38,11 @@ def decode_attention(
         out_BHE: Tensor = torch.ops.foveate.decode_attention(q_BHD, k_SCGD, v_SCGE, slots_B, lengths_B, scale)
         return out_BHE
     k_BGCD, v_BGCE = (x[slots_B, :longest].transpose(1, 2) for x in (k_SCGD, v_SCGE))
-    held_BC = torch.arange(longest, device=q_BHD.device) < lengths_B[:, None]
+    mask_B11C = None  # one token sees all that is left
+    if len(slots_B) > 1:
+        mask_B11C = (torch.arange(longest, device=q_BHD.device) < lengths_B[:, None])[:, None, None]
     out_BH1E = scaled_dot_product_attention(
-        q_BHD[:, :, None], k_BGCD, v_BGCE, attn_mask=held_BC[:, None, None], scale=scale, enable_gqa=True
+        q_BHD[:, :, None], k_BGCD, v_BGCE, attn_mask=mask_B11C, scale=scale, enable_gqa=True
     )
     return out_BH1E[:, :, 0]
 
