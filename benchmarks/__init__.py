@@ -12,6 +12,7 @@ NAMES = (
     "gqa_decode",
     "mla_decode",
     "moe_prefill",
+    "moe_decode",
     "nano_train_step",
 )
 """Every measurement, each in the file of its name."""

@@ -52,4 +52,10 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   m.def("moe_combine(Tensor rows, Tensor place, Tensor? weights) -> Tensor");
   // The products [T, K], f32, of each token with its rows: the gradient of the weights.
   m.def("moe_dots(Tensor x, Tensor rows, Tensor place) -> Tensor");
+
+  // The whole of it for few tokens, without a gradient: x [T, D], experts [T, K] int64, weights [T, K] f32, gate_up
+  // [E, 2 * I, D] and down [E, D, I] in the dtype of x, or int8 whose rows count times scales [E, 2 * I] and [E, D] f32.
+  m.def(
+      "moe_experts(Tensor x, Tensor experts, Tensor weights, Tensor gate_up, Tensor down, Tensor? gate_up_scales,"
+      " Tensor? down_scales) -> Tensor");
 }

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from foveate.errors import ConfigError
-from foveate.models.moe import experts_forward
-from foveate.ops import Packing, is_served, packed_attention, window_attention
+from foveate.ops import Packing, experts_forward, is_served, packed_attention, window_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

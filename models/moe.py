@@ -1,9 +1,6 @@
-"""Mixture of experts: route, permute, compute, combine. The seam that a native kernel takes is `experts_forward`.
+"""Mixture of experts: the router, and the experts that it chooses (`foveate.ops.experts_forward`).
 
-Tokens are put in expert order by a stable sort, each expert does its matrix products over its tokens, and the results
-are brought back and added in the order of the routing, so a batch gives the same bits each time.
-
-Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
+Shape letters: T tokens, D width, E experts, K experts of a token.
 """
 
 import torch
@@ -12,35 +9,7 @@ from torch.nn import functional as F
 
 from foveate.models.config import MoEConfig
 from foveate.models.vision import SwiGLU
-from foveate.ops import combine, dispatch, silu_mul
-
-ROWS = 64
-"""Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
-
-
-def experts_forward(
-    x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor
-) -> Tensor:
-    """Sum over a token's experts of weight * down(silu(gate(x)) * up(x)), [T, D]; `gate_up_EID` stacks gate and up."""
-    place_TK, sizes = expert_order(experts_TK, gate_up_EID.shape[0], ROWS if len(x_TD) > ROWS else 1)
-    x_PD = dispatch(x_TD, place_TK, sum(sizes))
-    outputs = []
-    for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up_EID.unbind(), down_EDI.unbind(), strict=True):
-        if len(rows_ND):
-            outputs.append(F.linear(silu_mul(F.linear(rows_ND, gate_up_ID)), down_DI))
-    return combine(torch.cat(outputs), place_TK, weights_TK) if outputs else torch.zeros_like(x_TD)
-
-
-def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
-    """Row [T, K] of each choice when choices lie in expert order, and each expert's number of rows with padding."""
-    experts_S = experts_TK.reshape(-1)
-    order_S = torch.argsort(experts_S, stable=True)
-    counts_E = torch.bincount(experts_S, minlength=num_experts)
-    sizes_E = -(-counts_E // multiple) * multiple
-    shift_E = (sizes_E.cumsum(0) - sizes_E) - (counts_E.cumsum(0) - counts_E)
-    place_S = torch.empty_like(order_S)
-    place_S[order_S] = torch.arange(len(order_S), device=order_S.device) + shift_E[experts_S[order_S]]
-    return place_S.view_as(experts_TK), sizes_E.tolist()
+from foveate.ops import experts_forward
 
 
 class MoE(nn.Module):

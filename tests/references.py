@@ -96,7 +96,18 @@ def dispatch(x: Tensor, place: Tensor, num_rows: int) -> Tensor:
 
 def combine(rows: Tensor, place: Tensor, weights: Tensor) -> Tensor:
     """Sum over k of weights[t, k] * rows[place[t, k]], [T, D]."""
-    return (rows[place] * weights[:, :, None].to(rows.dtype)).sum(1)
+    return combine_each(rows[place], weights)
+
+
+def experts(x: Tensor, chosen: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """Sum over k of weights[t, k] * down[e] (silu(gate[e] x[t]) * (up[e] x[t])) with e = chosen[t, k], [T, D]."""
+    inner = silu_mul(torch.einsum("tkid,td->tki", gate_up[chosen], x))
+    return combine_each(torch.einsum("tkdi,tki->tkd", down[chosen], inner), weights)
+
+
+def combine_each(results: Tensor, weights: Tensor) -> Tensor:
+    """Sum over k of weights [T, K] * results [T, K, D]."""
+    return (results * weights[:, :, None].to(results.dtype)).sum(1)
 
 
 def assert_as_exact_as_torch(ours: Tensor, plain: Tensor, reference: Tensor) -> None:

@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "decode.h"
+#include "experts.h"
 #include "pointwise.h"
 
 namespace foveate {
@@ -14,6 +15,7 @@ struct Kernels {
   AttentionKernels attention;
   DecodeKernels decode;
   PointwiseKernels pointwise;
+  ExpertKernels experts;
 };
 
 const Kernels& generic_kernels();

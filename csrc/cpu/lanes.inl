@@ -7,6 +7,9 @@ using VecI = int32_t __attribute__((vector_size(kLanes * 4)));
 using VecU = uint32_t __attribute__((vector_size(kLanes * 4)));
 using VecH = uint16_t __attribute__((vector_size(kLanes * 2)));
 using VecUnaligned = float __attribute__((vector_size(kLanes * 4), aligned(4)));
+using VecS = int16_t __attribute__((vector_size(kLanes * 2)));
+using VecB = int8_t __attribute__((vector_size(kLanes)));
+using VecBUnaligned = int8_t __attribute__((vector_size(kLanes), aligned(1)));
 using VecHUnaligned = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2)));
 
 #define FOVEATE_INLINE static inline __attribute__((always_inline))
@@ -22,6 +25,12 @@ FOVEATE_INLINE void store(float* to, Vec value) {
 FOVEATE_INLINE Vec load(const uint16_t* from) {
   const VecH half = *reinterpret_cast<const VecHUnaligned*>(from);
   return reinterpret_cast<Vec>(__builtin_convertvector(half, VecU) << 16);
+}
+
+FOVEATE_INLINE Vec load(const int8_t* from) {
+  const VecB bytes = *reinterpret_cast<const VecBUnaligned*>(from);
+  const VecS shorts = __builtin_convertvector(bytes, VecS);  // one doubling at a time, or GCC 12 goes lane by lane
+  return __builtin_convertvector(__builtin_convertvector(shorts, VecI), Vec);
 }
 
 // Rounds to the nearest bf16, ties to even; NaN stays NaN.

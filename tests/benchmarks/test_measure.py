@@ -9,8 +9,10 @@ import torch
 from foveate.benchmarks import (
     NAMES,
     decoder_attention,
+    experts,
     gqa_decode,
     measure,
+    moe_decode,
     moe_prefill,
     peers,
     window_core,
@@ -31,8 +33,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
     monkeypatch.setattr(gqa_decode, "CONTEXT", 30)
     monkeypatch.setattr(gqa_decode, "CACHES", 1)
-    for name, value in {"EXPERTS": 4, "TOP_K": 2, "WIDTH": 32, "INNER": 24, "TOKENS": 10}.items():
-        monkeypatch.setattr(moe_prefill, name, value)
+    for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 32, "INNER": 24}.items():
+        monkeypatch.setattr(experts, name, value)
+    monkeypatch.setattr(moe_prefill, "TOKENS", 10)
 
 
 def tensors(result: object) -> list[torch.Tensor]:
@@ -40,7 +43,7 @@ def tensors(result: object) -> list[torch.Tensor]:
 
 
 def all_cases() -> Iterator[Case]:
-    for module in (window_core, window_layer, decoder_attention, gqa_decode, moe_prefill):
+    for module in (window_core, window_layer, decoder_attention, gqa_decode, moe_prefill, moe_decode):
         yield from module.cases()
 
 

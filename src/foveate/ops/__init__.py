@@ -9,6 +9,7 @@ says which it is.
 from foveate.ops.activation import silu_mul
 from foveate.ops.attention import Packing, packed_attention, window_attention
 from foveate.ops.decode import decode_attention
+from foveate.ops.experts import Int8Rows, experts_forward
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import backend, compute_dtype, is_native, is_served, plain_pytorch
 from foveate.ops.norm import rms_norm
@@ -16,6 +17,7 @@ from foveate.ops.rope import Tables, rotate
 from foveate.ops.rows import put_rows, take_rows
 
 __all__ = [
+    "Int8Rows",
     "Packing",
     "Tables",
     "backend",
@@ -23,6 +25,7 @@ __all__ = [
     "compute_dtype",
     "decode_attention",
     "dispatch",
+    "experts_forward",
     "is_native",
     "is_served",
     "packed_attention",

@@ -1,0 +1,187 @@
+// A mixture of experts for few tokens: what is read is the weights of the chosen experts, once each.
+//
+//   out[t] = sum over k of weights[t, k] * down[e] (silu(gate[e] x[t]) * (up[e] x[t])),   e = experts[t, k]
+//
+// Choices are put in the order of experts; parts of an expert's rows are shared among threads, each with all tokens that
+// chose it. Everything between x and out is f32, sums of choices are in their order.
+// Equals: tests/references.py, experts.
+
+#include "kernels.h"
+#include "operands.h"
+#include "share.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+namespace foveate {
+namespace {
+
+constexpr int64_t kRowsOfPart = 32;
+constexpr int64_t kLittle = 1 << 16;  // weights below which threads cost more than they bring
+
+// Weights [E, R, D] of all experts, of which one expert's rows are taken.
+struct Matrices {
+  const char* data;
+  const float* scales;
+  int64_t rows, depth;
+  WeightKind kind;
+
+  WeightRows of(int64_t expert) const {
+    const int64_t bytes = kind == WeightKind::kFloat ? 4 : kind == WeightKind::kBfloat16 ? 2 : 1;
+    const float* own = scales == nullptr ? nullptr : scales + expert * rows;
+    return {data + expert * rows * depth * bytes, own, depth, kind};
+  }
+};
+
+// Choices of one expert: places [first, first + count) in the order of experts, rows [begin, end) of its matrix.
+struct Part {
+  int64_t expert, first, count;
+  int64_t begin, end;
+};
+
+// Choices in the order of experts.
+struct Order {
+  std::vector<int64_t> choices;  // which choice stands at a place
+  std::vector<int64_t> places;   // where a choice stands
+  std::vector<Part> experts;     // those that were chosen, without rows
+};
+
+Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::optional<Tensor>& scales, const char* name) {
+  STD_TORCH_CHECK(weights.is_cpu() && weights.dim() == 3 && weights.is_contiguous(), name,
+                  " must be a contiguous CPU tensor [experts, rows, width], got shape ", shape_text(weights));
+  if (!scales.has_value()) {
+    STD_TORCH_CHECK(weights.scalar_type() == x.scalar_type(), name, " must have x's dtype, or be int8 with scales");
+    const WeightKind kind = is_bf16(x) ? WeightKind::kBfloat16 : WeightKind::kFloat;
+    return {static_cast<const char*>(weights.const_data_ptr()), nullptr, weights.size(1), weights.size(2), kind};
+  }
+  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char, name, " with scales must be int8");
+  STD_TORCH_CHECK(scales->is_cpu() && scales->scalar_type() == ScalarType::Float && scales->is_contiguous() &&
+                      scales->dim() == 2 && scales->size(0) == weights.size(0) && scales->size(1) == weights.size(1),
+                  "the scales of ", name, " must be a contiguous float32 CPU tensor [", weights.size(0), ", ",
+                  weights.size(1), "], got shape ", shape_text(*scales));
+  return {static_cast<const char*>(weights.const_data_ptr()), scales->const_data_ptr<float>(), weights.size(1),
+          weights.size(2), WeightKind::kInt8};
+}
+
+void check_choices(const Tensor& x, const Tensor& experts, const Tensor& weights) {
+  check_operand(x, "x");
+  FOVEATE_CHECK_DIM(x, 2);
+  STD_TORCH_CHECK(experts.is_cpu() && experts.scalar_type() == ScalarType::Long && experts.dim() == 2 &&
+                      experts.is_contiguous() && experts.size(0) == x.size(0) && experts.size(1) > 0,
+                  "experts must be a contiguous int64 CPU tensor [", x.size(0), ", choices], got shape ",
+                  shape_text(experts));
+  STD_TORCH_CHECK(weights.is_cpu() && weights.scalar_type() == ScalarType::Float && weights.is_contiguous() &&
+                      same_shape(weights, experts),
+                  "weights must be a contiguous float32 CPU tensor ", shape_text(experts), ", got shape ",
+                  shape_text(weights));
+}
+
+void check_matrices(const Tensor& x, const Tensor& gate_up, const Tensor& down) {
+  STD_TORCH_CHECK(gate_up.size(2) == x.size(1) && down.size(1) == x.size(1) && gate_up.size(0) == down.size(0) &&
+                      gate_up.size(1) == 2 * down.size(2) && down.size(2) > 0,
+                  "gate_up [E, 2 * I, D] and down [E, D, I] must fit x ", shape_text(x), ", got shapes ",
+                  shape_text(gate_up), " and ", shape_text(down));
+}
+
+Order order_of(const Tensor& experts, int64_t num_experts) {
+  const int64_t* chosen = experts.const_data_ptr<int64_t>();
+  const int64_t count = experts.numel();
+  std::vector<int64_t> starts(num_experts + 1, 0);
+  for (int64_t choice = 0; choice < count; ++choice) {
+    STD_TORCH_CHECK(chosen[choice] >= 0 && chosen[choice] < num_experts, "experts must lie in 0 to ", num_experts - 1,
+                    ", got ", chosen[choice]);
+    ++starts[chosen[choice] + 1];
+  }
+  Order order{std::vector<int64_t>(count), std::vector<int64_t>(count), {}};
+  for (int64_t expert = 0; expert < num_experts; ++expert) {
+    if (starts[expert + 1] > 0) {
+      order.experts.push_back({expert, starts[expert], starts[expert + 1], 0, 0});
+    }
+    starts[expert + 1] += starts[expert];
+  }
+  for (int64_t choice = 0; choice < count; ++choice) {
+    order.places[choice] = starts[chosen[choice]]++;
+    order.choices[order.places[choice]] = choice;
+  }
+  return order;
+}
+
+std::vector<Part> parts_of(const std::vector<Part>& experts, int64_t num_rows) {
+  std::vector<Part> parts;
+  for (const Part& expert : experts) {
+    for (int64_t begin = 0; begin < num_rows; begin += kRowsOfPart) {
+      parts.push_back(expert);
+      parts.back().begin = begin;
+      parts.back().end = std::min(num_rows, begin + kRowsOfPart);
+    }
+  }
+  return parts;
+}
+
+// x in f32: itself, or a copy that `room` holds.
+const float* widened(const Tensor& x, std::unique_ptr<float, Free>& room) {
+  if (!is_bf16(x)) {
+    return x.const_data_ptr<float>();
+  }
+  room = aligned_floats(x.numel());
+  kernels().experts.widen(static_cast<const uint16_t*>(x.const_data_ptr()), x.numel(), room.get());
+  return room.get();
+}
+
+Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights, const Tensor& gate_up,
+                   const Tensor& down, const std::optional<Tensor>& gate_up_scales,
+                   const std::optional<Tensor>& down_scales) {
+  check_choices(x, experts, weights);
+  const Matrices up = matrices_of(x, gate_up, gate_up_scales, "gate_up");
+  const Matrices back = matrices_of(x, down, down_scales, "down");
+  check_matrices(x, gate_up, down);
+  const int64_t num_tokens = x.size(0), width = x.size(1), inner = down.size(2), top_k = experts.size(1);
+  const Order order = order_of(experts, gate_up.size(0));
+  const Tensor input = torch::stable::contiguous(x);
+  Tensor out = torch::stable::new_empty(input, {num_tokens, width});
+  std::unique_ptr<float, Free> room;
+  const float* tokens = widened(input, room);
+  const int64_t num_choices = num_tokens * top_k;
+  const auto hidden = aligned_floats(num_choices * inner), results = aligned_floats(num_choices * width);
+  std::vector<int64_t> token_at(num_choices), itself(num_choices);
+  for (int64_t place = 0; place < num_choices; ++place) {
+    token_at[place] = order.choices[place] / top_k;
+    itself[place] = place;
+  }
+  const int64_t num_threads =
+      static_cast<int64_t>(order.experts.size()) * inner * width < kLittle ? 1 : torch::stable::get_num_threads();
+  const ExpertKernels& run = kernels().experts;
+  share(parts_of(order.experts, inner), num_threads, 2 * kRowsOfPart * num_choices, [&](const Part& part, float* gates) {
+    const WeightRows rows = up.of(part.expert);
+    const Lines lines = {tokens, token_at.data() + part.first, part.count};
+    float* ups = gates + kRowsOfPart * part.count;
+    run.products(rows, part.begin, part.end, lines, gates, kRowsOfPart);
+    run.products(rows, inner + part.begin, inner + part.end, lines, ups, kRowsOfPart);
+    for (int64_t n = 0; n < part.count; ++n) {
+      run.gate(gates + n * kRowsOfPart, ups + n * kRowsOfPart, part.end - part.begin,
+               hidden.get() + (part.first + n) * inner + part.begin);
+    }
+  });
+  share(parts_of(order.experts, width), num_threads, 0, [&](const Part& part, float*) {
+    const Lines lines = {hidden.get(), itself.data() + part.first, part.count};
+    run.products(back.of(part.expert), part.begin, part.end, lines, results.get() + part.first * width + part.begin,
+                 width);
+  });
+  char* to = static_cast<char*>(out.mutable_data_ptr());
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    run.weigh({results.get(), order.places.data() + token * top_k, top_k},
+              weights.const_data_ptr<float>() + token * top_k, width,
+              to + token * width * (is_bf16(x) ? 2 : 4), is_bf16(x));
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace foveate
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
+  m.impl("moe_experts", TORCH_BOX(&foveate::moe_experts));
+}

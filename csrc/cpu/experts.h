@@ -1,0 +1,36 @@
+// What the driver of experts over few tokens (experts.cpp) and its kernels (experts.inl) agree on.
+#pragma once
+
+#include <cstdint>
+
+namespace foveate {
+
+enum class WeightKind : int32_t { kFloat, kBfloat16, kInt8 };
+
+// Rows of `depth` weights, one after another; of int8, row r counts times scales[r].
+struct WeightRows {
+  const void* data;
+  const float* scales;
+  int64_t depth;
+  WeightKind kind;
+};
+
+// Lines of f32 numbers, `depth` apart; `which` picks those that are multiplied.
+struct Lines {
+  const float* data;
+  const int64_t* which;
+  int64_t count;
+};
+
+struct ExpertKernels {
+  // out[n * out_row + r - begin] = row r times line which[n], rows [begin, end).
+  void (*products)(const WeightRows&, int64_t begin, int64_t end, const Lines&, float* out, int64_t out_row);
+  // out = silu(gate) * up.
+  void (*gate)(const float* gate, const float* up, int64_t count, float* out);
+  // f32 from bf16.
+  void (*widen)(const uint16_t* from, int64_t count, float* to);
+  // out [width] = sum over k of weights[k] * lines[places[k]], in the order of k.
+  void (*weigh)(const Lines&, const float* weights, int64_t width, void* out, bool bf16);
+};
+
+}  // namespace foveate

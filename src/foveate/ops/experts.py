@@ -1,0 +1,121 @@
+"""A mixture of experts: each token through the experts that were chosen for it.
+
+Many tokens are put in expert order by a stable sort and each expert multiplies its own; the results are brought back
+and added in the order of the routing, so a batch gives the same bits each time. For few tokens, where reading the
+weights is all that counts, one kernel does the whole without a sort of anything but the choices.
+
+Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.ops.activation import silu_mul
+from foveate.ops.moe import combine, dispatch
+from foveate.ops.native import is_native, is_served
+
+ROWS = 64
+"""Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
+FEW = 4
+"""Tokens of an expert, on average, up to which the weights are read row by row."""
+
+
+class Int8Rows(NamedTuple):
+    """Weights [E, R, D] rounded to int8, each row by a scale of its own."""
+
+    values: Tensor
+    """int8."""
+    scales: Tensor
+    """[E, R] f32: row r of expert e is scales[e, r] * values[e, r]."""
+
+    @classmethod
+    def of(cls, weights_ERD: Tensor) -> "Int8Rows":
+        """The nearest: a row's largest number becomes 127."""
+        wide_ERD = weights_ERD.float()
+        scales_ER = wide_ERD.abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        return cls((wide_ERD / scales_ER[..., None]).round().to(torch.int8), scales_ER)
+
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """The weights as numbers, [E, R, D]."""
+        return (self.values.float() * self.scales[..., None]).to(dtype)
+
+
+def experts_forward(
+    x_TD: Tensor,
+    experts_TK: Tensor,
+    weights_TK: Tensor,
+    gate_up_EID: Tensor | Int8Rows,
+    down_EDI: Tensor | Int8Rows,
+) -> Tensor:
+    """Sum over a token's experts of weight * down(silu(gate(x)) * up(x)), [T, D] in the dtype of x.
+
+    Args:
+        x_TD: tokens.
+        experts_TK: int64, the experts of each token; one may come twice.
+        weights_TK: of each choice.
+        gate_up_EID: [E, 2 * I, D], of each expert gate, then up; in the dtype of x, or int8.
+        down_EDI: [E, D, I], likewise. Int8 weights have no gradient.
+    """
+    gate_up, down = _split(gate_up_EID), _split(down_EDI)
+    if _is_few(x_TD, experts_TK, weights_TK, gate_up[0], down[0]):
+        out_TD: Tensor = torch.ops.foveate.moe_experts(
+            x_TD, experts_TK.contiguous(), weights_TK.float().contiguous(), gate_up[0].contiguous(),
+            down[0].contiguous(), gate_up[1], down[1],
+        )  # fmt: skip
+        return out_TD
+    return _grouped(x_TD, experts_TK, weights_TK, _numbers(gate_up_EID, x_TD), _numbers(down_EDI, x_TD))
+
+
+def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
+    """Row [T, K] of each choice when choices lie in expert order, and each expert's number of rows with padding."""
+    experts_S = experts_TK.reshape(-1)
+    order_S = torch.argsort(experts_S, stable=True)
+    counts_E = torch.bincount(experts_S, minlength=num_experts)
+    sizes_E = -(-counts_E // multiple) * multiple
+    shift_E = (sizes_E.cumsum(0) - sizes_E) - (counts_E.cumsum(0) - counts_E)
+    place_S = torch.empty_like(order_S)
+    place_S[order_S] = torch.arange(len(order_S), device=order_S.device) + shift_E[experts_S[order_S]]
+    return place_S.view_as(experts_TK), sizes_E.tolist()
+
+
+def _grouped(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor) -> Tensor:
+    place_TK, sizes = expert_order(experts_TK, gate_up_EID.shape[0], ROWS if len(x_TD) > ROWS else 1)
+    x_PD = dispatch(x_TD, place_TK, sum(sizes))
+    outputs = []
+    for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up_EID.unbind(), down_EDI.unbind(), strict=True):
+        if len(rows_ND):
+            outputs.append(F.linear(silu_mul(F.linear(rows_ND, gate_up_ID)), down_DI))
+    return combine(torch.cat(outputs), place_TK, weights_TK) if outputs else torch.zeros_like(x_TD)
+
+
+def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tensor, down: Tensor) -> bool:
+    """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (x_TD, weights_TK, gate_up, down))
+    return is_served(x_TD) and not wanted and experts_TK.numel() <= FEW * len(gate_up)
+
+
+def _split(weights: Tensor | Int8Rows) -> tuple[Tensor, Tensor | None]:
+    return weights if isinstance(weights, Int8Rows) else (weights, None)
+
+
+def _numbers(weights: Tensor | Int8Rows, like: Tensor) -> Tensor:
+    return weights.dequantized(like.dtype) if isinstance(weights, Int8Rows) else weights
+
+
+def _fake(
+    x: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    gate_up_scales: Tensor | None,
+    down_scales: Tensor | None,
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+if is_native():
+    torch.library.register_fake("foveate::moe_experts", _fake)
