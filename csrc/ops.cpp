@@ -40,6 +40,10 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // Sequence b sees the first lengths[b] places of slot slots[b]. -> [B, H, E]; without a gradient.
   m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths, float scale) -> Tensor");
 
+  // x [N, D] of few tokens times weight [O, D], in the dtype of x, or int8 whose rows count times scales [O] f32; plus bias
+  // [O] -> [N, O]; without a gradient.
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales) -> Tensor");
+
   // silu(gate) * up, gate_up [..., 2 * I] holds gate, then up -> [..., I].
   m.def("silu_mul(Tensor gate_up) -> Tensor");
   m.def("silu_mul_backward(Tensor grad, Tensor gate_up) -> Tensor");

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from foveate.models.config import DecoderConfig
 from foveate.models.init import shrink_residuals
+from foveate.models.linear import Linear
 from foveate.models.moe import MoE
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import mrope_tables
@@ -30,8 +31,8 @@ class DecoderAttention(nn.Module):
         super().__init__()
         self.config = config
         heads = config.num_heads + 2 * config.num_kv_heads
-        self.qkv = nn.Linear(config.hidden_size, heads * config.head_dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        self.qkv = Linear(config.hidden_size, heads * config.head_dim, bias=config.qkv_bias)
+        self.proj = Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
         if config.qk_norm:
             self.q_norm = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_gain)
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_gain)
@@ -82,7 +83,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.num_layers))
         shrink_residuals(self.blocks)
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
         nn.init.normal_(self.embed.weight, std=config.hidden_size**-0.5)
         if config.tie_embeddings:
             self.head.weight = self.embed.weight

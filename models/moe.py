@@ -5,11 +5,10 @@ Shape letters: T tokens, D width, E experts, K experts of a token.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foveate.models.config import MoEConfig
 from foveate.models.vision import SwiGLU
-from foveate.ops import experts_forward
+from foveate.ops import experts_forward, linear
 
 
 class MoE(nn.Module):
@@ -29,7 +28,7 @@ class MoE(nn.Module):
     def route(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Chosen experts [T, K], their weights [T, K] in f32, and the load-balancing loss of this batch (scalar)."""
         config = self.config
-        logits_TE = F.linear(x_TD.float(), self.router.weight.float())
+        logits_TE = linear(x_TD.float(), self.router.weight.float())
         if config.scoring == "sigmoid":
             scores_TE = logits_TE.sigmoid()
             experts_TK = torch.topk(scores_TE + self.correction_bias, config.top_k, dim=-1).indices

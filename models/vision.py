@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
+from foveate.models.linear import Linear
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import vision_tables
 from foveate.models.speller import Speller
@@ -46,8 +47,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(hidden_size, 2 * intermediate_size, bias=bias)
-        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
+        self.gate_up = Linear(hidden_size, 2 * intermediate_size, bias=bias)
+        self.down = Linear(intermediate_size, hidden_size, bias=bias)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """[T, D] -> [T, D]."""

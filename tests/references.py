@@ -99,6 +99,12 @@ def combine(rows: Tensor, place: Tensor, weights: Tensor) -> Tensor:
     return combine_each(rows[place], weights)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product x weight^T + bias."""
+    out = x @ weight.T
+    return out if bias is None else out + bias
+
+
 def experts(x: Tensor, chosen: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """Sum over k of weights[t, k] * down[e] (silu(gate[e] x[t]) * (up[e] x[t])) with e = chosen[t, k], [T, D]."""
     inner = silu_mul(torch.einsum("tkid,td->tki", gate_up[chosen], x))

@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "operands.h"
 #include "share.h"
+#include "weights.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -18,23 +19,6 @@
 
 namespace foveate {
 namespace {
-
-constexpr int64_t kRowsOfPart = 32;
-constexpr int64_t kLittle = 1 << 16;  // weights below which threads cost more than they bring
-
-// Weights [E, R, D] of all experts, of which one expert's rows are taken.
-struct Matrices {
-  const char* data;
-  const float* scales;
-  int64_t rows, depth;
-  WeightKind kind;
-
-  WeightRows of(int64_t expert) const {
-    const int64_t bytes = kind == WeightKind::kFloat ? 4 : kind == WeightKind::kBfloat16 ? 2 : 1;
-    const float* own = scales == nullptr ? nullptr : scales + expert * rows;
-    return {data + expert * rows * depth * bytes, own, depth, kind};
-  }
-};
 
 // Choices of one expert: places [first, first + count) in the order of experts, rows [begin, end) of its matrix.
 struct Part {
@@ -48,23 +32,6 @@ struct Order {
   std::vector<int64_t> places;   // where a choice stands
   std::vector<Part> experts;     // those that were chosen, without rows
 };
-
-Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::optional<Tensor>& scales, const char* name) {
-  STD_TORCH_CHECK(weights.is_cpu() && weights.dim() == 3 && weights.is_contiguous(), name,
-                  " must be a contiguous CPU tensor [experts, rows, width], got shape ", shape_text(weights));
-  if (!scales.has_value()) {
-    STD_TORCH_CHECK(weights.scalar_type() == x.scalar_type(), name, " must have x's dtype, or be int8 with scales");
-    const WeightKind kind = is_bf16(x) ? WeightKind::kBfloat16 : WeightKind::kFloat;
-    return {static_cast<const char*>(weights.const_data_ptr()), nullptr, weights.size(1), weights.size(2), kind};
-  }
-  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char, name, " with scales must be int8");
-  STD_TORCH_CHECK(scales->is_cpu() && scales->scalar_type() == ScalarType::Float && scales->is_contiguous() &&
-                      scales->dim() == 2 && scales->size(0) == weights.size(0) && scales->size(1) == weights.size(1),
-                  "the scales of ", name, " must be a contiguous float32 CPU tensor [", weights.size(0), ", ",
-                  weights.size(1), "], got shape ", shape_text(*scales));
-  return {static_cast<const char*>(weights.const_data_ptr()), scales->const_data_ptr<float>(), weights.size(1),
-          weights.size(2), WeightKind::kInt8};
-}
 
 void check_choices(const Tensor& x, const Tensor& experts, const Tensor& weights) {
   check_operand(x, "x");
@@ -80,6 +47,8 @@ void check_choices(const Tensor& x, const Tensor& experts, const Tensor& weights
 }
 
 void check_matrices(const Tensor& x, const Tensor& gate_up, const Tensor& down) {
+  FOVEATE_CHECK_DIM(gate_up, 3);
+  FOVEATE_CHECK_DIM(down, 3);
   STD_TORCH_CHECK(gate_up.size(2) == x.size(1) && down.size(1) == x.size(1) && gate_up.size(0) == down.size(0) &&
                       gate_up.size(1) == 2 * down.size(2) && down.size(2) > 0,
                   "gate_up [E, 2 * I, D] and down [E, D, I] must fit x ", shape_text(x), ", got shapes ",
@@ -121,23 +90,13 @@ std::vector<Part> parts_of(const std::vector<Part>& experts, int64_t num_rows) {
   return parts;
 }
 
-// x in f32: itself, or a copy that `room` holds.
-const float* widened(const Tensor& x, std::unique_ptr<float, Free>& room) {
-  if (!is_bf16(x)) {
-    return x.const_data_ptr<float>();
-  }
-  room = aligned_floats(x.numel());
-  kernels().experts.widen(static_cast<const uint16_t*>(x.const_data_ptr()), x.numel(), room.get());
-  return room.get();
-}
-
 Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights, const Tensor& gate_up,
                    const Tensor& down, const std::optional<Tensor>& gate_up_scales,
                    const std::optional<Tensor>& down_scales) {
   check_choices(x, experts, weights);
+  check_matrices(x, gate_up, down);
   const Matrices up = matrices_of(x, gate_up, gate_up_scales, "gate_up");
   const Matrices back = matrices_of(x, down, down_scales, "down");
-  check_matrices(x, gate_up, down);
   const int64_t num_tokens = x.size(0), width = x.size(1), inner = down.size(2), top_k = experts.size(1);
   const Order order = order_of(experts, gate_up.size(0));
   const Tensor input = torch::stable::contiguous(x);
@@ -153,7 +112,7 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   }
   const int64_t num_threads =
       static_cast<int64_t>(order.experts.size()) * inner * width < kLittle ? 1 : torch::stable::get_num_threads();
-  const ExpertKernels& run = kernels().experts;
+  const MatvecKernels& run = kernels().matvec;
   share(parts_of(order.experts, inner), num_threads, 2 * kRowsOfPart * num_choices, [&](const Part& part, float* gates) {
     const WeightRows rows = up.of(part.expert);
     const Lines lines = {tokens, token_at.data() + part.first, part.count};

@@ -6,7 +6,7 @@
 
 #include "attention.h"
 #include "decode.h"
-#include "experts.h"
+#include "matvec.h"
 #include "pointwise.h"
 
 namespace foveate {
@@ -15,7 +15,7 @@ struct Kernels {
   AttentionKernels attention;
   DecodeKernels decode;
   PointwiseKernels pointwise;
-  ExpertKernels experts;
+  MatvecKernels matvec;
 };
 
 const Kernels& generic_kernels();

@@ -9,11 +9,11 @@
 
 #include "pointwise.inl"
 
-#include "experts.inl"
+#include "matvec.inl"
 
 constexpr Kernels table = {
     {&attention_forward, &attention_backward},
     {&decode_part, &decode_join},
     {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots},
-    {&row_products, &gate_lines, &widen_line, &weigh},
+    {&row_products, &gate_lines, &widen_line, &finish, &weigh},
 };

@@ -9,7 +9,9 @@ says which it is.
 from foveate.ops.activation import silu_mul
 from foveate.ops.attention import Packing, packed_attention, window_attention
 from foveate.ops.decode import decode_attention
-from foveate.ops.experts import Int8Rows, experts_forward
+from foveate.ops.experts import experts_forward
+from foveate.ops.int8 import Int8Rows
+from foveate.ops.linear import linear
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import backend, compute_dtype, is_native, is_served, plain_pytorch
 from foveate.ops.norm import rms_norm
@@ -28,6 +30,7 @@ __all__ = [
     "experts_forward",
     "is_native",
     "is_served",
+    "linear",
     "packed_attention",
     "plain_pytorch",
     "put_rows",

@@ -7,13 +7,12 @@ weights is all that counts, one kernel does the whole without a sort of anything
 Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.ops.activation import silu_mul
+from foveate.ops.int8 import Int8Rows, numbers, parts
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import is_native, is_served
 
@@ -21,26 +20,6 @@ ROWS = 64
 """Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
 FEW = 4
 """Tokens of an expert, on average, up to which the weights are read row by row."""
-
-
-class Int8Rows(NamedTuple):
-    """Weights [E, R, D] rounded to int8, each row by a scale of its own."""
-
-    values: Tensor
-    """int8."""
-    scales: Tensor
-    """[E, R] f32: row r of expert e is scales[e, r] * values[e, r]."""
-
-    @classmethod
-    def of(cls, weights_ERD: Tensor) -> "Int8Rows":
-        """The nearest: a row's largest number becomes 127."""
-        wide_ERD = weights_ERD.float()
-        scales_ER = wide_ERD.abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        return cls((wide_ERD / scales_ER[..., None]).round().to(torch.int8), scales_ER)
-
-    def dequantized(self, dtype: torch.dtype) -> Tensor:
-        """The weights as numbers, [E, R, D]."""
-        return (self.values.float() * self.scales[..., None]).to(dtype)
 
 
 def experts_forward(
@@ -59,14 +38,16 @@ def experts_forward(
         gate_up_EID: [E, 2 * I, D], of each expert gate, then up; in the dtype of x, or int8.
         down_EDI: [E, D, I], likewise. Int8 weights have no gradient.
     """
-    gate_up, down = _split(gate_up_EID), _split(down_EDI)
-    if _is_few(x_TD, experts_TK, weights_TK, gate_up[0], down[0]):
+    gate_up, gate_up_scales = parts(gate_up_EID)
+    down, down_scales = parts(down_EDI)
+    if _is_few(x_TD, experts_TK, weights_TK, gate_up, down):
+        weights_TK = weights_TK.float().contiguous()
         out_TD: Tensor = torch.ops.foveate.moe_experts(
-            x_TD, experts_TK.contiguous(), weights_TK.float().contiguous(), gate_up[0].contiguous(),
-            down[0].contiguous(), gate_up[1], down[1],
-        )  # fmt: skip
+            x_TD, experts_TK.contiguous(), weights_TK, gate_up, down, gate_up_scales, down_scales
+        )
         return out_TD
-    return _grouped(x_TD, experts_TK, weights_TK, _numbers(gate_up_EID, x_TD), _numbers(down_EDI, x_TD))
+    dense = (numbers(weights, x_TD.dtype) for weights in (gate_up_EID, down_EDI))
+    return _grouped(x_TD, experts_TK, weights_TK, *dense)
 
 
 def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
@@ -95,14 +76,6 @@ def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tenso
     """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (x_TD, weights_TK, gate_up, down))
     return is_served(x_TD) and not wanted and experts_TK.numel() <= FEW * len(gate_up)
-
-
-def _split(weights: Tensor | Int8Rows) -> tuple[Tensor, Tensor | None]:
-    return weights if isinstance(weights, Int8Rows) else (weights, None)
-
-
-def _numbers(weights: Tensor | Int8Rows, like: Tensor) -> Tensor:
-    return weights.dequantized(like.dtype) if isinstance(weights, Int8Rows) else weights
 
 
 def _fake(

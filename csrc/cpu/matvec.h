@@ -1,4 +1,5 @@
-// What the driver of experts over few tokens (experts.cpp) and its kernels (experts.inl) agree on.
+// What the drivers of products of a matrix with few lines (experts.cpp, linear.cpp) and their kernels (matvec.inl) agree
+// on.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +23,15 @@ struct Lines {
   int64_t count;
 };
 
-struct ExpertKernels {
+struct MatvecKernels {
   // out[n * out_row + r - begin] = row r times line which[n], rows [begin, end).
   void (*products)(const WeightRows&, int64_t begin, int64_t end, const Lines&, float* out, int64_t out_row);
   // out = silu(gate) * up.
   void (*gate)(const float* gate, const float* up, int64_t count, float* out);
   // f32 from bf16.
   void (*widen)(const uint16_t* from, int64_t count, float* to);
+  // out [count] = values + bias, or values alone without a bias.
+  void (*finish)(const float* values, const float* bias, int64_t count, void* out, bool bf16);
   // out [width] = sum over k of weights[k] * lines[places[k]], in the order of k.
   void (*weigh)(const Lines&, const float* weights, int64_t width, void* out, bool bf16);
 };

@@ -1,10 +1,10 @@
-// Kernels of experts over few tokens; to be included after pointwise.inl.
+// Kernels of products of a matrix with few lines; to be included after pointwise.inl.
 //
 // Layout:  weights as they are stored, rows of the matrices; four rows at once, each against up to four lines that stay
 //          in registers. The next four rows are fetched ahead: a row is about a page, behind whose end the processor
 //          does not look by itself.
 // Numbers: f32; one order of additions for each instruction set.
-// Bound:   reading the weights of the chosen experts once.
+// Bound:   reading the weights once.
 
 constexpr int kWeightRows = 4, kInputLines = 4;
 
@@ -106,6 +106,19 @@ static void widen_line(const uint16_t* from, int64_t count, float* to) {
   for (int64_t at = 0; at < count; at += kLanes) {
     store_some(to + at, load_some(from + at, count - at), count - at);
   }
+}
+
+template <typename T>
+static void finish_line(const float* values, const float* bias, int64_t count, T* out) {
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const Vec value = load_some(values + at, count - at);
+    store_some(out + at, bias == nullptr ? value : value + load_some(bias + at, count - at), count - at);
+  }
+}
+
+static void finish(const float* values, const float* bias, int64_t count, void* out, bool bf16) {
+  bf16 ? finish_line(values, bias, count, static_cast<uint16_t*>(out))
+       : finish_line(values, bias, count, static_cast<float*>(out));
 }
 
 template <typename T>

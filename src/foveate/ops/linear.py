@@ -1,0 +1,44 @@
+"""A linear layer, by a kernel of ours where few tokens come: there reading the weights is all that counts.
+
+Shape letters: N tokens (any number of leading dimensions), D inputs, O outputs.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.ops.int8 import Int8Rows, numbers, parts
+from foveate.ops.native import is_native, is_served
+
+FEW = 4
+"""Tokens up to which the weights are read row by row."""
+
+
+def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = None) -> Tensor:
+    """The product x weight^T + bias, [..., O] in the dtype of x.
+
+    Args:
+        x_ND: tokens, [..., D].
+        weight_OD: in the dtype of x, or int8, which has no gradient.
+        bias_O: in the dtype of x.
+    """
+    if not _is_few(x_ND, weight_OD, bias_O):
+        return F.linear(x_ND, numbers(weight_OD, x_ND.dtype), bias_O)
+    weight, scales = parts(weight_OD)
+    out_ND: Tensor = torch.ops.foveate.linear(x_ND.reshape(-1, x_ND.shape[-1]), weight, bias_O, scales)
+    return out_ND.view(*x_ND.shape[:-1], -1)
+
+
+def _is_few(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
+    """Whether the kernel serves: no gradient is wanted, and few tokens come."""
+    leaves = [x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)]
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in leaves)
+    return is_served(x_ND) and not wanted and 0 < x_ND.numel() <= FEW * x_ND.shape[-1]
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, scales: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+if is_native():
+    torch.library.register_fake("foveate::linear", _fake)

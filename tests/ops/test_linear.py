@@ -1,0 +1,110 @@
+"""A linear layer of few tokens equals its reference on every instruction set.
+
+Proved: the error against f64 is at most twice that of plain PyTorch in the same dtype plus one rounding; odd widths, no
+token, leading dimensions, strided tokens; int8 weights as what they round to; more tokens, and wanted gradients, by
+torch; NaN stays with its token; opcheck; equal bits with 1, 2 and 5 threads; what does not fit is named.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import references
+from foveate import ops
+from foveate.ops import Int8Rows, linear
+from references import assert_as_exact_as_torch, draw
+
+needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
+DTYPES = [torch.bfloat16, torch.float32]
+SIZES = [(1, 64, 96), (3, 7, 5), (4, 130, 33), (2, 1, 1)]
+"""Tokens, inputs, outputs."""
+
+
+def layer(size: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    num_tokens, inputs, outputs = size
+    weight = draw((outputs, inputs), torch.float32, 2) * inputs**-0.5
+    return draw((num_tokens, inputs), dtype, 1), weight.to(dtype), draw((outputs,), dtype, 3)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+def test_it_equals_its_reference(size: tuple[int, int, int], dtype: torch.dtype, has_bias: bool) -> None:
+    x, weight, some = layer(size, dtype)
+    bias = some if has_bias else None
+    exact = references.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    assert_as_exact_as_torch(linear(x, weight, bias), references.linear(x, weight, bias), exact)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_tokens", [2, 30])
+def test_int8_weights_are_what_they_round_to(num_tokens: int, dtype: torch.dtype) -> None:
+    x, weight, bias = layer((num_tokens, 70, 24), dtype)
+    rounded = Int8Rows.of(weight)
+    exact = references.linear(x.double(), rounded.dequantized(torch.float64), bias.double())
+    assert_as_exact_as_torch(linear(x, rounded, bias), references.linear(x, rounded.dequantized(dtype), bias), exact)
+
+
+@pytest.mark.usefixtures("isa")
+def test_leading_dimensions_strides_no_token_and_nan() -> None:
+    x, weight, bias = layer((4, 16, 8), torch.float32)
+    wanted = references.linear(x, weight, bias)
+    torch.testing.assert_close(linear(x.view(2, 2, 16), weight, bias), wanted.view(2, 2, 8))
+    torch.testing.assert_close(linear(x.T.contiguous().T, weight.T.contiguous().T, bias), wanted)
+    assert linear(x[:0], weight, bias).shape == (0, 8)
+    x[2, 5] = float("nan")
+    assert linear(x, weight, bias).isnan().any(-1).tolist() == [False, False, True, False]
+
+
+def test_gradients_are_those_of_torch() -> None:
+    x, weight, bias = layer((2, 16, 8), torch.float32)
+    grads = []
+    for run in (linear, F.linear):
+        leaves = [leaf.clone().requires_grad_() for leaf in (x, weight, bias)]
+        grads.append(torch.autograd.grad(run(*leaves).square().sum(), leaves))  # type: ignore[operator]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@needs_native
+@pytest.mark.usefixtures("threads", "isa")
+def test_the_number_of_threads_changes_no_bit() -> None:
+    x, weight, bias = layer((3, 300, 400), torch.bfloat16)
+    runs = []
+    for number in (1, 2, 5):
+        torch.set_num_threads(number)
+        runs.append(linear(x, weight, bias))
+    assert torch.equal(runs[0], runs[1])
+    assert torch.equal(runs[0], runs[2])
+
+
+@needs_native
+def test_opcheck() -> None:
+    x, weight, bias = layer((3, 16, 8), torch.float32)
+    rounded = Int8Rows.of(weight)
+    check, operation = torch.library.opcheck, torch.ops.foveate.linear.default
+    check(operation, (x, weight, None, None))
+    check(operation, (x, rounded.values, bias, rounded.scales))
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": torch.zeros(8, 15)}, r"weight must be \[outputs, 16\] for x \[3, 16\], got shape \[8, 15\]"),
+        ({"weight": torch.zeros(8, 16).bfloat16()}, "weight must have x's dtype, or be int8 with scales"),
+        ({"bias": torch.zeros(7)}, r"bias must be contiguous \[8\] in the dtype of x, got shape \[7\]"),
+        ({"scales": torch.zeros(8)}, "weight with scales must be int8"),
+        (
+            {"weight": torch.zeros(8, 16, dtype=torch.int8), "scales": torch.zeros(7)},
+            r"one for each row of \[8, 16\], got shape \[7\]",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, Tensor], message: str) -> None:
+    x, weight, bias = layer((3, 16, 8), torch.float32)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.foveate.linear(**{"x": x, "weight": weight, "bias": bias, "scales": None} | change)
