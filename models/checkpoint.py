@@ -1,18 +1,30 @@
-"""A thinker's folder: config.json, model.safetensors, tokenizer.json. safetensors and JSON only, never pickle."""
+"""A thinker's folder: config.json, weights, tokenizer.json; ours, or published by others (foveate.models.published).
+
+safetensors and JSON only, never pickle. Weights are read one after another into place, so that loading takes no more
+memory than the model.
+"""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig, from_json
+from foveate.models.files import read_values
+from foveate.models.published.folder import COMPANIONS, read_published
+from foveate.models.published.names import RULES, Rule, normalized, published_tensors, sources
+from foveate.models.shards import SINGLE, Shards
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+TIED = "lm_head.weight"
+"""What files of models with tied embeddings may still hold."""
 
 
 def nano_path() -> Path:
@@ -22,49 +34,93 @@ def nano_path() -> Path:
 
 def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
     """Read a checkpoint folder in evaluation mode. Raises CheckpointError naming the file and the key that is wrong."""
-    config = read_config(folder / CONFIG)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error}") from error
-    with torch.device("meta"):
-        thinker = Thinker(config, TextCodec.from_file(folder / TOKENIZER))
-    wanted = {name: p.shape for name, p in thinker.named_parameters()}
-    for name, shape in wanted.items():
-        if name not in tensors:
-            raise CheckpointError(f"{folder / WEIGHTS} lacks the tensor {name} that {CONFIG} asks for")
-        if tensors[name].shape != shape:
-            raise CheckpointError(
-                f"{folder / WEIGHTS}: {name} has shape {list(tensors[name].shape)}, wanted {list(shape)} by {CONFIG}"
-            )
-    if extra := tensors.keys() - wanted.keys():
-        raise CheckpointError(f"{folder / WEIGHTS} holds the tensor {min(extra)} that {CONFIG} does not know")
-    thinker.load_state_dict(tensors, strict=False, assign=True)
-    if config.decoder.tie_embeddings:
-        thinker.decoder.head.weight = thinker.decoder.embed.weight
-    thinker.requires_grad_(False)
-    return thinker.eval() if dtype is None else thinker.to(dtype).eval()
+    values = read_values(folder / CONFIG)
+    family = values.get("model_type", "foveate")
+    rules = RULES.get(family)
+    if rules is not None:
+        published = read_published(folder, values)
+        with torch.device("meta"):
+            thinker = Thinker(published.config, published.codec, published.chat)
+        thinker.origin = folder
+    elif family == "foveate":
+        config = read_config(folder / CONFIG)
+        with torch.device("meta"):
+            thinker = Thinker(config, TextCodec.from_file(folder / TOKENIZER))
+    else:
+        raise CheckpointError(
+            f"{folder / CONFIG}: model_type {family!r} is not known; wanted one of foveate, {', '.join(RULES)}"
+        )
+    _fill(thinker, Shards(folder), rules, dtype)
+    return thinker.eval()
 
 
 def read_config(path: Path) -> ThinkerConfig:
-    """Read config.json. Raises CheckpointError when it is missing, is no JSON, or asks for code of its own."""
+    """Read config.json of a folder of ours. Raises CheckpointError naming the key that is wrong."""
     try:
-        values = json.loads(path.read_text())
-        if "auto_map" in values:
-            raise CheckpointError(f"{path} holds the key auto_map: code from a checkpoint is never run; remove the key")
-        return from_json(ThinkerConfig, values)
-    except OSError as error:
-        raise CheckpointError(f"no checkpoint at {path.parent}: {error.strerror} ({path.name})") from error
-    except (json.JSONDecodeError, ConfigError, TypeError) as error:
+        return from_json(ThinkerConfig, read_values(path))
+    except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype: torch.dtype | None) -> None:
+    """Give every parameter its numbers."""
+    names = {normalized(name) if rules else name: name for name in shards.file_of}
+    spare = set(names) - ({TIED} if rules and thinker.config.decoder.tie_embeddings else set())
+    for name, parameter in list(thinker.named_parameters()):
+        rule = sources(name, rules) if rules else Rule(name, (name,))
+        for theirs in rule.theirs:
+            if theirs not in names:
+                raise CheckpointError(f"{shards} lacks the tensor {theirs} that {CONFIG} asks for")
+        parts = [shards.read(names[theirs]) for theirs in rule.theirs]
+        tensor = _joined(parts, parameter.shape, rule, reshape=rules is not None)
+        if tensor is None:
+            got = " and ".join(str(list(part.shape)) for part in parts)
+            wanted = list(parameter.shape)
+            raise CheckpointError(f"{shards}: {rule.theirs[0]} has shape {got}, wanted {wanted} by {CONFIG}")
+        owner, _, leaf = name.rpartition(".")
+        tensor = tensor.to(dtype or tensor.dtype, copy=len(parts) == 1)
+        setattr(thinker.get_submodule(owner), leaf, nn.Parameter(tensor.contiguous(), requires_grad=False))
+        spare -= set(rule.theirs)
+    if spare:
+        raise CheckpointError(f"{shards} holds the tensor {names[min(spare)]} that {CONFIG} does not know")
+    if thinker.config.decoder.tie_embeddings:
+        thinker.decoder.head.weight = thinker.decoder.embed.weight
+
+
+def _joined(parts: list[Tensor], shape: torch.Size, rule: Rule, *, reshape: bool) -> Tensor | None:
+    """Published tensors as one of ours; None when they do not fit."""
+    tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if rule.transposed and tensor.shape != shape:
+        tensor = tensor.transpose(-1, -2)
+    if tensor.shape == shape:
+        return tensor
+    flattened = reshape and tensor.dim() != len(shape) and tensor.numel() == shape.numel()
+    return tensor.reshape(shape) if flattened else None
+
+
 def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> None:
-    """Write the folder, weights in `dtype` or as they are; each file is renamed into place when it is complete."""
+    """Write the folder, weights in `dtype` or as they are; each file is renamed into place when it is complete.
+
+    A published checkpoint is written in its own form, with the files beside its weights as they were.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().to(dtype or p.dtype).contiguous() for name, p in thinker.named_parameters()}
-    save_file(tensors, folder / f"{WEIGHTS}.new", metadata={"format": "pt"})
-    (folder / f"{CONFIG}.new").write_text(json.dumps(thinker.config.to_json(), indent=2) + "\n")
-    thinker.processor.codec.tokenizer.save(str(folder / f"{TOKENIZER}.new"))
-    for name in (WEIGHTS, CONFIG, TOKENIZER):
+    rules = RULES.get(thinker.config.model_type)
+    named = {name: p.detach().to(dtype or p.dtype) for name, p in thinker.named_parameters()}
+    tensors = published_tensors(named, rules, thinker.config) if rules else named
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})
+    written = [SINGLE, *_write_companions(thinker, folder)]
+    for name in written:
         (folder / f"{name}.new").replace(folder / name)
+
+
+def _write_companions(thinker: Thinker, folder: Path) -> list[str]:
+    """The files beside the weights, under names that end in .new; returns their names."""
+    if thinker.origin is None:
+        (folder / f"{CONFIG}.new").write_text(json.dumps(thinker.config.to_json(), indent=2) + "\n")
+        thinker.processor.codec.tokenizer.save(str(folder / f"{TOKENIZER}.new"))
+        return [CONFIG, TOKENIZER]
+    names = [name for name in COMPANIONS if (thinker.origin / name).is_file()]
+    for name in names:
+        shutil.copyfile(thinker.origin / name, folder / f"{name}.new")
+    return names

@@ -30,12 +30,23 @@ class VisionConfig:
     """Layers that attend over the whole image; all others stay inside a window."""
     stem: Literal["linear", "conv"] = "linear"
     """How the pixels of one patch become a vector: one matrix, or a convolutional network over the whole picture."""
+    stem_bias: bool = True
+    """Whether the one matrix has a bias."""
     stem_channels: tuple[int, ...] = (24, 48, 96)
     """Channels of the convolutional stem's layers of stride 2; patch_size must be a multiple of 2 for each."""
     stem_mixes: int = 1
     """Convolutions of stride 1 that follow them."""
+    norm: Literal["rms", "layer"] = "rms"
+    feedforward: Literal["swiglu", "gelu", "gelu_tanh", "quick_gelu"] = "swiglu"
+    """Of the tower's layers: gated, or one of the activations of feedforward.py."""
+    merger_activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh"
+    deep_layers: tuple[int, ...] = ()
+    """Layers after which the features are also merged, to be added behind the decoder's first layers (DeepStack, Meng
+    et al., arXiv 2406.04334; Qwen3-VL)."""
     position_grid: int = 0
     """Side of a learned table of positions, resampled to the image's grid (MoonViT's 64); 0 for none."""
+    position_resampling: Literal["bicubic", "bilinear"] = "bicubic"
+    """Bicubic between the middles of cells (MoonViT), or bilinear between their corners (Qwen3-VL)."""
     output_position_grid: int = 0
     """Side of a learned table of positions that is added to the merged tokens, so that the decoder knows where in the
     picture each one stands; 0 for none."""
@@ -138,6 +149,8 @@ class ImageConfig:
     max_pixels: int = 14 * 14 * 4 * 1280
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    reducing_gap: float | None = 2.0
+    """Large pictures are first reduced by a whole factor, to at least this times their size; None for one pass."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,17 +7,18 @@ Shape letters: T tokens, D width, H query heads, G key heads, V vocabulary.
 """
 
 from collections.abc import Callable
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
 from foveate.models.config import DecoderConfig
+from foveate.models.feedforward import SwiGLU
 from foveate.models.init import shrink_residuals
 from foveate.models.linear import Linear
 from foveate.models.moe import MoE
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import mrope_tables
-from foveate.models.vision import SwiGLU
 from foveate.ops import Tables, rotate
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -98,8 +99,12 @@ class Decoder(nn.Module):
         return x_TD * self.config.embed_scale if self.config.embed_scale != 1.0 else x_TD
 
     def forward(self, x_TD: Tensor, positions_3T: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses."""
+        """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses.
+
+        Embeddings [T, (1 + n) * D] hold what is added behind each of the first n layers, too.
+        """
         config = self.config
+        x_TD, *deep = x_TD.split(config.hidden_size, dim=-1)
         tables = mrope_tables(
             positions_3T.to(x_TD.device),
             config.mrope_section,
@@ -108,7 +113,8 @@ class Decoder(nn.Module):
             share=config.rope_share,
         )
         balance = x_TD.new_zeros((), dtype=torch.float32)
-        for block in self.blocks:
+        for block, added_TD in zip_longest(self.blocks, deep):
             x_TD, layer_balance = block(x_TD, tables, attend)
+            x_TD = x_TD if added_TD is None else x_TD + added_TD
             balance = balance + layer_balance
         return self.norm(x_TD), balance

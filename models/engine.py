@@ -138,7 +138,7 @@ class Engine:
         request.logprobs.append(float(logprobs_V[token]))
         if request.on_text is not None:
             self._show(request)
-        if token == self.codec.end_of_turn:
+        if token in self.codec.ends:
             self._end(request, "stop")
         elif len(request.token_ids) >= request.max_new_tokens:
             self._end(request, "length")

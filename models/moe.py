@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.models.config import MoEConfig
-from foveate.models.vision import SwiGLU
+from foveate.models.feedforward import SwiGLU
 from foveate.ops import experts_forward, linear
 
 

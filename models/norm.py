@@ -1,4 +1,6 @@
-"""Root-mean-square norm as a layer over the native operation."""
+"""Norms: root-mean-square over the native operation, and the one with mean and bias for the towers that have it."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,3 +19,8 @@ class RMSNorm(nn.Module):
     def forward(self, x_TD: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
         return ops.rms_norm(x_TD, self.weight, self.eps)
+
+
+def make_norm(kind: Literal["rms", "layer"], size: int, eps: float) -> nn.Module:
+    """The norm that a configuration names."""
+    return RMSNorm(size, eps) if kind == "rms" else nn.LayerNorm(size, eps)

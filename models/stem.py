@@ -75,7 +75,7 @@ class LinearStem(nn.Linear):
     """One matrix over the pixels of each patch (Qwen2-VL, MoonViT)."""
 
     def __init__(self, config: VisionConfig) -> None:
-        super().__init__(config.patch_dim, config.hidden_size)
+        super().__init__(config.patch_dim, config.hidden_size, bias=config.stem_bias)
 
     def forward(self, patches_NP: Tensor, _: list[Grid] | None = None) -> Tensor:
         """[N, P] -> [N, D]."""

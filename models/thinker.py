@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from foveate.models.chat import Chat
 from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
 from foveate.models.image import Grid
@@ -25,10 +27,13 @@ Watch = Callable[[int, Tensor, Tensor, Tensor], None]
 class Thinker(nn.Module):
     """A vision-language model with mixture-of-experts layers; see ThinkerConfig for what it can be."""
 
-    def __init__(self, config: ThinkerConfig, codec: TextCodec) -> None:
+    def __init__(self, config: ThinkerConfig, codec: TextCodec, chat: Chat | None = None) -> None:
+        """`chat` lays out conversations; nano's form when None."""
         super().__init__()
         self.config = config
-        self.processor = Processor(config, codec)
+        self.origin: Path | None = None
+        """The folder of a published checkpoint, whose files beside the weights belong to it."""
+        self.processor = Processor(config, codec, chat)
         self.vision = VisionTower(config.vision, config.decoder.hidden_size)
         self.decoder = Decoder(config.decoder)
 
@@ -72,12 +77,16 @@ class Thinker(nn.Module):
     def embed(
         self, token_ids_T: Tensor, images: Sequence[ImageInput], starts: Sequence[int], seen_MD: Tensor | None = None
     ) -> Tensor:
-        """Embeddings [T, D] with each image's tokens put in from its start; `seen_MD` if the tower has run already."""
+        """Embeddings [T, D] with each image's tokens put in from its start; `seen_MD` if the tower has run already.
+
+        Wider when the tower also gives what is added behind the decoder's first layers, which for text is nothing.
+        """
         x_TD = self.decoder.embed_text(token_ids_T)
         if not images:
             return x_TD
         if seen_MD is None:
             seen_MD = self.vision(*self.patches(images), self.decoder.embeddings())
+        x_TD = F.pad(x_TD, (0, seen_MD.shape[1] - x_TD.shape[1]))
         counts = [image.num_tokens for image in images]
         pieces, position = [], 0
         for start, tokens in zip(starts, seen_MD.split(counts), strict=True):

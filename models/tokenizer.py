@@ -6,6 +6,7 @@ in a picture is read character by character. The file is an ordinary tokenizer.j
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -59,19 +60,36 @@ def make_tokenizer(pieces: Sequence[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """The control tokens of a family."""
+
+    names: tuple[str, ...]
+    tags: tuple[str, ...]
+    """Those that a model's own text may hold; the others are never sampled but for the ends of a turn."""
+    ends: tuple[str, ...]
+    """Those that end a turn, first the one that a template writes."""
+    image: str
+    """The one that stands for an image."""
+
+
+NANO_CONTROLS = Controls(names=CONTROL_TOKENS, tags=MODEL_TAGS, ends=("<|im_end|>",), image="<|image_pad|>")
+
+
 class TextCodec:
     """Encoding by origin: `encode` for users, tools and pictures; `encode_model_text` for what a model wrote."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, controls: Controls = NANO_CONTROLS) -> None:
+        """The control tokens are special tokens of the tokenizer. Raises CheckpointError for one that it lacks."""
+        self.tokenizer, self.controls = tokenizer, controls
         self.tokenizer.encode_special_tokens = True
-        self.ids = {token: self._id(token) for token in CONTROL_TOKENS}
+        self.ids = {token: self._id(token) for token in (*controls.names, *controls.ends, controls.image)}
         self.names = {index: token for token, index in self.ids.items()}
-        self.end_of_turn = self.ids["<|im_end|>"]
-        self.image_pad = self.ids["<|image_pad|>"]
-        self.never_sampled = tuple(
-            self.ids[token] for token in CONTROL_TOKENS if token not in MODEL_TAGS and token != "<|im_end|>"
-        )
+        self.end_of_turn = self.ids[controls.ends[0]]
+        self.ends = frozenset(self.ids[token] for token in controls.ends)
+        self.image_pad = self.ids[controls.image]
+        spoken = {*controls.tags, *controls.ends}
+        self.never_sampled = tuple(index for token, index in self.ids.items() if token not in spoken)
 
     @classmethod
     def from_file(cls, path: Path) -> "TextCodec":
@@ -94,7 +112,7 @@ class TextCodec:
         """Ids of text that a model wrote (or would have written), its tags as control tokens."""
         ids: list[int] = []
         while text:
-            found = [(text.find(tag), tag) for tag in MODEL_TAGS if tag in text]
+            found = [(text.find(tag), tag) for tag in self.controls.tags if tag in text]
             position, tag = min(found) if found else (len(text), "")
             ids += self.encode(text[:position])
             if tag:
@@ -107,10 +125,12 @@ class TextCodec:
         pieces: list[str] = []
         run: list[int] = []
         for index in ids:
+            if index in self.ends:
+                continue
             if index in self.names:
                 pieces += [self.tokenizer.decode(run), self.names[index]]
                 run = []
             else:
                 run.append(index)
         pieces.append(self.tokenizer.decode(run))
-        return "".join(pieces).replace("<|im_end|>", "")
+        return "".join(pieces)

@@ -9,20 +9,21 @@ Shape letters: N patches, P values of a patch, D width, M merged tokens, E width
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.models.config import VisionConfig
+from foveate.models.feedforward import MLP, SwiGLU, activate
 from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
-from foveate.models.linear import Linear
-from foveate.models.norm import RMSNorm
+from foveate.models.norm import RMSNorm, make_norm
 from foveate.models.rope import vision_tables
 from foveate.models.speller import Speller
 from foveate.models.stem import ConvStem, LinearStem
-from foveate.ops import Packing, Tables, put_rows, silu_mul, take_rows, window_attention
+from foveate.ops import Packing, Tables, put_rows, take_rows, window_attention
 
 OUTPUT_POSITION_RMS = 0.5
 """Of the output's positions at the start, beside tokens of 1."""
@@ -42,28 +43,20 @@ class VisionAttention(nn.Module):
         return self.proj(window_attention(self.qkv(x_ND), tables, packing, self.num_heads))
 
 
-class SwiGLU(nn.Module):
-    """Gated feed-forward: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, hidden_size: int, intermediate_size: int, *, bias: bool = False) -> None:
-        super().__init__()
-        self.gate_up = Linear(hidden_size, 2 * intermediate_size, bias=bias)
-        self.down = Linear(intermediate_size, hidden_size, bias=bias)
-
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """[T, D] -> [T, D]."""
-        return self.down(silu_mul(self.gate_up(x_TD)))
-
-
 class VisionBlock(nn.Module):
     """Pre-norm attention and feed-forward."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.norm1 = RMSNorm(config.hidden_size, config.norm_eps)
+        width, inner = config.hidden_size, config.intermediate_size
+        self.norm1 = make_norm(config.norm, width, config.norm_eps)
         self.attn = VisionAttention(config)
-        self.norm2 = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size, bias=True)
+        self.norm2 = make_norm(config.norm, width, config.norm_eps)
+        self.mlp: nn.Module
+        if config.feedforward == "swiglu":
+            self.mlp = SwiGLU(width, inner, bias=True)
+        else:
+            self.mlp = MLP(width, inner, config.feedforward)
 
     def forward(self, x_ND: Tensor, tables: Tables, packing: Packing) -> Tensor:
         """[N, D] -> [N, D]."""
@@ -72,21 +65,25 @@ class VisionBlock(nn.Module):
 
 
 class Merger(nn.Module):
-    """Projector: each merged block of patches becomes one token of the decoder."""
+    """Projector: each merged block of patches becomes one token of the decoder.
 
-    def __init__(self, config: VisionConfig, out_dim: int) -> None:
+    The norm is over each patch, or with `over_block` over the whole block.
+    """
+
+    def __init__(self, config: VisionConfig, out_dim: int, *, over_block: bool = False) -> None:
         super().__init__()
-        self.block = config.merge_size**2
-        width = config.hidden_size * self.block
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.config, self.over_block = config, over_block
+        width = config.hidden_size * config.merge_size**2
+        self.norm = make_norm(config.norm, width if over_block else config.hidden_size, config.norm_eps)
         self.up = nn.Linear(width, width)
         self.down = nn.Linear(width, out_dim)
         self.out_norm = RMSNorm(out_dim, config.norm_eps) if config.output_norm else nn.Identity()
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """[N, D] -> [M, E]."""
-        x = self.norm(x_ND).unflatten(0, (-1, self.block)).flatten(1)
-        y: Tensor = self.out_norm(self.down(F.gelu(self.up(x), approximate="tanh")))
+        blocks = (-1, self.up.in_features)
+        x = self.norm(x_ND.reshape(blocks)) if self.over_block else self.norm(x_ND).reshape(blocks)
+        y: Tensor = self.out_norm(self.down(activate(self.up(x), self.config.merger_activation)))
         return y
 
 
@@ -105,6 +102,7 @@ class VisionTower(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
         shrink_residuals(self.blocks)
         self.merger = Merger(config, out_dim)
+        self.deep_mergers = nn.ModuleList(Merger(config, out_dim, over_block=True) for _ in config.deep_layers)
         voices = {
             "spelled": (config.spelled_places, config.spelled_tokens),
             "named": (config.named_places, config.named_tokens),
@@ -123,9 +121,13 @@ class VisionTower(nn.Module):
         return self._place(sum(said, tokens_ME), grids)
 
     def tokens(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
-        """What is seen, without where, from the patches of all images in block order: [N, P] -> [M, E]."""
-        tokens_ME: Tensor = self.merger(self.encode(patches_NP, grids))
-        return tokens_ME
+        """What is seen, without where, from the patches of all images in block order: [N, P] -> [M, E].
+
+        With deep_layers their tokens stand behind it, [M, (1 + layers) * E].
+        """
+        *deep, last_ND = self._features(patches_NP, grids)
+        mergers = zip(self.deep_mergers, deep, strict=True)
+        return torch.cat([self.merger(last_ND), *(merger(x_ND) for merger, x_ND in mergers)], dim=1)
 
     def _place(self, tokens_ME: Tensor, grids: list[Grid]) -> Tensor:
         """Tell each token where in its picture it stands, [M, E] -> [M, E]."""
@@ -135,6 +137,10 @@ class VisionTower(nn.Module):
 
     def encode(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Features [N, D] of every patch, in block order."""
+        return self._features(patches_NP, grids)[-1]
+
+    def _features(self, patches_NP: Tensor, grids: list[Grid]) -> list[Tensor]:
+        """Features [N, D] of every patch, in block order, after each of deep_layers and after the last."""
         config = self.config
         x_ND = self.stem(patches_NP, grids)
         if config.position_grid:
@@ -146,28 +152,31 @@ class VisionTower(nn.Module):
         within = Packing(windows)
         whole = Packing([grid.h * grid.w for grid in grids for _ in range(grid.t)])
         x_ND = take_rows(x_ND, order)
+        features = []
         for idx, block in enumerate(self.blocks):
             x_ND = block(x_ND, tables, whole if idx in config.full_attention_layers else within)
-        return put_rows(x_ND, order, len(order))
+            if idx in config.deep_layers:
+                features.append(put_rows(x_ND, order, len(order)))
+        return [*features, put_rows(x_ND, order, len(order))]
 
     def _learned_positions(self, grid: Grid) -> Tensor:
         """The table at the image's grid [N, D], in block order."""
         m = self.config.merge_size
-        resized_DHW = resample_table(self.positions, grid.h, grid.w)
+        resized_DHW = resample_table(self.positions, grid.h, grid.w, self.config.position_resampling)
         blocks = resized_DHW.unflatten(1, (-1, m)).unflatten(3, (-1, m)).permute(1, 3, 2, 4, 0)
         return blocks.flatten(0, 3).repeat(grid.t, 1).to(self.positions.dtype)
 
     def _output_positions(self, grid: Grid) -> Tensor:
         """The other table at the image's grid of merged tokens [M, E]."""
         m = self.config.merge_size
-        resized_EHW = resample_table(self.output_positions, grid.h // m, grid.w // m)
+        resized_EHW = resample_table(self.output_positions, grid.h // m, grid.w // m, "bicubic")
         return resized_EHW.flatten(1).T.repeat(grid.t, 1).to(self.output_positions.dtype)
 
 
-def resample_table(table_SSD: Tensor, rows: int, columns: int) -> Tensor:
-    """A square table of positions at another grid, bicubic, [D, rows, columns] in f32."""
+def resample_table(table_SSD: Tensor, rows: int, columns: int, mode: Literal["bicubic", "bilinear"]) -> Tensor:
+    """A square table of positions at another grid, [D, rows, columns] in f32; see VisionConfig."""
     table_1DSS = table_SSD.permute(2, 0, 1)[None].float()
-    return F.interpolate(table_1DSS, (rows, columns), mode="bicubic", align_corners=False)[0]
+    return F.interpolate(table_1DSS, (rows, columns), mode=mode, align_corners=mode == "bilinear")[0]
 
 
 def sincos_positions(side: int, width: int) -> Tensor:

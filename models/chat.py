@@ -1,0 +1,106 @@
+"""Messages to ids and pictures, in nano's form: ChatML as in the Qwen families.
+
+A tool's result stands in a user turn between <tool_response> tags. Sampled turns come back with their own ids. What a
+published checkpoint's own template says is in foveate.models.published.template.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.models.reasoner import Message
+from foveate.models.tokenizer import TextCodec
+
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
+
+Picture = Image.Image | Path
+Piece = tuple[list[int] | Picture, bool]
+"""Ids or a picture, and whether the policy wrote them."""
+
+
+class Chat(Protocol):
+    """How a family lays out a conversation."""
+
+    def pieces(self, messages: Sequence[Message], *, generate: bool) -> Iterator[Piece]:
+        """The conversation in order; with `generate` it ends where the assistant's next turn begins.
+
+        Raises InputError for an unknown role or part.
+        """
+        ...
+
+
+class ChatML:
+    """nano's form."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self.codec = codec
+
+    def pieces(self, messages: Sequence[Message], *, generate: bool) -> Iterator[Piece]:
+        """See Chat."""
+        for message in messages:
+            yield from self._message(message)
+        if generate:
+            yield self._header("assistant"), False
+
+    def _header(self, role: str) -> list[int]:
+        return [self.codec.ids["<|im_start|>"], *self.codec.encode(f"{role}\n")]
+
+    def _message(self, message: Message) -> Iterator[Piece]:
+        role, ids = checked_role(message), self.codec.ids
+        yield self._header(ROLES[role]), False
+        if role == "assistant":
+            yield from written_turn(message, self.codec)
+        else:
+            if role == "tool":
+                yield [ids["<tool_response>"]], False
+            for part in content_of(message):
+                yield from self._part(part)
+            if role == "tool":
+                yield [ids["</tool_response>"]], False
+            yield [self.codec.end_of_turn], False
+        yield self.codec.encode("\n"), False
+
+    def _part(self, part: str | Picture) -> Iterator[Piece]:
+        if isinstance(part, str):
+            yield self.codec.encode(part), False
+            return
+        yield [self.codec.ids["<|vision_start|>"]], False
+        yield part, False
+        yield [self.codec.ids["<|vision_end|>"]], False
+
+
+def checked_role(message: Message) -> str:
+    """The role of a message. Raises InputError for one that no chat has."""
+    role = message.get("role")
+    if role not in ROLES:
+        raise InputError(f"message role is {role!r}, wanted one of {', '.join(ROLES)}")
+    return str(role)
+
+
+def content_of(message: Message) -> Iterator[str | Picture]:
+    """Texts and pictures of a message in order. Raises InputError for a part that is neither."""
+    content: str | Sequence[dict[str, Any]] = message.get("content", "")
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        if part.get("type") == "text":
+            yield part["text"]
+        elif part.get("type") == "image":
+            yield part["image"] if isinstance(part["image"], Image.Image) else Path(part["image"])
+        else:
+            raise InputError(f"message part has type {part.get('type')!r}, wanted 'text' or 'image'")
+
+
+def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:
+    """An assistant's turn to its end: ids as sampled, or the text encoded when nobody sampled it.
+
+    A turn that was cut is closed by the template.
+    """
+    sampled = list(message.get("token_ids") or [])
+    if not sampled:
+        yield [*codec.encode_model_text(message.get("content", "")), codec.end_of_turn], True
+        return
+    yield sampled, True
+    if sampled[-1] not in codec.ends:
+        yield [codec.end_of_turn], False
