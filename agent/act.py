@@ -79,10 +79,11 @@ class ToolRunner:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(images):
             return call.arguments
         size_px = (images[number].width_px, images[number].height_px)
+        seen_px = self.reasoner.seen_size(*size_px)
         space = call.box_space or self.reasoner.dialect.box_space
         properties = tool.parameters["properties"]
         return {
-            name: list(box_to_pixels(value, size_px, space))
+            name: list(box_to_pixels(value, size_px, space, seen_px))
             if properties.get(name, {}).get("format") == "box"
             else value
             for name, value in call.arguments.items()

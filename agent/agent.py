@@ -252,7 +252,8 @@ def load_reasoner(model: str | Path) -> Reasoner:
 
     folder = foveate.models.nano_path() if str(model) == "nano" else model
     dtype = torch.float32 if compute_dtype() == torch.float32 else None
-    return foveate.models.ThinkerReasoner(foveate.models.Thinker.from_pretrained(folder, dtype=dtype))
+    thinker = foveate.models.Thinker.from_pretrained(folder, dtype=dtype)
+    return foveate.models.ThinkerReasoner(thinker, name=str(model))
 
 
 def _last_answer(events: Iterable[Event]) -> Answer:

@@ -143,10 +143,15 @@ def crop_record(source: ImageRecord, box_px: Box, sha256: str, size_px: tuple[in
     return ImageRecord(sha256=sha256, width_px=width, height_px=height, original=source.original, box_px=box)
 
 
-def box_to_pixels(box: object, size_px: tuple[int, int], space: BoxSpace) -> Box:
-    """A model's box as pixels of the image it names; ToolArgumentError tells the valid range in the model's space."""
+def box_to_pixels(
+    box: object, size_px: tuple[int, int], space: BoxSpace, seen_px: tuple[int, int] | None = None
+) -> Box:
+    """A model's box as pixels of the image it names; ToolArgumentError tells the valid range in the model's space.
+
+    `seen_px` is the size at which the model sees the image, where it differs.
+    """
     width, height = size_px
-    x_span, y_span = _spans(size_px, space)
+    x_span, y_span = _spans(seen_px or size_px, space)
     x0, y0, x1, y1 = check_box(box, x_span, y_span)
     assert isinstance(box, list | tuple)
     if space == "unit" and not all(-_UNIT_TOLERANCE <= value <= 1 + _UNIT_TOLERANCE for value in box):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from foveate.models.engine import Engine, Request
+from foveate.models.published.dialects import DIALECTS
 from foveate.models.reasoner import NANO, Message, Sample
 from foveate.models.thinker import Thinker
 
@@ -15,12 +16,16 @@ class ThinkerReasoner:
     def __init__(self, thinker: Thinker, *, name: str = "nano", num_slots: int = 8) -> None:
         self.thinker = thinker
         self.name = name
-        self.dialect = NANO
+        self.dialect = DIALECTS.get(thinker.config.model_type, NANO)
         self.engine = Engine(thinker, num_slots)
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """See Reasoner."""
         return self.thinker.processor.image_tokens(width_px, height_px)
+
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """See Reasoner."""
+        return self.thinker.processor.seen_size(width_px, height_px)
 
     def sample(
         self,

@@ -46,6 +46,11 @@ class Processor:
         grid = image_grid(width_px, height_px, self.config.vision, self.config.image)
         return grid.num_tokens(self.config.vision.merge_size) + 2
 
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Width and height of the patches of a picture of this size."""
+        grid = image_grid(width_px, height_px, self.config.vision, self.config.image)
+        return grid.w * self.config.vision.patch_size, grid.h * self.config.vision.patch_size
+
     def _image(self, source: Picture) -> ImageInput:
         picture = source if isinstance(source, Image.Image) else _open(source)
         rgb = picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -20,7 +20,8 @@ class Dialect:
 
     name: str
     box_space: Literal["relative_1000", "pixels", "unit"] = "relative_1000"
-    """Boxes are x0, y0, x1, y1 of the image they refer to: 0-1000 of each side, its pixels, or 0-1."""
+    """Boxes are x0, y0, x1, y1 of the image they refer to: 0-1000 of each side, its pixels as the model sees it, or
+    0-1."""
     wants_system_prompt: bool = True
     """Whether the agent explains its tools in a system message (nano has learned them)."""
 
@@ -51,6 +52,10 @@ class Reasoner(Protocol):
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """Number of tokens that an image of this size will take in the conversation."""
+        ...
+
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Width and height at which the model sees an image of this size: those that a box in pixels refers to."""
         ...
 
     def sample(

@@ -49,6 +49,9 @@ class ScriptedReasoner:
         self._seconds_per_token = seconds_per_token
         self._shows_ids = shows_ids
 
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        return width_px, height_px
+
     def image_tokens(self, width_px: int, height_px: int) -> int:
         return self._tokens_per_image
 

@@ -203,3 +203,9 @@ def test_a_unit_box_may_leave_the_image_by_a_rounding_only() -> None:
     assert box_to_pixels([-0.0005, 0, 1.0005, 1], (640, 480), "unit") == (0, 0, 640, 480)
     with pytest.raises(ToolArgumentError, match="leaves the image"):
         box_to_pixels([0, 0, 1.5, 1], (640, 480), "unit")
+
+
+def test_a_box_in_pixels_refers_to_the_image_as_it_was_seen() -> None:
+    assert box_to_pixels([28, 0, 56, 84], (640, 480), "pixels", (112, 84)) == (160, 0, 320, 480)
+    with pytest.raises(ToolArgumentError, match="112"):
+        box_to_pixels([28, 0, 300, 84], (640, 480), "pixels", (112, 84))

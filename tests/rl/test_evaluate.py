@@ -30,6 +30,9 @@ class Scripted:
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
 
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        return width_px, height_px
+
     def image_tokens(self, width_px: int, height_px: int) -> int:
         return 4
 
