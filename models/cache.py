@@ -2,26 +2,34 @@
 
 A slot remembers which tokens and images it holds, so that the next turn prefills only what is new.
 
-Shape letters: L layers, S slots, C capacity in tokens, G key heads, D head dimension, T new tokens, H query heads, B
-batch.
+Shape letters: L layers, S slots, C capacity in tokens, G key heads, D head dimension, T new tokens, H query heads, W
+width of a latent with its key that turns, R its rank.
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from foveate.models.config import DecoderConfig
 from foveate.ops import decode_attention
 
+if TYPE_CHECKING:
+    from foveate.models.latent import LatentQueries
+
 
 class KVCache:
-    """Keys and values of `num_slots` conversations; grows when one needs more room."""
+    """Keys and values of `num_slots` conversations, or the latents they come out of; grows when one needs more room."""
 
     def __init__(self, config: DecoderConfig, num_slots: int, like: Tensor, capacity: int = 1024) -> None:
         """Of the dtype and on the device of `like`."""
-        shape = (config.num_layers, num_slots, capacity, config.num_kv_heads, config.head_dim)
+        heads, width = config.num_kv_heads, config.head_dim
+        if config.latent is not None:
+            heads, width = 1, config.latent.rank + config.head_dim
+        shape = (config.num_layers, num_slots, capacity, heads, width)
         self.k = like.new_zeros(shape)
-        self.v = like.new_zeros(shape)
+        self.v = like.new_zeros(shape if config.latent is None else (0,) * 5)
         self.lengths = [0] * num_slots
 
     def reserve(self, num_tokens: int) -> None:
@@ -30,17 +38,18 @@ class KVCache:
         if num_tokens <= capacity:
             return
         extra = max(num_tokens, 2 * capacity) - capacity
-        self.k, self.v = (torch.nn.functional.pad(x, (0, 0, 0, 0, 0, extra)) for x in (self.k, self.v))
+        self.k, self.v = (pad(x, (0, 0, 0, 0, 0, extra)) if x.numel() else x for x in (self.k, self.v))
 
     def copy_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """Let `target` begin as `source` does."""
         for x in (self.k, self.v):
-            x[:, target, :num_tokens] = x[:, source, :num_tokens]
+            if x.numel():
+                x[:, target, :num_tokens] = x[:, source, :num_tokens]
         self.lengths[target] = num_tokens
 
 
 class CachedStep:
-    """One forward pass over a cache: `counts[i]` new tokens for `slots[i]`, packed in that order."""
+    """One forward pass over a cache: `counts[i]` new tokens for `slots[i]`, packed in that order. See Attend."""
 
     def __init__(self, cache: KVCache, slots: list[int], counts: list[int]) -> None:
         self.cache, self.slots, self.counts = cache, slots, counts
@@ -51,32 +60,50 @@ class CachedStep:
             self.slots_B = torch.tensor(slots, device=cache.k.device)
             self.past_B = torch.tensor(self.past, device=cache.k.device)
 
-    def attend(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
+    def heads(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
         """Store the new keys and values and attend over each slot's whole past."""
-        return (self._decode if self.decoding else self._prefill)(layer, q_THD, k_TGD, v_TGD)
-
-    def _decode(self, layer: int, q_BHD: Tensor, k_BGD: Tensor, v_BGD: Tensor) -> Tensor:
         k_SCGD, v_SCGD = self.cache.k[layer], self.cache.v[layer]
-        k_SCGD[self.slots_B, self.past_B] = k_BGD
-        v_SCGD[self.slots_B, self.past_B] = v_BGD
-        return decode_attention(q_BHD, k_SCGD, v_SCGD, self.slots_B, self.past_B + 1, max(self.past) + 1)
-
-    def _prefill(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
+        if self.decoding:
+            k_SCGD[self.slots_B, self.past_B] = k_TGD
+            v_SCGD[self.slots_B, self.past_B] = v_TGD
+            return decode_attention(q_THD, k_SCGD, v_SCGD, self.slots_B, self.past_B + 1, max(self.past) + 1)
         outputs = []
         parts = zip(*(x.split(self.counts) for x in (q_THD, k_TGD, v_TGD)), strict=True)
         for slot, past, (q, k, v) in zip(self.slots, self.past, parts, strict=True):
             end = past + len(q)
-            self.cache.k[layer, slot, past:end] = k
-            self.cache.v[layer, slot, past:end] = v
-            k_all, v_all = (x[layer, slot, :end].transpose(0, 1) for x in (self.cache.k, self.cache.v))
-            mask = torch.ones(len(q), end, dtype=torch.bool, device=q.device).tril(past) if past else None
-            out_HTD = scaled_dot_product_attention(
-                q.transpose(0, 1)[None], k_all[None], v_all[None], attn_mask=mask, is_causal=not past, enable_gqa=True
-            )[0]
-            outputs.append(out_HTD.transpose(0, 1))
+            k_SCGD[slot, past:end] = k
+            v_SCGD[slot, past:end] = v
+            outputs.append(_over_past(q, k_SCGD[slot, :end], v_SCGD[slot, :end]))
         return torch.cat(outputs)
+
+    def latents(self, layer: int, queries: "LatentQueries", latents_TW: Tensor) -> Tensor:
+        """As `heads`, of latents: what is new is compared with them when single tokens come, else they are expanded."""
+        latents_SCGW, rank = self.cache.k[layer], queries.rank
+        if self.decoding:
+            latents_SCGW[self.slots_B, self.past_B, 0] = latents_TW
+            out_THR = decode_attention(
+                queries.absorbed(), latents_SCGW, latents_SCGW[..., :rank], self.slots_B, self.past_B + 1,
+                max(self.past) + 1, queries.scale,
+            )  # fmt: skip
+            return queries.values(out_THR)
+        outputs = []
+        parts = zip(queries.q_THD.split(self.counts), latents_TW.split(self.counts), strict=True)
+        for slot, past, (q, new) in zip(self.slots, self.past, parts, strict=True):
+            end = past + len(q)
+            latents_SCGW[slot, past:end, 0] = new
+            outputs.append(_over_past(q, *queries.expanded(latents_SCGW[slot, :end, 0])))
+        return torch.cat(outputs)[..., : queries.value_dim]
 
     def finish(self) -> None:
         """Count the new tokens as held; call after every layer has attended."""
         for slot, past, count in zip(self.slots, self.past, self.counts, strict=True):
             self.cache.lengths[slot] = past + count
+
+
+def _over_past(q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor) -> Tensor:
+    """Attention of the last T of C tokens over all up to each, [T, H, D]."""
+    past = len(k_CGD) - len(q_THD)
+    mask = torch.ones(len(q_THD), len(k_CGD), dtype=torch.bool, device=q_THD.device).tril(past) if past else None
+    q, k, v = (x.transpose(0, 1)[None] for x in (q_THD, k_CGD, v_CGD))
+    out_HTD = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not past, enable_gqa=True)[0]
+    return out_HTD.transpose(0, 1)

@@ -18,6 +18,7 @@ from foveate.models.config import ThinkerConfig, from_json
 from foveate.models.files import read_values
 from foveate.models.published.folder import COMPANIONS, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_tensors, sources
+from foveate.models.published.turning import row_order
 from foveate.models.shards import SINGLE, Shards
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
@@ -64,38 +65,62 @@ def read_config(path: Path) -> ThinkerConfig:
 
 def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype: torch.dtype | None) -> None:
     """Give every parameter its numbers."""
+    config = thinker.config
     names = {normalized(name) if rules else name: name for name in shards.file_of}
-    spare = set(names) - ({TIED} if rules and thinker.config.decoder.tie_embeddings else set())
+    spare = set(names) - ({TIED} if rules and config.decoder.tie_embeddings else set())
     for name, parameter in list(thinker.named_parameters()):
-        rule = sources(name, rules) if rules else Rule(name, (name,))
+        rule = sources(name, rules, config) if rules else Rule(name, (name,))
         for theirs in rule.theirs:
             if theirs not in names:
                 raise CheckpointError(f"{shards} lacks the tensor {theirs} that {CONFIG} asks for")
-        parts = [shards.read(names[theirs]) for theirs in rule.theirs]
-        tensor = _joined(parts, parameter.shape, rule, reshape=rules is not None)
-        if tensor is None:
-            got = " and ".join(str(list(part.shape)) for part in parts)
-            wanted = list(parameter.shape)
-            raise CheckpointError(f"{shards}: {rule.theirs[0]} has shape {got}, wanted {wanted} by {CONFIG}")
+        found = Rule(name, tuple(names[theirs] for theirs in rule.theirs), rule.transposed, rule.order)
+        tensor = _assembled(found, parameter.shape, shards, config, dtype)
         owner, _, leaf = name.rpartition(".")
-        tensor = tensor.to(dtype or tensor.dtype, copy=len(parts) == 1)
-        setattr(thinker.get_submodule(owner), leaf, nn.Parameter(tensor.contiguous(), requires_grad=False))
+        setattr(thinker.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
         spare -= set(rule.theirs)
     if spare:
         raise CheckpointError(f"{shards} holds the tensor {names[min(spare)]} that {CONFIG} does not know")
-    if thinker.config.decoder.tie_embeddings:
+    if config.decoder.tie_embeddings:
         thinker.decoder.head.weight = thinker.decoder.embed.weight
 
 
-def _joined(parts: list[Tensor], shape: torch.Size, rule: Rule, *, reshape: bool) -> Tensor | None:
-    """Published tensors as one of ours; None when they do not fit."""
-    tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
+def _assembled(
+    rule: Rule, shape: torch.Size, shards: Shards, config: ThinkerConfig, dtype: torch.dtype | None
+) -> Tensor:
+    """One parameter of ours, read part after part. Raises CheckpointError naming what does not fit."""
+    if len(rule.theirs) == 1:
+        part = _fitted(shards.read(rule.theirs[0]), shape, rule, config)
+        if part.shape != shape:
+            raise CheckpointError(_misfit(shards, rule, f"has shape {list(part.shape)}, wanted {list(shape)}"))
+        return part.to(dtype or part.dtype, copy=True).contiguous()
+    out: Tensor | None = None
+    filled = 0
+    for theirs in rule.theirs:
+        part = shards.read(theirs)
+        out = torch.empty(shape, dtype=dtype or part.dtype) if out is None else out
+        rows = out.flatten(0, -2) if out.dim() > 2 else out
+        if part.shape[1:] == rows.shape[1:] and filled + len(part) <= len(rows):
+            rows[filled : filled + len(part)] = part
+        filled += len(part)
+    assert out is not None
+    if filled != out.numel() // max(1, part[0].numel()):
+        raise CheckpointError(_misfit(shards, rule, f"have {filled} rows together, wanted {list(shape)}"))
+    return out
+
+
+def _fitted(tensor: Tensor, shape: torch.Size, rule: Rule, config: ThinkerConfig) -> Tensor:
+    """A published tensor in the order of ours, and flattened as ours is."""
     if rule.transposed and tensor.shape != shape:
         tensor = tensor.transpose(-1, -2)
-    if tensor.shape == shape:
-        return tensor
-    flattened = reshape and tensor.dim() != len(shape) and tensor.numel() == shape.numel()
-    return tensor.reshape(shape) if flattened else None
+    if rule.order is not None and len(tensor) == shape[0]:
+        tensor = tensor[row_order(rule.order, config)]
+    flattened = config.model_type != "foveate" and tensor.dim() != len(shape) and tensor.numel() == shape.numel()
+    return tensor.reshape(shape) if flattened else tensor
+
+
+def _misfit(shards: Shards, rule: Rule, found: str) -> str:
+    names = rule.theirs if len(rule.theirs) < 4 else (rule.theirs[0], "...", rule.theirs[-1])
+    return f"{shards}: {' and '.join(names)} {found} by {CONFIG}"
 
 
 def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> None:

@@ -40,6 +40,8 @@ class VisionConfig:
     feedforward: Literal["swiglu", "gelu", "gelu_tanh", "quick_gelu"] = "swiglu"
     """Of the tower's layers: gated, or one of the activations of feedforward.py."""
     merger_activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh"
+    final_norm: bool = False
+    """A norm after the last layer, before the projector's own (MoonViT)."""
     deep_layers: tuple[int, ...] = ()
     """Layers after which the features are also merged, to be added behind the decoder's first layers (DeepStack, Meng
     et al., arXiv 2406.04334; Qwen3-VL)."""
@@ -96,6 +98,18 @@ class MoEConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """Keys and values out of one vector a token (multi-head latent attention); head_dim is what turns."""
+
+    rank: int
+    """Numbers of the vector."""
+    plain_dim: int
+    """Numbers of a head's queries and keys that do not turn."""
+    value_dim: int
+    """Numbers of a head's values."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The language model."""
 
@@ -123,6 +137,9 @@ class DecoderConfig:
     tie_embeddings: bool = True
     embed_scale: float = 1.0
     """Embeddings enter the first layer times this (Gemma: the square root of the width)."""
+    latent: LatentConfig | None = None
+    image_positions: Literal["grid", "line"] = "grid"
+    """Whether an image's tokens have rows and columns for positions, or stand one after another like text (Kimi-VL)."""
     moe: MoEConfig | None = None
     num_dense_layers: int = 0
     """How many of the first layers keep a dense feed-forward when moe is set."""
@@ -149,6 +166,9 @@ class ImageConfig:
     max_pixels: int = 14 * 14 * 4 * 1280
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    fit: Literal["round", "pad"] = "round"
+    """Sides become whole merged blocks by rounding (Qwen2-VL), or the picture is never enlarged and padded with black
+    at the right and below (Kimi-VL)."""
     reducing_gap: float | None = 2.0
     """Large pictures are first reduced by a whole factor, to at least this times their size; None for one pass."""
 

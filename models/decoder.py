@@ -1,28 +1,23 @@
 """The language model: grouped-query attention with M-RoPE, RMSNorm, SwiGLU and mixture-of-experts layers.
 
-How a layer attends is handed in as a function, so that training over packed conversations and generation over a cache
-run the same code: `attend(layer, q, k, v) -> output`.
-
 Shape letters: T tokens, D width, H query heads, G key heads, V vocabulary.
 """
 
-from collections.abc import Callable
 from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
+from foveate.models.attend import Attend
 from foveate.models.config import DecoderConfig
 from foveate.models.feedforward import SwiGLU
 from foveate.models.init import shrink_residuals
+from foveate.models.latent import LatentAttention
 from foveate.models.linear import Linear
 from foveate.models.moe import MoE
 from foveate.models.norm import RMSNorm
 from foveate.models.rope import mrope_tables
 from foveate.ops import Tables, rotate
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Layer, queries [T, H, d], keys [T, G, d], values [T, G, d] of the new tokens -> [T, H, d]."""
 
 
 class DecoderAttention(nn.Module):
@@ -48,7 +43,7 @@ class DecoderAttention(nn.Module):
         )
         if config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        return self.proj(attend(layer, rotate(q, tables), rotate(k, tables), v).flatten(1))
+        return self.proj(attend.heads(layer, rotate(q, tables), rotate(k, tables), v).flatten(1))
 
 
 class DecoderBlock(nn.Module):
@@ -58,7 +53,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.layer = layer
         self.norm1 = RMSNorm(config.hidden_size, config.norm_eps)
-        self.attn = DecoderAttention(config)
+        self.attn = DecoderAttention(config) if config.latent is None else LatentAttention(config)
         self.norm2 = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp: nn.Module
         if config.moe is None or layer < config.num_dense_layers:

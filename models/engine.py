@@ -121,7 +121,7 @@ class Engine:
 
     def _forward(self, x_TD: Tensor, positions_3T: Tensor, slots: list[int], counts: list[int]) -> Tensor:
         step = CachedStep(self.cache, slots, counts)
-        hidden_TD, _ = self.thinker.decoder(x_TD, positions_3T, step.attend)
+        hidden_TD, _ = self.thinker.decoder(x_TD, positions_3T, step)
         step.finish()
         result: Tensor = hidden_TD
         return result

@@ -48,38 +48,52 @@ def smart_resize(height_px: int, width_px: int, *, factor: int, min_pixels: int,
         raise ImageError(
             f"picture is {width_px} x {height_px} px, wanted sides that differ by at most {MAX_ASPECT:.0f}x"
         )
-    h_px, w_px = (max(factor, round(side / factor) * factor) for side in (height_px, width_px))
+    h_px, w_px = (round(side / factor) * factor for side in (height_px, width_px))
     if h_px * w_px > max_pixels:
         scale = math.sqrt(height_px * width_px / max_pixels)
         h_px, w_px = (max(factor, math.floor(side / scale / factor) * factor) for side in (height_px, width_px))
     elif h_px * w_px < min_pixels:
         scale = math.sqrt(min_pixels / (height_px * width_px))
         h_px, w_px = (math.ceil(side * scale / factor) * factor for side in (height_px, width_px))
-    return h_px, w_px
+    return max(factor, h_px), max(factor, w_px)
+
+
+def shrunk(height_px: int, width_px: int, *, patch_size: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width of a picture that is never enlarged and has at most max_pixels in whole patches (Kimi-VL)."""
+    whole = (height_px // patch_size) * (width_px // patch_size) * patch_size**2
+    if whole <= max_pixels:
+        return height_px, width_px
+    scale = math.sqrt(max_pixels / whole)
+    return max(1, int(height_px * scale)), max(1, int(width_px * scale))
 
 
 def image_grid(width_px: int, height_px: int, vision: VisionConfig, image: ImageConfig) -> Grid:
     """Grid that an image of this size will have."""
-    h_px, w_px = smart_resize(
-        height_px,
-        width_px,
-        factor=vision.patch_size * vision.merge_size,
-        min_pixels=image.min_pixels,
-        max_pixels=image.max_pixels,
-    )
+    factor = vision.patch_size * vision.merge_size
+    if image.fit == "pad":
+        sides_px = shrunk(height_px, width_px, patch_size=vision.patch_size, max_pixels=image.max_pixels)
+        h_px, w_px = (math.ceil(side / factor) * factor for side in sides_px)
+    else:
+        h_px, w_px = smart_resize(
+            height_px, width_px, factor=factor, min_pixels=image.min_pixels, max_pixels=image.max_pixels
+        )
     return Grid(t=1, h=h_px // vision.patch_size, w=w_px // vision.patch_size)
 
 
-def resize(picture: Image.Image, grid: Grid, patch_size: int, reducing_gap: float | None) -> np.ndarray:
-    """RGB bytes [H, W, 3] of the picture at the size of its grid, bicubic.
+def resize(picture: Image.Image, grid: Grid, vision: VisionConfig, image: ImageConfig) -> np.ndarray:
+    """RGB bytes [H, W, 3] of the picture at the size of its grid, bicubic; see ImageConfig.
 
-    With a reducing_gap of 2, large pictures are first reduced by a whole factor (box filter): three times faster than
-    one bicubic pass and without visible difference.
+    A reducing_gap of 2 makes it three times faster for large pictures, without visible difference.
     """
-    size_px = (grid.w * patch_size, grid.h * patch_size)
+    whole_px = size_px = (grid.w * vision.patch_size, grid.h * vision.patch_size)
     rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    if image.fit == "pad":
+        height_px, width_px = shrunk(rgb.height, rgb.width, patch_size=vision.patch_size, max_pixels=image.max_pixels)
+        size_px = (width_px, height_px)
     if rgb.size != size_px:
-        rgb = rgb.resize(size_px, Image.Resampling.BICUBIC, reducing_gap=reducing_gap)
+        rgb = rgb.resize(size_px, Image.Resampling.BICUBIC, reducing_gap=image.reducing_gap)
+    if size_px != whole_px:
+        rgb = rgb.crop((0, 0, *whole_px))  # black where it leaves the picture
     return np.asarray(rgb)
 
 

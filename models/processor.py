@@ -39,7 +39,12 @@ class Processor:
             (piece if isinstance(piece, list) else self._image(piece), written)
             for piece, written in self.chat.pieces(messages, generate=generate)
         ]
-        return build_transcript(parts, image_pad_id=self.codec.image_pad, merge_size=self.config.vision.merge_size)
+        return build_transcript(
+            parts,
+            image_pad_id=self.codec.image_pad,
+            merge_size=self.config.vision.merge_size,
+            in_line=self.config.decoder.image_positions == "line",
+        )
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """Tokens that a picture of this size takes, with its two delimiters."""
@@ -57,7 +62,7 @@ class Processor:
         key = hashlib.blake2b(rgb.tobytes() + repr(rgb.size).encode(), digest_size=16).hexdigest()
         if key not in self._images:
             grid = image_grid(*rgb.size, self.config.vision, self.config.image)
-            pixels_HW3 = resize(rgb, grid, self.config.vision.patch_size, self.config.image.reducing_gap)
+            pixels_HW3 = resize(rgb, grid, self.config.vision, self.config.image)
             patches_NP = patchify(pixels_HW3, self.config.vision, self.config.image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             self._images[key] = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)

@@ -3,13 +3,14 @@
 Shape letters: T tokens, N patches, P values of a patch, M image tokens, D decoder width, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.models.attend import PackedAttend, Watch
 from foveate.models.chat import Chat
 from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
@@ -19,9 +20,7 @@ from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript
 from foveate.models.vision import VisionTower
-from foveate.ops import Packing, packed_attention
-
-Watch = Callable[[int, Tensor, Tensor, Tensor], None]
+from foveate.ops import Packing
 
 
 class Thinker(nn.Module):
@@ -59,17 +58,8 @@ class Thinker(nn.Module):
     def hidden(
         self, inputs: Transcript, seen_MD: Tensor | None = None, watch: Watch | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Hidden states [T, D] before the head, and the load-balancing loss; `seen_MD` as in `embed`.
-
-        `watch` is told the layer, the queries [T, H, d], the keys and the values [T, G, d] of every attention.
-        """
-        packing = Packing(list(inputs.lengths))
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if watch is not None:
-                watch(layer, q, k, v)
-            return packed_attention(q, k, v, packing, causal=True)
-
+        """Hidden states [T, D] before the head, and the load-balancing loss; `seen_MD` as in `embed`."""
+        attend = PackedAttend(Packing(list(inputs.lengths)), watch)
         x_TD = self.embed(inputs.token_ids, inputs.images, inputs.image_starts, seen_MD)
         hidden: tuple[Tensor, Tensor] = self.decoder(x_TD, inputs.positions_3T, attend)
         return hidden

@@ -49,8 +49,8 @@ Part = tuple[list[int] | ImageInput, bool]
 """Ids or an image, and whether the policy wrote them."""
 
 
-def build_transcript(parts: Sequence[Part], *, image_pad_id: int, merge_size: int) -> Transcript:
-    """Lay out the parts of one conversation in order."""
+def build_transcript(parts: Sequence[Part], *, image_pad_id: int, merge_size: int, in_line: bool = False) -> Transcript:
+    """Lay out the parts of one conversation in order; `in_line`, an image's tokens have the positions of text."""
     ids: list[int] = []
     by_policy: list[bool] = []
     images: list[ImageInput] = []
@@ -62,7 +62,7 @@ def build_transcript(parts: Sequence[Part], *, image_pad_id: int, merge_size: in
             images.append(part)
             starts.append(len(ids))
             ids += [image_pad_id] * count
-            spans.append(part.grid)
+            spans.append(count if in_line else part.grid)
         else:
             count = len(part)
             ids += part

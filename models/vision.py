@@ -101,6 +101,8 @@ class VisionTower(nn.Module):
             self.output_positions = nn.Parameter(sincos_positions(config.output_position_grid, out_dim))
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
         shrink_residuals(self.blocks)
+        if config.final_norm:
+            self.norm = make_norm(config.norm, config.hidden_size, config.norm_eps)
         self.merger = Merger(config, out_dim)
         self.deep_mergers = nn.ModuleList(Merger(config, out_dim, over_block=True) for _ in config.deep_layers)
         voices = {
@@ -157,6 +159,7 @@ class VisionTower(nn.Module):
             x_ND = block(x_ND, tables, whole if idx in config.full_attention_layers else within)
             if idx in config.deep_layers:
                 features.append(put_rows(x_ND, order, len(order)))
+        x_ND = self.norm(x_ND) if config.final_norm else x_ND
         return [*features, put_rows(x_ND, order, len(order))]
 
     def _learned_positions(self, grid: Grid) -> Tensor:

@@ -124,7 +124,7 @@ def draw_view(drawing: Drawing | Scene, box: Box, config: ThinkerConfig) -> View
     """What the tower sees of the part `box` (whole pixels) of a drawing."""
     crop = drawing.image.crop(box)
     grid = image_grid(*crop.size, config.vision, config.image)
-    pixels_HW3 = resize(crop, grid, config.vision.patch_size, config.image.reducing_gap)
+    pixels_HW3 = resize(crop, grid, config.vision, config.image)
     return View(pixels_HW3=pixels_HW3, labels=label_view(drawing, box, config))
 
 

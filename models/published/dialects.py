@@ -1,7 +1,7 @@
 """How each published family writes boxes; calls are Hermes tags in all of them.
 
 Source: the families' model cards and cookbooks. Qwen2-VL and Qwen3-VL give thousandths of each side, Qwen2.5-VL pixels
-of the picture as it was resized for the model.
+of the picture as it was resized for the model, Kimi-VL fractions.
 """
 
 from foveate.models.reasoner import Dialect
@@ -10,6 +10,7 @@ DIALECTS = {
     "qwen2_vl": Dialect(name="qwen2_vl", box_space="relative_1000"),
     "qwen2_5_vl": Dialect(name="qwen2_5_vl", box_space="pixels"),
     "qwen3_vl": Dialect(name="qwen3_vl", box_space="relative_1000"),
+    "kimi_vl": Dialect(name="kimi_vl", box_space="unit"),
     "qwen3_vl_moe": Dialect(name="qwen3_vl_moe", box_space="relative_1000"),
 }
 """By model_type."""

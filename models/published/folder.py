@@ -7,15 +7,16 @@ from typing import Any
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig
 from foveate.models.files import read_optional
-from foveate.models.published.config import thinker_config
+from foveate.models.published.kimi import kimi_config
+from foveate.models.published.qwen import qwen_config
 from foveate.models.published.template import ChatTemplate
-from foveate.models.published.tokens import published_codec
+from foveate.models.published.tokens import published_codec, read_tokenizer
 from foveate.models.tokenizer import TextCodec
 
 COMPANIONS = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-    "chat_template.json", "vocab.json", "merges.txt",
+    "chat_template.json", "vocab.json", "merges.txt", "tiktoken.model", "special_tokens_map.json",
 )  # fmt: skip
 """Files that belong to the weights, as they are."""
 
@@ -34,10 +35,11 @@ def read_published(folder: Path, values: dict[str, Any]) -> Published:
     whole = read_optional(folder / "processor_config.json")
     preprocessor = whole.get("image_processor") or read_optional(folder / "preprocessor_config.json")
     try:
-        config = thinker_config(values, preprocessor)
+        config = (kimi_config if values["model_type"] == "kimi_vl" else qwen_config)(values, preprocessor)
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    codec = published_codec(folder / "tokenizer.json", read_optional(folder / "generation_config.json"))
+    image_id = values.get("image_token_id", values.get("media_placeholder_token_id"))
+    codec = published_codec(read_tokenizer(folder), read_optional(folder / "generation_config.json"), image_id)
     return Published(config=config, codec=codec, chat=ChatTemplate(template_of(folder), codec))
 
 

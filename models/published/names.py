@@ -1,18 +1,19 @@
 """Which published tensors make up each parameter of ours, as data.
 
-A rule names a parameter of ours and the published tensors that stand one after another in its first dimension. A star
-stands for one part of a name, the same on both sides. Published names differ by prefixes between the hub and the
-versions of transformers; `normalized` takes those away.
+A rule names a parameter of ours and the published tensors that stand one after another in its rows. A star stands for
+one part of a name, the same on both sides; a # in a published name for each expert in turn. Published names differ by
+prefixes between the hub and the versions of transformers; `normalized` takes those away.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from foveate.errors import CheckpointError
 from foveate.models.config import ThinkerConfig
+from foveate.models.published.turning import Order, row_order
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Rule:
     theirs: tuple[str, ...]
     transposed: bool = False
     """Whether the published tensor has its last two dimensions the other way round."""
+    order: Order | None = None
+    """In which order the published rows stand here; as they are when None."""
 
 
 PREFIXES = (
@@ -39,24 +42,45 @@ DECODER = (
     Rule("decoder.head.weight", ("lm_head.weight",)),
     Rule("decoder.blocks.*.norm1.weight", ("language.layers.*.input_layernorm.weight",)),
     Rule("decoder.blocks.*.norm2.weight", ("language.layers.*.post_attention_layernorm.weight",)),
-    Rule(
-        "decoder.blocks.*.attn.qkv.*",
-        tuple(f"language.layers.*.self_attn.{part}_proj.*" for part in ("q", "k", "v")),
-    ),
     Rule("decoder.blocks.*.attn.proj.*", ("language.layers.*.self_attn.o_proj.*",)),
-    Rule("decoder.blocks.*.attn.*_norm.weight", ("language.layers.*.self_attn.*_norm.weight",)),
     Rule(
         "decoder.blocks.*.mlp.gate_up.weight",
         ("language.layers.*.mlp.gate_proj.weight", "language.layers.*.mlp.up_proj.weight"),
     ),
     Rule("decoder.blocks.*.mlp.down.weight", ("language.layers.*.mlp.down_proj.weight",)),
-)
-EXPERTS = (
     Rule("decoder.blocks.*.mlp.router.weight", ("language.layers.*.mlp.gate.weight",)),
+)
+QWEN_DECODER = (
+    *DECODER,
+    Rule(
+        "decoder.blocks.*.attn.qkv.*",
+        tuple(f"language.layers.*.self_attn.{part}_proj.*" for part in ("q", "k", "v")),
+    ),
+    Rule("decoder.blocks.*.attn.*_norm.weight", ("language.layers.*.self_attn.*_norm.weight",)),
     Rule("decoder.blocks.*.mlp.gate_up", ("language.layers.*.mlp.experts.gate_up_proj",), transposed=True),
     Rule("decoder.blocks.*.mlp.down", ("language.layers.*.mlp.experts.down_proj",), transposed=True),
 )
-TOWER = (
+DEEPSEEK_DECODER = (
+    *DECODER,
+    Rule("decoder.blocks.*.attn.q.weight", ("language.layers.*.self_attn.q_proj.weight",), order="queries"),
+    Rule(
+        "decoder.blocks.*.attn.kv_down.weight", ("language.layers.*.self_attn.kv_a_proj_with_mqa.weight",), order="key"
+    ),
+    Rule("decoder.blocks.*.attn.kv_norm.weight", ("language.layers.*.self_attn.kv_a_layernorm.weight",)),
+    Rule("decoder.blocks.*.attn.kv_up.weight", ("language.layers.*.self_attn.kv_b_proj.weight",)),
+    Rule("decoder.blocks.*.mlp.correction_bias", ("language.layers.*.mlp.gate.e_score_correction_bias",)),
+    Rule(
+        "decoder.blocks.*.mlp.gate_up",
+        tuple(f"language.layers.*.mlp.experts.#.{part}_proj.weight" for part in ("gate", "up")),
+    ),
+    Rule("decoder.blocks.*.mlp.down", ("language.layers.*.mlp.experts.#.down_proj.weight",)),
+    Rule(
+        "decoder.blocks.*.mlp.shared.gate_up.weight",
+        tuple(f"language.layers.*.mlp.shared_experts.{part}_proj.weight" for part in ("gate", "up")),
+    ),
+    Rule("decoder.blocks.*.mlp.shared.down.weight", ("language.layers.*.mlp.shared_experts.down_proj.weight",)),
+)
+QWEN_TOWER = (
     Rule("vision.stem.*", ("visual.patch_embed.proj.*",)),
     Rule("vision.blocks.*.norm*.*", ("visual.blocks.*.norm*.*",)),
     Rule("vision.blocks.*.attn.*.*", ("visual.blocks.*.attn.*.*",)),
@@ -75,6 +99,7 @@ QWEN2_5_MLP = (
     Rule("vision.blocks.*.mlp.down.*", ("visual.blocks.*.mlp.down_proj.*",)),
 )
 QWEN3_TOWER = (
+    *QWEN_TOWER,
     Rule("vision.positions", ("visual.pos_embed.weight",)),
     Rule("vision.blocks.*.mlp.up.*", ("visual.blocks.*.mlp.linear_fc1.*",)),
     Rule("vision.blocks.*.mlp.down.*", ("visual.blocks.*.mlp.linear_fc2.*",)),
@@ -85,11 +110,26 @@ QWEN3_TOWER = (
     Rule("vision.deep_mergers.*.up.*", ("visual.deepstack_merger_list.*.linear_fc1.*",)),
     Rule("vision.deep_mergers.*.down.*", ("visual.deepstack_merger_list.*.linear_fc2.*",)),
 )
+MOONVIT = (
+    Rule("vision.stem.*", ("vision_tower.patch_embed.proj.*",)),
+    Rule("vision.positions", ("vision_tower.patch_embed.pos_emb.weight",)),
+    Rule("vision.blocks.*.norm1.*", ("vision_tower.encoder.blocks.*.norm0.*",)),
+    Rule("vision.blocks.*.norm2.*", ("vision_tower.encoder.blocks.*.norm1.*",)),
+    Rule("vision.blocks.*.attn.qkv.*", ("vision_tower.encoder.blocks.*.wqkv.*",), order="tower"),
+    Rule("vision.blocks.*.attn.proj.*", ("vision_tower.encoder.blocks.*.wo.*",)),
+    Rule("vision.blocks.*.mlp.up.*", ("vision_tower.encoder.blocks.*.mlp.fc0.*",)),
+    Rule("vision.blocks.*.mlp.down.*", ("vision_tower.encoder.blocks.*.mlp.fc1.*",)),
+    Rule("vision.norm.*", ("vision_tower.encoder.final_layernorm.*",)),
+    Rule("vision.merger.norm.*", ("multi_modal_projector.pre_norm.*",)),
+    Rule("vision.merger.up.*", ("multi_modal_projector.linear_1.*",)),
+    Rule("vision.merger.down.*", ("multi_modal_projector.linear_2.*",)),
+)
 RULES = {
-    "qwen2_vl": (*DECODER, *TOWER, *QWEN2_MLP, *QWEN2_MERGER),
-    "qwen2_5_vl": (*DECODER, *TOWER, *QWEN2_5_MLP, *QWEN2_MERGER),
-    "qwen3_vl": (*DECODER, *TOWER, *QWEN3_TOWER),
-    "qwen3_vl_moe": (*DECODER, *EXPERTS, *TOWER, *QWEN3_TOWER),
+    "qwen2_vl": (*QWEN_DECODER, *QWEN_TOWER, *QWEN2_MLP, *QWEN2_MERGER),
+    "qwen2_5_vl": (*QWEN_DECODER, *QWEN_TOWER, *QWEN2_5_MLP, *QWEN2_MERGER),
+    "qwen3_vl": (*QWEN_DECODER, *QWEN3_TOWER),
+    "qwen3_vl_moe": (*QWEN_DECODER, *QWEN3_TOWER),
+    "kimi_vl": (*DEEPSEEK_DECODER, *MOONVIT),
 }
 """By model_type of config.json."""
 
@@ -102,12 +142,15 @@ def normalized(name: str) -> str:
     return name
 
 
-def sources(name: str, rules: Iterable[Rule]) -> Rule:
-    """The rule of one parameter of ours with its stars filled in. Raises CheckpointError when there is none."""
+def sources(name: str, rules: Iterable[Rule], config: ThinkerConfig) -> Rule:
+    """The rule of one parameter of ours, filled in. Raises CheckpointError when there is none."""
     for rule in rules:
         if found := re.fullmatch(re.escape(rule.ours).replace(r"\*", r"([^.]+)"), name):
-            theirs = (_filled(pattern, found.groups()) for pattern in rule.theirs)
-            return Rule(name, tuple(theirs), rule.transposed)
+            theirs = [_filled(pattern, found.groups()) for pattern in rule.theirs]
+            if any("#" in pattern for pattern in theirs):
+                experts = range(config.decoder.moe.num_experts if config.decoder.moe else 0)
+                theirs = [pattern.replace("#", str(expert)) for expert in experts for pattern in theirs]
+            return replace(rule, ours=name, theirs=tuple(theirs))
     raise CheckpointError(f"no published tensor is known for the parameter {name}")
 
 
@@ -120,33 +163,41 @@ def published_tensors(named: dict[str, Tensor], rules: Iterable[Rule], config: T
     """Parameters of ours under their published names and in their published shapes, with the hub's prefixes."""
     out = {}
     for name, tensor in named.items():
-        rule = sources(name, rules)
+        rule = sources(name, rules, config)
         turned = tensor.transpose(-1, -2) if rule.transposed else tensor
-        for theirs, part in zip(rule.theirs, turned.split(_rows(name, turned, config)), strict=True):
+        if rule.order is not None:
+            turned = turned[row_order(rule.order, config).argsort()]
+        for theirs, part in zip(rule.theirs, _parts(turned, rule, config), strict=True):
             out[hub_name(theirs, config.model_type)] = part.reshape(_published_shape(name, part, config))
     return out
 
 
 def hub_name(name: str, family: str) -> str:
     """A name as the rules write it with the prefixes of the family's files on the hub."""
-    newer = family.startswith("qwen3")
+    prefixes = {"qwen3": ("model.language_model.", ""), "kimi_": ("language_model.model.", "language_model.")}
+    language, head = prefixes.get(family[:5], ("model.", ""))
     if name.startswith("language."):
-        return ("model.language_model." if newer else "model.") + name.removeprefix("language.")
-    return f"model.{name}" if newer and name.startswith("visual.") else name
+        return language + name.removeprefix("language.")
+    if name.startswith("lm_head."):
+        return head + name
+    return f"model.{name}" if family.startswith("qwen3") else name
 
 
-def _rows(name: str, tensor: Tensor, config: ThinkerConfig) -> int | list[int]:
-    """How a parameter's first dimension falls into the published tensors."""
-    decoder = config.decoder
-    if name.startswith("decoder.") and ".attn.qkv." in name:
-        return [heads * decoder.head_dim for heads in (decoder.num_heads, decoder.num_kv_heads, decoder.num_kv_heads)]
-    if ".gate_up." in name:
-        return len(tensor) // 2
-    return len(tensor)
+def _parts(tensor: Tensor, rule: Rule, config: ThinkerConfig) -> tuple[Tensor, ...]:
+    """A parameter of ours cut into the published tensors."""
+    if len(rule.theirs) == 1:
+        return (tensor,)
+    if ".attn.qkv." in rule.ours:
+        decoder = config.decoder
+        heads = (decoder.num_heads, decoder.num_kv_heads, decoder.num_kv_heads)
+        return tensor.split([count * decoder.head_dim for count in heads])
+    rows = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
+    return rows.split(len(rows) // len(rule.theirs))
 
 
 def _published_shape(name: str, tensor: Tensor, config: ThinkerConfig) -> tuple[int, ...]:
-    vision = config.vision
+    vision, is_qwen = config.vision, config.model_type.startswith("qwen")
     if name == "vision.stem.weight":
-        return (-1, 3, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-    return (vision.position_grid**2, -1) if name == "vision.positions" else tuple(tensor.shape)
+        frames = (vision.temporal_patch_size,) if is_qwen else ()
+        return (-1, 3, *frames, vision.patch_size, vision.patch_size)
+    return (vision.position_grid**2, -1) if is_qwen and name == "vision.positions" else tuple(tensor.shape)

@@ -1,4 +1,4 @@
-"""A published tokenizer.json as a TextCodec: added tokens are control tokens, which text from outside never becomes."""
+"""A published tokenizer as a TextCodec: added tokens are control tokens, which text from outside never becomes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,23 +7,34 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from foveate.errors import CheckpointError
+from foveate.models.files import read_optional
+from foveate.models.published.tiktoken import tiktoken_tokenizer
 from foveate.models.tokenizer import Controls, TextCodec
 
-IMAGE = "<|image_pad|>"
 END = "<|im_end|>"
-"""Where the template closes a turn."""
+"""Where the templates close a turn."""
 
 
-def published_codec(path: Path, generation: Mapping[str, Any]) -> TextCodec:
-    """From tokenizer.json and generation_config.json, which names the tokens that end a turn.
-
-    What a family marks as special is written by templates alone; its other added tokens (calls, thoughts) are the
-    model's own to write. Raises CheckpointError when the file is missing or no tokenizer.
-    """
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """From tokenizer.json or tiktoken.model. Raises CheckpointError when neither is there or can be read."""
+    path = folder / "tokenizer.json"
+    ranks = folder / "tiktoken.model"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        if not path.is_file() and ranks.is_file():
+            return tiktoken_tokenizer(ranks, read_optional(folder / "tokenizer_config.json"))
+        return Tokenizer.from_file(str(path))
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises Exception itself
         raise CheckpointError(f"cannot read the tokenizer {path}: {error}") from error
+
+
+def published_codec(tokenizer: Tokenizer, generation: Mapping[str, Any], image_id: int | None) -> TextCodec:
+    """With generation_config.json, which names the tokens that end a turn, and the id that stands for an image.
+
+    What a family marks as special is written by templates alone; its other added tokens (calls, thoughts) are the
+    model's own to write.
+    """
     added = tokenizer.get_added_tokens_decoder()
     ends = generation.get("eos_token_id") or []
     end_ids = [ends] if isinstance(ends, int) else ends
@@ -31,4 +42,5 @@ def published_codec(path: Path, generation: Mapping[str, Any]) -> TextCodec:
     tags = tuple(token.content for token in added.values() if not token.special)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     closing = [END, *(added[index].content for index in end_ids if index in added)]
-    return TextCodec(tokenizer, Controls(names=names, tags=tags, ends=tuple(dict.fromkeys(closing)), image=IMAGE))
+    image = added[image_id].content if image_id in added else "<|image_pad|>"
+    return TextCodec(tokenizer, Controls(names=names, tags=tags, ends=tuple(dict.fromkeys(closing)), image=image))

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import kimi
 import pytest
 import qwen
 from pictures import noise
@@ -56,9 +57,13 @@ def test_a_call_zooms_where_the_family_means(
     assert answer.usage.turns == 2
 
 
-@pytest.mark.parametrize("family", qwen.FAMILIES)
+@pytest.mark.parametrize("family", [*qwen.FAMILIES, "kimi_vl"])
 def test_ask_takes_the_folder(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    qwen.save(family, tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    if family == "kimi_vl":
+        kimi.save(tmp_path / "model")
+    else:
+        qwen.save(family, tmp_path / "model")
     noise(300, 200).save(tmp_path / "picture.png")
     arguments = ["ask", str(tmp_path / "picture.png"), "What is this?", "--json", "--max-tokens", "40"]
     assert main([*arguments, "--model", str(tmp_path / "model")]) in (0, 1)

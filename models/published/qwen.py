@@ -5,13 +5,11 @@ rotary settings as rope_theta and rope_scaling or as rope_parameters (transforme
 value that transformers gives it.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from foveate.errors import ConfigError
 from foveate.models.config import DecoderConfig, ImageConfig, MoEConfig, ThinkerConfig, VisionConfig
-
-Values = Mapping[str, Any]
+from foveate.models.files import Values, needed
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FEEDFORWARDS = {
@@ -21,7 +19,7 @@ DEFAULT_THETA = {"qwen2_vl": 1e6, "qwen2_5_vl": 1e6, "qwen3_vl": 5e5, "qwen3_vl_
 DEFAULT_EPS = {"qwen2_vl": 1e-5, "qwen2_5_vl": 1e-5, "qwen3_vl": 1e-6, "qwen3_vl_moe": 1e-6}
 
 
-def thinker_config(values: Values, preprocessor: Values) -> ThinkerConfig:
+def qwen_config(values: Values, preprocessor: Values) -> ThinkerConfig:
     """A whole thinker from the two files. Raises ConfigError naming a key that is missing or asks for the unknown."""
     family = values["model_type"]
     vision = values.get("vision_config", {})
@@ -39,17 +37,17 @@ def _decoder(text: Values, family: str, tied: bool) -> DecoderConfig:
     if text.get("hidden_act", "silu") != "silu" or text.get("use_sliding_window"):
         raise ConfigError(f"{family} with hidden_act {text.get('hidden_act')!r} or a sliding window is not supported")
     qwen3 = family.startswith("qwen3")
-    width, heads = _needed(text, "hidden_size"), _needed(text, "num_attention_heads")
+    width, heads = needed(text, "hidden_size"), needed(text, "num_attention_heads")
     head_dim = text.get("head_dim") or (128 if family == "qwen3_vl" else width // heads)
     rope = _rope(text, head_dim, family)
     return DecoderConfig(
-        vocab_size=_needed(text, "vocab_size"),
+        vocab_size=needed(text, "vocab_size"),
         hidden_size=width,
-        num_layers=_needed(text, "num_hidden_layers"),
+        num_layers=needed(text, "num_hidden_layers"),
         num_heads=heads,
         num_kv_heads=text.get("num_key_value_heads") or heads,
         head_dim=head_dim,
-        intermediate_size=_needed(text, "intermediate_size"),
+        intermediate_size=needed(text, "intermediate_size"),
         mrope_section=tuple(rope["mrope_section"]),
         mrope_interleaved=qwen3,
         rope_theta=rope["rope_theta"],
@@ -77,9 +75,9 @@ def _moe(text: Values) -> MoEConfig:
     if text.get("decoder_sparse_step", 1) != 1 or text.get("mlp_only_layers"):
         raise ConfigError("decoder_sparse_step and mlp_only_layers other than 1 and [] are not supported")
     return MoEConfig(
-        num_experts=text.get("num_local_experts") or _needed(text, "num_experts"),
-        top_k=_needed(text, "num_experts_per_tok"),
-        intermediate_size=_needed(text, "moe_intermediate_size"),
+        num_experts=text.get("num_local_experts") or needed(text, "num_experts"),
+        top_k=needed(text, "num_experts_per_tok"),
+        intermediate_size=needed(text, "moe_intermediate_size"),
     )
 
 
@@ -149,9 +147,3 @@ def _image(preprocessor: Values, family: str) -> ImageConfig:
         std=tuple(preprocessor.get("image_std", half if qwen3 else CLIP_STD)),
         reducing_gap=None,
     )
-
-
-def _needed(values: Values, key: str) -> Any:
-    if key not in values:
-        raise ConfigError(f"lacks the key {key}")
-    return values[key]

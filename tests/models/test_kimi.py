@@ -1,0 +1,148 @@
+"""Kimi-VL in its published form gives the tokens, pixels, logits and text of the code it comes from.
+
+Proved for a tiny random configuration against transformers' kimi_k25 with one frame: logits in f32 with several
+pictures and with text alone, in bf16 as near as transformers; 64 greedy tokens, over the cache of latents, equal those
+without a cache; two conversations at once, and a later turn over a past. The tiktoken vocabulary equals byte-pair
+encoding by its definition. Pictures are shrunk to the limit of patches, never enlarged, and padded with black.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import kimi
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+from pictures import noise
+from torch import nn
+
+from foveate.models import Thinker, ThinkerReasoner
+from foveate.models.published.tiktoken import CUTS, tiktoken_tokenizer
+from foveate.models.sampling import allowed_logprobs
+
+Messages = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """Tiny random models need no advice."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(before)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    folder = tmp_path_factory.mktemp("kimi")
+    return kimi.save(folder), folder
+
+
+@pytest.fixture(scope="module")
+def thinker(saved: tuple[nn.Module, Path]) -> Thinker:
+    return Thinker.from_pretrained(saved[1])
+
+
+def image(width_px: int, height_px: int, seed: int) -> dict[str, Any]:
+    return {"type": "image", "image": noise(width_px, height_px, seed)}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+CONVERSATIONS: list[Messages] = [
+    [{"role": "user", "content": "What is 6 times 7?"}],
+    [{"role": "user", "content": [image(150, 90, 1), text("What is in the image?")]}],
+    [
+        {"role": "user", "content": [image(333, 222, 2), text(" the total:"), image(20, 400, 3), text("ééé\n")]},
+        {"role": "assistant", "content": "It is 42."},
+        {"role": "user", "content": [text("and here?"), image(640, 480, 4)]},
+    ],
+]
+
+
+@pytest.mark.parametrize("messages", CONVERSATIONS)
+def test_logits(saved: tuple[nn.Module, Path], thinker: Thinker, messages: Messages) -> None:
+    inputs = thinker.processor(messages)
+    wanted = kimi.logits(saved[0], inputs.token_ids, inputs.images)
+    torch.testing.assert_close(thinker(inputs), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_bf16_is_as_near_as_transformers(saved: tuple[nn.Module, Path]) -> None:
+    half = Thinker.from_pretrained(saved[1], dtype=torch.bfloat16)
+    inputs = half.processor(CONVERSATIONS[1])
+    exact = kimi.logits(saved[0], inputs.token_ids, inputs.images)
+    theirs = kimi.logits(deepcopy(saved[0]).bfloat16(), inputs.token_ids, inputs.images)
+    error = (theirs.float() - exact).abs().mean()
+    assert (half(inputs).float() - exact).abs().mean() <= 1.5 * error
+
+
+def greedy(thinker: Thinker, messages: Messages, count: int) -> tuple[int, ...]:
+    """Token by token, the whole conversation anew each time."""
+    codec, said = thinker.processor.codec, list[int]()
+    while len(said) < count and (not said or said[-1] not in codec.ends):
+        turn = [{"role": "assistant", "content": "", "token_ids": said}] if said else []
+        inputs = thinker.processor([*messages, *turn], generate=not said)
+        row = -1 if not said else int(inputs.by_policy_T.nonzero()[-1])
+        said.append(int(allowed_logprobs(thinker(inputs)[row : row + 1 or None], codec.never_sampled).argmax()))
+    return tuple(said)
+
+
+def test_greedy_tokens_over_the_cache_of_latents(thinker: Thinker) -> None:
+    for messages in CONVERSATIONS[:2]:
+        assert thinker.generate(messages, max_new_tokens=64).token_ids == greedy(thinker, messages, 64)
+
+
+def test_two_conversations_at_once_and_a_later_turn(thinker: Thinker) -> None:
+    reasoner = ThinkerReasoner(thinker, num_slots=2)
+    alone = [thinker.generate(messages, max_new_tokens=16) for messages in CONVERSATIONS[:2]]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda m: reasoner.sample(m, max_new_tokens=16), CONVERSATIONS[:2]))
+    assert [sample.token_ids for sample in together] == [sample.token_ids for sample in alone]
+    turn = {"role": "assistant", "content": "", "token_ids": list(alone[1].token_ids)}
+    later = [*CONVERSATIONS[1], turn, {"role": "user", "content": "why?"}]
+    assert reasoner.sample(later, max_new_tokens=16).token_ids == thinker.generate(later, max_new_tokens=16).token_ids
+
+
+def test_the_folder_comes_back(saved: tuple[nn.Module, Path], thinker: Thinker, tmp_path: Path) -> None:
+    thinker.save_pretrained(tmp_path)
+    again = Thinker.from_pretrained(tmp_path)
+    inputs = again.processor(CONVERSATIONS[1])
+    assert torch.equal(again(inputs), thinker(inputs))
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in saved[1].iterdir()}
+
+
+@pytest.mark.parametrize("size_px", [(150, 90), (640, 480), (28, 56), (20, 400)])
+def test_pixels(thinker: Thinker, size_px: tuple[int, int]) -> None:
+    picture = noise(*size_px)
+    (made,) = thinker.processor([{"role": "user", "content": [{"type": "image", "image": picture}]}]).images
+    patches = (size_px[0] // 14) * (size_px[1] // 14)
+    if patches > 400:
+        picture = picture.resize(tuple(int(side * (400 / patches) ** 0.5) for side in size_px), 3)
+    rows, columns = (-(-side // 28) * 2 for side in (picture.height, picture.width))
+    canvas = np.zeros((rows * 14, columns * 14, 3), dtype=np.float32)
+    canvas[: picture.height, : picture.width] = np.asarray(picture)
+    assert (made.grid.h, made.grid.w) == (rows, columns)
+    got = kimi.raster(made.patches_NP, rows, columns).view(rows, columns, 3, 14, 14).permute(0, 3, 1, 4, 2)
+    wanted = torch.from_numpy((canvas / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(got.reshape(wanted.shape), wanted, rtol=0, atol=1e-6)
+
+
+@given(st.text(alphabet=st.sampled_from("the asist42 Éß漢字カ\n\t.,'sT!\u0301"), max_size=40))
+def test_the_vocabulary_is_byte_pair_encoding(written: str) -> None:
+    assert TOKENIZER.encode(written).ids == kimi.encoded(written, CUTS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> None:
+    global TOKENIZER  # noqa: PLW0603 - hypothesis takes no fixture of a function's scope
+    path = tmp_path_factory.mktemp("ranks") / "tiktoken.model"
+    kimi.write_ranks(path)
+    TOKENIZER = tiktoken_tokenizer(path, {})
