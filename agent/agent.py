@@ -33,7 +33,7 @@ from foveate.agent.messages import clean_text
 from foveate.agent.records import Answer, Event, ImageRecord, RunDone
 from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, exchanges_of, question_input
 from foveate.errors import InputError
-from foveate.models.reasoner import Reasoner
+from foveate.models.reasoner import INT8, Reasoner
 from foveate.tools.pictures import open_picture
 from foveate.tools.tool import Tool
 
@@ -242,7 +242,9 @@ class Agent:
 
 
 def load_reasoner(model: str | Path) -> Reasoner:
-    """The model of a checkpoint folder, or "nano"; torch loads here and not before.
+    """The model of a checkpoint folder, or "nano"; with ":int8" behind it, its weights rounded to int8.
+
+    torch loads here and not before.
 
     Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16.
     """
@@ -250,10 +252,12 @@ def load_reasoner(model: str | Path) -> Reasoner:
 
     from foveate.ops import compute_dtype
 
-    folder = foveate.models.nano_path() if str(model) == "nano" else model
+    name = str(model)
+    path = name.removesuffix(INT8)
+    folder = foveate.models.nano_path() if path == "nano" else path
     dtype = torch.float32 if compute_dtype() == torch.float32 else None
-    thinker = foveate.models.Thinker.from_pretrained(folder, dtype=dtype)
-    return foveate.models.ThinkerReasoner(thinker, name=str(model))
+    thinker = foveate.models.Thinker.from_pretrained(folder, dtype=dtype, int8=name.endswith(INT8))
+    return foveate.models.ThinkerReasoner(thinker, name=name)
 
 
 def _last_answer(events: Iterable[Event]) -> Answer:

@@ -126,8 +126,11 @@ def _misfit(shards: Shards, rule: Rule, found: str) -> str:
 def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> None:
     """Write the folder, weights in `dtype` or as they are; each file is renamed into place when it is complete.
 
-    A published checkpoint is written in its own form, with the files beside its weights as they were.
+    A published checkpoint is written in its own form, with the files beside its weights as they were. Raises
+    CheckpointError for weights that were rounded to int8: they are not what was published.
     """
+    if thinker.decoder.head.int8 is not None:
+        raise CheckpointError("weights that were rounded to int8 are not saved; load the folder without int8 first")
     folder.mkdir(parents=True, exist_ok=True)
     rules = RULES.get(thinker.config.model_type)
     named = {name: p.detach().to(dtype or p.dtype) for name, p in thinker.named_parameters()}

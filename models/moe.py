@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from foveate.models.config import MoEConfig
 from foveate.models.feedforward import SwiGLU
-from foveate.ops import experts_forward, linear
+from foveate.ops import Int8Rows, experts_forward, linear
 
 
 class MoE(nn.Module):
     """Routed experts, and shared experts that see every token."""
+
+    int8: tuple[Int8Rows, Int8Rows] | None = None
 
     def __init__(self, hidden_size: int, config: MoEConfig) -> None:
         super().__init__()
@@ -43,10 +45,16 @@ class MoE(nn.Module):
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """[T, D] -> [T, D] and the load-balancing loss."""
         experts_TK, weights_TK, balance = self.route(x_TD)
-        y_TD = experts_forward(x_TD, experts_TK, weights_TK, self.gate_up, self.down)
+        gate_up, down = self.int8 or (self.gate_up, self.down)
+        y_TD = experts_forward(x_TD, experts_TK, weights_TK, gate_up, down)
         if self.shared is not None:
             y_TD = y_TD + self.shared(x_TD)
         return y_TD, balance
+
+    def to_int8(self) -> None:
+        """Keep the experts' weights rounded, and nothing else of them."""
+        self.int8 = Int8Rows.of(self.gate_up), Int8Rows.of(self.down)
+        self.gate_up, self.down = (nn.Parameter(x.new_empty(0), requires_grad=False) for x in (self.gate_up, self.down))
 
 
 def balance_loss(scores_TE: Tensor, experts_TK: Tensor) -> Tensor:

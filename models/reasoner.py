@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Message = dict[str, Any]
+INT8 = ":int8"
+"""Behind the name of a model: its weights are rounded to int8 when it is loaded."""
 StopReason = Literal["stop", "length", "cancelled"]
 
 

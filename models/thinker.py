@@ -16,6 +16,7 @@ from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
 from foveate.models.image import Grid
 from foveate.models.processor import Processor
+from foveate.models.quantize import quantize
 from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript
@@ -37,11 +38,17 @@ class Thinker(nn.Module):
         self.decoder = Decoder(config.decoder)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None) -> "Thinker":
-        """Load a checkpoint folder, in the file's dtype when None. Raises CheckpointError naming file and key."""
+    def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None, int8: bool = False) -> "Thinker":
+        """Load a checkpoint folder, in the file's dtype when None. Raises CheckpointError naming file and key.
+
+        With `int8` the decoder's linear layers and experts are rounded to int8, see foveate.models.quantize.
+        """
         from foveate.models.checkpoint import load_thinker
 
-        return load_thinker(Path(path), dtype)
+        thinker = load_thinker(Path(path), dtype)
+        if int8:
+            quantize(thinker.decoder)
+        return thinker
 
     def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write config.json, model.safetensors (in `dtype`, or as it is) and tokenizer.json, each atomically."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.errors import ModelError
+from foveate.models.reasoner import INT8
 
 if TYPE_CHECKING:
     from foveate.models.reasoner import Reasoner
@@ -23,9 +24,11 @@ def load_reasoner(model: str) -> "Reasoner":
     return load(name)
 
 
-def known_model(model: str) -> str | Path:
-    """nano, or the folder that `model` names; ModelError when it is neither."""
-    folder = Path(model).expanduser()
-    if model != "nano" and not folder.is_dir():
+def known_model(model: str) -> str:
+    """nano, or the folder that `model` names, with its suffix; ModelError when it is neither."""
+    suffix = INT8 if model.endswith(INT8) else ""
+    name = model.removesuffix(suffix)
+    folder = Path(name).expanduser()
+    if name != "nano" and not folder.is_dir():
         raise ModelError(f"got the model {model!r}, wanted nano or a folder that holds a checkpoint")
-    return model if model == "nano" else folder
+    return model if name == "nano" else f"{folder}{suffix}"

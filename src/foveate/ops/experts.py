@@ -7,12 +7,13 @@ weights is all that counts, one kernel does the whole without a sort of anything
 Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from foveate.ops.activation import silu_mul
-from foveate.ops.int8 import Int8Rows, numbers, parts
+from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import is_native, is_served
 
@@ -46,8 +47,7 @@ def experts_forward(
             x_TD, experts_TK.contiguous(), weights_TK, gate_up, down, gate_up_scales, down_scales
         )
         return out_TD
-    dense = (numbers(weights, x_TD.dtype) for weights in (gate_up_EID, down_EDI))
-    return _grouped(x_TD, experts_TK, weights_TK, *dense)
+    return _grouped(x_TD, experts_TK, weights_TK, _each(gate_up_EID), _each(down_EDI))
 
 
 def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
@@ -62,13 +62,21 @@ def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[T
     return place_S.view_as(experts_TK), sizes_E.tolist()
 
 
-def _grouped(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor) -> Tensor:
-    place_TK, sizes = expert_order(experts_TK, gate_up_EID.shape[0], ROWS if len(x_TD) > ROWS else 1)
+Weights = Sequence[Tensor | Int8Rows]
+"""Of each expert."""
+
+
+def _each(weights: Tensor | Int8Rows) -> Weights:
+    return weights.each() if isinstance(weights, Int8Rows) else weights.unbind()
+
+
+def _grouped(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Weights, down: Weights) -> Tensor:
+    place_TK, sizes = expert_order(experts_TK, len(gate_up), ROWS if len(x_TD) > ROWS else 1)
     x_PD = dispatch(x_TD, place_TK, sum(sizes))
     outputs = []
-    for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up_EID.unbind(), down_EDI.unbind(), strict=True):
+    for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up, down, strict=True):
         if len(rows_ND):
-            outputs.append(F.linear(silu_mul(F.linear(rows_ND, gate_up_ID)), down_DI))
+            outputs.append(product(silu_mul(product(rows_ND, gate_up_ID)), down_DI))
     return combine(torch.cat(outputs), place_TK, weights_TK) if outputs else torch.zeros_like(x_TD)
 
 

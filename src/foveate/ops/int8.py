@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class Int8Rows(NamedTuple):
@@ -28,10 +29,17 @@ class Int8Rows(NamedTuple):
         """The weights as numbers, [..., R, D]."""
         return (self.values.float() * self.scales[..., None]).to(dtype)
 
+    def each(self) -> "list[Int8Rows]":
+        """Along the first dimension."""
+        return [Int8Rows(*pair) for pair in zip(self.values, self.scales, strict=True)]
 
-def numbers(weights: Tensor | Int8Rows, dtype: torch.dtype) -> Tensor:
-    """Weights as plain PyTorch multiplies them."""
-    return weights.dequantized(dtype) if isinstance(weights, Int8Rows) else weights
+
+def product(x_ND: Tensor, weights_RD: Tensor | Int8Rows, bias_R: Tensor | None = None) -> Tensor:
+    """The product x weights^T + bias by torch, [..., R]; of int8, a row's scale counts once, at the end."""
+    if not isinstance(weights_RD, Int8Rows):
+        return F.linear(x_ND, weights_RD, bias_R)
+    y_NR = F.linear(x_ND, weights_RD.values.to(x_ND.dtype)) * weights_RD.scales
+    return (y_NR if bias_R is None else y_NR + bias_R).to(x_ND.dtype)
 
 
 def parts(weights: Tensor | Int8Rows) -> tuple[Tensor, Tensor | None]:

@@ -5,9 +5,8 @@ Shape letters: N tokens (any number of leading dimensions), D inputs, O outputs.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from foveate.ops.int8 import Int8Rows, numbers, parts
+from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.native import is_native, is_served
 
 FEW = 4
@@ -23,7 +22,7 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
         bias_O: in the dtype of x.
     """
     if not _is_few(x_ND, weight_OD, bias_O):
-        return F.linear(x_ND, numbers(weight_OD, x_ND.dtype), bias_O)
+        return product(x_ND, weight_OD, bias_O)
     weight, scales = parts(weight_OD)
     out_ND: Tensor = torch.ops.foveate.linear(x_ND.reshape(-1, x_ND.shape[-1]), weight, bias_O, scales)
     return out_ND.view(*x_ND.shape[:-1], -1)

@@ -1,0 +1,63 @@
+"""A thinker whose decoder is rounded to int8 says nearly what it says without, and is refused where it cannot serve."""
+
+from pathlib import Path
+from typing import Any
+
+import kimi
+import pytest
+import qwen
+import torch
+
+from foveate.agent.agent import load_reasoner
+from foveate.errors import CheckpointError
+from foveate.models import Thinker, nano_path
+from foveate.models.linear import Linear
+from foveate.models.moe import MoE
+
+QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 6 times 7?"}]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl_moe", "kimi_vl"])
+def test_each_number_is_off_by_half_a_step_at_most(family: str, tmp_path: Path) -> None:
+    kimi.save(tmp_path) if family == "kimi_vl" else qwen.save(family, tmp_path)
+    exact, rounded = Thinker.from_pretrained(tmp_path), Thinker.from_pretrained(tmp_path, int8=True)
+    changed = 0
+    for name, module in exact.decoder.named_modules():
+        if isinstance(module, Linear | MoE):
+            twin = rounded.decoder.get_submodule(name)
+            weights = [module.weight] if isinstance(module, Linear) else [module.gate_up, module.down]
+            int8 = twin.int8 if isinstance(module, MoE) else [twin.int8]
+            for weight, rows in zip(weights, int8, strict=True):
+                assert ((rows.dequantized(torch.float32) - weight).abs() <= rows.scales[..., None] * 0.501).all()
+                changed += 1
+    assert changed > 10
+    inputs = exact.processor(QUESTION)
+    wanted, got = exact(inputs), rounded(inputs)
+    assert 0 < (got - wanted).norm() / wanted.norm() < 0.1  # a token may go to another expert
+    assert rounded.generate(QUESTION, max_new_tokens=8).token_ids
+
+
+def test_decoding_runs_over_the_rounded_weights_too(tmp_path: Path) -> None:
+    qwen.save("qwen2_5_vl", tmp_path)
+    thinker = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, int8=True)
+    said = thinker.generate(QUESTION, max_new_tokens=12)
+    turn = {"role": "assistant", "content": "", "token_ids": list(said.token_ids)}
+    inputs = thinker.processor([*QUESTION, turn])
+    first = int(inputs.by_policy_T.nonzero()[0])
+    logprobs = thinker(inputs)[first - 1 : first - 1 + len(said.token_ids)].float().log_softmax(-1)
+    again = logprobs[range(len(said.token_ids)), list(said.token_ids)]
+    torch.testing.assert_close(again, torch.tensor(said.logprobs), atol=0.1, rtol=0)
+
+
+def test_a_suffix_of_the_name_asks_for_it() -> None:
+    reasoner = load_reasoner("nano:int8")
+    head = reasoner.thinker.decoder.head
+    assert reasoner.name == "nano:int8"
+    assert head.int8 is not None
+    assert head.int8.values.dtype == torch.int8
+    assert load_reasoner("nano").thinker.decoder.head.int8 is None
+
+
+def test_rounded_weights_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="load the folder without int8"):
+        Thinker.from_pretrained(nano_path(), int8=True).save_pretrained(tmp_path)
