@@ -182,6 +182,10 @@ class ThinkerConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     max_turn_tokens: int = 4096
     """Longest turn that is sampled: a model that repeats itself ends here and not with the budget."""
+    top_k: int = 0
+    """Likeliest tokens that one is drawn from; 0 for all. At temperature 0 the likeliest is taken."""
+    top_p: float = 1.0
+    """The likeliest tokens that together have this probability are drawn from, after top_k."""
     model_type: str = "foveate"
 
     def to_json(self) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Engine:
             request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
             self._end(request, "cancelled")
             return
-        token = pick(logprobs_V, request.temperature, request.generator)
+        token = pick(logprobs_V, request.temperature, request.generator, self.thinker.config)
         request.token_ids.append(token)
         request.logprobs.append(float(logprobs_V[token]))
         if request.on_text is not None:

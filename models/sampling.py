@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from foveate.models.config import ThinkerConfig
+
 
 def allowed_logprobs(logits_BV: Tensor, never_sampled: tuple[int, ...]) -> Tensor:
     """Log-probabilities [B, V] in f32 of the policy: control tokens that only templates write have probability zero.
@@ -13,8 +15,21 @@ def allowed_logprobs(logits_BV: Tensor, never_sampled: tuple[int, ...]) -> Tenso
     return logits.log_softmax(-1)
 
 
-def pick(logprobs_V: Tensor, temperature: float, generator: torch.Generator | None) -> int:
-    """A token id: the likeliest at temperature 0, else drawn from the distribution sharpened by 1 / temperature."""
+def pick(logprobs_V: Tensor, temperature: float, generator: torch.Generator | None, config: ThinkerConfig) -> int:
+    """A token id: the likeliest at temperature 0, else drawn from `drawn_from`."""
     if temperature <= 0.0:
         return int(logprobs_V.argmax())
-    return int(torch.multinomial((logprobs_V / temperature).softmax(-1), 1, generator=generator))
+    return int(torch.multinomial(drawn_from(logprobs_V, temperature, config), 1, generator=generator))
+
+
+def drawn_from(logprobs_V: Tensor, temperature: float, config: ThinkerConfig) -> Tensor:
+    """Probabilities [V] sharpened by 1 / temperature, cut to top_k, then to top_p: the order of transformers."""
+    scaled_V = logprobs_V / temperature
+    if 0 < config.top_k < len(scaled_V):
+        scaled_V = scaled_V.masked_fill(scaled_V < scaled_V.topk(config.top_k).values[-1], float("-inf"))
+    chances_V = scaled_V.softmax(-1)
+    if config.top_p < 1.0:
+        sorted_V, order_V = chances_V.sort(descending=True)
+        spare_V = sorted_V.cumsum(-1) - sorted_V >= config.top_p
+        chances_V = chances_V.index_fill(-1, order_V[spare_V], 0.0)
+    return chances_V

@@ -94,6 +94,7 @@ def model(family: str, *, tied: bool = False) -> nn.Module:
     )  # fmt: skip
     made: nn.Module = getattr(transformers, f"{names[family]}ForConditionalGeneration")(config).eval()
     made.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
+    made.generation_config.update(do_sample=True, top_k=20, top_p=0.8)
     for parameter in made.parameters():
         parameter.data += torch.randn_like(parameter) * 0.1
     return made

@@ -1,6 +1,6 @@
 """What a published folder says beside its weights: sizes, tokens and the chat template."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ def read_published(folder: Path, values: dict[str, Any]) -> Published:
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     image_id = values.get("image_token_id", values.get("media_placeholder_token_id"))
-    codec = published_codec(read_tokenizer(folder), read_optional(folder / "generation_config.json"), image_id)
+    generation = read_optional(folder / "generation_config.json")
+    config = replace(config, top_k=generation.get("top_k") or 0, top_p=generation.get("top_p") or 1.0)
+    codec = published_codec(read_tokenizer(folder), generation, image_id)
     return Published(config=config, codec=codec, chat=ChatTemplate(template_of(folder), codec))
 
 

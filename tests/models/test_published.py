@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 
 from foveate.errors import CheckpointError
 from foveate.models import Thinker, ThinkerReasoner
+from foveate.models.config import TINY
+from foveate.models.sampling import drawn_from
 
 Messages = list[dict[str, Any]]
 
@@ -108,6 +111,22 @@ def test_greedy_tokens(family: str, saved: tuple[nn.Module, Path], thinker: Thin
             **inputs, max_new_tokens=64, do_sample=False, suppress_tokens=list(thinker.processor.codec.never_sampled)
         )[0, inputs["input_ids"].shape[1] :]
         assert thinker.generate(messages, max_new_tokens=64).token_ids == tuple(wanted.tolist())
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (7, 1.0), (0, 0.6), (12, 0.8), (400, 0.05)])
+def test_tokens_are_drawn_from_those_of_transformers(top_k: int, top_p: float) -> None:
+    logprobs = torch.randn(352, generator=torch.Generator().manual_seed(top_k)).mul(2).log_softmax(-1)
+    warpers = transformers.LogitsProcessorList([transformers.TemperatureLogitsWarper(0.7)])
+    if top_k:
+        warpers.append(transformers.TopKLogitsWarper(top_k))
+    warpers.append(transformers.TopPLogitsWarper(top_p))
+    wanted = warpers(torch.zeros(1, 1, dtype=torch.long), logprobs[None])[0].softmax(-1)
+    got = drawn_from(logprobs, 0.7, replace(TINY, top_k=top_k, top_p=top_p))
+    torch.testing.assert_close(got / got.sum(), wanted)
+
+
+def test_generation_config_says_what_is_drawn_from(thinker: Thinker) -> None:
+    assert (thinker.config.top_k, thinker.config.top_p) == (20, 0.8)
 
 
 def test_two_conversations_at_once_say_what_each_says_alone(thinker: Thinker) -> None:
