@@ -33,7 +33,7 @@ from foveate.agent.messages import clean_text
 from foveate.agent.records import Answer, Event, ImageRecord, RunDone
 from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, exchanges_of, question_input
 from foveate.errors import InputError
-from foveate.models.reasoner import INT8, Reasoner
+from foveate.models.reasoner import INT8, TRANSFORMERS, Reasoner
 from foveate.tools.pictures import open_picture
 from foveate.tools.tool import Tool
 
@@ -244,7 +244,8 @@ class Agent:
 def load_reasoner(model: str | Path) -> Reasoner:
     """The model of a checkpoint folder, or "nano"; with ":int8" behind it, its weights rounded to int8.
 
-    torch loads here and not before.
+    With "transformers:" before a folder its model runs in transformers, whatever its family. Torch loads here and not
+    before.
 
     Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16.
     """
@@ -253,9 +254,13 @@ def load_reasoner(model: str | Path) -> Reasoner:
     from foveate.ops import compute_dtype
 
     name = str(model)
+    dtype = torch.float32 if compute_dtype() == torch.float32 else None
+    if name.startswith(TRANSFORMERS):
+        from foveate.models.transformers_model import TransformersReasoner
+
+        return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
     path = name.removesuffix(INT8)
     folder = foveate.models.nano_path() if path == "nano" else path
-    dtype = torch.float32 if compute_dtype() == torch.float32 else None
     thinker = foveate.models.Thinker.from_pretrained(folder, dtype=dtype, int8=name.endswith(INT8))
     return foveate.models.ThinkerReasoner(thinker, name=name)
 

@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 Message = dict[str, Any]
 INT8 = ":int8"
 """Behind the name of a model: its weights are rounded to int8 when it is loaded."""
+TRANSFORMERS = "transformers:"
+"""Before a folder: its model runs in transformers."""
 StopReason = Literal["stop", "length", "cancelled"]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from foveate.tools.tool import Tool
 
 USUAL = Budget()
-MODEL_HELP = "A checkpoint folder, or nano; :int8 behind it rounds the weights at load."
+MODEL_HELP = "A checkpoint folder, or nano; DIR:int8 rounds its weights, transformers:DIR runs any family."
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="PATH|nano", help=MODEL_HELP)]
 NetworkOption = Annotated[bool, typer.Option("--network", help="Let the search tool use the web.")]
 UnsafeOption = Annotated[bool, typer.Option("--unsafe-code", help="Run code also where no sandbox works.")]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.errors import ModelError
-from foveate.models.reasoner import INT8
+from foveate.models.reasoner import INT8, TRANSFORMERS
 
 if TYPE_CHECKING:
     from foveate.models.reasoner import Reasoner
@@ -26,9 +26,12 @@ def load_reasoner(model: str) -> "Reasoner":
 
 def known_model(model: str) -> str:
     """nano, or the folder that `model` names, with its suffix; ModelError when it is neither."""
+    prefix = TRANSFORMERS if model.startswith(TRANSFORMERS) else ""
     suffix = INT8 if model.endswith(INT8) else ""
-    name = model.removesuffix(suffix)
+    name = model.removeprefix(prefix).removesuffix(suffix)
     folder = Path(name).expanduser()
-    if name != "nano" and not folder.is_dir():
+    if prefix and suffix:
+        raise ModelError(f"got the model {model!r}: {INT8} is for our own thinker, {TRANSFORMERS} runs without it")
+    if (prefix or name != "nano") and not folder.is_dir():
         raise ModelError(f"got the model {model!r}, wanted nano or a folder that holds a checkpoint")
-    return model if name == "nano" else f"{folder}{suffix}"
+    return model if name == "nano" else f"{prefix}{folder}{suffix}"

@@ -1,0 +1,210 @@
+"""Any vision-language model of transformers as a reasoner, with our operations where they fit.
+
+Its own processor lays out the conversation, so a turn that was sampled is encoded again from its text: unlike with the
+thinker, transcripts are not token-exact. Text of users and tools never becomes a control token. One turn at a time.
+
+Shape letters: T tokens, V vocabulary, S sampled tokens.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.errors import CheckpointError, ConfigError, ModelError
+from foveate.models.chat import checked_role, content_of
+from foveate.models.files import read_ignoring_code
+from foveate.models.hub import accelerate
+from foveate.models.reasoner import Dialect, Message, Sample, StopReason
+
+PLAIN_ROLES = {"system": "", "user": "User: ", "assistant": "Assistant: "}
+"""What stands before a message where a model has no chat template."""
+
+
+class TransformersReasoner:
+    """See foveate.models.reasoner.Reasoner."""
+
+    def __init__(self, model: Any, processor: Any, *, name: str = "transformers") -> None:
+        """`model` and `processor` are transformers' own, the model's in evaluation mode."""
+        self.model, self.processor, self.name = model, processor, name
+        self.dialect = Dialect(name="transformers")
+        self.lock = threading.Lock()
+        self._image_tokens: dict[tuple[int, int], int] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path, *, name: str = "transformers", dtype: torch.dtype | None = None
+    ) -> "TransformersReasoner":
+        """Load a folder; no code of its own is run and nothing is downloaded. Raises CheckpointError for what fails."""
+        try:
+            from transformers import AutoModelForImageTextToText, AutoProcessor
+        except ImportError as error:
+            raise ConfigError("transformers is not installed; pip install 'foveate[hub]'") from error
+        if "_attn_implementation_internal" in read_ignoring_code(folder / "config.json"):
+            raise CheckpointError(f"{folder / 'config.json'} holds the key _attn_implementation_internal; remove it")
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        load_processor: Any = AutoProcessor.from_pretrained
+        try:
+            processor = load_processor(folder, **local)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype or "auto", use_safetensors=True, **local
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = str(error).strip().splitlines() or [repr(error)]
+            raise CheckpointError(f"transformers cannot load {folder}: {reason[0]}") from error
+        accelerate(model)
+        return cls(model.eval(), processor, name=name)
+
+    def image_tokens(self, width_px: int, height_px: int) -> int:
+        """Counted once for each size, on a grey picture."""
+        size = width_px, height_px
+        if size not in self._image_tokens:
+            picture = {"type": "image", "image": Image.new("RGB", size, (128, 128, 128))}
+            ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
+            config = self.model.config
+            image_id = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", -1)
+            self._image_tokens[size] = max(1, int(ids.eq(image_id).sum()))
+        return self._image_tokens[size]
+
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Boxes are thousandths, whatever the size."""
+        return width_px, height_px
+
+    def sample(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Sample:
+        """See Reasoner."""
+        inputs = self._inputs(messages)
+        watch = _Watch(self._text, on_text, should_stop)
+        settings: dict[str, Any] = {"do_sample": temperature > 0}
+        if temperature > 0:
+            settings["temperature"] = temperature
+        with self.lock, torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed + inputs["input_ids"].shape[1])
+            out = self._generate(
+                inputs, max_new_tokens=max_new_tokens, stopping_criteria=[watch], streamer=watch, **settings
+            )
+        logits_SV = torch.cat(out.logits).float()
+        ids_S = out.sequences[0, -len(logits_SV) :]
+        logprobs_S = logits_SV.log_softmax(-1).gather(-1, ids_S[:, None])[:, 0]
+        return Sample(
+            text=self._text(ids_S.tolist()),
+            token_ids=tuple(ids_S.tolist()),
+            logprobs=tuple(logprobs_S.tolist()),
+            stop_reason=self._reason(ids_S, watch),
+            prompt_tokens=inputs["input_ids"].shape[1],
+        )
+
+    def _generate(self, inputs: dict[str, Tensor], **settings: Any) -> Any:
+        """Raises ModelError for what the model cannot take, such as more tokens than it has positions."""
+        try:
+            return self.model.generate(**inputs, **settings, output_logits=True, return_dict_in_generate=True)
+        except (IndexError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{self.name} failed while it sampled: {error}") from error
+
+    def _reason(self, ids_S: Tensor, watch: "_Watch") -> StopReason:
+        if int(ids_S[-1]) in self._ends():
+            return "stop"
+        return "cancelled" if watch.stopped else "length"
+
+    def _ends(self) -> set[int]:
+        ends = self.model.generation_config.eos_token_id
+        return {ends} if isinstance(ends, int) else set(ends or ())
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Tags of calls may be special tokens of a family, so only what ends a turn is left out."""
+        kept = [index for index in ids if index not in self._ends()]
+        text: str = self.processor.tokenizer.decode(kept, skip_special_tokens=False)
+        return text
+
+    def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
+        """Tensors of a conversation up to where the next turn begins. Raises ModelError when it is refused."""
+        turns = [_turn(message) for message in messages]
+        try:
+            if self.processor.chat_template is None:
+                inputs: dict[str, Tensor] = self._without_template(turns)
+            else:
+                inputs = self.processor.apply_chat_template(
+                    turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+                    sanitize_control_tokens=True,
+                )  # fmt: skip
+        except Exception as error:  # processors raise whatever they like, jinja's errors among it
+            raise ModelError(f"{self.name}: its processor refuses the conversation: {error}") from error
+        dtype = self.model.dtype
+        return {
+            key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            for key, value in inputs.items()
+        }
+
+    def _without_template(self, turns: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Roles in words; where the pictures stand is left to the processor (BLIP-2 puts one before the text)."""
+        parts = [part for turn in turns for part in turn["content"]]
+        pictures = [part["image"] for part in parts if part["type"] == "image"]
+        lines = [
+            PLAIN_ROLES[turn["role"]] + "".join(part.get("text", "") for part in turn["content"]) for turn in turns
+        ]
+        inputs: dict[str, Tensor] = self.processor(
+            images=pictures or None, text="\n".join([*lines, "Assistant:"]), return_tensors="pt"
+        )
+        return inputs
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """A message as the templates take it; a tool's result stands in a user turn."""
+    role = checked_role(message)
+    parts: list[dict[str, Any]] = []
+    for part in content_of(message):
+        if isinstance(part, str):
+            parts.append({"type": "text", "text": part})
+        else:
+            parts.append({"type": "image", "image": part if isinstance(part, Image.Image) else str(part)})
+    if role == "tool":
+        parts = [{"type": "text", "text": "<tool_response>\n"}, *parts, {"type": "text", "text": "\n</tool_response>"}]
+    return {"role": "user" if role == "tool" else role, "content": parts}
+
+
+class _Watch:
+    """Hands on text as it comes, and asks whether to stop: transformers' streamer and stopping criterion in one."""
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        on_text: Callable[[str], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        self.decode, self.on_text, self.should_stop = decode, on_text, should_stop
+        self.ids: list[int] = []
+        self.shown, self.stopped, self.seen_prompt = "", False, False
+
+    def put(self, value: Tensor) -> None:
+        """First the prompt, then each token."""
+        if not self.seen_prompt:
+            self.seen_prompt = True
+            return
+        self.ids += value.flatten().tolist()
+        if self.on_text is None:
+            return
+        text = self.decode(self.ids)
+        if not text.endswith("\ufffd") and len(text) > len(self.shown):
+            self.on_text(text[len(self.shown) :])
+            self.shown = text
+
+    def end(self) -> None:
+        """Nothing is kept back."""
+
+    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
+        """Asked after every token."""
+        self.stopped = self.stopped or (self.should_stop is not None and self.should_stop())
+        return torch.full((len(input_ids),), self.stopped, dtype=torch.bool, device=input_ids.device)

@@ -1,0 +1,133 @@
+"""Other families run in transformers behind the same reasoner, whatever their form of chat.
+
+Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision and Gemma 3: greedy tokens and log-probabilities are those of
+transformers itself; text arrives in pieces; a turn can be stopped; a seed repeats; image tokens are counted; control
+tokens in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import transformers
+from pictures import noise
+
+from foveate.agent.agent import Agent, load_reasoner
+from foveate.agent.budget import Budget
+from foveate.cli import main
+from foveate.errors import CheckpointError, ModelError
+from foveate.models.transformers_model import TransformersReasoner
+
+IMAGE_TOKENS = {"llava": 4, "blip_2": 4, "mllama": 1, "gemma3": 4}
+QUESTION: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "image", "image": noise(60, 40)}, {"type": "text", "text": "What is it?"}]}
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """Tiny random models need no advice."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(before)
+
+
+@pytest.fixture(scope="module", params=families.FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(family)
+    families.save(family, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reasoner(folder: Path) -> TransformersReasoner:
+    made = load_reasoner(f"transformers:{folder}")
+    assert isinstance(made, TransformersReasoner)
+    return made
+
+
+def test_greedy_tokens_are_those_of_transformers(family: str, folder: Path, reasoner: TransformersReasoner) -> None:
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    if family == "blip_2":
+        inputs = processor(images=noise(60, 40), text="User: What is it?\nAssistant:", return_tensors="pt")
+    else:
+        inputs = processor.apply_chat_template(
+            QUESTION, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+    out = model.generate(**inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    wanted = out.sequences[0, -len(out.logits) :].tolist()
+    got = reasoner.sample(QUESTION, max_new_tokens=8)
+    assert list(got.token_ids) == wanted
+    logprobs = [float(row[0].log_softmax(-1)[token]) for row, token in zip(out.logits, wanted, strict=True)]
+    assert got.logprobs == pytest.approx(logprobs, abs=1e-3)
+
+
+def test_text_arrives_in_pieces_and_a_turn_can_be_stopped(reasoner: TransformersReasoner) -> None:
+    pieces: list[str] = []
+    whole = reasoner.sample(QUESTION, max_new_tokens=12, temperature=1.0, seed=4, on_text=pieces.append)
+    assert whole.text.startswith("".join(pieces))
+    assert reasoner.sample(QUESTION, max_new_tokens=12, temperature=1.0, seed=4) == whole
+    stopped = reasoner.sample(QUESTION, max_new_tokens=12, should_stop=lambda: True)
+    assert (stopped.stop_reason, len(stopped.token_ids)) == ("cancelled", 1)
+
+
+def test_image_tokens_are_counted(family: str, reasoner: TransformersReasoner) -> None:
+    assert reasoner.image_tokens(60, 40) == IMAGE_TOKENS[family]
+
+
+def test_control_tokens_in_a_question_stay_text(family: str, reasoner: TransformersReasoner) -> None:
+    if family == "blip_2":
+        pytest.skip("it has no chat template, and its processor no way to tell text from control tokens")
+    controls = reasoner.processor.tokenizer.all_special_ids
+
+    def found(text: str) -> list[int]:
+        messages = [{"role": "user", "content": [*QUESTION[0]["content"][:1], {"type": "text", "text": text}]}]
+        ids = reasoner._inputs(messages)["input_ids"][0].tolist()
+        return [index for index in ids if index in controls]
+
+    pictures = "" if family == "mllama" else "<image><start_of_image>"  # its processor refuses one that is no picture
+    assert Counter(found(f"</s><s><pad>{pictures}")) <= Counter(found("hello"))
+
+
+def test_the_agent_runs(family: str, folder: Path, reasoner: TransformersReasoner, capsys: Any) -> None:
+    with Agent(reasoner, budget=Budget(turns=2, policy_tokens=24)) as agent:
+        answer = agent.ask("What is it?", [noise(60, 40)])
+    assert answer.status in ("answered", "out_of_budget")
+    noise(60, 40).save(folder / "picture.png")
+    arguments = ["ask", str(folder / "picture.png"), "What?", "--json", "--max-tokens", "8"]
+    assert main([*arguments, "--model", f"transformers:{folder}"]) in (0, 1)
+    assert 0 < json.loads(capsys.readouterr().out)["usage"]["policy_tokens"] <= 8
+
+
+def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*config\.json"):
+        load_reasoner(f"transformers:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(CheckpointError, match="transformers cannot load"):
+        load_reasoner(f"transformers:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps({"_attn_implementation_internal": "evil/code"}))
+    with pytest.raises(CheckpointError, match="_attn_implementation_internal"):
+        load_reasoner(f"transformers:{tmp_path}")
+    noise(9, 9).save(tmp_path / "picture.png")
+    for model in ("transformers:/nowhere", f"transformers:{tmp_path}:int8"):
+        assert main(["ask", str(tmp_path / "picture.png"), "What?", "--model", model]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_a_model_cannot_take_is_a_model_error(reasoner: TransformersReasoner) -> None:
+    broken = [{"role": "user", "content": [{"type": "image", "image": Path("/nowhere.png")}]}]
+    with pytest.raises(ModelError, match="refuses the conversation"):
+        reasoner.sample(broken, max_new_tokens=2)
+    with pytest.raises(ModelError, match="failed while it sampled"):
+        reasoner.sample(QUESTION, max_new_tokens=0)
