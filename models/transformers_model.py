@@ -66,7 +66,7 @@ class TransformersReasoner:
             picture = {"type": "image", "image": Image.new("RGB", size, (128, 128, 128))}
             ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
             config = self.model.config
-            image_id = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", -1)
+            image_id = int(getattr(config, "image_token_id", None) or getattr(config, "image_token_index", -1))
             self._image_tokens[size] = max(1, int(ids.eq(image_id).sum()))
         return self._image_tokens[size]
 
