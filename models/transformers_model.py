@@ -65,8 +65,8 @@ class TransformersReasoner:
         if size not in self._image_tokens:
             picture = {"type": "image", "image": Image.new("RGB", size, (128, 128, 128))}
             ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
-            config = self.model.config
-            image_id = int(getattr(config, "image_token_id", None) or getattr(config, "image_token_index", -1))
+            known = (getattr(self.model.config, name, None) for name in ("image_token_id", "image_token_index"))
+            image_id = next((index for index in known if isinstance(index, int)), -1)
             self._image_tokens[size] = max(1, int(ids.eq(image_id).sum()))
         return self._image_tokens[size]
 
