@@ -6,7 +6,7 @@ published checkpoint's own template says is in foveate.models.published.template
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
@@ -17,8 +17,28 @@ from foveate.models.tokenizer import TextCodec
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 
 Picture = Image.Image | Path
-Piece = tuple[list[int] | Picture, bool]
-"""Ids or a picture, and whether the policy wrote them."""
+
+
+class VideoPart(NamedTuple):
+    """A video in a message: a file, or frames that were chosen already."""
+
+    source: Path | Sequence[Image.Image]
+    fps: float | None
+    """Of the frames; of a file when it does not say."""
+
+
+class Frames(NamedTuple):
+    """Neighbouring frames of a video, which become one image's tokens."""
+
+    pictures: Sequence[Image.Image]
+    of: int
+    """Frames of the whole video, which share its pixels."""
+    step: float
+    """Positions from one patch in time to the next."""
+
+
+Piece = tuple[list[int] | Picture | Frames, bool]
+"""Ids, a picture or frames, and whether the policy wrote them."""
 
 
 class Chat(Protocol):
@@ -63,7 +83,9 @@ class ChatML:
             yield [self.codec.end_of_turn], False
         yield self.codec.encode("\n"), False
 
-    def _part(self, part: str | Picture) -> Iterator[Piece]:
+    def _part(self, part: str | Picture | VideoPart) -> Iterator[Piece]:
+        if isinstance(part, VideoPart):
+            raise InputError("nano sees no videos; wanted 'text' or 'image' parts")
         if isinstance(part, str):
             yield self.codec.encode(part), False
             return
@@ -80,16 +102,20 @@ def checked_role(message: Message) -> str:
     return str(role)
 
 
-def content_of(message: Message) -> Iterator[str | Picture]:
-    """Texts and pictures of a message in order. Raises InputError for a part that is neither."""
+def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
+    """Texts, pictures and videos of a message in order. Raises InputError for a part that is none of them."""
     content: str | Sequence[dict[str, Any]] = message.get("content", "")
     for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
         if part.get("type") == "text":
             yield part["text"]
         elif part.get("type") == "image":
             yield part["image"] if isinstance(part["image"], Image.Image) else Path(part["image"])
+        elif part.get("type") == "video":
+            source, fps = part["video"], part.get("fps")
+            frames = Path(source) if isinstance(source, str | Path) else tuple(source)
+            yield VideoPart(frames, None if fps is None else float(fps))
         else:
-            raise InputError(f"message part has type {part.get('type')!r}, wanted 'text' or 'image'")
+            raise InputError(f"message part has type {part.get('type')!r}, wanted 'text', 'image' or 'video'")
 
 
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:

@@ -174,12 +174,33 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """How videos are seen."""
+
+    fps: float = 2.0
+    """Frames kept of a second."""
+    min_frames: int = 4
+    max_frames: int = 768
+    min_pixels: int = 128 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+    """Of a frame, or of all frames together."""
+    max_clip_pixels: int | None = None
+    """Of all frames together, shared evenly, where max_pixels is of one frame; None where it is of all."""
+    time: Literal["order", "positions", "text"] = "order"
+    """How time is told: patches in time are counted (Qwen2-VL), have positions by the second (Qwen2.5-VL), or are
+    images of their own with their time in words before each (Qwen3-VL)."""
+    positions_per_second: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ThinkerConfig:
     """A whole thinker."""
 
     vision: VisionConfig
     decoder: DecoderConfig
     image: ImageConfig = field(default_factory=ImageConfig)
+    video: VideoConfig | None = None
+    """None for a family that sees no videos."""
     max_turn_tokens: int = 4096
     """Longest turn that is sampled: a model that repeats itself ends here and not with the budget."""
     top_k: int = 0

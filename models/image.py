@@ -8,7 +8,7 @@ Shape letters: N patches, P values of a patch, H W pixels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.errors import ImageError
-from foveate.models.config import ImageConfig, VisionConfig
+from foveate.models.config import ImageConfig, VideoConfig, VisionConfig
 
 MAX_ASPECT = 200.0
 
@@ -97,15 +97,32 @@ def resize(picture: Image.Image, grid: Grid, vision: VisionConfig, image: ImageC
     return np.asarray(rgb)
 
 
-def patchify(pixels_HW3: np.ndarray, vision: VisionConfig, image: ImageConfig) -> Tensor:
-    """Normalised patches [N, P] in block order from RGB bytes with whole blocks; P runs channel, frame, y, x."""
-    p, m = vision.patch_size, vision.merge_size
-    height, width, _ = pixels_HW3.shape
-    x_HW3 = torch.from_numpy(np.array(pixels_HW3)).float() / 255.0
-    x_HW3 = (x_HW3 - torch.tensor(image.mean)) / torch.tensor(image.std)
-    blocks = x_HW3.reshape(height // (p * m), m, p, width // (p * m), m, p, 3)
-    x_N3pp = blocks.permute(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3, 1, p, p)
-    return x_N3pp.expand(-1, -1, vision.temporal_patch_size, -1, -1).reshape(-1, vision.patch_dim)
+def patchify(pixels_FHW3: np.ndarray, vision: VisionConfig, image: ImageConfig) -> Tensor:
+    """Normalised patches [N, P] in block order from RGB bytes with whole blocks; P runs channel, frame, y, x.
+
+    One frame is repeated to the depth of a patch; several fill whole patches.
+    """
+    p, m, depth = vision.patch_size, vision.merge_size, vision.temporal_patch_size
+    _, height, width, _ = pixels_FHW3.shape
+    x_FHW3 = torch.from_numpy(np.array(pixels_FHW3)).float() / 255.0
+    x_FHW3 = (x_FHW3 - torch.tensor(image.mean)) / torch.tensor(image.std)
+    if len(x_FHW3) == 1:
+        x_FHW3 = x_FHW3.expand(depth, -1, -1, -1)
+    blocks = x_FHW3.reshape(-1, depth, height // (p * m), m, p, width // (p * m), m, p, 3)
+    return blocks.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(-1, vision.patch_dim)
+
+
+def clip_grid(
+    width_px: int, height_px: int, num_frames: int, vision: VisionConfig, image: ImageConfig, video: VideoConfig
+) -> Grid:
+    """Grid that a video of so many frames of this size will have."""
+    most = video.max_pixels // num_frames
+    if video.max_clip_pixels is not None:
+        share = video.max_clip_pixels * vision.temporal_patch_size // num_frames
+        most = max(min(video.max_pixels, share), int(video.min_pixels * 1.05))
+    least = video.min_pixels if video.max_clip_pixels is not None else video.min_pixels // num_frames
+    grid = image_grid(width_px, height_px, vision, replace(image, min_pixels=least, max_pixels=most))
+    return replace(grid, t=num_frames // vision.temporal_patch_size)
 
 
 def patch_coordinates(grid: Grid, merge_size: int) -> Tensor:

@@ -6,14 +6,16 @@ Prepared pictures are remembered by the hash of their pixels, so a conversation 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from foveate.errors import ImageError
-from foveate.models.chat import Chat, ChatML, Picture
+from foveate.models.chat import Chat, ChatML, Frames, Picture
 from foveate.models.config import ThinkerConfig
-from foveate.models.image import image_grid, patchify, resize
+from foveate.models.image import clip_grid, image_grid, patchify, resize
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Part, Transcript, build_transcript
@@ -36,7 +38,7 @@ class Processor:
         Raises InputError for an unknown role or part, ImageError for a picture that cannot be read.
         """
         parts: list[Part] = [
-            (piece if isinstance(piece, list) else self._image(piece), written)
+            (piece if isinstance(piece, list) else self._seen(piece), written)
             for piece, written in self.chat.pieces(messages, generate=generate)
         ]
         return build_transcript(
@@ -56,6 +58,25 @@ class Processor:
         grid = image_grid(width_px, height_px, self.config.vision, self.config.image)
         return grid.w * self.config.vision.patch_size, grid.h * self.config.vision.patch_size
 
+    def _seen(self, piece: Picture | Frames) -> ImageInput:
+        return self._video(piece) if isinstance(piece, Frames) else self._image(piece)
+
+    def _video(self, frames: Frames) -> ImageInput:
+        config, first = self.config, frames.pictures[0]
+        assert config.video is not None
+        assert self.codec.controls.video is not None
+        grid = clip_grid(*first.size, frames.of, config.vision, config.image, config.video)
+        grid = replace(grid, t=len(frames.pictures) // config.vision.temporal_patch_size)
+        pixels_FHW3 = np.stack([resize(picture, grid, config.vision, config.image) for picture in frames.pictures])
+        return ImageInput(
+            key=hashlib.blake2b(pixels_FHW3.tobytes() + repr(grid).encode(), digest_size=16).hexdigest(),
+            grid=grid,
+            num_tokens=grid.num_tokens(config.vision.merge_size),
+            patches_NP=patchify(pixels_FHW3, config.vision, config.image),
+            pad_id=self.codec.ids[self.codec.controls.video],
+            step=frames.step,
+        )
+
     def _image(self, source: Picture) -> ImageInput:
         picture = source if isinstance(source, Image.Image) else _open(source)
         rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -63,7 +84,7 @@ class Processor:
         if key not in self._images:
             grid = image_grid(*rgb.size, self.config.vision, self.config.image)
             pixels_HW3 = resize(rgb, grid, self.config.vision, self.config.image)
-            patches_NP = patchify(pixels_HW3, self.config.vision, self.config.image)
+            patches_NP = patchify(pixels_HW3[None], self.config.vision, self.config.image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             self._images[key] = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
         self._images.move_to_end(key)

@@ -6,6 +6,8 @@ i + D/2), as in the Qwen families.
 Shape letters: T tokens, N patches, H heads, D head dimension.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -51,22 +53,33 @@ def mrope_tables(
     return angles_TF.cos(), angles_TF.sin()
 
 
-def image_positions(grid: Grid, merge_size: int, start: int) -> Tensor:
+class Span(NamedTuple):
+    """An image or a video in a conversation."""
+
+    grid: Grid
+    step: float = 1.0
+    """Positions from one patch in time to the next."""
+
+
+def image_positions(span: Span, merge_size: int, start: int) -> Tensor:
     """M-RoPE positions [3, T] of an image's tokens whose first token stands at `start`."""
-    t, h, w = grid.t, grid.h // merge_size, grid.w // merge_size
-    axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
+    grid = span.grid
+    times = (torch.arange(grid.t) * span.step).long()
+    rows, columns = torch.arange(grid.h // merge_size), torch.arange(grid.w // merge_size)
+    axes = torch.meshgrid(times, rows, columns, indexing="ij")
     return torch.stack([axis.reshape(-1) for axis in axes]) + start
 
 
-def sequence_positions(spans: list[int | Grid], merge_size: int) -> Tensor:
+def sequence_positions(spans: list[int | Span], merge_size: int) -> Tensor:
     """M-RoPE positions [3, T] of a conversation.
 
-    `spans` lists its parts in order: a number of text tokens, or the grid of an image. Text has three equal ids; after
-    an image the next text token stands one past the largest id so far.
+    `spans` lists its parts in order: a number of text tokens, or an image. Text has three equal ids; after an image the
+    next text token stands one past the largest id so far (Qwen2-VL's rule; transformers 5.24 goes on one past the
+    largest row or column, which overlaps with the times of a long video).
     """
     parts, start = [torch.zeros(3, 0, dtype=torch.long)], 0
     for span in spans:
-        if isinstance(span, Grid):
+        if isinstance(span, Span):
             part = image_positions(span, merge_size, start)
         else:
             part = torch.arange(start, start + span).expand(3, -1)

@@ -71,6 +71,8 @@ class Controls:
     """Those that end a turn, first the one that a template writes."""
     image: str
     """The one that stands for an image."""
+    video: str | None = None
+    """The one that stands for a video."""
 
 
 NANO_CONTROLS = Controls(names=CONTROL_TOKENS, tags=MODEL_TAGS, ends=("<|im_end|>",), image="<|image_pad|>")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.models.image import Grid
-from foveate.models.rope import sequence_positions
+from foveate.models.rope import Span, sequence_positions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,6 +23,10 @@ class ImageInput:
     num_tokens: int
     """Tokens that the decoder sees."""
     patches_NP: Tensor
+    pad_id: int | None = None
+    """The id that stands for it in a transcript, where that differs from an image's."""
+    step: float = 1.0
+    """Positions from one patch in time to the next."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,14 +59,14 @@ def build_transcript(parts: Sequence[Part], *, image_pad_id: int, merge_size: in
     by_policy: list[bool] = []
     images: list[ImageInput] = []
     starts: list[int] = []
-    spans: list[int | Grid] = []
+    spans: list[int | Span] = []
     for part, written in parts:
         if isinstance(part, ImageInput):
             count = part.num_tokens
             images.append(part)
             starts.append(len(ids))
-            ids += [image_pad_id] * count
-            spans.append(count if in_line else part.grid)
+            ids += [image_pad_id if part.pad_id is None else part.pad_id] * count
+            spans.append(count if in_line else Span(part.grid, part.step))
         else:
             count = len(part)
             ids += part

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.errors import CheckpointError, ConfigError, ModelError
-from foveate.models.chat import checked_role, content_of
+from foveate.models.chat import Picture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
 from foveate.models.hub import accelerate
 from foveate.models.reasoner import Dialect, Message, Sample, StopReason
@@ -169,10 +169,16 @@ def _turn(message: Message) -> dict[str, Any]:
         if isinstance(part, str):
             parts.append({"type": "text", "text": part})
         else:
-            parts.append({"type": "image", "image": part if isinstance(part, Image.Image) else str(part)})
+            parts.append(_seen(part))
     if role == "tool":
         parts = [{"type": "text", "text": "<tool_response>\n"}, *parts, {"type": "text", "text": "\n</tool_response>"}]
     return {"role": "user" if role == "tool" else role, "content": parts}
+
+
+def _seen(part: Picture | VideoPart) -> dict[str, Any]:
+    if isinstance(part, VideoPart):
+        return {"type": "video", "video": str(part.source) if isinstance(part.source, Path) else list(part.source)}
+    return {"type": "image", "image": part if isinstance(part, Image.Image) else str(part)}
 
 
 class _Watch:

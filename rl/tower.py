@@ -66,7 +66,7 @@ def dense_batch(
             pictures.append(View(pixels_HW3=view.pixels_HW3, labels=nameless(view.labels)))
         used += sum(new.pixels_HW3.shape[0] * new.pixels_HW3.shape[1] // block_px**2 for new in pictures[count:])
     return DenseBatch(
-        patches_NP=torch.cat([patchify(picture.pixels_HW3, config.vision, config.image) for picture in pictures]),
+        patches_NP=torch.cat([patchify(picture.pixels_HW3[None], config.vision, config.image) for picture in pictures]),
         grids=[picture.labels.grid for picture in pictures],
         labels=DenseLabels.of([picture.labels for picture in pictures], config.vision, codec),
     )

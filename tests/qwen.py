@@ -29,7 +29,9 @@ Be helpful.<|im_end|>
 {{ message['content'] -}}
 {%- else -%}
 {%- for part in message['content'] -%}
-{{- '<|vision_start|><|image_pad|><|vision_end|>' if part['type'] == 'image' else part['text'] -}}
+{%- if part['type'] == 'text' -%}{{ part['text'] }}
+{%- else -%}<|vision_start|><|{{ part['type'] }}_pad|><|vision_end|>
+{%- endif -%}
 {%- endfor -%}
 {%- endif -%}
 <|im_end|>{{ '\\n' -}}

@@ -33,16 +33,17 @@ class Published:
 def read_published(folder: Path, values: dict[str, Any]) -> Published:
     """Read what stands beside config.json, whose `values` are known. Raises CheckpointError naming file and key."""
     whole = read_optional(folder / "processor_config.json")
-    preprocessor = whole.get("image_processor") or read_optional(folder / "preprocessor_config.json")
+    images = whole.get("image_processor") or read_optional(folder / "preprocessor_config.json")
+    videos = whole.get("video_processor") or read_optional(folder / "video_preprocessor_config.json")
     try:
-        config = (kimi_config if values["model_type"] == "kimi_vl" else qwen_config)(values, preprocessor)
+        is_kimi = values["model_type"] == "kimi_vl"
+        config = kimi_config(values, images) if is_kimi else qwen_config(values, images, videos)
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    image_id = values.get("image_token_id", values.get("media_placeholder_token_id"))
     generation = read_optional(folder / "generation_config.json")
     config = replace(config, top_k=generation.get("top_k") or 0, top_p=generation.get("top_p") or 1.0)
-    codec = published_codec(read_tokenizer(folder), generation, image_id)
-    return Published(config=config, codec=codec, chat=ChatTemplate(template_of(folder), codec))
+    codec = published_codec(read_tokenizer(folder), generation, values)
+    return Published(config=config, codec=codec, chat=ChatTemplate(template_of(folder), codec, config))
 
 
 def template_of(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""config.json and preprocessor_config.json of the Qwen-VL families as a ThinkerConfig.
+"""config.json, preprocessor_config.json and video_preprocessor_config.json of the Qwen-VL families as a ThinkerConfig.
 
 Both forms are read: text settings at the top level (Qwen2-VL and Qwen2.5-VL on the hub) or under text_config, and
 rotary settings as rope_theta and rope_scaling or as rope_parameters (transformers 5). What a file leaves out has the
@@ -8,7 +8,7 @@ value that transformers gives it.
 from typing import Any
 
 from foveate.errors import ConfigError
-from foveate.models.config import DecoderConfig, ImageConfig, MoEConfig, ThinkerConfig, VisionConfig
+from foveate.models.config import DecoderConfig, ImageConfig, MoEConfig, ThinkerConfig, VideoConfig, VisionConfig
 from foveate.models.files import Values, needed
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -19,8 +19,8 @@ DEFAULT_THETA = {"qwen2_vl": 1e6, "qwen2_5_vl": 1e6, "qwen3_vl": 5e5, "qwen3_vl_
 DEFAULT_EPS = {"qwen2_vl": 1e-5, "qwen2_5_vl": 1e-5, "qwen3_vl": 1e-6, "qwen3_vl_moe": 1e-6}
 
 
-def qwen_config(values: Values, preprocessor: Values) -> ThinkerConfig:
-    """A whole thinker from the two files. Raises ConfigError naming a key that is missing or asks for the unknown."""
+def qwen_config(values: Values, images: Values, videos: Values) -> ThinkerConfig:
+    """A whole thinker from the three files. Raises ConfigError naming a key that is missing or asks for the unknown."""
     family = values["model_type"]
     vision = values.get("vision_config", {})
     text = values.get("text_config") or values
@@ -28,7 +28,8 @@ def qwen_config(values: Values, preprocessor: Values) -> ThinkerConfig:
     return ThinkerConfig(
         vision=_qwen3_vision(vision) if family.startswith("qwen3") else _qwen2_vision(vision, family),
         decoder=_decoder(text, family, tied),
-        image=_image(preprocessor, family),
+        image=_image(images, family),
+        video=_video(videos, vision, family),
         model_type=family,
     )
 
@@ -146,4 +147,20 @@ def _image(preprocessor: Values, family: str) -> ImageConfig:
         mean=tuple(preprocessor.get("image_mean", half if qwen3 else CLIP_MEAN)),
         std=tuple(preprocessor.get("image_std", half if qwen3 else CLIP_STD)),
         reducing_gap=None,
+    )
+
+
+def _video(videos: Values, vision: Values, family: str) -> VideoConfig:
+    """Frames as qwen-vl-utils takes them: two a second, each with an even share of the pixels of the whole."""
+    size, qwen3 = videos.get("size") or {}, family.startswith("qwen3")
+    block_px = (vision.get("patch_size", 16 if qwen3 else 14) * vision.get("spatial_merge_size", 2)) ** 2
+    return VideoConfig(
+        fps=videos.get("fps") or 2.0,
+        min_frames=videos.get("min_frames") or 4,
+        max_frames=videos.get("max_frames") or 768,
+        min_pixels=size.get("shortest_edge") or (4096 if qwen3 else 128 * block_px),
+        max_pixels=size.get("longest_edge") or (24576 * block_px if qwen3 else 768 * block_px),
+        max_clip_pixels=None if qwen3 else int(128_000 * block_px * 0.9),
+        time="text" if qwen3 else "positions" if family == "qwen2_5_vl" else "order",
+        positions_per_second=vision.get("tokens_per_second", 2 if family == "qwen2_5_vl" else 4),
     )

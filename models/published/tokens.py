@@ -29,8 +29,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         raise CheckpointError(f"cannot read the tokenizer {path}: {error}") from error
 
 
-def published_codec(tokenizer: Tokenizer, generation: Mapping[str, Any], image_id: int | None) -> TextCodec:
-    """With generation_config.json, which names the tokens that end a turn, and the id that stands for an image.
+def published_codec(tokenizer: Tokenizer, generation: Mapping[str, Any], values: Mapping[str, Any]) -> TextCodec:
+    """With generation_config.json, which names what ends a turn, and config.json, what stands for images and videos.
 
     What a family marks as special is written by templates alone; its other added tokens (calls, thoughts) are the
     model's own to write.
@@ -42,5 +42,13 @@ def published_codec(tokenizer: Tokenizer, generation: Mapping[str, Any], image_i
     tags = tuple(token.content for token in added.values() if not token.special)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     closing = [END, *(added[index].content for index in end_ids if index in added)]
-    image = added[image_id].content if image_id in added else "<|image_pad|>"
-    return TextCodec(tokenizer, Controls(names=names, tags=tags, ends=tuple(dict.fromkeys(closing)), image=image))
+    image_id = values.get("image_token_id", values.get("media_placeholder_token_id"))
+    video_id = values.get("video_token_id")
+    controls = Controls(
+        names=names,
+        tags=tags,
+        ends=tuple(dict.fromkeys(closing)),
+        image=added[image_id].content if image_id in added else "<|image_pad|>",
+        video=added[video_id].content if video_id in added else None,
+    )
+    return TextCodec(tokenizer, controls)

@@ -32,7 +32,7 @@ def test_first_view_of_nano_has_at_most_196_tokens() -> None:
 def test_patches_hold_the_pixels_at_their_coordinates() -> None:
     grid, side = Grid(t=1, h=4, w=6), NANO.vision.patch_size
     pixels = np.random.default_rng(0).integers(0, 256, (4 * side, 6 * side, 3), dtype=np.uint8)
-    patches = patchify(pixels, NANO.vision, NANO.image)
+    patches = patchify(pixels[None], NANO.vision, NANO.image)
     for patch, (row, col) in zip(patches, patch_coordinates(grid, 2).tolist(), strict=True):
         wanted = pixels[row * side : (row + 1) * side, col * side : (col + 1) * side]
         got = ((patch.view(3, side, side).permute(1, 2, 0) * 0.5 + 0.5) * 255).round()

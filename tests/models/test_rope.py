@@ -8,12 +8,12 @@ import torch
 from foveate.errors import ConfigError
 from foveate.models.config import NANO
 from foveate.models.image import Grid
-from foveate.models.rope import mrope_axes, mrope_tables, sequence_positions, vision_tables
+from foveate.models.rope import Span, mrope_axes, mrope_tables, sequence_positions, vision_tables
 from foveate.ops import rotate
 
 
 def test_text_after_an_image_starts_past_its_largest_position() -> None:
-    positions = sequence_positions([2, Grid(t=1, h=4, w=6), 2], merge_size=2)
+    positions = sequence_positions([2, Span(Grid(t=1, h=4, w=6)), 2], merge_size=2)
     assert positions[:, :2].tolist() == [[0, 1]] * 3
     assert positions[0, 2:8].tolist() == [2] * 6
     assert positions[1, 2:8].tolist() == [2, 2, 2, 3, 3, 3]

@@ -1,0 +1,189 @@
+"""Videos are read, sampled and placed in time as each family does.
+
+Proved: frames of a real file are the ones asked for, with their times; parity with transformers from pixels on (ids,
+logits and greedy tokens, several videos beside an image and text); frames as pictures; what cannot be read is refused.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import qwen
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+from pictures import noise
+from PIL import Image
+from torch import Tensor, nn
+
+from foveate.errors import ImageError, InputError
+from foveate.models import Thinker, nano_path
+from foveate.models.config import VideoConfig
+from foveate.models.transcript import Transcript
+from foveate.models.video import read_clip, sampled_frames
+
+Messages = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
+    """Tiny random models need no advice."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(before)
+
+
+def write_video(path: Path, num_frames: int, fps: int) -> None:
+    """Frame i is grey of the value 10 + 4 i."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(fps))
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for idx in range(num_frames):
+            grey = np.full((64, 96, 3), 10 + 4 * idx, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@given(st.integers(1, 4000), st.floats(0.5, 120), st.integers(1, 4))
+def test_sampled_frames_are_even_and_within_the_limits(total: int, fps: float, depth: int) -> None:
+    config = VideoConfig(fps=2.0, min_frames=4, max_frames=16)
+    kept = sampled_frames(total, fps, config, depth)
+    assert kept == sorted(set(kept))
+    assert kept[0] == 0
+    assert len(kept) <= 16
+    assert len(kept) % depth == 0 or total < 4 or len(kept) == 1
+    if len(kept) > 1:
+        assert kept[-1] == total - 1
+        steps = np.diff(kept)
+        assert steps.max() - steps.min() <= 1
+
+
+def test_a_file_is_read_at_two_frames_a_second(tmp_path: Path) -> None:
+    write_video(tmp_path / "grey.mp4", num_frames=50, fps=10)
+    clip = read_clip(tmp_path / "grey.mp4", None, VideoConfig(), 2)
+    wanted = [round(idx * 49 / 9) for idx in range(10)]
+    assert clip.seconds == pytest.approx([idx / 10 for idx in wanted])
+    assert clip.step_s == pytest.approx(4.9 / 9)
+    greys = [float(np.asarray(frame).mean()) for frame in clip.frames]
+    assert greys == pytest.approx([10 + 4 * idx for idx in wanted], abs=3)
+
+
+def test_frames_of_a_list_are_kept_and_fill_whole_patches() -> None:
+    clip = read_clip([noise(40, 30, seed) for seed in range(3)], 4.0, VideoConfig(), 2)
+    assert len(clip.frames) == 4
+    assert clip.frames[3] is clip.frames[2]
+    assert clip.seconds == (0.0, 0.25, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("source", [[], [noise(10, 10), noise(12, 10)]])
+def test_no_frame_and_frames_of_two_sizes_are_refused(source: list[Image.Image]) -> None:
+    with pytest.raises(ImageError, match="wanted one"):
+        read_clip(source, None, VideoConfig(), 2)
+
+
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.mp4").write_bytes(b"no video")
+    for path in (tmp_path / "no.mp4", tmp_path / "missing.mp4"):
+        with pytest.raises(ImageError, match=f"cannot read the video {path}"):
+            read_clip(path, None, VideoConfig(), 2)
+
+
+@pytest.fixture(scope="module", params=qwen.FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def saved(family: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    folder = tmp_path_factory.mktemp(family)
+    return qwen.save(family, folder), folder
+
+
+@pytest.fixture(scope="module")
+def thinker(saved: tuple[nn.Module, Path]) -> Thinker:
+    return Thinker.from_pretrained(saved[1])
+
+
+def messages(num_frames: int) -> Messages:
+    frames = [noise(420, 300, seed) for seed in range(num_frames)]
+    parts = [
+        {"type": "text", "text": "Watch: "},
+        {"type": "video", "video": frames, "fps": 1.25},
+        {"type": "image", "image": noise(100, 140, 9)},
+        {"type": "text", "text": " what changes?"},
+    ]
+    return [{"role": "user", "content": parts}]
+
+
+def their_inputs(family: str, inputs: Transcript, step_s: float) -> dict[str, Tensor]:
+    """What the model of transformers takes, from pixels that our processor made."""
+    videos = [image for image in inputs.images if image.pad_id is not None]
+    pictures = [image for image in inputs.images if image.pad_id is None]
+    video_id = qwen.tokenizer().convert_tokens_to_ids("<|video_pad|>")
+    image_id = qwen.tokenizer().convert_tokens_to_ids("<|image_pad|>")
+    grids = [[image.grid.t, image.grid.h, image.grid.w] for image in videos]
+    if family.startswith("qwen3"):
+        grids = [[len(videos), *grids[0][1:]]]
+    types = (inputs.token_ids == image_id).long() + 2 * (inputs.token_ids == video_id).long()
+    seconds = {"second_per_grid_ts": torch.tensor([step_s * 2])} if family == "qwen2_5_vl" else {}
+    return {
+        "input_ids": inputs.token_ids[None],
+        "mm_token_type_ids": types[None],
+        "pixel_values": torch.cat([image.patches_NP for image in pictures]),
+        "image_grid_thw": torch.tensor([[1, image.grid.h, image.grid.w] for image in pictures]),
+        "pixel_values_videos": torch.cat([image.patches_NP for image in videos]),
+        "video_grid_thw": torch.tensor(grids),
+        **seconds,
+    }
+
+
+@pytest.mark.parametrize("num_frames", [2, 6])
+def test_logits_and_greedy_tokens(
+    family: str, saved: tuple[nn.Module, Path], thinker: Thinker, num_frames: int
+) -> None:
+    inputs = thinker.processor(messages(num_frames), generate=True)
+    wanted = their_inputs(family, inputs, step_s=0.8)
+    with torch.no_grad():
+        torch.testing.assert_close(thinker(inputs), saved[0](**wanted).logits[0], rtol=1e-3, atol=1e-3)
+        said = saved[0].generate(
+            **wanted, max_new_tokens=16, do_sample=False, suppress_tokens=list(thinker.processor.codec.never_sampled)
+        )
+    ids = thinker.generate(messages(num_frames), max_new_tokens=16).token_ids
+    assert ids == tuple(said[0, len(inputs) :].tolist())
+
+
+def test_tokens_say_where_and_when(family: str, thinker: Thinker) -> None:
+    """The template's place for a video, and in Qwen3-VL the time before each patch in time."""
+    inputs = thinker.processor(messages(6), generate=True)
+    text = qwen.tokenizer().apply_chat_template(messages(6), tokenize=False, add_generation_prompt=True)
+    videos = [image for image in inputs.images if image.pad_id is not None]
+    (picture,) = [image for image in inputs.images if image.pad_id is None]
+    times = ["<0.4 seconds>", "<2.0 seconds>", "<3.6 seconds>"] if family.startswith("qwen3") else [""]
+    expanded = "".join(
+        f"{time}<|vision_start|>{'<|video_pad|>' * video.num_tokens}<|vision_end|>"
+        for time, video in zip(times, videos, strict=True)
+    )
+    text = text.replace("<|image_pad|>", "<|image_pad|>" * picture.num_tokens).replace(
+        "<|vision_start|><|video_pad|><|vision_end|>", expanded
+    )
+    assert inputs.token_ids.tolist() == qwen.tokenizer()(text)["input_ids"]
+
+
+def test_times_are_positions_in_qwen2_5_vl(family: str, thinker: Thinker) -> None:
+    inputs = thinker.processor(messages(6))
+    video = next(image for image in inputs.images if image.pad_id is not None)
+    start = inputs.image_starts[0]
+    times = inputs.positions_3T[0, start : start + video.num_tokens] - inputs.positions_3T[0, start]
+    wanted = {"qwen2_vl": [0, 1, 2], "qwen2_5_vl": [0, 6, 12]}.get(family, [0])
+    assert times.unique().tolist() == wanted
+
+
+def test_nano_sees_no_videos() -> None:
+    with pytest.raises(InputError, match="no videos"):
+        Thinker.from_pretrained(nano_path()).processor(messages(2))
