@@ -15,4 +15,6 @@ NAMES = (
     "moe_decode",
     "nano_train_step",
 )
-"""Every measurement, each in the file of its name."""
+"""Every measurement of an operation, each in the file of its name; all of them take some minutes."""
+ON_REQUEST = ("checkpoint",)
+"""What runs only when it is named."""

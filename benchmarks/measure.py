@@ -12,7 +12,7 @@ from importlib import import_module
 
 import torch
 
-from foveate.benchmarks import NAMES
+from foveate.benchmarks import NAMES, ON_REQUEST
 from foveate.errors import ConfigError
 
 SETS = 4
@@ -133,8 +133,8 @@ def rows(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:
         ConfigError: a name is not known.
     """
     for name in names:
-        if name not in NAMES:
-            raise ConfigError(f"no measurement is named {name!r}; there are {', '.join(NAMES)}")
+        if name not in (*NAMES, *ON_REQUEST):
+            raise ConfigError(f"no measurement is named {name!r}; there are {', '.join((*NAMES, *ON_REQUEST))}")
     floors = Floors()
     for name in names or NAMES:
         cases: Callable[[], Iterator[Case]] = import_module(f"foveate.benchmarks.{name}").cases

@@ -1,0 +1,192 @@
+"""Claim: published shapes load as fast as the file is read, and run faster than in transformers on the same machine.
+
+Random weights: nothing here depends on what they say. It takes some 20 GB of memory, 8 GB of disk and many minutes.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.benchmarks.checkpoints import KIMI, QWEN, published
+from foveate.benchmarks.measure import Case
+from foveate.models.cache import CachedStep, KVCache
+from foveate.models.quantize import quantize
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import Transcript
+
+SIDE_PX, WORDS = 1036, 64
+LONG = 8192
+"""Tokens of the long past."""
+
+
+def cases() -> Iterator[Case]:
+    """bf16: loading, a turn with a picture, single tokens after it; then the latent attention of Kimi-VL's shape."""
+    with published(QWEN) as folder:
+        yield _load(folder)
+        yield from _qwen(Thinker.from_pretrained(folder), _transformers(folder))
+    with published(KIMI) as folder:
+        yield from _kimi(Thinker.from_pretrained(folder))
+
+
+def _qwen(thinker: Thinker, theirs: Any) -> Iterator[Case]:
+    inputs = _question(thinker)
+    given = _given(inputs)
+    yield Case(
+        op="prefill",
+        shape=f"Qwen2.5-VL-3B, picture of {SIDE_PX} x {SIDE_PX} px, {len(inputs)} tokens",
+        dtype="bfloat16",
+        ours=_quietly(lambda: _last_logits(thinker, inputs)),
+        peers={"transformers": _quietly(lambda: theirs(**given, logits_to_keep=1, use_cache=False))},
+    )
+    shape = f"Qwen2.5-VL-3B, 1 token after {len(inputs)}"
+    peers = {"transformers": _their_step(theirs, given)}
+    yield Case(op="decode", shape=shape, dtype="bfloat16", ours=_our_step(thinker, inputs), peers=peers)
+    quantize(thinker.decoder)
+    yield Case(op="decode_int8", shape=shape, dtype="int8", ours=_our_step(thinker, inputs), peers=peers)
+
+
+def _quietly(run: Callable[[], object]) -> Callable[[int], object]:
+    """Without gradients."""
+    return torch.inference_mode()(lambda _: run())
+
+
+def _load(folder: Path) -> Case:
+    path = folder / "model.safetensors"
+
+    def read(_: int) -> None:
+        buffer = bytearray(1 << 26)
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    return Case(
+        op="load",
+        shape=f"Qwen2.5-VL-3B, {path.stat().st_size / 1e9:.1f} GB",
+        dtype="bfloat16",
+        ours=lambda _: Thinker.from_pretrained(folder),
+        peers={"transformers": lambda _: _transformers(folder), "read": read},
+    )
+
+
+def _transformers(folder: Path) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16)
+    return model.eval()
+
+
+def _question(thinker: Thinker) -> Transcript:
+    """A picture and some words; the ids are nano's, whose vocabulary is the first part of any other."""
+    pixels = np.random.default_rng(0).integers(0, 255, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    parts = [{"type": "image", "image": Image.fromarray(pixels)}, {"type": "text", "text": "the " * WORDS}]
+    return thinker.processor([{"role": "user", "content": parts}], generate=True)
+
+
+def _given(inputs: Transcript) -> dict[str, Tensor]:
+    """The same as transformers takes it."""
+    pad = inputs.token_ids[inputs.image_starts[0]]
+    grids = torch.tensor([[image.grid.t, image.grid.h, image.grid.w] for image in inputs.images])
+    pixels = torch.cat([image.patches_NP for image in inputs.images]).bfloat16()
+    ids_1T = inputs.token_ids[None]
+    return {
+        "input_ids": ids_1T,
+        "mm_token_type_ids": (ids_1T == pad).long(),
+        "pixel_values": pixels,
+        "image_grid_thw": grids,
+    }
+
+
+def _last_logits(thinker: Thinker, inputs: Transcript) -> Tensor:
+    hidden_TD, _ = thinker.hidden(inputs)
+    out: Tensor = thinker.decoder.head(hidden_TD[-1:])
+    return out
+
+
+def _our_step(thinker: Thinker, inputs: Transcript) -> Callable[[int], Tensor]:
+    """One token after a conversation, over and over."""
+    cache = KVCache(thinker.config.decoder, 1, thinker.decoder.embed.weight, capacity=len(inputs) + 1)
+    with torch.inference_mode():
+        step = CachedStep(cache, [0], [len(inputs)])
+        thinker.decoder(thinker.embed(inputs.token_ids, inputs.images, inputs.image_starts), inputs.positions_3T, step)
+    position = inputs.positions_3T.max() + 1
+    return _token_after(thinker, cache, len(inputs), position)
+
+
+def _token_after(thinker: Thinker, cache: KVCache, past: int, position: Tensor) -> Callable[[int], Tensor]:
+    token, positions_31 = torch.tensor([300]), position.expand(3, 1)
+
+    @torch.inference_mode()
+    def run(_: int) -> Tensor:
+        cache.lengths[0] = past
+        hidden, _ = thinker.decoder(thinker.decoder.embed_text(token), positions_31, CachedStep(cache, [0], [1]))
+        out: Tensor = thinker.decoder.head(hidden)
+        return out
+
+    return run
+
+
+def _their_step(model: Any, given: dict[str, Tensor]) -> Callable[[int], object]:
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        model(**given, cache=cache, use_cache=True)
+    return _their_token(model, cache)
+
+
+def _their_token(model: Any, cache: Any) -> Callable[[int], object]:
+    token = torch.tensor([[300]])
+
+    @torch.inference_mode()
+    def run(_: int) -> object:
+        out = model(input_ids=token, cache=cache, use_cache=True)
+        cache.crop(-1)
+        return out
+
+    return run
+
+
+def _kimi(thinker: Thinker) -> Iterator[Case]:
+    """The decoder alone, with text: transformers has no Kimi-VL, but its DeepSeek-V3 has the same layers."""
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    settings: dict[str, Any] = KIMI["text_config"]
+    with torch.device("meta"):
+        model: Any = DeepseekV3ForCausalLM(DeepseekV3Config(**settings)).bfloat16()
+    model = model.to_empty(device="cpu").eval()
+    for parameter in [*model.parameters(), *model.buffers()]:
+        parameter.data.normal_(std=0.02)
+    inputs = thinker.processor([{"role": "user", "content": "the " * 1000}])
+    ids = inputs.token_ids[None]
+    yield Case(
+        op="prefill",
+        shape=f"Kimi-VL-A3B with 4 layers, {ids.shape[1]} tokens of text",
+        dtype="bfloat16",
+        ours=_quietly(lambda: _last_logits(thinker, inputs)),
+        peers={"transformers": _quietly(lambda: model(input_ids=ids, logits_to_keep=1, use_cache=False))},
+    )
+    cache = KVCache(thinker.config.decoder, 1, thinker.decoder.embed.weight, capacity=LONG + 1)
+    cache.k.normal_()
+    yield Case(
+        op="decode_8k",
+        shape=f"Kimi-VL-A3B with 4 layers, 1 token after {LONG}",
+        dtype="bfloat16",
+        ours=_token_after(thinker, cache, LONG, torch.tensor(LONG)),
+        peers={"transformers": _their_token(model, _past(model, LONG))},
+    )
+
+
+@torch.inference_mode()
+def _past(model: Any, length: int) -> Any:
+    """A cache of transformers after so many tokens, in parts that fit into memory."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    for ids in torch.randint(300, 1000, (1, length)).split(512, dim=1):
+        model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+    return cache

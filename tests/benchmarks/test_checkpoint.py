@@ -1,0 +1,37 @@
+"""The comparison of whole checkpoints runs, here at a size that takes seconds, and gives the rows that it promises."""
+
+import copy
+
+import pytest
+
+from foveate.benchmarks import checkpoint, measure
+from foveate.benchmarks.checkpoints import KIMI, QWEN
+
+TINY = {
+    "vocab_size": 1200, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+TOWER = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 4, "out_hidden_size": 64}
+
+
+def test_every_row_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    qwen, kimi = copy.deepcopy(QWEN), copy.deepcopy(KIMI)
+    qwen |= TINY | {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+    qwen["vision_config"] |= TOWER | {"fullatt_block_indexes": [1]}
+    experts = {"n_routed_experts": 8, "moe_intermediate_size": 32, "kv_lora_rank": 32, "num_key_value_heads": 4}
+    kimi["text_config"] |= TINY | experts
+    kimi["vision_config"] |= {
+        "num_hidden_layers": 1,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+    }
+    for name, value in {"QWEN": qwen, "KIMI": kimi, "SIDE_PX": 140, "LONG": 700}.items():
+        monkeypatch.setattr(checkpoint, name, value)
+    rows = list(measure.rows(["checkpoint"], 0.01))
+    found = [(row["op"], row["peer"]) for row in rows]
+    assert found == [
+        ("load", "transformers"), ("load", "read"), ("prefill", "transformers"), ("decode", "transformers"),
+        ("decode_int8", "transformers"), ("prefill", "transformers"), ("decode_8k", "transformers"),
+    ]  # fmt: skip
+    assert all(row["ours_ms"] > 0 and row["peer_ms"] > 0 for row in rows)  # type: ignore[operator]
