@@ -75,6 +75,11 @@ class Engine:
             raise ModelError(request.error)
         return request
 
+    def forget(self) -> None:
+        """Drop what the slots hold; nothing may be active."""
+        for slot in self.slots:
+            slot.keys = []
+
     def step(self) -> None:
         """Admit what waits, then decode one token for everybody who is active."""
         while self.waiting and (free := [index for index, slot in enumerate(self.slots) if slot.request is None]):

@@ -27,6 +27,10 @@ class ThinkerReasoner:
         """See Reasoner."""
         return self.thinker.processor.seen_size(width_px, height_px)
 
+    def forget(self) -> None:
+        """Call when the weights have changed and nothing is being sampled: what the cache holds is of the old ones."""
+        self.engine.forget()
+
     def sample(
         self,
         messages: Sequence[Message],

@@ -120,6 +120,12 @@ class MasterOptimizer:
                 master = self.masters[name]
                 master.mul_(1 - lr * config.weight_decay).sub_(step.reshape(master.shape), alpha=lr)
 
+    def reset(self) -> None:
+        """Forget all momentum; the masters stay."""
+        self.adamw.state.clear()
+        for momentum in self.momenta.values():
+            momentum.zero_()
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Masters and moments by name, for a safetensors file."""
         tensors = {f"master.{name}": master for name, master in self.masters.items()}

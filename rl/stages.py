@@ -1,8 +1,9 @@
 """The stages by name: what `foveate train STAGE --config FILE` runs."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -10,6 +11,8 @@ from foveate.errors import ConfigError
 from foveate.models.config import from_json
 from foveate.rl.train import Stage, read_yaml, split_config, train
 
+OBJECTIVES = ("pmd", "grpo", "rloo")
+"""Trainings of a policy on its own rollouts (foveate.rl.policy)."""
 STAGES = {
     "tower": ("foveate.rl.tower", "TowerConfig", "TowerStage"),
     "sft": ("foveate.rl.sft", "SftConfig", "SftStage"),
@@ -23,11 +26,28 @@ def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu"
     """
     check_device(device)
     if name not in STAGES:
-        raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join(STAGES)}")
+        raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join((*STAGES, *OBJECTIVES))}")
     module_name, config_name, stage_name = STAGES[name]
     module = import_module(module_name)
     stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed, device)
     return stage
+
+
+def _train_policy(
+    objective: str,
+    config: Path,
+    out: Path,
+    *,
+    resume: bool,
+    overrides: tuple[str, ...],
+    max_minutes: float | None,
+    seed: int | None,
+) -> int:
+    from foveate.rl.policy import PolicyConfig, train_policy
+
+    settings = from_json(PolicyConfig, read_yaml(config, overrides))
+    settings = settings if seed is None else replace(settings, seed=seed)
+    return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
 
 
 def check_device(device: str) -> None:
@@ -49,7 +69,9 @@ def main(
     max_minutes: float | None = None,
     seed: int | None = None,
 ) -> int:
-    """Train one stage as its YAML file says; returns the number of steps done."""
+    """Train one stage as its YAML file says; returns the number of steps (of a policy, iterations) done."""
+    if stage in OBJECTIVES:
+        return _train_policy(stage, config, out, resume=resume, overrides=overrides, max_minutes=max_minutes, seed=seed)
     loop, values = split_config(read_yaml(config, overrides))
     made = make_stage(stage, values, loop.seed if seed is None else seed, loop.device)
     return train(made, loop, out, resume=resume, max_minutes=max_minutes)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from foveate.agent.records import Box
 from foveate.errors import InputError
+from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
 NANO_TEST = "nano-test"
@@ -72,19 +73,22 @@ class NanoTest:
     def item(self, idx: int) -> Item:
         """Draw picture idx // families of family idx % families; the same suite seed gives the same pixels."""
         turn, which = divmod(idx, len(FAMILIES))
-        family = FAMILIES[which]
-        scene_seed = self._seed * PER_FAMILY + turn
-        scene = draw_scene(family, scene_seed, "test")
-        question = random.Random(f"{NANO_TEST}/{family}/{scene_seed}").choice(scene.questions)
-        return Item(
-            id=f"{family}-{scene_seed}",
-            family=family,
-            question=question.text,
-            answer=question.answer,
-            accept=question.accept,
-            evidence=question.evidence,
-            picture=scene.image,
-        )
+        return drawn_item(FAMILIES[which], self._seed * PER_FAMILY + turn, "test", NANO_TEST)
+
+
+def drawn_item(family: str, scene_seed: int, split: Split, salt: str) -> Item:
+    """A picture of a family and one of its questions, which `salt` helps to choose."""
+    scene = draw_scene(family, scene_seed, split)
+    question = random.Random(f"{salt}/{family}/{scene_seed}").choice(scene.questions)
+    return Item(
+        id=f"{family}-{scene_seed}",
+        family=family,
+        question=question.text,
+        answer=question.answer,
+        accept=question.accept,
+        evidence=question.evidence,
+        picture=scene.image,
+    )
 
 
 class FolderSuite:

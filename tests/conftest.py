@@ -1,9 +1,29 @@
-"""What every test shares: torch draws the same numbers in each run."""
+"""What tests share: torch draws the same numbers in each run, and a tiny random thinker in f32."""
 
 import pytest
 import torch
+from pictures import noise
+
+from foveate.models.config import TINY
+from foveate.models.thinker import Thinker
+from foveate.models.tokenizer import TextCodec, make_tokenizer
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def thinker() -> Thinker:
+    """The same weights in every test."""
+    torch.manual_seed(0)
+    codec = TextCodec(make_tokenizer(["zoom", "Ġthe", "Ġimage", "What"], TINY.decoder.vocab_size))
+    return Thinker(TINY, codec).float().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def conversation() -> list[dict[str, object]]:
+    """A question about one picture."""
+    parts = [{"type": "image", "image": noise(150, 90)}, {"type": "text", "text": "What is in the image?"}]
+    return [{"role": "user", "content": parts}]

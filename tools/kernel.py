@@ -98,6 +98,16 @@ class Kernel:
                 self._interrupt_or_kill()
                 raise
 
+    def forget(self) -> None:
+        """Clear variables and images of a kernel that runs, for the next conversation. Raises as `run` does."""
+        if not self.is_running:
+            return
+        self.run("%reset -f")
+        with self._in_use:
+            if self.folder is not None:
+                for path in (self.folder / "host" / "images").glob("image_*.png"):
+                    path.unlink()
+
     def cancel(self) -> None:
         """Interrupt the cell that runs, if any. Takes no lock: may be called from any thread, at any time."""
         os.eventfd_write(self._cancel_fd, 1)

@@ -1,0 +1,53 @@
+"""Two baselines to compare with: group-relative policy optimization, and REINFORCE with a leave-one-out baseline.
+
+GRPO (DeepSeekMath, arXiv 2402.03300, equation 3; without its KL term, as DAPO, arXiv 2503.14476):
+
+    A = (r - mean r) / (std r + eps) over the samples of a prompt
+    L = - mean over tokens of min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A),   rho = pi(token) / pi_old(token)
+
+RLOO (Ahmadian et al., arXiv 2402.14740): A = r - mean of the other samples' r; L = - mean over samples of
+exp(log pi(y) - log pi_old(y)) A, whose gradient at pi_old is that of REINFORCE.
+
+Shape letters: S tokens that the policy wrote, B samples.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.rl.groups import group_mean, group_std, leave_one_out_mean
+from foveate.rl.logprobs import summed
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoConfig:
+    """How far a token's probability may move in one iteration."""
+
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    eps: float = 1e-4
+
+
+def grpo_targets(rewards_B: Tensor, groups_B: Tensor, config: GrpoConfig) -> Tensor:
+    """Advantages of GRPO, [B]; over whole groups, before samples are cut into batches."""
+    return (rewards_B - group_mean(rewards_B, groups_B)) / (group_std(rewards_B, groups_B) + config.eps)
+
+
+def grpo_loss(logprobs_S: Tensor, sampled_S: Tensor, sample_S: Tensor, targets_B: Tensor, config: GrpoConfig) -> Tensor:
+    """GRPO's loss; arguments as in `pmd_loss`, targets from `grpo_targets`."""
+    advantages_S = targets_B[sample_S]
+    ratio_S = (logprobs_S - sampled_S).exp()
+    clipped_S = ratio_S.clamp(1 - config.clip_low, 1 + config.clip_high)
+    return -torch.minimum(ratio_S * advantages_S, clipped_S * advantages_S).mean()
+
+
+def rloo_targets(rewards_B: Tensor, groups_B: Tensor) -> Tensor:
+    """Advantages of RLOO, [B]; over whole groups."""
+    return rewards_B - leave_one_out_mean(rewards_B, groups_B)
+
+
+def rloo_loss(logprobs_S: Tensor, sampled_S: Tensor, sample_S: Tensor, targets_B: Tensor) -> Tensor:
+    """RLOO's loss; arguments as in `pmd_loss`, targets from `rloo_targets`."""
+    ratio_B = summed(logprobs_S - sampled_S, sample_S, len(targets_B)).exp()
+    return -(ratio_B * targets_B).mean()

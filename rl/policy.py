@@ -1,0 +1,215 @@
+"""Training a reasoning policy on what it does: roll out, reward, step, again.
+
+An iteration asks a number of questions several times each with the current policy, in the graph that is deployed. A
+sample's reward is 1 for a right answer, and what the length penalty adds. Conversations that a budget cut leave the
+loss and their group's statistics; so do groups of one. The optimizer's moments are reset every iteration (Kimi k1.5).
+
+    foveate train pmd|grpo|rloo --config FILE --out DIR
+
+Iteration i draws its questions from the seed and i, so a run that was killed goes on with the questions that it would
+have asked. Shape letters: S tokens that the policy wrote, B samples.
+"""
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from foveate.agent.budget import Budget
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import pack
+from foveate.rl.grpo import GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo_targets
+from foveate.rl.length import LengthPenalty, length_rewards
+from foveate.rl.logprobs import conversation_of, written_logprobs
+from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
+from foveate.rl.pmd import PmdConfig, pmd_loss, pmd_targets
+from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
+from foveate.rl.suite import drawn_item
+from foveate.rl.tasks.scene import FAMILIES
+from foveate.rl.train import METRICS, load_checkpoint, save_checkpoint, told_to_stop
+
+Objective = Literal["pmd", "grpo", "rloo"]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Settings of a run; the YAML file's keys."""
+
+    start: str
+    """Checkpoint folder of the first policy."""
+    iterations: int
+    prompts: int = 64
+    samples: int = 8
+    """Of each prompt."""
+    families: tuple[str, ...] = FAMILIES
+    at_once: int = 16
+    """Conversations in flight."""
+    temperature: float = 1.0
+    turns: int = 8
+    policy_tokens: int = 480
+    """Of one conversation; longer ones are cut and leave the loss."""
+    tokens_per_batch: int = 6000
+    """Of packed conversations in one pass of the network."""
+    updates: int = 4
+    """Steps of the optimizer in an iteration, each on its share of the prompts."""
+    seed: int = 0
+    length: LengthPenalty = field(default_factory=LengthPenalty)
+    pmd: PmdConfig = field(default_factory=PmdConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """A trajectory with what it is worth."""
+
+    trajectory: Trajectory
+    reward: float
+    target: float
+
+
+def jobs_of(config: PolicyConfig, iteration: int) -> list[Job]:
+    """The questions of an iteration, each as often as it is asked; pictures of the train split, never seen before."""
+    rng = random.Random(f"{config.seed}/{iteration}")
+    jobs = []
+    for group in range(config.prompts):
+        family = config.families[group % len(config.families)]
+        item = drawn_item(family, 10_000_000 + rng.randrange(1 << 40), "train", str(config.seed))
+        jobs += [Job(item=item, group=group, seed=rng.randrange(1 << 30)) for _ in range(config.samples)]
+    return jobs
+
+
+def rewarded(
+    trajectories: Sequence[Trajectory], objective: Objective, config: PolicyConfig, weight: float
+) -> list[Sampled]:
+    """What the loss sees: whole trajectories of groups that have at least two, with rewards and targets."""
+    whole = [trajectory for trajectory in trajectories if trajectory.is_whole]
+    sizes = Counter(trajectory.job.group for trajectory in whole)
+    kept = [trajectory for trajectory in whole if sizes[trajectory.job.group] > 1]
+    if not kept:
+        return []
+    groups_B = torch.tensor([trajectory.job.group for trajectory in kept]).unique(return_inverse=True)[1]
+    right_B = torch.tensor([trajectory.right for trajectory in kept])
+    lengths_B = torch.tensor([len(trajectory.sampled_S) for trajectory in kept])
+    rewards_B = right_B.float() + weight * length_rewards(lengths_B, right_B, groups_B)
+    if objective == "pmd":
+        targets_B = pmd_targets(rewards_B, groups_B, config.pmd)
+    elif objective == "grpo":
+        targets_B = grpo_targets(rewards_B, groups_B, config.grpo)
+    else:
+        targets_B = rloo_targets(rewards_B, groups_B)
+    rows = zip(kept, rewards_B.tolist(), targets_B.tolist(), strict=True)
+    return [Sampled(trajectory=trajectory, reward=reward, target=target) for trajectory, reward, target in rows]
+
+
+def loss_of(objective: Objective, config: PolicyConfig) -> Loss:
+    """The objective as a function of log-probabilities [S], those at sampling [S], samples [S] and targets [B]."""
+    if objective == "pmd":
+        return partial(pmd_loss, config=config.pmd)
+    return partial(grpo_loss, config=config.grpo) if objective == "grpo" else rloo_loss
+
+
+def batches(samples: Sequence[Sampled], most_tokens: int) -> Iterator[list[Sampled]]:
+    """Samples in their order, as many together as fit."""
+    batch: list[Sampled] = []
+    tokens = 0
+    for sample in samples:
+        count = len(sample.trajectory.transcript)
+        if batch and tokens + count > most_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(sample)
+        tokens += count
+    if batch:
+        yield batch
+
+
+def gradient(thinker: Thinker, samples: Sequence[Sampled], loss: Loss, most_tokens: int) -> dict[str, float]:
+    """Add the gradient of the mean loss of these samples, batch by batch; how far the policy has moved from them."""
+    drift, tokens = 0.0, 0
+    for batch in batches(samples, most_tokens):
+        transcript = pack([sample.trajectory.transcript for sample in batch])
+        sampled_S = torch.cat([sample.trajectory.sampled_S for sample in batch])
+        logprobs_S = written_logprobs(thinker, transcript)
+        targets_B = torch.tensor([sample.target for sample in batch])
+        value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
+        (value * len(batch) / len(samples)).backward()
+        drift += float((sampled_S - logprobs_S.detach()).sum())
+        tokens += len(sampled_S)
+    return {"kl": drift / max(1, tokens)}
+
+
+def train_policy(
+    objective: Objective, config: PolicyConfig, out: Path, *, resume: bool = False, max_minutes: float | None = None
+) -> int:
+    """Run the iterations; returns how many are done. `out` gets metrics.jsonl and a checkpoint after each."""
+    out.mkdir(parents=True, exist_ok=True)
+    thinker = Thinker.from_pretrained(config.start).requires_grad_(True)
+    optimizer = MasterOptimizer(thinker, config.optimizer)
+    done = load_checkpoint(out, optimizer) if resume else 0
+    started = time.monotonic()
+    budget = Budget(turns=config.turns, policy_tokens=config.policy_tokens)
+    bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration")
+    with (
+        told_to_stop() as told,
+        (out / METRICS).open("a" if resume else "w") as log,
+        rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=budget) as playing,
+    ):
+        while done < config.iterations and not told.is_set():
+            row = iterate(objective, config, done, thinker, optimizer, playing)
+            done += 1
+            log.write(json.dumps(row | {"iteration": done, "seconds": round(time.monotonic() - started, 1)}) + "\n")
+            log.flush()
+            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
+            bar.update()
+            save_checkpoint(out, optimizer, done)
+            thinker.save_pretrained(out, dtype=torch.bfloat16)
+            if max_minutes is not None and time.monotonic() - started > 60 * max_minutes:
+                break
+    bar.close()
+    return done
+
+
+def iterate(
+    objective: Objective,
+    config: PolicyConfig,
+    iteration: int,
+    thinker: Thinker,
+    optimizer: MasterOptimizer,
+    playing: Rollouts,
+) -> dict[str, float]:
+    """One iteration; returns its numbers."""
+    trajectories = list(playing.play(jobs_of(config, iteration)))
+    playing.reasoner.forget()
+    samples = rewarded(trajectories, objective, config, config.length.at(iteration))
+    optimizer.reset()
+    rows = []
+    for share in shares(samples, config.updates):
+        row = gradient(thinker, share, loss_of(objective, config), config.tokens_per_batch)
+        rows.append(row | {"grad_norm": optimizer.step(config.optimizer.lr)})
+    return {
+        "accuracy": fmean(trajectory.right for trajectory in trajectories),
+        "reward": fmean([sample.reward for sample in samples] or [0.0]),
+        "policy_tokens": fmean(len(trajectory.sampled_S) for trajectory in trajectories),
+        "tool_calls": fmean(trajectory.tool_calls for trajectory in trajectories),
+        "cut": fmean(not trajectory.is_whole for trajectory in trajectories),
+        "kl": fmean([row["kl"] for row in rows] or [0.0]),
+        "grad_norm": fmean([row["grad_norm"] for row in rows] or [0.0]),
+    }
+
+
+def shares(samples: Sequence[Sampled], count: int) -> list[list[Sampled]]:
+    """Samples dealt out by prompt, so that each update sees whole groups."""
+    dealt = [[sample for sample in samples if sample.trajectory.job.group % count == which] for which in range(count)]
+    return [share for share in dealt if share]

@@ -1,0 +1,62 @@
+"""The python tool for many short conversations: kernels go back into a pool, with nothing left of who had them.
+
+Starting a kernel takes longer than most conversations of nano do. The sandbox is the one of every run.
+"""
+
+import queue
+from dataclasses import dataclass, field
+
+from foveate.errors import ToolError
+from foveate.tools.kernel import Kernel
+from foveate.tools.python import PythonTool
+
+
+@dataclass
+class KernelPool:
+    """Kernels that nobody uses."""
+
+    idle: "queue.SimpleQueue[Kernel]" = field(default_factory=queue.SimpleQueue)
+
+    def take(self) -> Kernel | None:
+        """One of them, or None."""
+        try:
+            return self.idle.get_nowait()
+        except queue.Empty:
+            return None
+
+    def give_back(self, kernel: Kernel) -> None:
+        """Take a kernel in, cleared; one that cannot be cleared is ended."""
+        try:
+            kernel.forget()
+        except ToolError:
+            kernel.close()
+            return
+        self.idle.put(kernel)
+
+    def close(self) -> None:
+        """End all that are idle."""
+        while (kernel := self.take()) is not None:
+            kernel.close()
+
+
+class PooledPython(PythonTool):
+    """The tool "python" with kernels from a pool."""
+
+    def __init__(self, pool: KernelPool, *, unsafe: bool = False) -> None:
+        """`unsafe` as of PythonTool."""
+        super().__init__(unsafe=unsafe)
+        self.pool = pool
+
+    def _started(self) -> Kernel:
+        self._kernel = self._kernel or self.pool.take()
+        return super()._started()
+
+    def for_run(self) -> "PooledPython":
+        """The same tool with a kernel of the pool."""
+        return PooledPython(self.pool, unsafe=self.unsafe)
+
+    def close(self) -> None:
+        """Give the kernel back."""
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            self.pool.give_back(kernel)

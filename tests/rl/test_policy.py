@@ -1,0 +1,145 @@
+"""A policy is trained on its own rollouts, token for token, and what may not count does not.
+
+Proved with the tiny thinker: rollouts run the agent's graph many at once and give what one at a time gives; their
+log-probabilities are the trainer's; kernels of the pool forget; cut conversations and groups of one leave the batch;
+accumulating over batches equals one batch; a run writes its metrics and a checkpoint that loads, and goes on after a
+stop; a wrong key is named.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pictures import noise
+
+from foveate.agent.budget import Budget
+from foveate.cli import main
+from foveate.errors import ConfigError
+from foveate.models import Thinker
+from foveate.rl.logprobs import written_logprobs
+from foveate.rl.policy import PolicyConfig, Sampled, batches, gradient, loss_of, rewarded, shares
+from foveate.rl.pooled import KernelPool, PooledPython
+from foveate.rl.rollout import Job, Trajectory, rollouts
+from foveate.rl.stages import main as train
+from foveate.rl.suite import Item
+
+BUDGET = Budget(turns=3, policy_tokens=40)
+
+
+def jobs(count: int) -> list[Job]:
+    items = [
+        Item(id=f"q{idx}", family="label", question="What is it?", answer="x", picture=noise(100 + 30 * idx, 80, idx))
+        for idx in range(2)
+    ]
+    return [Job(item=items[idx % 2], group=idx % 2, seed=idx) for idx in range(count)]
+
+
+@pytest.fixture(scope="module")
+def played(thinker: Thinker) -> list[Trajectory]:
+    with rollouts(thinker, at_once=4, budget=BUDGET) as playing:
+        return list(playing.play(jobs(6)))
+
+
+def test_rollouts_at_once_give_what_one_at_a_time_gives(thinker: Thinker, played: list[Trajectory]) -> None:
+    with rollouts(thinker, at_once=1, budget=BUDGET) as playing:
+        alone = list(playing.play(jobs(6)))
+    for one, other in zip(played, alone, strict=True):
+        assert torch.equal(one.transcript.token_ids, other.transcript.token_ids)
+        assert (one.answer, one.status, one.tool_calls) == (other.answer, other.status, other.tool_calls)
+
+
+def test_log_probabilities_are_the_trainers(thinker: Thinker, played: list[Trajectory]) -> None:
+    for trajectory in played:
+        assert len(trajectory.sampled_S) == int(trajectory.transcript.by_policy_T.sum()) > 0
+        got = written_logprobs(thinker, trajectory.transcript)
+        torch.testing.assert_close(got, trajectory.sampled_S, atol=1e-5, rtol=0)
+
+
+def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
+    pool = KernelPool()
+    tool = PooledPython(pool)
+    first = tool.for_run()
+    assert first.run_code([noise(9, 9)], "x = 7; print(x)").text == "7"
+    kernel = first._kernel
+    first.close()
+    second = tool.for_run()
+    found = second.run_code([noise(5, 4)], "from PIL import Image; print(Image.open('image_0.png').size, 'x' in dir())")
+    assert second._kernel is kernel
+    assert found.text == "(5, 4) False"
+    second.close()
+    pool.close()
+    assert kernel is not None
+    assert not kernel.is_running
+
+
+def whole(played: list[Trajectory]) -> list[Trajectory]:
+    """The same, each with an end of its own; every second one right."""
+    return [
+        Trajectory(
+            job=t.job, transcript=t.transcript, sampled_S=t.sampled_S, answer="x" if idx in (0, 3) else "y",
+            status="answered", tool_calls=t.tool_calls,
+        )
+        for idx, t in enumerate(played)
+    ]  # fmt: skip
+
+
+def test_what_was_cut_and_who_is_alone_leave_the_batch(played: list[Trajectory]) -> None:
+    config = PolicyConfig(start="", iterations=1)
+    trajectories = whole(played)
+    trajectories[0] = played[0] if played[0].status != "answered" else trajectories[0]
+    kept = rewarded(trajectories[:4], "pmd", config, 0.0)
+    assert all(sample.trajectory.is_whole for sample in kept)
+    assert rewarded(trajectories[:1], "pmd", config, 0.0) == []
+    assert rewarded([], "grpo", config, 0.0) == []
+
+
+@pytest.mark.parametrize("objective", ["pmd", "rloo"])
+def test_many_batches_give_the_gradient_of_one(objective: str, thinker: Thinker, played: list[Trajectory]) -> None:
+    config = PolicyConfig(start="", iterations=1)
+    samples = rewarded(whole(played), objective, config, 0.5)  # type: ignore[arg-type]
+    assert len(samples) == 6
+    assert [len(batch) for batch in batches(samples, 1)] == [1] * 6
+    thinker.requires_grad_(True)
+    gradients = []
+    for most in (1, 100_000):
+        gradient(thinker, samples, loss_of(objective, config), most)  # type: ignore[arg-type]
+        gradients.append({name: p.grad.clone() for name, p in thinker.named_parameters() if p.grad is not None})
+        thinker.zero_grad(set_to_none=True)
+    thinker.requires_grad_(False)
+    assert gradients[0].keys() == gradients[1].keys()
+    size = max(float(grad.norm()) for grad in gradients[1].values())
+    for name, grad in gradients[0].items():
+        assert float((grad - gradients[1][name]).norm()) <= 1e-4 * size, name
+
+
+def test_updates_see_whole_groups(played: list[Trajectory]) -> None:
+    samples = [Sampled(trajectory=t, reward=0.0, target=0.0) for t in played]
+    dealt = shares(samples, 3)
+    assert sorted({s.trajectory.job.group for s in share} for share in dealt) == [{0}, {1}]
+
+
+@pytest.mark.parametrize("objective", ["pmd", "grpo", "rloo"])
+def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Path) -> None:
+    thinker.save_pretrained(tmp_path / "start")
+    settings = {
+        "start": str(tmp_path / "start"), "iterations": 2, "prompts": 2, "samples": 2, "at_once": 2, "updates": 1,
+        "turns": 2, "policy_tokens": 400, "families": ["label"], "length": {"weight": 0.5, "warmup_iterations": 0},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    arguments = ["train", objective, "--config", str(tmp_path / "run.yaml"), "--out", str(out)]
+    assert main([*arguments, "--max-minutes", "0"]) == 0
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
+    assert main([*arguments, "--resume"]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2]
+    assert {"accuracy", "reward", "policy_tokens", "kl", "seconds"} <= rows[0].keys()
+    assert Thinker.from_pretrained(out).config == thinker.config
+
+
+def test_a_wrong_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("start: x\niterations: 1\npmd: {tua: 1.0}\n")
+    with pytest.raises(ConfigError, match=r"pmd\.'tua'|tua"):
+        train("pmd", tmp_path / "run.yaml", tmp_path / "out")
