@@ -69,6 +69,11 @@ class PolicyConfig:
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
 
+    @property
+    def budget(self) -> Budget:
+        """Of one conversation."""
+        return Budget(turns=self.turns, policy_tokens=self.policy_tokens)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampled:
@@ -159,12 +164,11 @@ def train_policy(
     optimizer = MasterOptimizer(thinker, config.optimizer)
     done = load_checkpoint(out, optimizer) if resume else 0
     started = time.monotonic()
-    budget = Budget(turns=config.turns, policy_tokens=config.policy_tokens)
     bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration")
     with (
         told_to_stop() as told,
         (out / METRICS).open("a" if resume else "w") as log,
-        rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=budget) as playing,
+        rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as playing,
     ):
         while done < config.iterations and not told.is_set():
             row = iterate(objective, config, done, thinker, optimizer, playing)

@@ -49,6 +49,8 @@ class Trajectory:
     answer: str
     status: Status
     tool_calls: int
+    messages: tuple[Message, ...] = ()
+    """What was said, with pictures; only kept on request, since pictures are large."""
 
     @property
     def right(self) -> bool:
@@ -103,6 +105,7 @@ class Rollouts:
     temperature: float
     budget: Budget
     pool: KernelPool
+    keeps_messages: bool = False
 
     def play(self, jobs: Sequence[Job]) -> Iterator[Trajectory]:
         """One trajectory for each job, in the order of the jobs."""
@@ -124,19 +127,29 @@ class Rollouts:
             answer=answer.text,
             status=answer.status,
             tool_calls=answer.usage.tool_calls,
+            messages=tuple(recorder.messages) if self.keeps_messages else (),
         )
 
 
 @contextmanager
 def rollouts(
-    thinker: Thinker, *, at_once: int = 16, temperature: float = 1.0, budget: Budget | None = None
+    thinker: Thinker,
+    *,
+    at_once: int = 16,
+    temperature: float = 1.0,
+    budget: Budget | None = None,
+    keeps_messages: bool = False,
 ) -> Iterator[Rollouts]:
     """Rollouts with a thinker; its kernels end with the block."""
     pool = KernelPool()
-    reasoner = ThinkerReasoner(thinker, num_slots=at_once)
     try:
         yield Rollouts(
-            reasoner=reasoner, at_once=at_once, temperature=temperature, budget=budget or Budget(), pool=pool
+            reasoner=ThinkerReasoner(thinker, num_slots=at_once),
+            at_once=at_once,
+            temperature=temperature,
+            budget=budget or Budget(),
+            pool=pool,
+            keeps_messages=keeps_messages,
         )
     finally:
         pool.close()

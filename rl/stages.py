@@ -16,6 +16,7 @@ OBJECTIVES = ("pmd", "grpo", "rloo")
 STAGES = {
     "tower": ("foveate.rl.tower", "TowerConfig", "TowerStage"),
     "sft": ("foveate.rl.sft", "SftConfig", "SftStage"),
+    "dpo": ("foveate.rl.preference", "PreferenceConfig", "PreferenceStage"),
 }
 
 

@@ -13,27 +13,16 @@ import pytest
 import torch
 import yaml
 from pictures import noise
+from played import BUDGET, jobs, whole
 
-from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import ConfigError
 from foveate.models import Thinker
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.policy import PolicyConfig, Sampled, batches, gradient, loss_of, rewarded, shares
 from foveate.rl.pooled import KernelPool, PooledPython
-from foveate.rl.rollout import Job, Trajectory, rollouts
+from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.stages import main as train
-from foveate.rl.suite import Item
-
-BUDGET = Budget(turns=3, policy_tokens=40)
-
-
-def jobs(count: int) -> list[Job]:
-    items = [
-        Item(id=f"q{idx}", family="label", question="What is it?", answer="x", picture=noise(100 + 30 * idx, 80, idx))
-        for idx in range(2)
-    ]
-    return [Job(item=items[idx % 2], group=idx % 2, seed=idx) for idx in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +61,6 @@ def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
     pool.close()
     assert kernel is not None
     assert not kernel.is_running
-
-
-def whole(played: list[Trajectory]) -> list[Trajectory]:
-    """The same, each with an end of its own; every second one right."""
-    return [
-        Trajectory(
-            job=t.job, transcript=t.transcript, sampled_S=t.sampled_S, answer="x" if idx in (0, 3) else "y",
-            status="answered", tool_calls=t.tool_calls,
-        )
-        for idx, t in enumerate(played)
-    ]  # fmt: skip
 
 
 def test_what_was_cut_and_who_is_alone_leave_the_batch(played: list[Trajectory]) -> None:

@@ -21,6 +21,7 @@ from foveate.cli.diagnose import doctor
 from foveate.cli.evaluate import evaluate
 from foveate.cli.options import MODEL_HELP, DataDirOption, NetworkOption, UnsafeOption
 from foveate.cli.reasoner import LoadReasoner, load_reasoner
+from foveate.cli.rollout import rollout
 from foveate.cli.train import train
 from foveate.errors import FoveateError
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command(epilog=EXIT_CODES)(ask)
 app.command("eval", epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(train)
+app.command(epilog=EXIT_CODES)(rollout)
 app.command()(bench)
 app.command()(doctor)
 

@@ -1,0 +1,36 @@
+"""`foveate rollout`: let a model answer drawn questions several times and keep every conversation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.cli.options import SeedOption
+
+
+def rollout(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.jsonl, with its pictures beside it.")],
+    model: Annotated[Path, typer.Option("--model", "-m", metavar="DIR", help="A checkpoint folder.")],
+    tasks: Annotated[str, typer.Option("--tasks", metavar="NAME,...", help="Families of questions, or all.")] = "all",
+    prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Questions.")] = 64,
+    samples: Annotated[int, typer.Option("--samples", metavar="N", help="Conversations about each.")] = 8,
+    at_once: Annotated[int, typer.Option("--at-once", metavar="N", help="Conversations in flight.")] = 16,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", metavar="T", help="Of sampling.")] = 1.0,
+    seed: SeedOption = None,
+) -> int:
+    """Write trajectories of drawn questions, token for token."""
+    from foveate.rl.rollouts import roll_out
+
+    print(
+        roll_out(
+            model,
+            out,
+            tasks=tasks,
+            prompts=prompts,
+            samples=samples,
+            at_once=at_once,
+            temperature=temperature,
+            seed=seed or 0,
+        )
+    )
+    return 0
