@@ -14,7 +14,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,20 @@ from tqdm import tqdm
 from foveate.agent.budget import Budget
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import pack
+from foveate.ops import compute_dtype
 from foveate.rl.grpo import GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo_targets
 from foveate.rl.length import LengthPenalty, length_rewards
 from foveate.rl.logprobs import conversation_of, written_logprobs
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
 from foveate.rl.pmd import PmdConfig, pmd_loss, pmd_targets
 from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
+from foveate.rl.sampler import SamplerConfig, dealt, rates, remembered
 from foveate.rl.suite import drawn_item
 from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.train import METRICS, load_checkpoint, save_checkpoint, told_to_stop
 
+OF_FAMILY = "accuracy_"
+"""Before a family's name in a row of metrics.jsonl."""
 Objective = Literal["pmd", "grpo", "rloo"]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -52,7 +56,7 @@ class PolicyConfig:
     prompts: int = 64
     samples: int = 8
     """Of each prompt."""
-    families: tuple[str, ...] = FAMILIES
+    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(families=FAMILIES))
     at_once: int = 16
     """Conversations in flight."""
     temperature: float = 1.0
@@ -84,15 +88,16 @@ class Sampled:
     target: float
 
 
-def jobs_of(config: PolicyConfig, iteration: int) -> list[Job]:
-    """The questions of an iteration, each as often as it is asked; pictures of the train split, never seen before."""
+def jobs_of(config: PolicyConfig, iteration: int, success: Mapping[str, float]) -> Iterator[Job]:
+    """The questions of an iteration, each as often as it is asked; pictures of the train split, never seen before.
+
+    They are drawn as they are taken. `success` is the rate of each family so far.
+    """
     rng = random.Random(f"{config.seed}/{iteration}")
-    jobs = []
-    for group in range(config.prompts):
-        family = config.families[group % len(config.families)]
+    for group, family in enumerate(dealt(config.sampler, success, config.prompts)):
         item = drawn_item(family, 10_000_000 + rng.randrange(1 << 40), "train", str(config.seed))
-        jobs += [Job(item=item, group=group, seed=rng.randrange(1 << 30)) for _ in range(config.samples)]
-    return jobs
+        for _ in range(config.samples):
+            yield Job(item=item, group=group, seed=rng.randrange(1 << 30))
 
 
 def rewarded(
@@ -160,9 +165,10 @@ def train_policy(
 ) -> int:
     """Run the iterations; returns how many are done. `out` gets metrics.jsonl and a checkpoint after each."""
     out.mkdir(parents=True, exist_ok=True)
-    thinker = Thinker.from_pretrained(config.start).requires_grad_(True)
+    thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype()).requires_grad_(True)
     optimizer = MasterOptimizer(thinker, config.optimizer)
     done = load_checkpoint(out, optimizer) if resume else 0
+    success = _success_so_far(out / METRICS, done)
     started = time.monotonic()
     bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration")
     with (
@@ -171,7 +177,8 @@ def train_policy(
         rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as playing,
     ):
         while done < config.iterations and not told.is_set():
-            row = iterate(objective, config, done, thinker, optimizer, playing)
+            row = iterate(objective, config, done, thinker, optimizer, playing, success)
+            success = remembered(success, _by_family(row))
             done += 1
             log.write(json.dumps(row | {"iteration": done, "seconds": round(time.monotonic() - started, 1)}) + "\n")
             log.flush()
@@ -192,9 +199,10 @@ def iterate(
     thinker: Thinker,
     optimizer: MasterOptimizer,
     playing: Rollouts,
+    success: Mapping[str, float],
 ) -> dict[str, float]:
     """One iteration; returns its numbers."""
-    trajectories = list(playing.play(jobs_of(config, iteration)))
+    trajectories = list(playing.play(jobs_of(config, iteration, success)))
     playing.reasoner.forget()
     samples = rewarded(trajectories, objective, config, config.length.at(iteration))
     optimizer.reset()
@@ -210,7 +218,24 @@ def iterate(
         "cut": fmean(not trajectory.is_whole for trajectory in trajectories),
         "kl": fmean([row["kl"] for row in rows] or [0.0]),
         "grad_norm": fmean([row["grad_norm"] for row in rows] or [0.0]),
+        **{f"{OF_FAMILY}{name}": rate for name, rate in _rates(trajectories).items()},
     }
+
+
+def _rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    return rates([one.job.item.family for one in trajectories], [one.right for one in trajectories])
+
+
+def _by_family(row: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix(OF_FAMILY): value for key, value in row.items() if key.startswith(OF_FAMILY)}
+
+
+def _success_so_far(path: Path, iterations: int) -> dict[str, float]:
+    """What the rows of the iterations that are done remember of each family."""
+    success: dict[str, float] = {}
+    for line in path.read_text().splitlines()[:iterations] if iterations else ():
+        success = remembered(success, _by_family(json.loads(line)))
+    return success
 
 
 def shares(samples: Sequence[Sampled], count: int) -> list[list[Sampled]]:

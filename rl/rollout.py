@@ -7,10 +7,12 @@ log-probabilities at sampling, images as they were seen.
 Shape letters: S tokens that the policy wrote.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,6 +45,7 @@ class Trajectory:
     """A conversation, and what came of it."""
 
     job: Job
+    """Without its picture, which is in the transcript as it was seen."""
     transcript: Transcript
     sampled_S: Tensor
     """Log-probability of each token that the policy wrote, when it was sampled."""
@@ -107,10 +110,16 @@ class Rollouts:
     pool: KernelPool
     keeps_messages: bool = False
 
-    def play(self, jobs: Sequence[Job]) -> Iterator[Trajectory]:
-        """One trajectory for each job, in the order of the jobs."""
+    def play(self, jobs: Iterable[Job]) -> Iterator[Trajectory]:
+        """One trajectory for each job, in the order of the jobs, of which a few are taken ahead: pictures are large."""
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="rollout") as threads:
-            yield from threads.map(self._one, jobs)
+            pending: deque[Future[Trajectory]] = deque()
+            for job in jobs:
+                pending.append(threads.submit(self._one, job))
+                if len(pending) >= 2 * self.at_once:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _one(self, job: Job) -> Trajectory:
         recorder = Recorder(self.reasoner)
@@ -121,7 +130,7 @@ class Rollouts:
 
     def _trajectory(self, job: Job, recorder: Recorder, answer: Answer) -> Trajectory:
         return Trajectory(
-            job=job,
+            job=replace(job, item=replace(job.item, picture=Path())),
             transcript=self.reasoner.thinker.processor(recorder.messages),
             sampled_S=torch.tensor(recorder.logprobs),
             answer=answer.text,

@@ -10,6 +10,7 @@ from foveate.errors import InputError
 from foveate.models.thinker import Thinker
 from foveate.rl.policy import PolicyConfig, jobs_of
 from foveate.rl.rollout import Trajectory, rollouts
+from foveate.rl.sampler import SamplerConfig
 from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trajectory import write_trajectories
 
@@ -35,10 +36,13 @@ def roll_out(
     if out.suffix != ".jsonl":
         raise InputError(f"got the file {out}, wanted a name that ends in .jsonl")
     config = PolicyConfig(
-        start=str(model), iterations=1, prompts=prompts, samples=samples, families=families, at_once=at_once,
-        temperature=temperature, seed=seed,
-    )  # fmt: skip
-    jobs = jobs_of(config, 0)
+        start=str(model),
+        iterations=1,
+        prompts=prompts,
+        samples=samples,
+        sampler=SamplerConfig(families=families),
+        seed=seed,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     counts = {"right": 0, "tokens": 0}
     with rollouts(
@@ -48,7 +52,7 @@ def roll_out(
         budget=config.budget,
         keeps_messages=True,
     ) as playing:
-        written = write_trajectories(out, _counted(playing.play(jobs), len(jobs), counts))
+        written = write_trajectories(out, _counted(playing.play(jobs_of(config, 0, {})), prompts * samples, counts))
     return f"{written} conversations, {counts['right']} right, {counts['tokens'] / max(1, written):.0f} tokens each"
 
 

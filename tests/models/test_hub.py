@@ -1,6 +1,6 @@
 """Models of transformers give the same results with our operations, which then do the work."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,21 +12,14 @@ from foveate.errors import ConfigError
 from foveate.models import hub
 from references import draw
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 512}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
 TOKENS = {"image_token_id": 120, "video_token_id": 121, "vision_start_token_id": 122, "vision_end_token_id": 123}
 IMAGE_GRID = torch.tensor([[1, 8, 12]])
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Tiny random models need no advice."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 @pytest.fixture

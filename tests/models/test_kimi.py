@@ -6,7 +6,6 @@ without a cache; two conversations at once, and a later turn over a past. The ti
 encoding by its definition. Pictures are shrunk to the limit of patches, never enlarged, and padded with black.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
@@ -16,26 +15,18 @@ import kimi
 import numpy as np
 import pytest
 import torch
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import noise
+from pictures import image, noise, text
 from torch import nn
 
 from foveate.models import Thinker, ThinkerReasoner
 from foveate.models.published.tiktoken import CUTS, tiktoken_tokenizer
 from foveate.models.sampling import allowed_logprobs
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 Messages = list[dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """Tiny random models need no advice."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +38,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 @pytest.fixture(scope="module")
 def thinker(saved: tuple[nn.Module, Path]) -> Thinker:
     return Thinker.from_pretrained(saved[1])
-
-
-def image(width_px: int, height_px: int, seed: int) -> dict[str, Any]:
-    return {"type": "image", "image": noise(width_px, height_px, seed)}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
 
 
 CONVERSATIONS: list[Messages] = [

@@ -8,7 +8,6 @@ missing, extra, misshapen, a pickle or code is refused in one line.
 
 import json
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 import qwen
 import torch
 import transformers
-from pictures import noise
+from pictures import image, text
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,40 +26,14 @@ from foveate.models import Thinker, ThinkerReasoner
 from foveate.models.config import TINY
 from foveate.models.sampling import drawn_from
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 Messages = list[dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """Tiny random models need no advice."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
-
-
-@pytest.fixture(scope="module", params=qwen.FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def saved(family: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    folder = tmp_path_factory.mktemp(family)
-    return qwen.save(family, folder), folder
 
 
 @pytest.fixture(scope="module")
 def thinker(saved: tuple[nn.Module, Path]) -> Thinker:
     return Thinker.from_pretrained(saved[1])
-
-
-def image(width_px: int, height_px: int, seed: int) -> dict[str, Any]:
-    return {"type": "image", "image": noise(width_px, height_px, seed)}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
 
 
 CONVERSATIONS: list[Messages] = [

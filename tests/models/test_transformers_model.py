@@ -7,7 +7,6 @@ tokens in a question stay text; the whole agent runs. A folder that cannot be lo
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,12 @@ from foveate.cli import main
 from foveate.errors import CheckpointError, ModelError
 from foveate.models.transformers_model import TransformersReasoner
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 IMAGE_TOKENS = {"llava": 4, "blip_2": 4, "mllama": 1, "gemma3": 4}
 QUESTION: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image", "image": noise(60, 40)}, {"type": "text", "text": "What is it?"}]}
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """Tiny random models need no advice."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 @pytest.fixture(scope="module", params=families.FAMILIES)

@@ -4,7 +4,6 @@ Proved: frames of a real file are the ones asked for, with their times; parity w
 logits and greedy tokens, several videos beside an image and text); frames as pictures; what cannot be read is refused.
 """
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import qwen
 import torch
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import noise
@@ -27,16 +25,9 @@ from foveate.models.config import VideoConfig
 from foveate.models.transcript import Transcript
 from foveate.models.video import read_clip, sampled_frames
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 Messages = list[dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """Tiny random models need no advice."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 def write_video(path: Path, num_frames: int, fps: int) -> None:
@@ -92,17 +83,6 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "no.mp4", tmp_path / "missing.mp4"):
         with pytest.raises(ImageError, match=f"cannot read the video {path}"):
             read_clip(path, None, VideoConfig(), 2)
-
-
-@pytest.fixture(scope="module", params=qwen.FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def saved(family: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    folder = tmp_path_factory.mktemp(family)
-    return qwen.save(family, folder), folder
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,8 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     thinker.save_pretrained(tmp_path / "start")
     settings = {
         "start": str(tmp_path / "start"), "iterations": 2, "prompts": 2, "samples": 2, "at_once": 2, "updates": 1,
-        "turns": 2, "policy_tokens": 400, "families": ["label"], "length": {"weight": 0.5, "warmup_iterations": 0},
+        "turns": 2, "policy_tokens": 400, "sampler": {"families": ["label"], "order": "prioritized"},
+        "length": {"weight": 0.5, "warmup_iterations": 0},
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     out = tmp_path / "out"
@@ -113,7 +114,7 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     assert main([*arguments, "--resume"]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2]
-    assert {"accuracy", "reward", "policy_tokens", "kl", "seconds"} <= rows[0].keys()
+    assert {"accuracy", "accuracy_label", "reward", "policy_tokens", "kl", "seconds"} <= rows[0].keys()
     assert Thinker.from_pretrained(out).config == thinker.config
 
 

@@ -1,0 +1,54 @@
+"""Which families an iteration asks about: all alike, or more of what is got wrong (prioritized sampling, Kimi k1.5).
+
+A family's share is in proportion to 1 - its success rate, and never below a tenth of an equal share, so that nothing is
+forgotten. Success is remembered over iterations, the newest counting most.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import Literal
+
+LEAST_SHARE = 0.1
+MEMORY = 0.7
+"""How much of what was known of a family stays after an iteration that asked about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How families are chosen."""
+
+    families: tuple[str, ...]
+    order: Literal["uniform", "prioritized"] = "uniform"
+
+
+def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Success rates after an iteration that saw those in `now`."""
+    return {**before, **{name: MEMORY * before.get(name, rate) + (1 - MEMORY) * rate for name, rate in now.items()}}
+
+
+def dealt(config: SamplerConfig, success: Mapping[str, float], count: int) -> list[str]:
+    """`count` families in turns, as often as their shares say (largest remainders)."""
+    weights = dict.fromkeys(config.families, 1.0)
+    if config.order == "prioritized":
+        weights = {name: max(LEAST_SHARE, 1 - success.get(name, 0.0)) for name in config.families}
+    wanted = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
+    counts = {name: floor(share) for name, share in wanted.items()}
+    rest = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    for name in rest[: count - sum(counts.values())]:
+        counts[name] += 1
+    return _in_turns(counts)
+
+
+def _in_turns(counts: Mapping[str, int]) -> list[str]:
+    """Names spread evenly over the list."""
+    places = [((turn + 0.5) / count, name) for name, count in counts.items() for turn in range(count)]
+    return [name for _, name in sorted(places, key=lambda place: place[0])]
+
+
+def rates(names: Sequence[str], right: Sequence[bool]) -> dict[str, float]:
+    """Share right of each name."""
+    totals: dict[str, list[bool]] = {}
+    for name, is_right in zip(names, right, strict=True):
+        totals.setdefault(name, []).append(is_right)
+    return {name: sum(found) / len(found) for name, found in totals.items()}

@@ -1,0 +1,32 @@
+"""Families are dealt evenly, or in proportion to what is got wrong."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foveate.rl.sampler import SamplerConfig, dealt, rates, remembered
+
+FAMILIES = ("a", "b", "c", "d")
+
+
+def test_uniform_deals_all_alike_in_turns() -> None:
+    names = dealt(SamplerConfig(families=FAMILIES), {"a": 1.0}, 8)
+    assert names == ["a", "b", "c", "d", "a", "b", "c", "d"]
+
+
+def test_what_is_got_wrong_comes_more_often_and_nothing_is_forgotten() -> None:
+    config = SamplerConfig(families=FAMILIES, order="prioritized")
+    names = dealt(config, {"a": 1.0, "b": 0.5, "c": 0.0}, 26)
+    assert {name: names.count(name) for name in FAMILIES} == {"a": 1, "b": 5, "c": 10, "d": 10}
+
+
+@given(st.dictionaries(st.sampled_from(FAMILIES), st.floats(0, 1)), st.integers(0, 100))
+def test_as_many_as_were_asked_for(success: dict[str, float], count: int) -> None:
+    for order in ("uniform", "prioritized"):
+        assert len(dealt(SamplerConfig(families=FAMILIES, order=order), success, count)) == count
+
+
+def test_success_is_remembered() -> None:
+    now = rates(["a", "a", "b", "b"], [True, False, True, True])
+    assert now == {"a": 0.5, "b": 1.0}
+    assert remembered({"b": 0.0, "c": 0.4}, now) == pytest.approx({"a": 0.5, "b": 0.3, "c": 0.4})
