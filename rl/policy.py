@@ -33,8 +33,9 @@ from foveate.rl.grpo import GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo
 from foveate.rl.length import LengthPenalty, length_rewards
 from foveate.rl.logprobs import conversation_of, written_logprobs
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
+from foveate.rl.page import EXAMPLES, add_examples, write_page
 from foveate.rl.pmd import PmdConfig, pmd_loss, pmd_targets
-from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
+from foveate.rl.rollout import Job, Trajectory, rollouts
 from foveate.rl.sampler import SamplerConfig, dealt, rates, remembered
 from foveate.rl.suite import drawn_item
 from foveate.rl.tasks.scene import FAMILIES
@@ -169,6 +170,8 @@ def train_policy(
     optimizer = MasterOptimizer(thinker, config.optimizer)
     done = load_checkpoint(out, optimizer) if resume else 0
     success = _success_so_far(out / METRICS, done)
+    if not done:
+        (out / EXAMPLES).unlink(missing_ok=True)
     started = time.monotonic()
     bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration")
     with (
@@ -177,33 +180,34 @@ def train_policy(
         rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as playing,
     ):
         while done < config.iterations and not told.is_set():
-            row = iterate(objective, config, done, thinker, optimizer, playing, success)
+            trajectories = list(playing.play(jobs_of(config, done, success)))
+            playing.reasoner.forget()
+            row = learn(objective, config, done, thinker, optimizer, trajectories)
             success = remembered(success, _by_family(row))
             done += 1
+            add_examples(out, done, trajectories, thinker.processor.codec)
             log.write(json.dumps(row | {"iteration": done, "seconds": round(time.monotonic() - started, 1)}) + "\n")
             log.flush()
             bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
             bar.update()
             save_checkpoint(out, optimizer, done)
             thinker.save_pretrained(out, dtype=torch.bfloat16)
+            write_page(out)
             if max_minutes is not None and time.monotonic() - started > 60 * max_minutes:
                 break
     bar.close()
     return done
 
 
-def iterate(
+def learn(
     objective: Objective,
     config: PolicyConfig,
     iteration: int,
     thinker: Thinker,
     optimizer: MasterOptimizer,
-    playing: Rollouts,
-    success: Mapping[str, float],
+    trajectories: Sequence[Trajectory],
 ) -> dict[str, float]:
-    """One iteration; returns its numbers."""
-    trajectories = list(playing.play(jobs_of(config, iteration, success)))
-    playing.reasoner.forget()
+    """Step on the trajectories of an iteration; returns its numbers."""
     samples = rewarded(trajectories, objective, config, config.length.at(iteration))
     optimizer.reset()
     rows = []

@@ -116,6 +116,9 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     assert [row["iteration"] for row in rows] == [1, 2]
     assert {"accuracy", "accuracy_label", "reward", "policy_tokens", "kl", "seconds"} <= rows[0].keys()
     assert Thinker.from_pretrained(out).config == thinker.config
+    page = (out / "report.html").read_text()
+    assert "2 iterations" in page
+    assert page.count("<polyline") >= 6
 
 
 def test_a_wrong_key_is_named(tmp_path: Path) -> None:

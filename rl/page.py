@@ -1,0 +1,129 @@
+"""The page of a policy's training: its curves, and conversations of its first and its newest iteration.
+
+One file that needs nothing but itself; what models and tools wrote is escaped. It is written anew after each iteration,
+from metrics.jsonl and examples.jsonl beside it.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment
+
+from foveate.agent.plain import printable
+from foveate.models.tokenizer import TextCodec
+from foveate.rl.rollout import Trajectory
+from foveate.rl.train import METRICS
+
+EXAMPLES, PAGE = "examples.jsonl", "report.html"
+WIDTH, HEIGHT = 280, 90
+HIDDEN = ("iteration", "seconds")
+TEMPLATE = """\
+<!doctype html>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ title }}</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1d2330 }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1rem }
+figure { margin: 0; border: 1px solid #d8dce6; border-radius: 6px; padding: .6rem }
+figcaption { display: flex; justify-content: space-between; font-variant-numeric: tabular-nums }
+svg { width: 100%; height: auto; display: block }
+polyline { fill: none; stroke: #3457d5; stroke-width: 1.5 }
+article { border-left: 3px solid #b3261e; padding: .1rem 0 .1rem .9rem; margin: 1rem 0 }
+article.right { border-color: #1b7f4b }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: 13px/1.4 ui-monospace, monospace }
+.tool { color: #5a6275 }
+</style>
+<h1>{{ title }}</h1>
+<p>{{ iterations }} iterations, {{ "%.0f" | format(minutes) }} minutes.</p>
+<section class="curves">
+{% for curve in curves %}
+<figure><figcaption><span>{{ curve.name }}</span><span>{{ "%.3g" | format(curve.first) }} → {{ "%.3g" | format(curve.last) }}</span></figcaption>
+<svg viewBox="0 0 {{ width }} {{ height }}" role="img"><polyline points="{{ curve.points }}"/></svg></figure>
+{% endfor %}
+</section>
+{% for heading, shown in parts %}
+<h2>{{ heading }}</h2>
+{% for example in shown %}
+<article class="{{ 'right' if example.right else 'wrong' }}"><strong>{{ example.question }}</strong>
+{% for turn in example.turns %}<pre class="{{ turn.who }}">{{ turn.text }}</pre>{% endfor %}
+<p>{{ "Right" if example.right else "Wrong" }}: {{ example.answer }}{% if not example.right %}, wanted {{ example.expected }}{% endif %}</p>
+</article>
+{% endfor %}
+{% endfor %}
+"""  # noqa: E501 - HTML
+
+
+_ENVIRONMENT = Environment(autoescape=True)
+
+
+class Curve(NamedTuple):
+    """A number over the iterations."""
+
+    name: str
+    first: float
+    last: float
+    points: str
+    """Of an SVG polyline."""
+
+
+def add_examples(folder: Path, iteration: int, trajectories: Sequence[Trajectory], codec: TextCodec) -> None:
+    """Keep one right and one wrong conversation of an iteration."""
+    with (folder / EXAMPLES).open("a", encoding="utf-8") as file:
+        for right in (True, False):
+            found = next((one for one in trajectories if one.right is right and one.is_whole), None)
+            if found is not None:
+                file.write(json.dumps({"iteration": iteration, **_example(found, codec)}, ensure_ascii=False) + "\n")
+
+
+def write_page(folder: Path) -> Path:
+    """Write report.html from what lies in the folder; returns its path."""
+    rows = _lines(folder / METRICS)
+    examples = _lines(folder / EXAMPLES)
+    newest = max((example["iteration"] for example in examples), default=0)
+    parts = [
+        (f"Iteration {iteration}", [one for one in examples if one["iteration"] == iteration])
+        for iteration in sorted({1, newest} & {one["iteration"] for one in examples})
+    ]
+    page = _ENVIRONMENT.from_string(TEMPLATE).render(
+        title=folder.name,
+        iterations=len(rows),
+        minutes=rows[-1]["seconds"] / 60 if rows else 0.0,
+        curves=[_curve(name, rows) for name in (rows[-1] if rows else ()) if name not in HIDDEN],
+        parts=parts,
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    (folder / f"{PAGE}.new").write_text(page, encoding="utf-8")
+    return (folder / f"{PAGE}.new").replace(folder / PAGE)
+
+
+def _example(trajectory: Trajectory, codec: TextCodec) -> dict[str, Any]:
+    transcript, item = trajectory.transcript, trajectory.job.item
+    turns: list[dict[str, str]] = []
+    ids, written = transcript.token_ids.tolist(), transcript.by_policy_T.tolist()
+    start = next((place for place, by_policy in enumerate(written) if by_policy), len(ids))
+    run: list[int] = []
+    for place in range(start, len(ids)):
+        run += [ids[place]] if ids[place] != codec.image_pad else []
+        if place + 1 == len(ids) or written[place + 1] != written[place]:
+            turns.append({"who": "policy" if written[place] else "tool", "text": printable(codec.decode(run).strip())})
+            run = []
+    return {
+        "question": item.question, "expected": item.answer, "answer": printable(trajectory.answer),
+        "right": trajectory.right, "turns": [turn for turn in turns if turn["text"]],
+    }  # fmt: skip
+
+
+def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve:
+    values = [row[name] for row in rows if name in row]
+    least, most = min(values), max(values)
+    across, up = WIDTH / max(1, len(values) - 1), (HEIGHT - 10) / ((most - least) or 1.0)
+    points = " ".join(f"{idx * across:.1f},{HEIGHT - 5 - (value - least) * up:.1f}" for idx, value in enumerate(values))
+    return Curve(name, values[0], values[-1], points)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
