@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from foveate.errors import ConfigError
 from foveate.models.config import PRESETS, ThinkerConfig
 from foveate.models.image import Grid
-from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
+from foveate.rl.logprobs import choices
 from foveate.rl.looks import Targets, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
 from foveate.rl.oracle_messages import (
     Conversation,
@@ -223,10 +223,7 @@ class SftStage:
                 watched.append((q_THD, k_TGD, v_TGD))
 
         hidden_TD, balance = self.thinker.hidden(transcript, seen_MD, watch)
-        targets_S = torch.nonzero(transcript.by_policy_T)[:, 0].to(hidden_TD.device)
-        logits_SV = self.thinker.decoder.head(hidden_TD[targets_S - 1])
-        logprobs_SV = allowed_logprobs(logits_SV, self.processor.codec.never_sampled)
-        wanted_S = transcript.token_ids.to(hidden_TD.device)[targets_S]
+        logprobs_SV, wanted_S = choices(self.thinker, hidden_TD, transcript)
         loss = F.nll_loss(logprobs_SV, wanted_S)
         right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
         metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
