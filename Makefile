@@ -29,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt
 BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" ninja
-SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 FOLDERS := agent benchmarks models rl tools
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -94,7 +94,7 @@ check-wheel: $(VENV)/.run
 	@cd build/check && venv/bin/foveate doctor && venv/bin/foveate ask picture.png "$(QUESTION)"
 
 clean:
-	@rm -rf build dist *.egg-info src/*.egg-info src/foveate/_C.*.so .link-tree .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf build dist *.egg-info src/*.egg-info src/foveate/*.so .link-tree .mypy_cache .ruff_cache .pytest_cache
 	@rm -f $(VENV)/.run $(VENV)/.dev
 	@find $(FOLDERS) src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

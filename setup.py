@@ -2,21 +2,28 @@
 
 The extension uses torch's stable C interface, so a build made with any torch from 2.10 on works with all of them.
 Without a C++ compiler the package installs without it and says so: `foveate.ops` then runs plain PyTorch. A compiler
-that is there but fails is an error.
+that is there but fails is an error. The kernels for GPUs are a shared object of their own, `foveate/_cuda.so`: nvcc
+alone makes it (`python setup.py build_cuda`), with any torch and without a GPU; an install makes it where nvcc is found
+and torch is a build for CUDA.
 """
 
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import ClassVar
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Command, Extension, find_packages, setup
 
 FOLDERS = {
     "src/foveate": "foveate",
     **{name: f"foveate.{name}" for name in ("agent", "benchmarks", "models", "rl", "tools")},
 }
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable interface has all that csrc/ needs
+ARCHITECTURES = "80,90a,100a,120"
+"""Of GPUs; for the last one the code that a driver can turn into that of later ones is kept too."""
 NO_COMPILER = """
 foveate: no C++ compiler found ($CXX, c++, g++, clang++). The package is installed without its native kernels; plain
 PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 11 or newer and install foveate again.
@@ -66,14 +73,74 @@ def extension() -> Extension:
     )
 
 
+class BuildCuda(Command):
+    """Compile csrc/cuda into one shared object."""
+
+    description = "compile the kernels for GPUs with nvcc"
+    user_options: ClassVar = [
+        ("out=", "o", "the shared object to write (default: src/foveate/_cuda.so)"),
+        ("architectures=", "a", f"which GPUs, as in sm_90a without sm_ (default: {ARCHITECTURES})"),
+    ]
+
+    def initialize_options(self) -> None:
+        """All GPUs, into the source tree."""
+        self.out, self.architectures = "src/foveate/_cuda.so", ARCHITECTURES
+
+    def finalize_options(self) -> None:
+        """Split the list of GPUs."""
+        self.targets = self.architectures.split(",")
+
+    def run(self) -> None:
+        """One call of nvcc for everything."""
+        from torch.utils import cpp_extension
+
+        *_, last = self.targets
+        codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in self.targets]
+        includes = [f"-isystem={path}" for path in cpp_extension.include_paths()]
+        sources = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
+        options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=0"]
+        definition = f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"
+        kept = f"-gencode=arch=compute_{last},code=compute_{last}"
+        with tempfile.TemporaryDirectory() as folder:
+            needs = [stand_in(name, folder) for name in ("libtorch_cpu.so", "libtorch_cuda.so")]
+            command = ["nvcc", *options, *codes, kept, definition, *includes, *sources, "-o", self.out]
+            subprocess.run([*command, f"-Xlinker={','.join(['--no-as-needed', *needs])}"], check=True)
+
+
+def stand_in(name: str, folder: str) -> str:
+    """An empty library of a name: what is linked with it finds torch's own when it is loaded."""
+    path = str(Path(folder, name))
+    subprocess.run(["g++", "-shared", f"-Wl,-soname={name}", "-o", path, "-x", "c++", "/dev/null"], check=True)
+    return path
+
+
+def wants_cuda() -> bool:
+    """Whether an install compiles the kernels for GPUs: FOVEATE_CUDA=1 and 0 decide, else nvcc and torch."""
+    import torch
+
+    said = os.environ.get("FOVEATE_CUDA", "")
+    return said == "1" if said else bool(shutil.which("nvcc")) and torch.version.cuda is not None
+
+
 def native_options() -> dict[str, object]:
     """The arguments of setup() that build the extension, or none with a word to the user."""
     if not has_compiler():
         print(NO_COMPILER, file=sys.stderr)
-        return {}
+        return {"cmdclass": {"build_cuda": BuildCuda}}
     from torch.utils.cpp_extension import BuildExtension
 
-    return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildExtension}}
+    class BuildAll(BuildExtension):
+        """The extension, and beside it the kernels for GPUs."""
+
+        def run(self) -> None:
+            super().run()
+            if wants_cuda():
+                folder = Path("src/foveate") if self.inplace else Path(self.build_lib, "foveate")
+                cuda = self.reinitialize_command("build_cuda", out=str(folder / "_cuda.so"))
+                cuda.ensure_finalized()
+                cuda.run()
+
+    return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildAll, "build_cuda": BuildCuda}}
 
 
 setup(

@@ -51,6 +51,10 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // x [T, H, D] with its pairs (i, i + D / 2) turned by angles, cos and sin [T, D / 2] f32, or turned back.
   m.def("rotate(Tensor x, Tensor cos, Tensor sin, bool back) -> Tensor");
 
+  // Choices [T, K] int64 in the order of experts, of one expert in the order of tokens -> place [T, K] int64, the row of
+  // each choice, and ends [num_experts + 1] int32, 0 and where each expert's rows end.
+  m.def("moe_order(Tensor experts, int num_experts) -> (Tensor place, Tensor ends)");
+
   // x [T, D] to rows [num_rows, D] of experts, place [T, K] int64, and back; weights [T, K] f32, or each is 1.
   m.def("moe_dispatch(Tensor x, Tensor place, Tensor? weights, int num_rows) -> Tensor");
   m.def("moe_combine(Tensor rows, Tensor place, Tensor? weights) -> Tensor");

@@ -1,11 +1,11 @@
-// Tokens to the rows of their experts and back, each the other's gradient, with the dot products that are the gradient
-// of the weights.
+// The rows that choices of experts take in the order of experts; tokens to these rows and back, each the other's gradient,
+// with the dot products that are the gradient of the weights.
 //
 //   dispatch: rows[place[t, k]] = weights[t, k] * x[t], other rows 0;   combine: x[t] = sum over k of weights * rows
 //
 // Sums are in f32 in the order of the choices. A row belongs to one choice at most: that is the caller's promise, it is
 // not checked; that places lie in range is.
-// Equals: tests/references.py, dispatch and combine.
+// Equals: tests/references.py, expert_order, dispatch and combine.
 
 #include "kernels.h"
 #include "operands.h"
@@ -14,7 +14,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <optional>
+#include <tuple>
+#include <vector>
 
 namespace foveate {
 namespace {
@@ -53,6 +56,28 @@ Choices choices_of(const Tensor& tokens, const Tensor& rows, const Tensor& place
           place.const_data_ptr<int64_t>(),            weights,
           nullptr,                                    tokens.size(1),
           place.size(1),                              is_bf16(tokens)};
+}
+
+std::tuple<Tensor, Tensor> order(const Tensor& experts, int64_t num_experts) {
+  FOVEATE_CHECK_CPU(experts);
+  STD_TORCH_CHECK(experts.scalar_type() == ScalarType::Long && experts.dim() == 2 && experts.is_contiguous(),
+                  "experts must be a contiguous int64 tensor [tokens, choices], got shape ", shape_text(experts));
+  const int64_t* chosen = experts.const_data_ptr<int64_t>();
+  const int64_t count = experts.numel();
+  std::vector<int32_t> next(num_experts + 1, 0);
+  for (int64_t choice = 0; choice < count; ++choice) {
+    STD_TORCH_CHECK(chosen[choice] >= 0 && chosen[choice] < num_experts, "experts must lie in 0 to ", num_experts - 1,
+                    ", got ", chosen[choice]);
+    ++next[chosen[choice] + 1];
+  }
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  Tensor place = torch::stable::new_empty(experts, {experts.size(0), experts.size(1)});
+  Tensor ends = torch::stable::new_empty(experts, {num_experts + 1}, ScalarType::Int);
+  std::copy(next.begin(), next.end(), ends.mutable_data_ptr<int32_t>());
+  for (int64_t choice = 0; choice < count; ++choice) {
+    place.mutable_data_ptr<int64_t>()[choice] = next[chosen[choice]]++;
+  }
+  return {place, ends};
 }
 
 Tensor dispatch(const Tensor& x, const Tensor& place, const std::optional<Tensor>& weights, int64_t num_rows) {
@@ -104,6 +129,7 @@ Tensor dots(const Tensor& x, const Tensor& rows, const Tensor& place) {
 }  // namespace foveate
 
 STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
+  m.impl("moe_order", TORCH_BOX(&foveate::order));
   m.impl("moe_dispatch", TORCH_BOX(&foveate::dispatch));
   m.impl("moe_combine", TORCH_BOX(&foveate::combine));
   m.impl("moe_dots", TORCH_BOX(&foveate::dots));

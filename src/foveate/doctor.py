@@ -79,10 +79,13 @@ def _torch(name: str) -> Finding:
 
 
 def _native(name: str) -> Finding:
+    import torch
+
     from foveate import ops
 
     if ops.is_native():
-        return Finding(name=name, state="ok", found=ops.backend())
+        on_gpu = f"; on the GPU {ops.cuda_backend()}" if torch.cuda.is_available() else ""
+        return Finding(name=name, state="ok", found=ops.backend() + on_gpu)
     fix = "install gcc and build again: pip install --no-build-isolation -e . (all works without, slower)"
     return Finding(name=name, state="warn", found=ops.backend(), fix=fix)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import references
 from foveate import ops
 from foveate.ops import Int8Rows, experts_forward
+from foveate.ops.experts import expert_order, grouped_experts
 from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
@@ -130,3 +131,28 @@ def test_what_does_not_fit_is_named(change: dict[str, Tensor], message: str) -> 
     numbers = dict(zip(names, problem(3, 16, 8, 2, torch.float32), strict=True))
     with pytest.raises(RuntimeError, match=message):
         torch.ops.foveate.moe_experts(**{"gate_up_scales": None, "down_scales": None} | numbers | change)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 37, 150])
+def test_grouped_products_are_the_experts_one_by_one(num_tokens: int) -> None:
+    """What a GPU runs, on the processor: the same rows, also where an expert has none, and the same gradients."""
+    x, chosen, *rest = problem(num_tokens, 24, 16, 2, torch.bfloat16)
+
+    def results(run: object, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [y.to(dtype, copy=True).requires_grad_() for y in (x, *rest)]
+        out = run(leaves[0], chosen, *leaves[1:])  # type: ignore[operator]
+        return [out.detach(), *torch.autograd.grad((out * draw(tuple(out.shape), dtype, 9)).sum(), leaves)]
+
+    triples = (results(run, kind) for run, kind in (
+        (grouped_experts, torch.bfloat16), (references.experts, torch.bfloat16),
+        (references.experts, torch.float64)))  # fmt: skip
+    for triple in zip(*triples, strict=True):
+        assert_as_exact_as_torch(*triple)
+
+
+def test_every_expert_has_rows_of_its_own_and_some_to_spare() -> None:
+    chosen = torch.tensor([[0, 3], [3, 5], [3, 0]])
+    place, sizes = expert_order(chosen, 6, 4, spare=1)
+    assert sizes.tolist() == [4, 4, 4, 4, 4, 4]
+    assert place.tolist() == [[0, 12], [13, 20], [14, 1]]
+    assert expert_order(chosen, 6, 1)[1].tolist() == [2, 0, 0, 3, 0, 1]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import references
 from foveate import ops
+from foveate.ops.moe import order
 from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
@@ -121,6 +122,22 @@ def test_what_nobody_chose_is_zero_and_gets_no_gradient() -> None:
     assert ops.dispatch(torch.ones(0, 3), torch.empty(0, 2, dtype=torch.long), 4).tolist() == [[0.0] * 3] * 4
 
 
+def test_choices_in_the_order_of_experts() -> None:
+    chosen = torch.tensor([[3, 0], [3, 5], [0, 3]])
+    place, ends = order(chosen, 6)
+    assert place.tolist() == [[2, 0], [3, 5], [1, 4]]
+    assert ends.tolist() == [0, 2, 2, 2, 5, 5, 6]
+    with ops.plain_pytorch():
+        assert all(map(torch.equal, order(chosen, 6), (place, ends)))
+    assert order(torch.empty(0, 2, dtype=torch.long), 3)[1].tolist() == [0, 0, 0, 0]
+
+
+@needs_native
+def test_an_expert_that_does_not_exist_is_named() -> None:
+    with pytest.raises(RuntimeError, match="experts must lie in 0 to 2, got 3"):
+        order(torch.tensor([[3]]), 3)
+
+
 @needs_native
 def test_opcheck() -> None:
     x, gate_up = draw((4, 6), torch.float32, 1).requires_grad_(), draw((3, 10), torch.float32, 2).requires_grad_()
@@ -133,6 +150,7 @@ def test_opcheck() -> None:
     check(own.silu_mul_backward.default, (torch.rand(3, 5), gate_up.detach()))
     check(own.rotate.default, (heads, angles.cos(), angles.sin(), False))
     check(own.rotate.default, (heads, angles.cos(), angles.sin(), True))
+    check(own.moe_order.default, (torch.tensor([[2, 0], [2, 2]]), 3))
     check(own.moe_dispatch.default, (x, place, None, num_rows))
     check(own.moe_dispatch.default, (x, place, weights, num_rows))
     check(own.moe_combine.default, (rows, place, None))

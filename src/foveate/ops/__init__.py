@@ -13,7 +13,7 @@ from foveate.ops.experts import experts_forward
 from foveate.ops.int8 import Int8Rows
 from foveate.ops.linear import linear
 from foveate.ops.moe import combine, dispatch
-from foveate.ops.native import backend, compute_dtype, is_native, is_served, plain_pytorch
+from foveate.ops.native import backend, compute_dtype, cuda_backend, is_native, is_served, plain_pytorch
 from foveate.ops.norm import rms_norm
 from foveate.ops.rope import Tables, rotate
 from foveate.ops.rows import put_rows, take_rows
@@ -25,6 +25,7 @@ __all__ = [
     "backend",
     "combine",
     "compute_dtype",
+    "cuda_backend",
     "decode_attention",
     "dispatch",
     "experts_forward",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.ops.native import Context, is_native, is_served
+from foveate.ops.native import CUDA_MULTIPLE, Context, is_native, is_served
 
 
 def silu_mul(gate_up_NI: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def silu_mul(gate_up_NI: Tensor) -> Tensor:
     """
     if gate_up_NI.dim() == 0 or gate_up_NI.shape[-1] == 0 or gate_up_NI.shape[-1] % 2:
         raise ValueError(f"silu_mul got shape {list(gate_up_NI.shape)}; it must end in an even size of at least 2")
-    if is_served(gate_up_NI):
+    if is_served(gate_up_NI, cuda=gate_up_NI.shape[-1] % (2 * CUDA_MULTIPLE) == 0):
         out_NI: Tensor = torch.ops.foveate.silu_mul(gate_up_NI)
         return out_NI
     gate_NI, up_NI = gate_up_NI.chunk(2, dim=-1)

@@ -3,7 +3,7 @@
 Sequences (windows, images, conversations) lie one after another without padding. The native kernels take all of them in
 one call, of whatever lengths. Plain PyTorch runs where they do not serve: neighbours of equal length form a run, a run
 is a view of shape [count, length], and each run is one call of scaled_dot_product_attention that moves no data. On a
-GPU one call of torch's flash attention takes all.
+GPU our kernel serves windows; long sequences are one call of torch's flash attention.
 
 Shape letters: T tokens, H heads, G key heads, D head dimension, B sequences of a run, L their length.
 """
@@ -18,6 +18,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from foveate.ops.native import Context, has_feature, is_native, is_served
 from foveate.ops.rope import Tables, rotate
 
+CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
+"""Sizes of heads that the kernel for GPUs takes."""
+CUDA_LONGEST = 1024
+"""Up to this length it is used: it attends in tiles of 64 rows, which long sequences do not fill a GPU with."""
 SHORT = 64
 """Up to this length plain products are faster than the fused attention of torch's CPU build, above all backward."""
 
@@ -79,10 +83,11 @@ def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads
         ValueError: the packing does not hold T tokens.
     """
     _check_packing(packing, len(qkv_TC))
-    if _is_ours(qkv_TC):
-        cos_TF, sin_TF = (table.float() for table in tables)
+    on_gpu = packing.longest <= CUDA_LONGEST and qkv_TC.shape[1] // (3 * num_heads) in CUDA_HEADS
+    if _is_ours(qkv_TC, cuda=on_gpu):
+        cos_TF, sin_TF = (table.float().contiguous() for table in tables)
         ends = packing.ends(qkv_TC.device)
-        out_TC: Tensor = torch.ops.foveate.window_attention(qkv_TC, cos_TF, sin_TF, ends, num_heads)[0]
+        out_TC: Tensor = torch.ops.foveate.window_attention(qkv_TC.contiguous(), cos_TF, sin_TF, ends, num_heads)[0]
         return out_TC
     qk, v = qkv_TC.unflatten(-1, (3 * num_heads, -1)).split((2 * num_heads, num_heads), dim=1)
     q, k = rotate(qk, tables).chunk(2, dim=1)
@@ -96,9 +101,9 @@ def _check_packing(packing: Packing, num_tokens: int) -> None:
         )
 
 
-def _is_ours(x: Tensor) -> bool:
+def _is_ours(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether our kernel attends. In bf16 torch's own has AMX where the processor does; ours does not yet."""
-    return is_served(x) and not (x.dtype == torch.bfloat16 and has_feature("amx_bf16"))
+    return is_served(x, cuda=cuda) and not (x.is_cpu and x.dtype == torch.bfloat16 and has_feature("amx_bf16"))
 
 
 def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:

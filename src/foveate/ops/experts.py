@@ -1,8 +1,9 @@
 """A mixture of experts: each token through the experts that were chosen for it.
 
 Many tokens are put in expert order by a stable sort and each expert multiplies its own; the results are brought back
-and added in the order of the routing, so a batch gives the same bits each time. For few tokens, where reading the
-weights is all that counts, one kernel does the whole without a sort of anything but the choices.
+and added in the order of the routing, so a batch gives the same bits each time. On a GPU one grouped product takes all
+experts, and nobody waits to hear how many rows each has. For few tokens, where reading the weights is all that counts,
+one call does the whole without a sort of anything but the choices.
 
 Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
 """
@@ -11,16 +12,21 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.moe import combine, dispatch
+from foveate.ops.moe import combine, dispatch, order
 from foveate.ops.native import is_native, is_served
 
 ROWS = 64
 """Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
+ALIGNED = 8
+"""Of a grouped product in bf16 every group begins at, and every row holds, a multiple of this: 16 bytes."""
 FEW = 4
 """Tokens of an expert, on average, up to which the weights are read row by row."""
+CUDA_FEW = 256
+"""The same for our products on a GPU; beyond, torch's are faster on Hopper (`foveate bench gpu`)."""
 
 
 def experts_forward(
@@ -47,19 +53,41 @@ def experts_forward(
             x_TD, experts_TK.contiguous(), weights_TK, gate_up, down, gate_up_scales, down_scales
         )
         return out_TD
-    return _grouped(x_TD, experts_TK, weights_TK, _each(gate_up_EID), _each(down_EDI))
+    if _is_one_product(x_TD, gate_up, down):
+        return grouped_experts(x_TD, experts_TK, weights_TK, gate_up, down)
+    return _one_by_one(x_TD, experts_TK, weights_TK, _each(gate_up_EID), _each(down_EDI))
 
 
-def expert_order(experts_TK: Tensor, num_experts: int, multiple: int) -> tuple[Tensor, list[int]]:
-    """Row [T, K] of each choice when choices lie in expert order, and each expert's number of rows with padding."""
-    experts_S = experts_TK.reshape(-1)
-    order_S = torch.argsort(experts_S, stable=True)
-    counts_E = torch.bincount(experts_S, minlength=num_experts)
-    sizes_E = -(-counts_E // multiple) * multiple
-    shift_E = (sizes_E.cumsum(0) - sizes_E) - (counts_E.cumsum(0) - counts_E)
-    place_S = torch.empty_like(order_S)
-    place_S[order_S] = torch.arange(len(order_S), device=order_S.device) + shift_E[experts_S[order_S]]
-    return place_S.view_as(experts_TK), sizes_E.tolist()
+def expert_order(experts_TK: Tensor, num_experts: int, multiple: int, *, spare: int = 0) -> tuple[Tensor, Tensor]:
+    """Row [T, K] of each choice when choices lie in expert order, and each expert's number of rows [E].
+
+    That is its choices and `spare` more, rounded up to a multiple.
+    """
+    place_TK, ends_E1 = order(experts_TK, num_experts)
+    sizes_E = -(-(ends_E1.diff() + spare) // multiple) * multiple
+    shift_E = (sizes_E.cumsum(0) - sizes_E) - ends_E1[:-1]
+    return place_TK + shift_E[experts_TK], sizes_E
+
+
+def grouped_experts(
+    x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor
+) -> Tensor:
+    """As experts_forward, in one grouped product for all gates and one for the rest.
+
+    There are rows for whatever the experts' numbers may be; those behind the last expert's hold anything and nobody
+    reads them. None is without a row: the kernel of the weights' gradient wants at least one (GroupMMCommon.cuh).
+    """
+    place_TK, sizes_E = expert_order(experts_TK, len(gate_up_EID), ALIGNED, spare=1)
+    x_PD = dispatch(x_TD, place_TK, experts_TK.numel() + ALIGNED * len(gate_up_EID))
+    ends_E = sizes_E.cumsum(0).int()
+    inner_PI = silu_mul(F.grouped_mm(x_PD, gate_up_EID.mT, offs=ends_E))
+    return combine(F.grouped_mm(inner_PI, down_EDI.mT, offs=ends_E), place_TK, weights_TK)
+
+
+def _is_one_product(x_TD: Tensor, gate_up_EID: Tensor, down_EDI: Tensor) -> bool:
+    """Whether grouped products serve: on a GPU, in bf16, with whole steps of 16 bytes in every row."""
+    whole = not any(size % ALIGNED for size in down_EDI.shape[1:])
+    return x_TD.is_cuda and whole and {x.dtype for x in (x_TD, gate_up_EID, down_EDI)} == {torch.bfloat16}
 
 
 Weights = Sequence[Tensor | Int8Rows]
@@ -70,8 +98,9 @@ def _each(weights: Tensor | Int8Rows) -> Weights:
     return weights.each() if isinstance(weights, Int8Rows) else weights.unbind()
 
 
-def _grouped(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Weights, down: Weights) -> Tensor:
-    place_TK, sizes = expert_order(experts_TK, len(gate_up), ROWS if len(x_TD) > ROWS else 1)
+def _one_by_one(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Weights, down: Weights) -> Tensor:
+    place_TK, sizes_E = expert_order(experts_TK, len(gate_up), ROWS if len(x_TD) > ROWS else 1)
+    sizes = sizes_E.tolist()
     x_PD = dispatch(x_TD, place_TK, sum(sizes))
     outputs = []
     for rows_ND, gate_up_ID, down_DI in zip(x_PD.split(sizes), gate_up, down, strict=True):
@@ -83,7 +112,8 @@ def _grouped(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Weig
 def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tensor, down: Tensor) -> bool:
     """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (x_TD, weights_TK, gate_up, down))
-    return is_served(x_TD) and not wanted and experts_TK.numel() <= FEW * len(gate_up)
+    served = is_served(x_TD, cuda=_is_one_product(x_TD, gate_up, down))
+    return served and not wanted and experts_TK.numel() <= (CUDA_FEW if x_TD.is_cuda else FEW) * len(gate_up)
 
 
 def _fake(

@@ -1,6 +1,6 @@
-"""Tokens to the rows of their experts, and the experts' results back to the tokens. Each is the other's gradient.
+"""The rows of experts' tokens, tokens to these rows, and the experts' results back to the tokens.
 
-Shape letters: T tokens, K choices of a token, P rows in the order of experts, D width.
+Shape letters: T tokens, K choices of a token, E experts, P rows in the order of experts, D width, S = T*K choices.
 """
 
 from typing import Any, Protocol
@@ -8,8 +8,28 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from foveate.ops.native import Context, is_native, is_served
+from foveate.ops.native import CUDA_MULTIPLE, Context, has_kernels, is_native, is_served
 from foveate.ops.rows import put_rows, take_rows
+
+
+def order(experts_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+    """Choices in the order of experts, those of one expert in the order of tokens.
+
+    Args:
+        experts_TK: int64, from 0 to num_experts - 1.
+        num_experts: E.
+
+    Returns:
+        The row [T, K] of each choice, and [E + 1] 0 and where each expert's rows end.
+    """
+    if has_kernels(experts_TK.device):
+        place_TK, ends_E1 = torch.ops.foveate.moe_order(experts_TK.contiguous(), num_experts)
+        return place_TK, ends_E1.long()
+    sorted_S, order_S = torch.sort(experts_TK.reshape(-1), stable=True)
+    ends_E1 = torch.searchsorted(sorted_S, torch.arange(num_experts + 1, device=sorted_S.device))
+    place_S = torch.empty_like(order_S)
+    place_S[order_S] = torch.arange(len(order_S), device=order_S.device)
+    return place_S.view_as(experts_TK), ends_E1
 
 
 def dispatch(x_TD: Tensor, place_TK: Tensor, num_rows: int) -> Tensor:
@@ -20,7 +40,7 @@ def dispatch(x_TD: Tensor, place_TK: Tensor, num_rows: int) -> Tensor:
         place_TK: int64, all different, from 0 to num_rows - 1.
         num_rows: P.
     """
-    if is_served(x_TD):
+    if is_served(x_TD, cuda=x_TD.shape[1] % CUDA_MULTIPLE == 0):
         rows_PD: Tensor = torch.ops.foveate.moe_dispatch(x_TD, place_TK, None, num_rows)
         return rows_PD
     repeated_SD = x_TD[:, None].expand(-1, place_TK.shape[1], -1).flatten(0, 1)
@@ -35,7 +55,7 @@ def combine(rows_PD: Tensor, place_TK: Tensor, weights_TK: Tensor) -> Tensor:
         place_TK: as in `dispatch`.
         weights_TK: of each choice.
     """
-    if is_served(rows_PD):
+    if is_served(rows_PD, cuda=rows_PD.shape[1] % CUDA_MULTIPLE == 0):
         out_TD: Tensor = torch.ops.foveate.moe_combine(rows_PD, place_TK, weights_TK.float().contiguous())
         return out_TD
     rows_TKD = take_rows(rows_PD, place_TK.flatten()).unflatten(0, place_TK.shape)
@@ -47,6 +67,10 @@ def combine(rows_PD: Tensor, place_TK: Tensor, weights_TK: Tensor) -> Tensor:
 class _DispatchContext(Context, Protocol):
     weighted: bool
     num_rows: int
+
+
+def _fake_order(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+    return experts.new_empty(experts.shape), experts.new_empty(num_experts + 1, dtype=torch.int32)
 
 
 def _fake_dispatch(x: Tensor, place: Tensor, weights: Tensor | None, num_rows: int) -> Tensor:
@@ -89,6 +113,7 @@ def _combine_gradient(ctx: _DispatchContext, grad: Tensor) -> tuple[Tensor, None
 
 def _register() -> None:
     library = torch.library
+    library.register_fake("foveate::moe_order", _fake_order)
     library.register_fake("foveate::moe_dispatch", _fake_dispatch)
     library.register_fake("foveate::moe_combine", _fake_combine)
     library.register_fake("foveate::moe_dots", _fake_dots)

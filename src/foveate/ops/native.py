@@ -1,12 +1,14 @@
 """The extension: whether it is there, what it runs with, and what the machine computes fastest with.
 
 `foveate._C` registers the kernels as `torch.ops.foveate.*`. Where it was not built or cannot be loaded, one line is
-logged when this module is imported and every operation runs plain PyTorch.
+logged when this module is imported and every operation runs plain PyTorch. Beside it `_cuda.so`, where nvcc built it,
+brings kernels for GPUs.
 """
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -15,11 +17,13 @@ from torch import Tensor
 
 from foveate.errors import ConfigError
 
+CUDA_MULTIPLE = 8
+"""Widths of rows that the kernels for GPUs take are multiples of this: they read 16 bytes at a time."""
 _LOGGER = logging.getLogger("foveate.ops")
 _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
     "packed_attention", "packed_attention_backward", "silu_mul", "silu_mul_backward", "rotate", "moe_dispatch",
-    "moe_combine", "moe_dots", "moe_experts", "decode_attention", "linear",
+    "moe_combine", "moe_dots", "moe_experts", "moe_order", "decode_attention", "linear",
 )  # fmt: skip
 
 
@@ -40,7 +44,22 @@ def _load() -> tuple[str, tuple[str, ...], str]:
     return "", tuple(name for name, present in _C.cpu_features().items() if present), isa
 
 
+def _load_cuda() -> str:
+    """Load the kernels for GPUs: why they cannot be used, empty if they can."""
+    library = Path(__file__).parents[1] / "_cuda.so"
+    if _PROBLEM or torch.version.cuda is None:
+        return "the extension is not there" if _PROBLEM else "this build of torch has no CUDA"
+    if not library.exists():
+        return "not built; install with nvcc on the path"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        return f"cannot be loaded: {error}"
+    return ""
+
+
 _PROBLEM, _FEATURES, _ISA = _load()
+_CUDA_PROBLEM = _load_cuda()
 _USE = SimpleNamespace(native=not _PROBLEM)
 
 
@@ -60,9 +79,16 @@ def plain_pytorch() -> Iterator[None]:
         _USE.native = before
 
 
-def is_served(x: Tensor) -> bool:
-    """Whether the kernels take x: on the CPU, in bf16 or f32."""
-    return is_native() and x.device.type == "cpu" and x.dtype in {torch.bfloat16, torch.float32}
+def is_served(x: Tensor, *, cuda: bool = False) -> bool:
+    """Whether the kernels take x: on the CPU in bf16 or f32, and where the operation has one for GPUs there in bf16."""
+    if x.is_cuda:
+        return cuda and has_kernels(x.device) and x.dtype == torch.bfloat16
+    return has_kernels(x.device) and x.dtype in {torch.bfloat16, torch.float32}
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for a device."""
+    return is_native() and (device.type == "cpu" or (device.type == "cuda" and not _CUDA_PROBLEM))
 
 
 def has_feature(name: str) -> bool:
@@ -75,6 +101,11 @@ def backend() -> str:
     if _PROBLEM:
         return f"plain PyTorch ({_PROBLEM}; build it with `pip install --no-build-isolation -e .`)"
     return f"native kernels, {_ISA} (this processor has {', '.join(_FEATURES) or 'no known extension'})"
+
+
+def cuda_backend() -> str:
+    """One line that says what runs the operations on a GPU."""
+    return f"plain PyTorch (our kernels: {_CUDA_PROBLEM})" if _CUDA_PROBLEM else "native kernels in bf16"
 
 
 def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:

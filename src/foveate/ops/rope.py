@@ -26,8 +26,8 @@ def rotate(x_THD: Tensor, tables: Tables) -> Tensor:
             f"rotate got x of shape {list(x_THD.shape)} and tables of shapes "
             f"{[list(table.shape) for table in tables]}; they must be [T, H, D] and [T, D/2]"
         )
-    if is_served(x_THD):
-        cos_TF, sin_TF = (table.float() for table in tables)
+    if is_served(x_THD, cuda=True):
+        cos_TF, sin_TF = (table.float().contiguous() for table in tables)
         out_THD: Tensor = torch.ops.foveate.rotate(x_THD, cos_TF, sin_TF, False)
         return out_THD
     cos, sin = (table.to(x_THD.dtype)[:, None, :] for table in tables)

@@ -1,0 +1,296 @@
+// Attention of one new token of each sequence over a cache (flash-decoding, Dao et al. 2023): bound by reading the cache.
+//
+// A block takes up to 16 query heads that share a key head and a span of the keys; a second kernel joins the spans in
+// their order. Warps share the keys of a tile for the scores and the values' columns for the sums. Values that are the
+// first numbers of the keys (multi-head latent attention with absorbed projections) are read once.
+// Equals: tests/references.py, decode_attention.
+
+#include "launch.h"
+#include "tiles.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+
+namespace foveate::cuda {
+namespace {
+
+constexpr int kKeys = kDecodeKeys, kQueries = kDecodeQueries, kThreads = kDecodeThreads, kWarps = kThreads / 32;
+constexpr int kJoinThreads = 64;
+constexpr float kLog2E = 1.4426950408889634f;
+
+struct Cache {
+  const bf16* data;
+  int64_t slot, position, head;  // strides
+};
+
+struct Problem {
+  const bf16* q;  // [B, H, D]
+  Cache k, v;
+  const int64_t *slots, *lengths;
+  int batch, num_heads, num_kv_heads, num_parts;
+  float scale;
+  bf16* out;  // [B, H, E]
+  float* sums;  // [B, H, parts, E]
+  float2* stats;  // [B, H, parts]: the highest score, in powers of two, and the sum
+};
+
+template <int kDim>
+__device__ void load_keys(bf16* to, const Cache& cache, int64_t slot, int head, const Span& span) {
+  constexpr int kPieces = kDim / 8;
+  const bf16* from = cache.data + slot * cache.slot + head * cache.head;
+  for (int idx = threadIdx.x; idx < kKeys * kPieces; idx += kThreads) {
+    const int row = idx / kPieces, piece = idx % kPieces * 8;
+    const bool there = span.begin + row < span.end;
+    copy_async(to + row * padded(kDim) + piece, from + (there ? span.begin + row : 0) * cache.position + piece, there);
+  }
+}
+
+template <int kDim, int kValue, bool kShared>
+__global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
+  constexpr int kColumns = kValue / kWarps, kWeights = padded(kKeys);
+  extern __shared__ __align__(16) unsigned char memory[];
+  bf16 *q = reinterpret_cast<bf16*>(memory), *weights = q + kQueries * padded(kDim);
+  bf16 *k = weights + kQueries * kWeights, *v = kShared ? k : k + kKeys * padded(kDim);
+  float* highest_of = reinterpret_cast<float*>((kShared ? k + kKeys * padded(kDim) : v + kKeys * padded(kValue)));
+  float* total_of = highest_of + kWarps * kQueries;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, sequence = blockIdx.z, part = blockIdx.x;
+  const int group = problem.num_heads / problem.num_kv_heads, chunks = (group + kQueries - 1) / kQueries;
+  const int kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * kQueries;
+  const int queries = min(kQueries, group - first);
+  const int64_t head = int64_t{sequence} * problem.num_heads + kv_head * group + first, slot = problem.slots[sequence];
+  const Span span = span_of(static_cast<int>(problem.lengths[sequence]), problem.num_parts, part, kKeys);
+  for (int idx = threadIdx.x; idx < kQueries * (kDim / 8); idx += kThreads) {
+    const int row = idx / (kDim / 8), piece = idx % (kDim / 8) * 8;
+    copy_async(q + row * padded(kDim) + piece, problem.q + (head + (row < queries ? row : 0)) * kDim + piece,
+               row < queries);
+  }
+  const float scale = problem.scale * kLog2E;
+  float sums[kColumns / 8][4] = {}, highest[2] = {-INFINITY, -INFINITY}, total[2] = {};
+  for (int start = span.begin; start < span.end; start += kKeys) {
+    __syncthreads();
+    load_keys<kDim>(k, problem.k, slot, kv_head, {start, span.end});
+    if constexpr (!kShared) {
+      load_keys<kValue>(v, problem.v, slot, kv_head, {start, span.end});
+    }
+    commit_copies();
+    wait_for_copies<0>();
+    __syncthreads();
+    float scores[2][4] = {}, most[2] = {-INFINITY, -INFINITY};
+    multiply_rows<kDim, 2, padded(kDim)>(scores, q, k + warp * 16 * padded(kDim), lane);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const bool there = start + warp * 16 + n * 8 + lane % 4 * 2 + i % 2 < span.end;
+        scores[n][i] = there ? scores[n][i] * scale : -INFINITY;
+        most[i / 2] = fmaxf(most[i / 2], scores[n][i]);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 1));
+      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2));
+      if (lane % 4 == 0) {
+        highest_of[warp * kQueries + lane / 4 + half * 8] = most[half];
+      }
+    }
+    __syncthreads();
+    float shrink[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float now = highest[half];
+      for (int other = 0; other < kWarps; ++other) {
+        now = fmaxf(now, highest_of[other * kQueries + lane / 4 + half * 8]);
+      }
+      shrink[half] = exp2f(highest[half] - now);
+      highest[half] = now;
+      total[half] *= shrink[half];
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        const float low = exp2f(scores[n][2 * half] - now), high = exp2f(scores[n][2 * half + 1] - now);
+        total[half] += low + high;
+        *reinterpret_cast<uint32_t*>(weights + (lane / 4 + half * 8) * kWeights + warp * 16 + n * 8 + lane % 4 * 2) =
+            pack(low, high);
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        sums[n][i] *= shrink[i / 2];
+      }
+    }
+    constexpr int kStride = kShared ? padded(kDim) : padded(kValue);
+#pragma unroll
+    for (int depth = 0; depth < kKeys; depth += 16) {
+      uint32_t left[4];
+      load_matrices(left, weights + lane_row(lane) * kWeights + depth + lane_column(lane));
+      multiply_columns<kColumns / 8, kStride>(sums, left, v + depth * kStride + warp * kColumns, lane);
+    }
+  }
+  wait_for_copies<0>();  // of the queries, where there was no key
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    total[half] += __shfl_xor_sync(~0u, total[half], 1);
+    total[half] += __shfl_xor_sync(~0u, total[half], 2);
+    if (lane % 4 == 0) {
+      total_of[warp * kQueries + lane / 4 + half * 8] = total[half];
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = lane / 4 + half * 8;
+    if (row >= queries) {
+      continue;
+    }
+    float sum = 0;
+    for (int other = 0; other < kWarps; ++other) {
+      sum += total_of[other * kQueries + row];
+    }
+    if (warp == 0 && lane % 4 == 0) {
+      problem.stats[(head + row) * problem.num_parts + part] = {highest[half], sum};
+    }
+    const int column = warp * kColumns + lane % 4 * 2;
+    const bool alone = problem.num_parts == 1;
+    const float factor = alone ? 1.0f / sum : 1.0f;
+    float* to = problem.sums + ((head + row) * problem.num_parts + part) * kValue + column;
+    bf16* out = problem.out + (head + row) * kValue + column;
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n) {
+      const float low = sums[n][2 * half] * factor, high = sums[n][2 * half + 1] * factor;
+      if (alone) {
+        *reinterpret_cast<uint32_t*>(out + n * 8) = pack(low, high);
+      } else {
+        *reinterpret_cast<float2*>(to + n * 8) = {low, high};
+      }
+    }
+  }
+}
+
+// The parts of a query head, each as large as its highest score says; a thread a column. A part without keys counts 0.
+__global__ void __launch_bounds__(kJoinThreads) join_parts(Problem problem, int value_dim) {
+  extern __shared__ float factors[];  // [parts]
+  __shared__ float of_warps[2][kJoinThreads / 32];
+  const int64_t head = blockIdx.x;
+  const float2* stats = problem.stats + head * problem.num_parts;
+  const int warp = threadIdx.x / 32;
+  float highest = -INFINITY, total = 0;
+  for (int part = threadIdx.x; part < problem.num_parts; part += kJoinThreads) {
+    highest = fmaxf(highest, stats[part].x);
+  }
+  for (int step = 16; step > 0; step /= 2) {
+    highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, step));
+  }
+  of_warps[0][warp] = highest;
+  __syncthreads();
+  highest = fmaxf(of_warps[0][0], of_warps[0][1]);
+  for (int part = threadIdx.x; part < problem.num_parts; part += kJoinThreads) {
+    factors[part] = exp2f(stats[part].x - highest);
+    total += stats[part].y * factors[part];
+  }
+  for (int step = 16; step > 0; step /= 2) {
+    total += __shfl_xor_sync(~0u, total, step);
+  }
+  of_warps[1][warp] = total;
+  __syncthreads();
+  total = of_warps[1][0] + of_warps[1][1];
+  const int column = blockIdx.y * kJoinThreads + threadIdx.x;
+  const float* sums = problem.sums + head * problem.num_parts * value_dim + column;
+  float sum = 0;
+#pragma unroll 8
+  for (int part = 0; part < problem.num_parts; ++part) {
+    sum += sums[int64_t{part} * value_dim] * factors[part];
+  }
+  problem.out[head * value_dim + column] = __float2bfloat16(sum / total);
+}
+
+Cache cache_of(const Tensor& cache) {
+  return {read(cache), cache.stride(0), cache.stride(1), cache.stride(2)};
+}
+
+void check_cache(const Tensor& q, const Tensor& k, const Tensor& v) {
+  FOVEATE_CHECK_CUDA(q, BFloat16);
+  FOVEATE_CHECK_DIM(q, 3);
+  for (const Tensor* cache : {&k, &v}) {
+    STD_TORCH_CHECK(cache->is_cuda() && cache->scalar_type() == ScalarType::BFloat16 && cache->dim() == 4 &&
+                        cache->size(0) == k.size(0) && cache->size(1) == k.size(1) && cache->size(2) == k.size(2) &&
+                        cache->size(2) > 0 && cache->stride(3) == 1 && cache->stride(0) % 8 == 0 &&
+                        cache->stride(1) % 8 == 0 && cache->stride(2) % 8 == 0,
+                    "k and v must be bfloat16 [S, C, G, D] and [S, C, G, E] on a GPU, their strides multiples of 8, "
+                    "got shapes ",
+                    shape_text(k), " and ", shape_text(v));
+  }
+  STD_TORCH_CHECK(q.size(1) > 0 && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0,
+                  "q must be [B, H, D] with H a multiple of k's G, got shapes ", shape_text(q), " and ", shape_text(k));
+}
+
+// Calls run with the sizes of keys and values as constants, and whether values are the keys' first numbers.
+template <typename Run>
+void with_sizes(int64_t dim, int64_t value_dim, bool shared, const Run& run) {
+  using False = std::false_type;
+  if (dim == 64 && value_dim == 64) {
+    run(std::integral_constant<int, 64>(), std::integral_constant<int, 64>(), False());
+  } else if (dim == 128 && value_dim == 128) {
+    run(std::integral_constant<int, 128>(), std::integral_constant<int, 128>(), False());
+  } else if (dim == 256 && value_dim == 256) {
+    run(std::integral_constant<int, 256>(), std::integral_constant<int, 256>(), False());
+  } else {
+    STD_TORCH_CHECK(dim == 576 && value_dim == 512 && shared,
+                    "keys and values on a GPU must have 64, 128 or 256 numbers, or 576 whose first 512 are the values; "
+                    "got ",
+                    dim, " and ", value_dim);
+    run(std::integral_constant<int, 576>(), std::integral_constant<int, 512>(), std::true_type());
+  }
+}
+
+Tensor decode_attention(const Tensor& queries, const Tensor& k, const Tensor& v, const Tensor& slots,
+                        const Tensor& lengths, double scale) {
+  const Tensor q = torch::stable::contiguous(queries);
+  check_cache(q, k, v);
+  FOVEATE_CHECK_CUDA(slots, Long);
+  FOVEATE_CHECK_CUDA(lengths, Long);
+  const int64_t batch = q.size(0), num_heads = q.size(1), value_dim = v.size(3), group = num_heads / k.size(2);
+  STD_TORCH_CHECK(slots.numel() == batch && lengths.numel() == batch, "slots and lengths must be [", batch, "], got ",
+                  shape_text(slots), " and ", shape_text(lengths));
+  const OnDevice device(q);
+  const int64_t blocks = batch * k.size(2) * ((group + kQueries - 1) / kQueries);
+  const int parts = num_parts(device.num_multiprocessors(), blocks, k.size(1), kKeys);
+  Tensor out = torch::stable::new_empty(q, {batch, num_heads, value_dim});
+  Tensor sums = torch::stable::new_empty(q, {batch, num_heads, parts > 1 ? parts : 0, value_dim}, ScalarType::Float);
+  Tensor stats = torch::stable::new_empty(q, {batch, num_heads, parts, 2}, ScalarType::Float);
+  Problem problem = {};
+  problem.q = read(q);
+  problem.k = cache_of(k);
+  problem.v = cache_of(v);
+  problem.slots = slots.const_data_ptr<int64_t>();
+  problem.lengths = lengths.const_data_ptr<int64_t>();
+  problem.batch = static_cast<int>(batch);
+  problem.num_heads = static_cast<int>(num_heads);
+  problem.num_kv_heads = static_cast<int>(k.size(2));
+  problem.num_parts = parts;
+  problem.scale = static_cast<float>(scale);
+  problem.out = write(out);
+  problem.sums = sums.mutable_data_ptr<float>();
+  problem.stats = reinterpret_cast<float2*>(stats.mutable_data_ptr<float>());
+  const dim3 grid(parts, static_cast<unsigned>(blocks / (batch > 0 ? batch : 1)), static_cast<unsigned>(batch));
+  with_sizes(q.size(2), value_dim, k.const_data_ptr() == v.const_data_ptr(), [&](auto dim, auto value, auto shared) {
+    device.launch(attend_span<dim.value, value.value, shared.value>, grid, kThreads,
+                  decode_bytes(dim.value, value.value, shared.value), problem);
+  });
+  if (parts > 1) {
+    const dim3 heads(static_cast<unsigned>(batch * num_heads), static_cast<unsigned>(value_dim / kJoinThreads));
+    device.launch(join_parts, heads, kJoinThreads, parts * static_cast<int>(sizeof(float)), problem,
+                  static_cast<int>(value_dim));
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace foveate::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CUDA, m) {
+  m.impl("decode_attention", TORCH_BOX(&foveate::cuda::decode_attention));
+}

@@ -1,0 +1,73 @@
+// What every operation does before and after a kernel: checks of tensors, the device, torch's current stream, errors.
+#pragma once
+
+#include "../checks.h"
+#include "mma.cuh"
+
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdint>
+
+// Of torch's stable C interface; its header shows it only to builds that have all of torch's CUDA headers.
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+
+namespace foveate::cuda {
+
+#define FOVEATE_CHECK_CUDA(tensor, dtype)                                                                       \
+  STD_TORCH_CHECK((tensor).is_cuda() && (tensor).scalar_type() == ScalarType::dtype && (tensor).is_contiguous(), \
+                  #tensor " must be a contiguous " #dtype " tensor on a GPU, got shape ", shape_text(tensor))
+
+inline void check_cuda(cudaError_t error, const char* what) {
+  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+}
+
+inline const bf16* read(const Tensor& tensor) {
+  return static_cast<const bf16*>(tensor.const_data_ptr());
+}
+
+inline bf16* write(Tensor& tensor) {
+  return static_cast<bf16*>(tensor.mutable_data_ptr());
+}
+
+// The device of a tensor made the current one, and torch's stream on it.
+class OnDevice {
+ public:
+  explicit OnDevice(const Tensor& tensor) : guard_(tensor.get_device()), device_(tensor.get_device()) {
+    void* stream = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+
+  cudaStream_t stream() const {
+    return stream_;
+  }
+
+  int num_multiprocessors() const {
+    int count = 0;
+    check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_), "asking for multiprocessors");
+    return count;
+  }
+
+  // Starts a kernel; a grid without blocks is nothing to do.
+  template <typename... Parameters, typename... Arguments>
+  void launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared_bytes, Arguments&&... arguments) const {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) {
+      return;
+    }
+    if (shared_bytes > 48 * 1024) {
+      check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+                 "asking for shared memory");
+    }
+    kernel<<<grid, threads, shared_bytes, stream_>>>(std::forward<Arguments>(arguments)...);
+    check_cuda(cudaGetLastError(), "starting a kernel");
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  int32_t device_;
+  cudaStream_t stream_;
+};
+
+}  // namespace foveate::cuda

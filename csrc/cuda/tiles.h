@@ -1,0 +1,117 @@
+// How the work of the CUDA kernels is cut: plain arithmetic without CUDA, so that a test on a CPU runs it over every
+// block (tests/ops/cuda_tiles.cpp).
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define FOVEATE_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define FOVEATE_HOST_DEVICE inline
+#endif
+
+namespace foveate::cuda {
+
+// --- tiles of packed sequences: windows of an attention, rows of an expert ---
+
+// Rows [first, end) of sequence `sequence`, which itself is rows [begin, end).
+struct Tile {
+  int sequence, begin, first, end;
+};
+
+// Sequence w, which begins at row `begin`, has slots from here on. Sequences of any length find room for
+// ceil(length / rows) tiles before the next one's, so a grid can be sized without reading where they end.
+FOVEATE_HOST_DEVICE int first_slot(int begin, int sequence, int rows) {
+  return begin / rows + sequence;
+}
+
+FOVEATE_HOST_DEVICE int num_slots(int64_t total_rows, int num_sequences, int rows) {
+  return static_cast<int>(total_rows / rows) + num_sequences;
+}
+
+// The tile in a slot; false where the slot is empty. ends [count + 1]: 0 and where each sequence ends.
+FOVEATE_HOST_DEVICE bool find_tile(const int* ends, int count, int rows, int slot, Tile& tile) {
+  int low = 0, high = count;  // the last sequence whose first slot is not behind `slot`
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (first_slot(ends[middle], middle, rows) <= slot ? low : high) = middle;
+  }
+  if (count == 0) {
+    return false;
+  }
+  const int begin = ends[low], end = ends[low + 1];
+  const int first = begin + (slot - first_slot(begin, low, rows)) * rows;
+  tile = {low, begin, first, end};
+  return first < end;
+}
+
+// --- keys of one sequence, shared among `parts` blocks in whole tiles ---
+
+struct Span {
+  int begin, end;
+};
+
+FOVEATE_HOST_DEVICE Span span_of(int length, int parts, int part, int rows) {
+  const int tiles = (length + rows - 1) / rows, each = (tiles + parts - 1) / parts;
+  const int begin = part * each * rows, end = begin + each * rows;
+  return {begin < length ? begin : length, end < length ? end : length};
+}
+
+// Blocks that fill the multiprocessors twice, where there are tiles enough.
+FOVEATE_HOST_DEVICE int num_parts(int multiprocessors, int64_t blocks, int64_t capacity, int rows) {
+  const int64_t tiles = (capacity + rows - 1) / rows, wanted = blocks > 0 ? 2 * multiprocessors / blocks : 1;
+  const int64_t parts = wanted < tiles ? wanted : tiles;
+  return static_cast<int>(parts < 1 ? 1 : parts);
+}
+
+// --- shared memory ---
+
+// Rows of `width` bf16 with a gap of 16 bytes: eight rows then lie in different banks for ldmatrix. Width a multiple of 16.
+FOVEATE_HOST_DEVICE constexpr int padded(int width) {
+  return width + 8;
+}
+
+// Rows of 64 bf16 without a gap: the 16-byte piece `piece` of a row changes places with the row's number.
+FOVEATE_HOST_DEVICE constexpr int swizzled(int row, int piece) {
+  return row * 64 + ((piece ^ (row & 7)) * 8);
+}
+
+constexpr int kAttentionRows = 64, kAttentionThreads = 128;
+
+FOVEATE_HOST_DEVICE constexpr int round_up(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Bytes of `tiles` tiles of queries, keys, values or their gradients, heads of `dim`, and `extra` f32 a row.
+FOVEATE_HOST_DEVICE constexpr int attention_bytes(int dim, int tiles, int extra) {
+  return kAttentionRows * (tiles * padded(dim) * 2 + extra * 4);
+}
+
+constexpr int kDecodeQueries = 16, kDecodeKeys = 64, kDecodeThreads = 128;
+
+// Queries, keys, values where they are not part of the keys, weights, and two numbers of each warp for each query.
+FOVEATE_HOST_DEVICE constexpr int decode_bytes(int dim, int value_dim, bool shared) {
+  const int rows = kDecodeQueries * (padded(dim) + padded(kDecodeKeys)) +
+                   kDecodeKeys * (padded(dim) + (shared ? 0 : padded(value_dim)));
+  return rows * 2 + 2 * (kDecodeThreads / 32) * kDecodeQueries * 4;
+}
+
+constexpr int kGemmColumns = 128, kGemmDepth = 64, kGemmThreads = 256;
+
+FOVEATE_HOST_DEVICE constexpr int gemm_stages(int rows) {
+  return rows > 64 ? 3 : 4;
+}
+
+FOVEATE_HOST_DEVICE constexpr int gemm_bytes(int rows) {
+  return gemm_stages(rows) * (rows + kGemmColumns) * kGemmDepth * 2;
+}
+
+// --- gate and up side by side: eight rows of one, then eight of the other, so that one thread holds both ---
+
+// Which of an expert's rows [0, 2 * inner) stands in row `row` of a block's 128, or -1 where there is none.
+FOVEATE_HOST_DEVICE int gate_up_row(int block, int row, int inner) {
+  const int group = row / 8, feature = block * (kGemmColumns / 2) + group / 2 * 8 + row % 8;
+  return feature < inner ? feature + group % 2 * inner : -1;
+}
+
+}  // namespace foveate::cuda

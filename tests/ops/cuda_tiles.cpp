@@ -1,0 +1,148 @@
+// Runs the arithmetic of csrc/cuda/tiles.h over every block that a grid would have; says what is wrong and exits with 1.
+
+#include "tiles.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+namespace {
+
+using namespace foveate::cuda;
+
+void check(bool holds, const char* what, long a, long b) {
+  if (!holds) {
+    std::printf("%s: %ld, %ld\n", what, a, b);
+    std::exit(1);
+  }
+}
+
+// Every row of every sequence lies in one tile, of its own sequence.
+void check_tiles(const std::vector<int>& lengths, int rows) {
+  std::vector<int> ends = {0};
+  for (const int length : lengths) {
+    ends.push_back(ends.back() + length);
+  }
+  const int count = static_cast<int>(lengths.size());
+  std::vector<int> seen(ends.back(), 0);
+  const int slots = num_slots(ends.back(), count, rows);
+  for (int slot = 0; slot < slots; ++slot) {
+    Tile tile;
+    if (!find_tile(ends.data(), count, rows, slot, tile)) {
+      continue;
+    }
+    check(tile.begin == ends[tile.sequence] && tile.end == ends[tile.sequence + 1], "not a sequence", slot, tile.sequence);
+    check(tile.first >= tile.begin && (tile.first - tile.begin) % rows == 0, "not a tile's first row", slot, tile.first);
+    for (int row = tile.first; row < tile.first + rows && row < tile.end; ++row) {
+      ++seen[row];
+    }
+  }
+  for (size_t row = 0; row < seen.size(); ++row) {
+    check(seen[row] == 1, "a row is not in one tile", static_cast<long>(row), seen[row]);
+  }
+}
+
+// Spans are whole tiles, follow each other and end with the keys.
+void check_spans(int length, int parts, int rows) {
+  int at = 0;
+  for (int part = 0; part < parts; ++part) {
+    const Span span = span_of(length, parts, part, rows);
+    check(span.begin == at && span.end >= span.begin, "a span does not follow the one before", length, part);
+    check(span.end == length || span.end % rows == 0, "a span ends inside a tile", length, part);
+    at = span.end;
+  }
+  check(at == length, "keys are left over", length, parts);
+}
+
+// The 16-byte pieces that eight lanes of ldmatrix read lie in different banks, and no two pieces share a place.
+void check_banks() {
+  for (int width = 16; width <= 576; width += 16) {
+    int used = 0;
+    for (int row = 0; row < 8; ++row) {
+      used |= 1 << (padded(width) * 2 * row / 16 % 8);
+    }
+    check(used == 255, "padded rows share banks", width, used);
+  }
+  std::vector<int> seen(128 * 64, 0);
+  for (int piece = 0; piece < 8; ++piece) {
+    for (int row = 0; row < 128; ++row) {
+      ++seen[swizzled(row, piece)];
+    }
+    for (int first = 0; first < 128; first += 8) {
+      int used = 0;
+      for (int row = first; row < first + 8; ++row) {
+        used |= 1 << (swizzled(row, piece) * 2 / 16 % 8);
+      }
+      check(used == 255, "swizzled rows share banks", first, piece);
+    }
+  }
+  for (size_t at = 0; at < seen.size(); at += 8) {
+    check(seen[at] == 1, "a place is not used once", static_cast<long>(at), seen[at]);
+  }
+}
+
+// Every row of gate and up is read by one block; neighbouring groups of eight are the gate's and the up's same columns.
+void check_gate_up(int inner) {
+  std::vector<int> seen(2 * inner, 0);
+  const int blocks = (inner + kGemmColumns / 2 - 1) / (kGemmColumns / 2);
+  for (int block = 0; block < blocks; ++block) {
+    for (int row = 0; row < kGemmColumns; ++row) {
+      const int from = gate_up_row(block, row, inner);
+      if (from < 0) {
+        continue;
+      }
+      ++seen[from];
+      const int column = (block * kGemmColumns + row / 16 * 16) / 2 + row % 8;
+      check(from == column + (row / 8 % 2) * inner, "a row belongs to another column", row, from);
+    }
+  }
+  for (int row = 0; row < 2 * inner; ++row) {
+    check(seen[row] == 1, "a row is not read once", inner, row);
+  }
+}
+
+constexpr int kMostShared = 227 * 1024;  // of a block on Hopper and Blackwell; Ampere's server GPUs have 163 KB
+
+void check_memory() {
+  for (int dim = 16; dim <= 128; dim += 16) {
+    check(attention_bytes(dim, 4, 3) <= 99 * 1024, "attention wants too much shared memory", dim, attention_bytes(dim, 4, 3));
+    check((dim + 4) * 4 <= 2 * padded(dim) * 2, "gradients do not fit over two tiles", dim, 0);
+  }
+  for (const int rows : {16, 64, 128}) {
+    check(2 * gemm_bytes(rows) <= kMostShared, "two blocks of a product do not fit", rows, gemm_bytes(rows));
+  }
+  check(decode_bytes(256, 256, false) <= 99 * 1024, "decoding wants too much", 256, decode_bytes(256, 256, false));
+  check(2 * decode_bytes(576, 512, true) <= kMostShared, "two blocks of latents do not fit", 576, decode_bytes(576, 512, true));
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(1);
+  for (const int rows : {16, 64, 128}) {
+    check_tiles({}, rows);
+    check_tiles({0, 0, 0}, rows);
+    check_tiles({rows, rows, 1, 0, rows + 1, rows - 1, 5 * rows, 0}, rows);
+    for (int trial = 0; trial < 300; ++trial) {
+      std::vector<int> lengths(random() % 40);
+      for (int& length : lengths) {
+        length = random() % 4 == 0 ? 0 : static_cast<int>(random() % (3 * rows));
+      }
+      check_tiles(lengths, rows);
+    }
+  }
+  for (int length = 1; length < 900; ++length) {
+    for (const int parts : {1, 2, 3, 7, 40}) {
+      check_spans(length, parts, kDecodeKeys);
+    }
+  }
+  check(num_parts(132, 1, 64 * 1000, 64) == 264 && num_parts(132, 1, 64, 64) == 1 && num_parts(132, 1000, 6400, 64) == 1,
+        "the number of parts", num_parts(132, 1, 64000, 64), num_parts(132, 1000, 6400, 64));
+  check_banks();
+  for (const int inner : {8, 40, 64, 128, 200, 1408}) {
+    check_gate_up(inner);
+  }
+  check_memory();
+  return 0;
+}
