@@ -15,10 +15,10 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 """Tokens, their experts and the weights of these."""
 
 
-def matrices() -> tuple[Tensor, Tensor]:
+def matrices(device: str = "cpu") -> tuple[Tensor, Tensor]:
     """gate_up [E, 2 * I, D] and down [E, D, I] in bf16, 1.1 GB: more than any processor's own memory holds."""
-    gate_up = torch.randn(EXPERTS, 2 * INNER, WIDTH).mul(WIDTH**-0.5).bfloat16()
-    return gate_up, torch.randn(EXPERTS, WIDTH, INNER).mul(INNER**-0.5).bfloat16()
+    gate_up = torch.randn(EXPERTS, 2 * INNER, WIDTH, device=device).mul(WIDTH**-0.5).bfloat16()
+    return gate_up, torch.randn(EXPERTS, WIDTH, INNER, device=device).mul(INNER**-0.5).bfloat16()
 
 
 def inputs(num_tokens: int) -> list[Inputs]:

@@ -34,6 +34,10 @@ class Case:
     """Multiplications and additions that nobody can leave out."""
     moved: float | None = None
     """Bytes that go from or to memory at least."""
+    device: str = "cpu"
+    """Where it runs, as torch names it."""
+    repeats: int = 1
+    """How often a run does it; times are of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Row:
     peer_ms: float
     ratio: float
     floor_ms: float | None
+    device: str
 
 
 @dataclass(kw_only=True)
@@ -61,38 +66,47 @@ class Floors:
         """Milliseconds that a case takes at these rates, the slower of arithmetic and memory; None if not known."""
         times = []
         if case.flops is not None:
-            times.append(case.flops / self._rate(case.dtype))
+            times.append(case.flops / self._rate(case.dtype, case.device))
         if case.moved is not None:
-            times.append(case.moved / self._rate("copy"))
+            times.append(case.moved / self._rate("copy", case.device))
         return 1e3 * max(times) if times else None
 
-    def _rate(self, kind: str) -> float:
-        if kind not in self.rates:
-            self.rates[kind] = _copied_bytes() if kind == "copy" else _product_flops(getattr(torch, kind))
-        return self.rates[kind]
+    def _rate(self, kind: str, device: str) -> float:
+        key = f"{kind} on {device}"
+        if key not in self.rates:
+            self.rates[key] = _copied_bytes(device) if kind == "copy" else _product_flops(getattr(torch, kind), device)
+        return self.rates[key]
 
 
-def _best(run: Callable[[], object], times: int) -> float:
+def _best(run: Callable[[], object], times: int, device: str) -> float:
     seconds = []
     for _ in range(times):
+        _wait(device)
         start = time.perf_counter()
         run()
+        _wait(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
 
-def _product_flops(dtype: torch.dtype) -> float:
-    """Operations a second of a product of 2048 x 2048 matrices."""
-    size = 2048
-    a, b = torch.randn(2, size, size).to(dtype)
-    return 2 * size**3 / _best(lambda: a @ b, 5)
+def _wait(device: str) -> None:
+    """Until a device has done all that it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
-def _copied_bytes() -> float:
-    """Bytes read and written a second by a copy of 256 MB."""
-    source = torch.ones(64 << 20)
+def _product_flops(dtype: torch.dtype, device: str) -> float:
+    """Operations a second of a product of square matrices, larger ones on a GPU."""
+    size = 2048 if device == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    return 2 * size**3 / _best(lambda: a @ b, 5, device)
+
+
+def _copied_bytes(device: str) -> float:
+    """Bytes read and written a second by a copy of 256 MB, on a GPU of 4 GB."""
+    source = torch.ones((64 << 20) if device == "cpu" else (1 << 30), device=device)
     target = torch.empty_like(source)
-    return 8 * source.numel() / _best(lambda: target.copy_(source), 3)
+    return 8 * source.numel() / _best(lambda: target.copy_(source), 3, device)
 
 
 def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
@@ -100,6 +114,7 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
     runs = {"": case.ours, **case.peers}
     for run in runs.values():
         run(0)
+    _wait(case.device)
     spent: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     while len(spent[""]) < 3 or (time.perf_counter() - start < seconds and len(spent[""]) < MOST_ROUNDS):
@@ -107,8 +122,9 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
         for name, run in runs.items():
             begun = time.perf_counter()
             run(number)
+            _wait(case.device)
             spent[name].append(time.perf_counter() - begun)
-    medians = {name: 1e3 * statistics.median(times) for name, times in spent.items()}
+    medians = {name: 1e3 * statistics.median(times) / case.repeats for name, times in spent.items()}
     floor = floors.of(case)
     return [
         Row(
@@ -116,11 +132,12 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
             shape=case.shape,
             dtype=case.dtype,
             threads=torch.get_num_threads(),
-            ours_ms=round(medians[""], 3),
+            ours_ms=round(medians[""], 4),
             peer=peer,
-            peer_ms=round(medians[peer], 3),
+            peer_ms=round(medians[peer], 4),
             ratio=round(medians[peer] / medians[""], 2),
-            floor_ms=None if floor is None else round(floor, 3),
+            floor_ms=None if floor is None else round(floor, 4),
+            device="cpu" if case.device == "cpu" else torch.cuda.get_device_name(),
         )
         for peer in case.peers
     ]

@@ -65,14 +65,14 @@ def test_everybody_runs_in_turn_with_the_same_inputs() -> None:
         op="none", shape="", dtype="float32", ours=lambda n: ran.append(("ours", n)),
         peers={"peer": lambda n: ran.append(("peer", n))}, flops=1e9,
     )  # fmt: skip
-    (row,) = compare(case, Floors(rates={"float32": 1e12}), seconds=0)
+    (row,) = compare(case, Floors(rates={"float32 on cpu": 1e12}), seconds=0)
     numbers = [0, *(number % SETS for number in range(3))]
     assert ran == [(name, number) for number in numbers for name in ("ours", "peer")]
     assert (row.op, row.peer, row.floor_ms) == ("none", "peer", 1.0)
 
 
 def test_a_floor_is_the_slower_of_arithmetic_and_memory() -> None:
-    floors = Floors(rates={"float32": 1e12, "copy": 1e10})
+    floors = Floors(rates={"float32 on cpu": 1e12, "copy on cpu": 1e10})
     case = Case(op="", shape="", dtype="float32", ours=id, peers={}, flops=2e9, moved=1e8)
     assert floors.of(case) == pytest.approx(10.0)
     assert floors.of(Case(op="", shape="", dtype="float32", ours=id, peers={})) is None
@@ -82,10 +82,10 @@ def test_a_floor_is_the_slower_of_arithmetic_and_memory() -> None:
 def test_the_command_prints_a_row_for_each_comparison(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "_product_flops", lambda dtype: 1e12)
+    monkeypatch.setattr(measure, "_product_flops", lambda dtype, device: 1e12)
     assert main(["bench", "decoder_attention", "--json", "--seconds", "0"]) == 0
     (row,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert set(row) == {"op", "shape", "dtype", "threads", "ours_ms", "peer", "peer_ms", "ratio", "floor_ms"}
+    assert set(row) == {"op", "shape", "dtype", "threads", "ours_ms", "peer", "peer_ms", "ratio", "floor_ms", "device"}
     assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.3)
     assert main(["bench", "decoder_attention", "--seconds", "0"]) == 0
     assert "decoder_attention bfloat16" in capsys.readouterr().out
