@@ -1,7 +1,7 @@
 """A thinker's folder: config.json, weights, tokenizer.json; ours, or published by others (foveate.models.published).
 
-safetensors and JSON only, never pickle. Weights are read one after another into place, so that loading takes no more
-memory than the model.
+safetensors and JSON only, never pickle. Weights stay mapped from their files where they are in the order and the dtype
+that is wanted; the others are put together one after another, so that loading takes no more memory than the model.
 """
 
 import json
@@ -92,20 +92,14 @@ def _assembled(
         part = _fitted(shards.read(rule.theirs[0]), shape, rule, config)
         if part.shape != shape:
             raise CheckpointError(_misfit(shards, rule, f"has shape {list(part.shape)}, wanted {list(shape)}"))
-        return part.to(dtype or part.dtype, copy=True).contiguous()
-    out: Tensor | None = None
-    filled = 0
-    for theirs in rule.theirs:
-        part = shards.read(theirs)
-        out = torch.empty(shape, dtype=dtype or part.dtype) if out is None else out
-        rows = out.flatten(0, -2) if out.dim() > 2 else out
-        if part.shape[1:] == rows.shape[1:] and filled + len(part) <= len(rows):
-            rows[filled : filled + len(part)] = part
-        filled += len(part)
-    assert out is not None
-    if filled != out.numel() // max(1, part[0].numel()):
+        return part.to(dtype or part.dtype).contiguous()
+    parts = [shards.read(theirs) for theirs in rule.theirs]
+    filled, wanted = sum(map(len, parts)), shape[:-1].numel() if len(shape) > 1 else shape[0]
+    if filled != wanted or any(part.shape[1:] != shape[-1:][: len(shape) - 1] for part in parts):
         raise CheckpointError(_misfit(shards, rule, f"have {filled} rows together, wanted {list(shape)}"))
-    return out
+    rows = shards.span(rule.theirs, parts)
+    rows = torch.cat([part.to(dtype or part.dtype) for part in parts]) if rows is None else rows
+    return rows.to(dtype or rows.dtype).view(shape)
 
 
 def _fitted(tensor: Tensor, shape: torch.Size, rule: Rule, config: ThinkerConfig) -> Tensor:

@@ -1,11 +1,16 @@
-"""The tensors of a folder's safetensors files, each read when it is asked for: no second copy is ever in memory."""
+"""The tensors of a folder's safetensors files, mapped: a page is read when it is used, and none is copied.
+
+The mapping is private: what is written to a tensor stays in this process. The library checks the files and hands out
+each tensor by itself; ours are sometimes several that stand one after another in a file, which one view can span.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -22,6 +27,8 @@ class Shards:
         """Raises CheckpointError when the folder holds no safetensors, or one that cannot be read."""
         self.folder = folder
         self.file_of: dict[str, Path] = {}
+        self._whole: dict[Path, Tensor] = {}
+        self._begins: dict[str, int] = {}
         for path in self._files():
             with _opened(path) as file:
                 self.file_of |= dict.fromkeys(file.keys(), path)
@@ -32,10 +39,34 @@ class Shards:
         return str(files.pop() if len(files) == 1 else self.folder)
 
     def read(self, name: str) -> Tensor:
-        """A tensor that is mapped from its file; pages of it that were read go when it goes."""
+        """A tensor that is mapped from its file."""
         with _opened(self.file_of[name]) as file:
             tensor: Tensor = file.get_tensor(name)
             return tensor
+
+    def span(self, names: Sequence[str], parts: Sequence[Tensor]) -> Tensor | None:
+        """The rows of all tensors as one, mapped, where one follows the other in one file; None where they do not."""
+        path = self.file_of[names[0]]
+        if any(self.file_of[name] != path for name in names) or len({part.dtype for part in parts}) > 1:
+            return None
+        if path not in self._whole:
+            self._map(path)
+        begins = [self._begins[name] for name in names]
+        ends = [begin + part.nbytes for begin, part in zip(begins, parts, strict=True)]
+        if any(end != begin for end, begin in zip(ends, begins[1:], strict=False)) or begins[0] % parts[0].itemsize:
+            return None
+        numbers = self._whole[path][begins[0] : ends[-1]].view(parts[0].dtype)
+        return numbers.view(-1, *parts[0].shape[1:])
+
+    def _map(self, path: Path) -> None:
+        """Map a file that the library has checked, as bytes, and note where each tensor begins."""
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        self._whole[path] = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+        self._begins |= {
+            name: 8 + size + entry["data_offsets"][0] for name, entry in header.items() if "shape" in entry
+        }
 
     def _files(self) -> list[Path]:
         index = self.folder / INDEX

@@ -186,6 +186,25 @@ def folder(saved: tuple[nn.Module, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved[1], tmp_path / "model"))
 
 
+def test_weights_stay_in_their_file_until_they_are_written_to(folder: Path) -> None:
+    before = (folder / "model.safetensors").read_bytes()
+    thinker = Thinker.from_pretrained(folder)
+    mapped = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines()
+              if line.endswith(str((folder / "model.safetensors").resolve()))]  # fmt: skip
+    inside = {
+        name
+        for name, p in thinker.named_parameters()
+        if any(int(begin, 16) <= p.data_ptr() < int(end, 16) for begin, end in mapped)
+    }
+    leaves = ("embed.weight", "mlp.down.weight", "mlp.gate_up.weight")  # experts stand the other way round
+    wanted = {n for n, _ in thinker.named_parameters() if n.startswith("decoder.") and n.endswith(leaves)}
+    assert wanted <= inside
+    assert "decoder.embed.weight" in wanted
+    with torch.no_grad():
+        thinker.decoder.embed.weight.zero_()
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
 def test_wrong_weights_are_named(folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
