@@ -9,6 +9,7 @@ Shape letters: N patches, P values of a patch, H W pixels.
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -125,8 +126,9 @@ def clip_grid(
     return replace(grid, t=num_frames // vision.temporal_patch_size)
 
 
+@lru_cache(maxsize=512)
 def patch_coordinates(grid: Grid, merge_size: int) -> Tensor:
-    """Row and column [N, 2] of every patch, in block order, frame after frame."""
+    """Row and column [N, 2] of every patch, in block order, frame after frame; not to be changed."""
     m = merge_size
     rows = torch.arange(grid.h).reshape(grid.h // m, 1, m, 1).expand(-1, grid.w // m, -1, m)
     cols = torch.arange(grid.w).reshape(1, grid.w // m, 1, m).expand(grid.h // m, -1, m, -1)

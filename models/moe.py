@@ -60,6 +60,8 @@ class MoE(nn.Module):
 def balance_loss(scores_TE: Tensor, experts_TK: Tensor) -> Tensor:
     """Switch Transformer's loss: E * sum over experts of (share of choices) * (mean share of score); 1 when even."""
     num_experts = scores_TE.shape[-1]
-    share_E = torch.bincount(experts_TK.reshape(-1), minlength=num_experts) / max(1, experts_TK.numel())
+    experts_S = experts_TK.reshape(-1)
+    counts_E = experts_S.new_zeros(num_experts).scatter_add_(0, experts_S, torch.ones_like(experts_S))
+    share_E = counts_E / max(1, experts_TK.numel())
     mean_E = (scores_TE / scores_TE.sum(-1, keepdim=True)).mean(0)
     return num_experts * (share_E * mean_E).sum()

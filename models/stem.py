@@ -6,6 +6,7 @@ network that sees each patch alone has two (docs/log.md has what was seen of bot
 Shape letters: N patches, P values of a patch, D width, C channels, H W pixels, Y X cells after the last convolution.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid
 from foveate.models.norm import RMSNorm
+from foveate.models.sheet import Sheet
+from foveate.ops import put_rows, take_rows
 
 
 class ResidualConv(nn.Module):
@@ -50,16 +53,37 @@ class ConvStem(nn.Module):
 
     def forward(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Patches of all images, in block order, [N, P] -> [N, D]."""
+        if patches_NP.is_cuda:
+            return self.proj(self.together(patches_NP, grids))
+        return self.proj(self.one_by_one(patches_NP, grids))
+
+    def one_by_one(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
+        """The last features under each patch of all images [N, cells * cells * C], in block order."""
         images = patches_NP.split([grid.num_patches for grid in grids])
-        cells = [self._cells(image_NP, grid) for image_NP, grid in zip(images, grids, strict=True)]
-        return self.proj(torch.cat(cells))
+        return torch.cat([self._cells(image_NP, grid) for image_NP, grid in zip(images, grids, strict=True)])
+
+    def together(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
+        """The same, with all images on one sheet."""
+        sheet = Sheet(grids, self.merge_size, patches_NP.device)
+        shape = (sheet.rows, sheet.columns, 3 * self.frames, self.patch_size, self.patch_size)
+        x_RCDPP = put_rows(patches_NP, sheet.slots_N, sheet.rows * sheet.columns).view(shape)
+        x_1DHW = x_RCDPP.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)[None]
+        x_1DYX = self._convolved(x_1DHW, sheet.keep)
+        cells = x_1DYX[0].unflatten(2, (-1, self.cells)).unflatten(1, (-1, self.cells)).permute(1, 3, 2, 4, 0)
+        return take_rows(cells.flatten(0, 1).flatten(1), sheet.slots_N)
+
+    def _convolved(self, x_TCHW: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
+        """The last features [T, C, Y, X] of pictures; `keep` takes what each layer gives."""
+        x_TCYX = x_TCHW.contiguous(memory_format=torch.channels_last)
+        for conv in self.convs:
+            x_TCYX = keep(F.silu(conv(x_TCYX)))
+        for mix in self.mixes:
+            x_TCYX = keep(mix(x_TCYX))
+        return x_TCYX
 
     def _cells(self, patches_NP: Tensor, grid: Grid) -> Tensor:
-        """The last features under each patch [N, cells * cells * C], in block order."""
-        x_TCHW = self._picture(patches_NP, grid).contiguous(memory_format=torch.channels_last)
-        for conv in self.convs:
-            x_TCHW = F.silu(conv(x_TCHW))
-        x_TCYX = self.mixes(x_TCHW)
+        """The last features under each patch of one image."""
+        x_TCYX = self._convolved(self._picture(patches_NP, grid), lambda x: x)
         m, s = self.merge_size, self.cells
         blocks = x_TCYX.unflatten(3, (-1, m, s)).unflatten(2, (-1, m, s))
         return blocks.permute(0, 2, 5, 3, 6, 4, 7, 1).flatten(0, 4).flatten(1)

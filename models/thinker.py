@@ -19,7 +19,7 @@ from foveate.models.processor import Processor
 from foveate.models.quantize import quantize
 from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
-from foveate.models.transcript import ImageInput, Transcript
+from foveate.models.transcript import ImageInput, Transcript, image_rows
 from foveate.models.vision import VisionTower
 from foveate.ops import Packing
 
@@ -84,12 +84,7 @@ class Thinker(nn.Module):
         if seen_MD is None:
             seen_MD = self.vision(*self.patches(images), self.decoder.embeddings())
         x_TD = F.pad(x_TD, (0, seen_MD.shape[1] - x_TD.shape[1]))
-        counts = [image.num_tokens for image in images]
-        pieces, position = [], 0
-        for start, tokens in zip(starts, seen_MD.split(counts), strict=True):
-            pieces += [x_TD[position:start], tokens]
-            position = start + len(tokens)
-        return torch.cat([*pieces, x_TD[position:]])
+        return x_TD.index_copy(0, image_rows(images, starts).to(x_TD.device), seen_MD)
 
     def patches(self, images: Sequence[ImageInput]) -> tuple[Tensor, list[Grid]]:
         """What the tower takes: the patches [N, P] of all images in its dtype and on its device, and their grids."""

@@ -1,6 +1,6 @@
 """What has been said, token for token: ids as they were sampled, who wrote each, and the images between them.
 
-Shape letters: T tokens, N patches, P values of a patch.
+Shape letters: T tokens, N patches, P values of a patch, I images, M image tokens.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,13 @@ class Transcript:
     def __len__(self) -> int:
         """Tokens in all."""
         return len(self.token_ids)
+
+
+def image_rows(images: Sequence[ImageInput], starts: Sequence[int]) -> Tensor:
+    """Index [M] of each image token in a transcript whose images' first tokens stand at `starts`."""
+    counts_I = torch.tensor([image.num_tokens for image in images], dtype=torch.long)
+    shift_I = torch.tensor(starts, dtype=torch.long) - (counts_I.cumsum(0) - counts_I)
+    return torch.arange(int(counts_I.sum())) + shift_I.repeat_interleave(counts_I)
 
 
 Part = tuple[list[int] | ImageInput, bool]

@@ -9,6 +9,9 @@ Shape letters: N patches, P values of a patch, D width, M merged tokens, E width
 """
 
 import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -135,7 +138,7 @@ class VisionTower(nn.Module):
         """Tell each token where in its picture it stands, [M, E] -> [M, E]."""
         if not self.config.output_position_grid:
             return tokens_ME
-        return tokens_ME + torch.cat([self._output_positions(grid) for grid in grids])
+        return tokens_ME + of_each(grids, self._output_positions).to(tokens_ME.dtype)
 
     def encode(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
         """Features [N, D] of every patch, in block order."""
@@ -146,7 +149,7 @@ class VisionTower(nn.Module):
         config = self.config
         x_ND = self.stem(patches_NP, grids)
         if config.position_grid:
-            x_ND = x_ND + torch.cat([self._learned_positions(grid) for grid in grids])
+            x_ND = x_ND + of_each(grids, self._learned_positions).to(x_ND.dtype)
         order, windows = window_order(grids, config)
         coordinates_N2 = torch.cat([patch_coordinates(grid, config.merge_size) for grid in grids])[order]
         order, coordinates_N2 = order.to(x_ND.device), coordinates_N2.to(x_ND.device)
@@ -163,17 +166,28 @@ class VisionTower(nn.Module):
         return [*features, put_rows(x_ND, order, len(order))]
 
     def _learned_positions(self, grid: Grid) -> Tensor:
-        """The table at the image's grid [N, D], in block order."""
+        """The table at the image's grid [N, D] in f32, in block order."""
         m = self.config.merge_size
         resized_DHW = resample_table(self.positions, grid.h, grid.w, self.config.position_resampling)
         blocks = resized_DHW.unflatten(1, (-1, m)).unflatten(3, (-1, m)).permute(1, 3, 2, 4, 0)
-        return blocks.flatten(0, 3).repeat(grid.t, 1).to(self.positions.dtype)
+        return blocks.flatten(0, 3).repeat(grid.t, 1)
 
     def _output_positions(self, grid: Grid) -> Tensor:
-        """The other table at the image's grid of merged tokens [M, E]."""
+        """The other table at the image's grid of merged tokens [M, E] in f32."""
         m = self.config.merge_size
         resized_EHW = resample_table(self.output_positions, grid.h // m, grid.w // m, "bicubic")
-        return resized_EHW.flatten(1).T.repeat(grid.t, 1).to(self.output_positions.dtype)
+        return resized_EHW.flatten(1).T.repeat(grid.t, 1)
+
+
+def of_each(grids: Sequence[Grid], rows_of: Callable[[Grid], Tensor]) -> Tensor:
+    """The rows of each grid one after another; `rows_of` is asked once for grids that are equal."""
+    distinct = {grid: rows_of(grid) for grid in dict.fromkeys(grids)}
+    rows_ND = torch.cat(list(distinct.values()))
+    if len(distinct) == len(grids):
+        return rows_ND
+    starts = dict(zip(distinct, accumulate(map(len, distinct.values()), initial=0), strict=False))
+    index = torch.cat([torch.arange(starts[grid], starts[grid] + len(distinct[grid])) for grid in grids])
+    return rows_ND.index_select(0, index.to(rows_ND.device))
 
 
 def resample_table(table_SSD: Tensor, rows: int, columns: int, mode: Literal["bicubic", "bilinear"]) -> Tensor:
@@ -202,15 +216,24 @@ def window_order(grids: list[Grid], config: VisionConfig) -> tuple[Tensor, list[
     """
     block = config.merge_size**2
     side = config.window_size_px // (config.patch_size * config.merge_size)
-    orders, lengths, offset = [], [], 0
+    orders: list[Tensor] = []
+    lengths: list[int] = []
+    offset = 0
     for grid in grids:
-        rows, cols = grid.h // config.merge_size, grid.w // config.merge_size
-        window_HW = (torch.arange(rows) // side)[:, None] * -(-cols // side) + torch.arange(cols) // side
-        counts = torch.bincount(window_HW.reshape(-1))
-        rank = torch.argsort(torch.argsort(counts, descending=True, stable=True))
-        order_M = torch.argsort(rank[window_HW.reshape(-1)], stable=True)
+        order_N, sizes = _frame_order(grid.h // config.merge_size, grid.w // config.merge_size, side, block)
         for _ in range(grid.t):
-            orders.append(((order_M + offset)[:, None] * block + torch.arange(block)).reshape(-1))
-            lengths += (counts.sort(descending=True).values * block).tolist()
-            offset += rows * cols
+            orders.append(order_N + offset)
+            lengths += sizes
+            offset += len(order_N)
     return torch.cat(orders), lengths
+
+
+@lru_cache(maxsize=512)
+def _frame_order(rows: int, cols: int, side: int, block: int) -> tuple[Tensor, list[int]]:
+    """The window order of a frame of so many blocks, and the length of every window; not to be changed."""
+    window_HW = (torch.arange(rows) // side)[:, None] * -(-cols // side) + torch.arange(cols) // side
+    counts = torch.bincount(window_HW.reshape(-1))
+    rank = torch.argsort(torch.argsort(counts, descending=True, stable=True))
+    order_M = torch.argsort(rank[window_HW.reshape(-1)], stable=True)
+    order_N = (order_M[:, None] * block + torch.arange(block)).reshape(-1)
+    return order_N, (counts.sort(descending=True).values * block).tolist()

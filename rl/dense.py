@@ -118,25 +118,37 @@ class DenseHeads(nn.ModuleDict):
         sizes = {"glyphs": cells * NUM_CLASSES, "starts": cells * 2, "names": patches * NUM_NAMES}
         super().__init__({kind: nn.Linear(width, size) for kind, size in sizes.items()})
 
-    def loss(self, x_MD: Tensor, labels: DenseLabels) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, x_MD: Tensor, labels: DenseLabels) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the mean cross-entropies, and the accuracy of each kind where there is something."""
         wanted = {"glyphs": labels.glyphs_NG, "starts": labels.starts_NG, "names": labels.names_N1}
         return _asked({kind: (self[kind], labels_NG) for kind, labels_NG in wanted.items()}, x_MD)
 
 
-def settled(vision: VisionTower, tokens_MD: Tensor, texts: Sequence[Text]) -> Spelling:
-    """What merged tokens spell where the tower's chances decide; a tower that does not spell has the middles alone."""
-    if "spelled" not in vision.spellers:
-        return Spelling(texts)
-    speller = cast(Speller, vision.spellers["spelled"])
-    with torch.no_grad():
-        logits_MSC = speller.head(tokens_MD).unflatten(-1, (speller.places, -1))
-    return Spelling(texts, logits_MSC.float().log_softmax(-1))
+class Chances:
+    """What the tower would spell with merged tokens, on its way to the processor while a GPU does other work."""
+
+    def __init__(self, vision: VisionTower, tokens_MD: Tensor) -> None:
+        self.log_MSC: Tensor | None = None
+        self.arrived: torch.cuda.Event | None = None
+        if "spelled" in vision.spellers:
+            speller = cast(Speller, vision.spellers["spelled"])
+            with torch.no_grad():
+                logits_MSC = speller.head(tokens_MD).unflatten(-1, (speller.places, -1))
+            self.log_MSC = logits_MSC.float().log_softmax(-1).to("cpu", non_blocking=True)
+        if tokens_MD.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def settled(self, texts: Sequence[Text]) -> Spelling:
+        """What the tokens spell where these chances decide; a tower that does not spell has the middles alone."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return Spelling(texts, self.log_MSC)
 
 
 def spoken_loss(
     vision: VisionTower, tokens_MD: Tensor, spelling: Spelling, named_MS: Tensor
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """As DenseHeads.loss, of what the projector says of merged tokens."""
     asked: dict[str, tuple[nn.Module, Tensor]] = {}
     for kind, labels_MS in (("spelled", spelling.labels_MS), ("named", named_MS)):
@@ -149,9 +161,9 @@ def spoken_loss(
 
 def _asked(
     asked: dict[str, tuple[nn.Module, Tensor]], x_MD: Tensor, exact: Mapping[str, Tensor] | None = None
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the losses of heads whose labels are given, and their accuracies; `exact` as in _labelled."""
-    total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, float]()
+    total, metrics = x_MD.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
     for kind, (head, wanted) in asked.items():
         exact_M = (exact or {}).get(kind, torch.zeros(len(x_MD), dtype=torch.bool))
         loss, accuracy = _labelled(head, x_MD, wanted.reshape(len(x_MD), -1), NOTHING_WEIGHT[kind], exact_M)
@@ -162,19 +174,21 @@ def _asked(
 
 def _labelled(
     head: nn.Module, x_MD: Tensor, labels_MG: Tensor, zero_weight: float, exact_M: Tensor
-) -> tuple[Tensor, float | None]:
+) -> tuple[Tensor, Tensor | None]:
     """Cross-entropy of the places whose label is known, and the accuracy on those that carry something, None without.
 
     `zero_weight` is the weight of class 0, the places that carry nothing, but for the rows of `exact_M`, where it is 1.
     """
     known_M, carrying_M = (labels_MG != IGNORED).any(-1), (labels_MG > 0).any(-1)
-    asked_M = known_M & (carrying_M | exact_M | (torch.arange(len(x_MD)) % EMPTY_KEPT == 0))
-    labels, exact = labels_MG[asked_M].reshape(-1), exact_M[asked_M].repeat_interleave(labels_MG.shape[1])
+    kept_M = torch.arange(len(x_MD)) % EMPTY_KEPT == 0
+    asked = torch.nonzero(known_M & (carrying_M | exact_M | kept_M))[:, 0]
+    labels, exact = labels_MG[asked].reshape(-1), exact_M[asked].repeat_interleave(labels_MG.shape[1])
     if not len(labels):
         return x_MD.new_zeros((), dtype=torch.float32), None
-    weight = torch.where((labels == 0) & ~exact, zero_weight, 1.0).masked_fill(labels == IGNORED, 0).to(x_MD.device)
-    carrying, labels = (labels > 0).to(x_MD.device), labels.to(x_MD.device)
-    logits_GC = head(x_MD[asked_M.to(x_MD.device)]).unflatten(-1, (labels_MG.shape[1], -1)).flatten(0, 1).float()
+    weight = torch.where((labels == 0) & ~exact, zero_weight, 1.0).masked_fill(labels == IGNORED, 0)
+    carrying = torch.nonzero(labels > 0)[:, 0]
+    asked, labels, weight, carrying = (x.to(x_MD.device) for x in (asked, labels, weight, carrying))
+    logits_GC = head(x_MD.index_select(0, asked)).unflatten(-1, (labels_MG.shape[1], -1)).flatten(0, 1).float()
     right = (logits_GC.detach()[carrying].argmax(-1) == labels[carrying]).float()
     loss = (F.cross_entropy(logits_GC, labels, reduction="none") * weight).sum() / weight.sum()
-    return loss, float(right.mean()) if len(right) else None
+    return loss, right.mean() if len(right) else None

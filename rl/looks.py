@@ -12,12 +12,13 @@ is the s-th of its token, and the others rest on the first token of the conversa
 and what key head s brings is always the s-th character. That can be asked of every image token (`brought_loss`), not
 only of those that are read. The other query heads are free. Nothing of it is left when the model runs.
 
-Shape letters: T tokens, H heads, G key heads, D head dimension, P looks, Q tokens that look, L tokens of a
-conversation, M image tokens, S characters of a merged token, V vocabulary.
+Shape letters: T tokens, H heads, G key heads, D head dimension, P looks, B conversations, C of them together, Q tokens
+that look, L tokens of a conversation, U tokens of all of them that look, M image tokens, S characters of a merged
+token, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple, cast
 
@@ -45,14 +46,6 @@ REST_WEIGHT = 0.3
 """Of the heads that rest, beside those that look."""
 
 
-class Look(NamedTuple):
-    """One head of a token and where it looks, as indices of the transcript."""
-
-    token: int
-    head: int
-    key: int
-
-
 class Reading(NamedTuple):
     """A token whose heads look at a letter of an image, wherever that is spelled; at none when `letter` is NOWHERE."""
 
@@ -67,40 +60,54 @@ class Reading(NamedTuple):
 NOWHERE = -1
 
 
-@dataclass(frozen=True, kw_only=True)
+def _none() -> Tensor:
+    return torch.zeros(3, 0, dtype=torch.long)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:
     """What one layer is asked for: looks whose places are known, and letters that the tower has yet to place."""
 
-    looks: tuple[Look, ...] = ()
+    looks_3P: Tensor = field(default_factory=_none)
+    """Token, head and key, as indices of the transcript."""
     readings: tuple[Reading, ...] = ()
 
     def shifted(self, tokens: int, images: int) -> "Targets":
         """The same behind so many tokens and images of other conversations in a pack."""
         return Targets(
-            looks=tuple(Look(token + tokens, head, key + tokens) for token, head, key in self.looks),
+            looks_3P=self.looks_3P + torch.tensor([[tokens], [0], [tokens]]),
             readings=tuple(
                 reading._replace(token=reading.token + tokens, image=reading.image + images)
                 for reading in self.readings
             ),
         )
 
+    @classmethod
+    def joined(cls, some: Iterable["Targets"]) -> "Targets":
+        """All that conversations of one pack are asked for."""
+        some = tuple(some)
+        return cls(
+            looks_3P=torch.cat([_none(), *(targets.looks_3P for targets in some)], dim=1),
+            readings=tuple(reading for targets in some for reading in targets.readings),
+        )
 
-def aimed(targets: Sequence[Targets], spelling: Spelling, rows: Sequence[slice], heads: Sequence[int]) -> Tensor:
-    """All looks [3, P] (token, head, key) of a pack whose images' tokens stand in `rows`.
+
+def aimed(targets: Targets, spelling: Spelling, rows_M: Tensor, heads: Sequence[int]) -> Tensor:
+    """All looks [3, P] (token, head, key) of a pack whose image tokens stand in `rows_M`.
 
     The head of a letter's place looks at the letter and the others rest, at their conversation's first token; of a
     letter that lies behind its token's last head nothing is asked.
     """
-    keys = [key for row in rows for key in range(row.start, row.stop)]
-    some = [look for target in targets for look in target.looks]
-    for reading in (reading for target in targets for reading in target.readings):
+    keys = rows_M.tolist()
+    some: list[tuple[int, int, int]] = []
+    for reading in targets.readings:
         spot = _spot(reading, spelling)
         if spot is None or spot.place < len(heads):
             some += [
-                Look(reading.token, head, keys[spot.token] if spot and place == spot.place else RESTING)
+                (reading.token, head, keys[spot.token] if spot and place == spot.place else RESTING)
                 for place, head in enumerate(heads)
             ]
-    return torch.tensor(some, dtype=torch.long).reshape(-1, 3).T
+    return torch.cat([targets.looks_3P, torch.tensor(some, dtype=torch.long).reshape(-1, 3).T], dim=1)
 
 
 def _spot(reading: Reading, spelling: Spelling) -> Spot | None:
@@ -133,14 +140,17 @@ def looks(
         for gaze in gazes(conversation, drawing)
     ]
     first = [*_mentions(drawing, places, transcript, codec)]
-    second: list[Look] = []
+    second: list[Tensor] = []
     for gaze, tokens in found:
         if gaze.kind != "read":
-            pointing = [look for token in tokens for look in places.pointing(token - 1, gaze.image, gaze.box)]
-            (first if gaze.kind == "point" else second).extend(pointing)
+            pointing_3P = places.pointing([token - 1 for token in tokens], gaze.image, gaze.box)
+            (first if gaze.kind == "point" else second).append(pointing_3P)
     read = [(gaze, tokens[0]) for gaze, tokens in found if gaze.kind == "read" and tokens]
     just, coming = _reading(read, places)
-    return Targets(looks=tuple(first), readings=tuple(just)), Targets(looks=tuple(second), readings=tuple(coming))
+    return (
+        Targets(looks_3P=torch.cat([_none(), *first], dim=1), readings=tuple(just)),
+        Targets(looks_3P=torch.cat([_none(), *second], dim=1), readings=tuple(coming)),
+    )
 
 
 def _reading(read: Sequence[tuple[Gaze, int]], places: "Places") -> tuple[list[Reading], list[Reading]]:
@@ -184,12 +194,12 @@ class Places:
         index = letters.get(box)
         return None if index is None else Reading(token, image, index, tuple(letters[other] for other in among))
 
-    def pointing(self, token: int, image: int, box: Box) -> Iterator[Look]:
-        """Every watched head looks at all that a box covers."""
+    def pointing(self, tokens: Sequence[int], image: int, box: Box) -> Tensor:
+        """Looks [3, P]: every watched head of each token looks at all that a box covers."""
         grid, view = self.transcript.images[image].grid, self.boxes[image]
-        for key in _tokens_under(box, view, grid, self.config.vision.merge_size):
-            for head in self.watched:
-                yield Look(token, head, self.transcript.image_starts[image] + key)
+        under = torch.tensor(_tokens_under(box, view, grid, self.config.vision.merge_size))
+        keys = under + self.transcript.image_starts[image]
+        return torch.cartesian_prod(torch.tensor(tokens, dtype=torch.long), torch.tensor(self.watched), keys).T
 
 
 def _written_tokens(transcript: Transcript, codec: TextCodec) -> list[list[tuple[int, int, int]]]:
@@ -204,7 +214,7 @@ def _written_tokens(transcript: Transcript, codec: TextCodec) -> list[list[tuple
     return turns
 
 
-def _mentions(drawing: Drawing | Scene, places: Places, transcript: Transcript, codec: TextCodec) -> Iterator[Look]:
+def _mentions(drawing: Drawing | Scene, places: Places, transcript: Transcript, codec: TextCodec) -> Iterator[Tensor]:
     """The tokens that end the name of something in the first image, in whoever's words, look at it."""
     said = "".join(map(chr, transcript.token_ids.tolist()))
     for phrases, box in _nameable(drawing):
@@ -212,7 +222,7 @@ def _mentions(drawing: Drawing | Scene, places: Places, transcript: Transcript, 
             wanted = "".join(map(chr, codec.encode(phrase)))
             start = said.find(wanted)
             while start >= 0:
-                yield from places.pointing(start + len(wanted) - 1, 0, box)
+                yield places.pointing([start + len(wanted) - 1], 0, box)
                 start = said.find(wanted, start + 1)
 
 
@@ -260,44 +270,111 @@ def _tokens_under(box: Box, view: Box, grid: Grid, merge_size: int) -> list[int]
     return [y * columns + x for y in ys for x in xs]
 
 
-def gaze_loss(q_THD: Tensor, k_TGD: Tensor, looks_3P: Tensor, lengths: Sequence[int]) -> Tensor:
+class Search(NamedTuple):
+    """What some conversations of a pack are asked for: C of them, of each at most Q tokens that look and L keys."""
+
+    queries_CQ: Tensor
+    """The tokens, as indices of the pack; a conversation with fewer has its first one in their place."""
+    keys_CL: Tensor
+    """The keys likewise; those behind the end of a shorter conversation are later than all that looks."""
+    heads_H: Tensor
+    wanted_W: Tensor
+    """Where to look: places in [C, H, Q, L] flattened. Of a head that is asked nothing, the first key."""
+    looking_R: Tensor
+    """Heads that look: places in [C, H, Q] flattened."""
+    resting_R: Tensor
+    """Heads that rest, likewise."""
+
+    def to(self, device: torch.device) -> "Search":
+        """The same on a device."""
+        return Search(*(x.to(device) for x in self))
+
+
+def searches(looks_3P: Tensor, lengths: Sequence[int], together: int) -> list[Search]:
+    """The looks of a pack for gaze_loss, `together` conversations of about one length at a time.
+
+    Each is padded to the longest: many together are few calls, for a GPU; one alone has no padding, for a processor.
+    """
+    if not looks_3P.numel():
+        return []
+    lengths_B = torch.tensor(lengths)
+    starts_B = lengths_B.cumsum(0) - lengths_B
+    conversation_P = torch.searchsorted(starts_B, looks_3P[0].contiguous(), right=True) - 1
+    looking = conversation_P.unique()
+    parts = looking[lengths_B[looking].argsort()].split(together)
+    part_B = torch.zeros_like(lengths_B)
+    for number, part_C in enumerate(parts):
+        part_B[part_C] = number
+    part_P, order_P = part_B[conversation_P].sort()
+    counts = torch.bincount(part_P, minlength=len(parts)).tolist()
+    some = looks_3P[:, order_P].split(counts, dim=1)
+    return [
+        _search(own_3P.contiguous(), starts_B[part_C], int(lengths_B[part_C].max()))
+        for own_3P, part_C in zip(some, parts, strict=True)
+    ]
+
+
+def _search(looks_3P: Tensor, starts_C: Tensor, longest: int) -> Search:
+    """The search for all looks of conversations that start there."""
+    starts_C = starts_C.sort().values
+    tokens_U, token_P = looks_3P[0].unique(return_inverse=True)
+    heads_H, head_P = looks_3P[1].unique(return_inverse=True)
+    row_U = torch.searchsorted(starts_C, tokens_U, right=True) - 1
+    counts_C = torch.bincount(row_U, minlength=len(starts_C))
+    column_U = torch.arange(len(tokens_U)) - (counts_C.cumsum(0) - counts_C)[row_U]
+    queries_CQ = starts_C[:, None].repeat(1, int(counts_C.max()))
+    queries_CQ[row_U, column_U] = tokens_U
+    row_P, shape = row_U[token_P], (len(starts_C), len(heads_H), queries_CQ.shape[1])
+    head_of_P = (row_P * shape[1] + head_P) * shape[2] + column_U[token_P]
+    key_P = (looks_3P[2] - starts_C[row_P]).clamp_min(0)
+    asked, rests = (torch.zeros(shape, dtype=torch.bool).flatten() for _ in range(2))
+    asked[head_of_P] = True
+    rests[head_of_P[key_P == 0]] = True
+    return Search(
+        queries_CQ=queries_CQ,
+        keys_CL=starts_C[:, None] + torch.arange(longest),
+        heads_H=heads_H,
+        wanted_W=torch.cat([head_of_P * longest + key_P, torch.nonzero(~asked)[:, 0] * longest]),
+        looking_R=torch.nonzero(asked & ~rests)[:, 0],
+        resting_R=torch.nonzero(rests)[:, 0],
+    )
+
+
+def gaze_loss(q_THD: Tensor, k_TGD: Tensor, asked: Sequence[Search]) -> Tensor:
     """Mean over heads that look of -log(attention where they should look), plus REST_WEIGHT that of those that rest.
 
     To rest is to look at the conversation's first token; a key before that, as RESTING is in a pack, means it too.
     """
-    looking: list[Tensor] = []
-    resting: list[Tensor] = []
-    start = 0
-    for length in lengths:
-        mine_3P = looks_3P[:, (looks_3P[0] >= start) & (looks_3P[0] < start + length)]
-        if mine_3P.shape[1]:
-            own = slice(start, start + length)
-            looked_P, rested_P = _missed(q_THD[own], k_TGD[own], mine_3P - torch.tensor([[start], [0], [start]]))
-            looking.append(looked_P)
-            resting.append(rested_P)
-        start += length
+    share = q_THD.shape[1] // k_TGD.shape[1]
+    queries = _picked(q_THD, [(search.queries_CQ, search.heads_H) for search in asked])
+    keys = _picked(k_TGD, [(search.keys_CL.clamp_max(len(k_TGD) - 1), search.heads_H // share) for search in asked])
+    missed = [_missed(q_CHQD, k_CHLD, search) for q_CHQD, k_CHLD, search in zip(queries, keys, asked, strict=True)]
+    looking, resting = zip(*missed, strict=True) if missed else ((), ())
     means = [torch.cat(some).mean() for some in (looking, resting) if sum(map(len, some))]
-    weights = (1.0, REST_WEIGHT) if len(means) == 2 else (1.0,)
-    return sum((w * m for w, m in zip(weights, means, strict=True)), q_THD.new_zeros((), dtype=torch.float32))
+    none = q_THD.new_zeros((), dtype=torch.float32)
+    return sum((weight * mean for weight, mean in zip((1.0, REST_WEIGHT), means, strict=False)), none)
 
 
-def _missed(q_LHD: Tensor, k_LGD: Tensor, looks_3P: Tensor) -> tuple[Tensor, Tensor]:
-    """-log of the attention on the wanted keys, for each head of a token of one conversation that looks or rests."""
-    queries_Q, row_P = looks_3P[0].unique(return_inverse=True)
-    heads_H, column_P = looks_3P[1].unique(return_inverse=True)
-    wanted_HQL = torch.zeros(len(heads_H), len(queries_Q), len(k_LGD), dtype=torch.bool)
-    wanted_HQL[column_P, row_P, looks_3P[2].clamp_min(0)] = True
-    asked_HQ, rests_HQ = wanted_HQL.any(-1), wanted_HQL[:, :, 0].clone()
-    wanted_HQL[:, :, 0] |= ~asked_HQ
-    later_QL = torch.arange(len(k_LGD)) > queries_Q[:, None]
-    q_HQD = q_LHD[queries_Q.to(q_LHD.device)][:, heads_H.to(q_LHD.device)].transpose(0, 1)
-    k_HLD = k_LGD[:, (heads_H // (q_LHD.shape[1] // k_LGD.shape[1])).to(k_LGD.device)].transpose(0, 1)
-    scores_HQL = (q_HQD @ k_HLD.transpose(1, 2)).float() * q_HQD.shape[-1] ** -0.5
-    scores_HQL = scores_HQL.masked_fill(later_QL.to(scores_HQL.device), float("-inf"))
-    there_HQ = scores_HQL.masked_fill(~wanted_HQL.to(scores_HQL.device), float("-inf")).logsumexp(-1)
-    missed_P = (scores_HQL.logsumexp(-1) - there_HQ).flatten()
-    looked, rested = (torch.nonzero(some_HQ.flatten())[:, 0] for some_HQ in (asked_HQ & ~rests_HQ, rests_HQ))
-    return missed_P[looked.to(missed_P.device)], missed_P[rested.to(missed_P.device)]
+def _missed(q_CHQD: Tensor, k_CHLD: Tensor, search: Search) -> tuple[Tensor, Tensor]:
+    """-log of the attention on the wanted keys, for each head of a token that looks, and for each that rests."""
+    later_C1QL = (search.keys_CL[:, None] > search.queries_CQ[:, :, None])[:, None]
+    scores_CHQL = (q_CHQD @ k_CHLD.mT).float() * q_CHQD.shape[-1] ** -0.5
+    scores_CHQL = scores_CHQL.masked_fill(later_C1QL, float("-inf"))
+    elsewhere = torch.ones(scores_CHQL.numel(), dtype=torch.bool, device=scores_CHQL.device)
+    elsewhere_CHQL = elsewhere.index_fill_(0, search.wanted_W, False).view_as(scores_CHQL)
+    there_CHQ = scores_CHQL.masked_fill(elsewhere_CHQL, float("-inf")).logsumexp(-1)
+    missed = (scores_CHQL.logsumexp(-1) - there_CHQ).flatten()
+    return missed[search.looking_R], missed[search.resting_R]
+
+
+def _picked(x_THD: Tensor, wanted: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """For each pair of tokens [C, N] and heads [H] those heads of those tokens, [C, H, N, D], all by one gather."""
+    places = [tokens_CN[:, None] * x_THD.shape[1] + heads_H[:, None] for tokens_CN, heads_H in wanted]
+    if not places:
+        return []
+    rows = x_THD.flatten(0, 1).index_select(0, torch.cat([index_CHN.flatten() for index_CHN in places]))
+    some = zip(rows.split([index_CHN.numel() for index_CHN in places]), places, strict=True)
+    return [rows_SD.view(*index_CHN.shape, -1) for rows_SD, index_CHN in some]
 
 
 def characters_as_tokens(codec: TextCodec) -> Tensor:
@@ -308,7 +385,7 @@ def characters_as_tokens(codec: TextCodec) -> Tensor:
 
 def brought_loss(
     decoder: Decoder, layer: int, v_MGD: Tensor, spelled_MS: Tensor, token_of_class: Tensor
-) -> tuple[Tensor, float | None]:
+) -> tuple[Tensor, Tensor | None]:
     """Cross-entropy of the s-th character of image tokens, read from what head s of a layer would bring of each.
 
     `spelled_MS` holds classes of characters as Spelling does. Returns also the share that is right, None without any
@@ -316,14 +393,14 @@ def brought_loss(
     """
     block = cast(DecoderBlock, decoder.blocks[layer])
     proj_EHD = block.attn.proj.weight.unflatten(1, (decoder.config.num_heads, -1))
-    brought, wanted = [], []
-    for place, head in enumerate(watched_heads(decoder.config)):
-        tokens_M = token_of_class[spelled_MS[:, place].clamp_min(0)]
-        rows = torch.nonzero(tokens_M >= 0)[:, 0]
-        brought.append(v_MGD[rows.to(v_MGD.device), place] @ proj_EHD[:, head].T)
-        wanted.append(tokens_M[rows])
-    wanted_N = torch.cat(wanted).to(v_MGD.device)
-    if not len(wanted_N):
+    heads, device = watched_heads(decoder.config), v_MGD.device
+    tokens_SM = token_of_class[spelled_MS[:, : len(heads)].clamp_min(0)].T
+    place_N, row_N = torch.nonzero(tokens_SM >= 0, as_tuple=True)
+    if not len(row_N):
         return v_MGD.new_zeros((), dtype=torch.float32), None
+    values_ND = v_MGD.flatten(0, 1).index_select(0, (row_N * v_MGD.shape[1] + place_N).to(device))
+    counts = torch.bincount(place_N, minlength=len(heads)).tolist()
+    brought = [some @ proj_EHD[:, head].T for some, head in zip(values_ND.split(counts), heads, strict=True)]
+    wanted_N = tokens_SM[place_N, row_N].to(device)
     logits_NV = decoder.head(decoder.norm(torch.cat(brought))).float()
-    return F.cross_entropy(logits_NV, wanted_N), float((logits_NV.argmax(-1) == wanted_N).float().mean())
+    return F.cross_entropy(logits_NV, wanted_N), (logits_NV.detach().argmax(-1) == wanted_N).float().mean()

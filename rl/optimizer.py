@@ -88,10 +88,7 @@ class MasterOptimizer:
 
         A gradient that is not finite changes nothing (the norm returned tells).
         """
-        for name, parameter in self.parameters.items():
-            master = self.masters[name]
-            master.grad = torch.zeros_like(master) if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
+        self._take_gradients()
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), self.config.clip_norm))
         if math.isfinite(norm):
             for group in self.adamw.param_groups:
@@ -99,9 +96,21 @@ class MasterOptimizer:
             self.adamw.step()
             with torch.no_grad():
                 self._muon_step(lr)
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(self.masters[name])
+                self._write_back()
         return norm
+
+    def _take_gradients(self) -> None:
+        """Move the gradients of the module to the masters, in f32; zero where there is none."""
+        given = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        gradients = dict(zip(given, _widened(list(given.values())), strict=True))
+        for name, parameter in self.parameters.items():
+            master = self.masters[name]
+            master.grad = gradients[name] if name in gradients else torch.zeros_like(master)
+            parameter.grad = None
+
+    def _write_back(self) -> None:
+        """Round the masters into the module."""
+        torch._foreach_copy_(list(self.parameters.values()), list(self.masters.values()))
 
     def _muon_step(self, lr: float) -> None:
         """Nesterov momentum, orthogonalised, for every hidden matrix; matrices of one shape together."""
@@ -109,16 +118,16 @@ class MasterOptimizer:
         for name in self.momenta:
             shapes[_matrix_shape(name, self.masters[name])].append(name)
         for (rows, columns), names in shapes.items():
-            directions = []
-            for name in names:
-                gradient, momentum = self.masters[name].grad, self.momenta[name]
-                assert gradient is not None, name
-                momentum.lerp_(gradient, 1 - config.momentum)
-                directions.append(gradient.lerp(momentum, config.momentum).view(-1, rows, columns))
-            steps_BIO = orthogonalise(torch.cat(directions)).float() * (MUON_RMS * max(rows, columns) ** 0.5)
-            for name, step in zip(names, steps_BIO.split([len(d) for d in directions]), strict=True):
-                master = self.masters[name]
-                master.mul_(1 - lr * config.weight_decay).sub_(step.reshape(master.shape), alpha=lr)
+            masters, momenta = [self.masters[name] for name in names], [self.momenta[name] for name in names]
+            gradients = [master.grad for master in masters if master.grad is not None]
+            torch._foreach_lerp_(momenta, gradients, 1 - config.momentum)
+            directions = torch._foreach_lerp(gradients, momenta, config.momentum)  # noqa: SLF001
+            matrices = [direction.view(-1, rows, columns) for direction in directions]
+            steps_BIO = orthogonalise(torch.cat(matrices)).float() * (MUON_RMS * max(rows, columns) ** 0.5)
+            steps = steps_BIO.split([len(some) for some in matrices])
+            torch._foreach_mul_(masters, 1 - lr * config.weight_decay)
+            flat = [step.reshape(master.shape) for step, master in zip(steps, masters, strict=True)]
+            torch._foreach_sub_(masters, flat, alpha=lr)
 
     def reset(self) -> None:
         """Forget all momentum; the masters stay."""
@@ -149,8 +158,16 @@ class MasterOptimizer:
             if moments:
                 self.adamw.state[master] = moments
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.masters[name])
+            self._write_back()
+
+
+def _widened(tensors: list[Tensor]) -> list[Tensor]:
+    """The same in f32."""
+    if all(tensor.dtype == torch.float32 for tensor in tensors):
+        return tensors
+    wide = [torch.empty_like(tensor, dtype=torch.float32) for tensor in tensors]
+    torch._foreach_copy_(wide, tensors)
+    return wide
 
 
 def _matrix_shape(name: str, master: Tensor) -> tuple[int, int]:

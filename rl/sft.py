@@ -9,7 +9,7 @@ Shape letters: T tokens, M image tokens, D decoder width, V vocabulary, S superv
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,12 +22,21 @@ from foveate.models.config import PRESETS, ThinkerConfig
 from foveate.models.image import Grid
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
-from foveate.models.transcript import ImageInput, Transcript, build_transcript, pack
+from foveate.models.transcript import ImageInput, Transcript, build_transcript, image_rows, pack
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
+from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
 from foveate.rl.logprobs import choices
-from foveate.rl.looks import Targets, aimed, brought_loss, characters_as_tokens, gaze_loss, looks, watched_heads
+from foveate.rl.looks import (
+    Targets,
+    aimed,
+    brought_loss,
+    characters_as_tokens,
+    gaze_loss,
+    looks,
+    searches,
+    watched_heads,
+)
 from foveate.rl.oracle_messages import (
     Conversation,
     aim_exercises,
@@ -39,6 +48,7 @@ from foveate.rl.oracle_messages import (
 )
 from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
 from foveate.rl.recall import recall_conversation
+from foveate.rl.spelling import Spelling
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
 from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
 
@@ -52,6 +62,10 @@ MOST_SOUGHT = 24
 """Things of a sheet that are asked for."""
 LOOKS = ("first_look", "second_look", "third_look")
 """The losses of the watched layers in the metrics."""
+Watched = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values of a layer."""
+TOGETHER = 12
+"""Conversations whose looks a GPU takes in one call."""
 HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
@@ -97,9 +111,16 @@ class SftBatch:
     """Packed conversations, and what lies under the patches of their images when that is asked too."""
 
     transcript: Transcript
+    """Its images have no patches of their own."""
+    patches_NP: Tensor
+    """Those of all images, in the dtype that the model computes in."""
     labels: DenseLabels | None
-    targets: tuple[tuple[Targets, ...], tuple[Targets, ...]]
+    targets: tuple[Targets, Targets]
     """What the first watched layer is asked for, and what the others are."""
+
+    def pin_memory(self) -> "SftBatch":
+        """The same with patches where a GPU can fetch them by itself; a DataLoader calls it."""
+        return replace(self, patches_NP=self.patches_NP.pin_memory())
 
 
 class Learner(nn.Module):
@@ -117,8 +138,9 @@ class SftStage:
 
     def __init__(self, config: SftConfig, seed: int, device: str) -> None:
         self.config, self.seed = config, seed
+        self.dtype = compute_dtype(device)
         torch.manual_seed(seed)
-        self.module = starting_point(config).to(device, compute_dtype(device)).train()
+        self.module = starting_point(config).to(device, self.dtype).train()
         self.thinker = self.module.thinker
         if config.freeze_tower:
             freeze_tower(self.thinker.vision)
@@ -150,12 +172,13 @@ class SftStage:
                     labels += self._labels(conversation, drawing)
         last = filler(transcripts, self.thinker.config, self.processor.codec.image_pad)
         packed = pack([*transcripts, last])
-        targets = tuple(first for first, _ in asked), tuple(second for _, second in asked)
-        if not labels:
-            return SftBatch(transcript=packed, labels=None, targets=targets)
-        num_patches = sum(image.grid.num_patches for image in packed.images)
-        dense = DenseLabels.of(labels, self.thinker.config.vision, codec).padded(num_patches)
-        return SftBatch(transcript=packed, labels=dense, targets=targets)
+        patches_NP = torch.cat([image.patches_NP for image in packed.images]).to(self.dtype)
+        return SftBatch(
+            transcript=without_patches(packed),
+            patches_NP=patches_NP,
+            labels=DenseLabels.of(labels, config.vision, codec).padded(len(patches_NP)) if labels else None,
+            targets=(Targets.joined(first for first, _ in asked), Targets.joined(second for _, second in asked)),
+        )
 
     def _draw(self, rng: random.Random, index: int) -> list[tuple[Drawing | Scene | None, Conversation]]:
         """Conversations and what they are about, of a kind drawn by the shares."""
@@ -210,13 +233,15 @@ class SftStage:
             drawn.append(self._reading(page, rng, MOST_OF_CROP))
         return [*drawn, *((scene, counting) for counting in count_conversations(scene))]
 
-    def loss(self, batch: SftBatch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: SftBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module's docstring."""
         transcript, vision = batch.transcript, self.thinker.vision
-        patches_NP, grids = self.thinker.patches(transcript.images)
+        device, grids = self.thinker.decoder.embed.weight.device, [image.grid for image in transcript.images]
+        patches_NP = batch.patches_NP.to(device, self.dtype, non_blocking=True)
         tokens_MD = vision.tokens(patches_NP, grids)
+        chances = Chances(vision, tokens_MD)
         seen_MD = vision.finish(tokens_MD, grids, self.thinker.decoder.embeddings())
-        watched: list[tuple[Tensor, Tensor, Tensor]] = []
+        watched: list[Watched] = []
 
         def watch(layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> None:
             if self.config.gaze_coef and layer in self.gaze_layers:
@@ -225,30 +250,42 @@ class SftStage:
         hidden_TD, balance = self.thinker.hidden(transcript, seen_MD, watch)
         logprobs_SV, wanted_S = choices(self.thinker, hidden_TD, transcript)
         loss = F.nll_loss(logprobs_SV, wanted_S)
-        right = float((logprobs_SV.argmax(-1) == wanted_S).float().mean())
-        metrics = {"nll": float(loss.detach()), "token_accuracy": right, "balance": float(balance.detach())}
+        right = (logprobs_SV.detach().argmax(-1) == wanted_S).float().mean()
+        metrics = {"nll": loss.detach(), "token_accuracy": right, "balance": balance.detach()}
         loss = loss + self.balance_coef * balance
         if batch.labels is None:
             return loss, metrics
-        rows, spelling = image_rows(transcript), settled(vision, tokens_MD, batch.labels.texts)
-        heads = watched_heads(self.thinker.config.decoder)
-        first_3P, second_3P = (aimed(targets, spelling, rows, heads) for targets in batch.targets)
-        for name, (q_THD, k_TGD, _), looks_3P in zip(LOOKS, watched, (first_3P, second_3P, second_3P), strict=False):
-            gaze = gaze_loss(q_THD, k_TGD, looks_3P, transcript.lengths)
-            loss = loss + self.config.gaze_coef * gaze
-            metrics[name] = float(gaze.detach())
-        for layer, (_, _, v_TGD) in list(zip(self.gaze_layers, watched, strict=False))[1:]:
-            v_MGD = torch.cat([v_TGD[row] for row in rows])
-            brought, accuracy = brought_loss(
-                self.thinker.decoder, layer, v_MGD, spelling.labels_MS, self.token_of_class
-            )
-            loss = loss + self.config.brought_coef * brought
-            metrics |= {} if accuracy is None else {f"brought_{layer}": accuracy}
+        spelling = chances.settled(batch.labels.texts)
+        looking, looked = self._looking(batch, spelling, watched)
+        loss, metrics = loss + looking, metrics | looked
         if self.module.token_heads is None:
             return loss, metrics
         said, said_right = spoken_loss(vision, tokens_MD, spelling, batch.labels.named_MS)
         read, read_right = self.module.token_heads.loss(tokens_MD, batch.labels)
         return loss + self.config.dense_coef * (said + read), metrics | said_right | read_right
+
+    def _looking(
+        self, batch: SftBatch, spelling: Spelling, watched: Sequence[Watched]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses on where the watched layers look and on what they would bring, weighted, and their numbers."""
+        transcript, device = batch.transcript, self.thinker.decoder.embed.weight.device
+        loss, metrics = torch.zeros((), device=device), dict[str, Tensor]()
+        rows_M = image_rows(transcript.images, transcript.image_starts)
+        heads, together = watched_heads(self.thinker.config.decoder), TOGETHER if device.type == "cuda" else 1
+        looks_of = [aimed(targets, spelling, rows_M, heads) for targets in batch.targets]
+        first, second = ([s.to(device) for s in searches(some, transcript.lengths, together)] for some in looks_of)
+        for name, (q_THD, k_TGD, _), asked in zip(LOOKS, watched, (first, second, second), strict=False):
+            gaze = gaze_loss(q_THD, k_TGD, asked)
+            loss = loss + self.config.gaze_coef * gaze
+            metrics[name] = gaze.detach()
+        rows_M = rows_M.to(device)
+        for layer, (_, _, v_TGD) in list(zip(self.gaze_layers, watched, strict=False))[1:]:
+            brought, accuracy = brought_loss(
+                self.thinker.decoder, layer, v_TGD.index_select(0, rows_M), spelling.labels_MS, self.token_of_class
+            )
+            loss = loss + self.config.brought_coef * brought
+            metrics |= {} if accuracy is None else {f"brought_{layer}": accuracy}
+        return loss, metrics
 
     def export(self, folder: Path) -> None:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes, and beside it the readouts."""
@@ -258,10 +295,10 @@ class SftStage:
             save_file({name: p.detach().contiguous() for name, p in heads.items()}, folder / HEADS_FILE)
 
 
-def image_rows(transcript: Transcript) -> list[slice]:
-    """Where the tokens of each image stand in a transcript."""
-    starts = zip(transcript.image_starts, transcript.images, strict=True)
-    return [slice(start, start + image.num_tokens) for start, image in starts]
+def without_patches(transcript: Transcript) -> Transcript:
+    """The same with images of which only the grids are left."""
+    none = torch.zeros(0)
+    return replace(transcript, images=tuple(replace(image, patches_NP=none) for image in transcript.images))
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:

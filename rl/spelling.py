@@ -206,13 +206,13 @@ class Spelling:
         """`chances_MSC` are the tower's log-probabilities for the tokens of all views; without them middles decide."""
         self.spots: list[list[Spot]] = []
         """For each view, for each letter of its text."""
-        classes: list[list[int]] = []
+        classes: dict[int, list[int]] = {}
         touched: list[int] = []
         start = 0
         for text in texts:
             num_tokens = text.rows * text.columns
             under = text.by_middle() if chances_MSC is None else text.settled(chances_MSC[start : start + num_tokens])
-            classes += map(text.classes, under)
+            classes |= {start + token: text.classes(some) for token, some in enumerate(under) if some}
             spots = {
                 index: Spot(start + token, place)
                 for token, some in enumerate(under)
@@ -221,7 +221,8 @@ class Spelling:
             self.spots.append([spots[index] for index in range(len(text.letters))])
             touched += [start + token for token in sorted(text.touched())]
             start += num_tokens
-        self.labels_MS = torch.tensor(classes, dtype=torch.long).reshape(-1, MOST_SPELLED)
+        self.labels_MS = torch.zeros(start, MOST_SPELLED, dtype=torch.long)
+        self.labels_MS[list(classes)] = torch.tensor([*classes.values()], dtype=torch.long).reshape(-1, MOST_SPELLED)
         self.touched_M = torch.zeros(start, dtype=torch.bool)
         """Tokens that a thing which is counted touches, whichever of them spells it."""
         self.touched_M[touched] = True

@@ -20,7 +20,7 @@ from foveate.models.image import Grid, patchify
 from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.dense import DenseHeads, DenseLabels, settled, spoken_loss
+from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
@@ -82,11 +82,11 @@ class DenseReader(nn.Module):
         self.patch_heads = DenseHeads(vision, vision.hidden_size, 1)
         self.token_heads = DenseHeads(vision, width, vision.merge_size**2)
 
-    def loss(self, batch: DenseBatch, patch_coef: float) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: DenseBatch, patch_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the tokens' heads and patch_coef times that of the patches', and the accuracy of each readout."""
         features_ND = self.tower.encode(batch.patches_NP.to(self.tower.merger.up.weight), batch.grids)
         tokens_MD, labels = self.tower.merger(features_ND), batch.labels
-        spelling = settled(self.tower, tokens_MD, labels.texts)
+        spelling = Chances(self.tower, tokens_MD).settled(labels.texts)
         said, said_metrics = spoken_loss(self.tower, tokens_MD, spelling, labels.named_MS)
         read, read_metrics = self.token_heads.loss(tokens_MD, labels)
         loss, metrics = said + read, {f"token_{kind}": value for kind, value in (said_metrics | read_metrics).items()}
@@ -154,7 +154,7 @@ class TowerStage:
             scene_share=difficulty * config.scene_share,
         )
 
-    def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: DenseBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """See DenseReader.loss."""
         return self.module.loss(batch, self.config.patch_coef)
 

@@ -8,7 +8,8 @@ safetensors file (model, f32 masters, moments) and one JSON file, each written b
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from foveate.errors import ConfigError
 from foveate.models.config import from_json
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 
+Metrics = Mapping[str, Tensor | float]
+"""Numbers for the log, those of a GPU still there: reading one waits for everything before it."""
 METRICS = "metrics.jsonl"
 """Of a run's folder: one row every log_every steps."""
 
@@ -40,7 +43,7 @@ class Stage(Protocol):
         """The batch of step `index`; called in a worker process, the same for the same index."""
         ...
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         """The loss of a batch and numbers for the log."""
         ...
 
@@ -58,6 +61,9 @@ class TrainConfig:
     device: str = "cpu"
     """Where the model computes, as torch names it: cpu, cuda."""
     num_workers: int = 1
+    echo_after: int = 0
+    """Each batch is used again when so many others have been drawn (data echoing); 0 for never. A GPU learns from a
+    batch in less time than sixteen cores need to draw one. A resumed run has none to repeat at first."""
     checkpoint_minutes: float = 5.0
     log_every: int = 20
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -100,7 +106,19 @@ def batches(stage: Stage, start: int, config: TrainConfig) -> DataLoader[Any]:
         num_workers=config.num_workers,
         prefetch_factor=6 if config.num_workers else None,
         worker_init_fn=_start_worker,
+        pin_memory=torch.device(config.device).type == "cuda",
     )
+
+
+def echoed(drawn: Iterable[Any], after: int) -> Iterator[Any]:
+    """Every batch when it is drawn and, by turns, one from `after` batches before (Choi et al., arXiv 1907.05550)."""
+    kept: deque[Any] = deque()
+    for batch in drawn:
+        yield batch
+        if after:
+            kept.append(batch)
+            if len(kept) > after:
+                yield kept.popleft()
 
 
 def train(
@@ -114,17 +132,17 @@ def train(
     optimizer = MasterOptimizer(stage.module, config.optimizer)
     step = load_checkpoint(out, optimizer) if resume else 0
     started = saved = time.monotonic()
-    window: list[dict[str, float]] = []
+    window: list[Metrics] = []
     bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0)
     with told_to_stop() as told, (out / METRICS).open("a" if resume else "w") as log:
-        for batch in batches(stage, step, config):
+        for batch in echoed(batches(stage, step, config), config.echo_after):
             loss, metrics = stage.loss(batch)
             loss.backward()
             lr = learning_rate(config.optimizer, step, config.steps)
             norm = optimizer.step(lr)
             step += 1
             bar.update()
-            window.append({"loss": float(loss.detach()), "grad_norm": norm, **metrics})
+            window.append({"loss": loss.detach(), "grad_norm": norm, **metrics})
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
                 row = mean_of_each(window)
@@ -135,7 +153,8 @@ def train(
                     {key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")}
                 )
                 window.clear()
-            if told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes):
+            stopped = told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes)
+            if stopped or step == config.steps:
                 break
             if now - saved > 60 * config.checkpoint_minutes:
                 save_checkpoint(out, optimizer, step)
@@ -147,10 +166,10 @@ def train(
     return step
 
 
-def mean_of_each(rows: list[dict[str, float]]) -> dict[str, float]:
+def mean_of_each(rows: Sequence[Metrics]) -> dict[str, float]:
     """The mean of every number over the rows that have it."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: fmean(row[key] for row in rows if key in row) for key in keys}
+    return {key: fmean(float(row[key]) for row in rows if key in row) for key in keys}
 
 
 def save_checkpoint(out: Path, optimizer: MasterOptimizer, step: int) -> None:

@@ -9,9 +9,11 @@ from pictures import noise
 
 from foveate.models import Thinker
 from foveate.models.checkpoint import nano_path
-from foveate.models.config import TINY
+from foveate.models.config import NANO, TINY
+from foveate.models.image import Grid
+from foveate.models.stem import ConvStem
 from foveate.models.tokenizer import make_tokenizer
-from foveate.ops import Packing, packed_attention
+from foveate.ops import Packing, experts_forward, packed_attention
 from foveate.rl.stages import make_stage
 from foveate.rl.train import TrainConfig, train
 
@@ -35,6 +37,31 @@ def test_packed_attention_and_its_gradients(causal: bool, key_heads: int) -> Non
         assert x.grad is not None
         assert y.grad is not None
         assert float((x.grad.float().cpu() - y.grad).norm() / y.grad.norm()) < 1e-2
+
+
+def test_grouped_products_of_experts_and_their_gradients() -> None:
+    torch.manual_seed(0)
+    chosen = torch.rand(300, 8).topk(2).indices.clamp_max(6)  # the last expert has no token
+    shapes = [(300, 64), (300, 2), (8, 64, 64), (8, 64, 32)]
+    here = [torch.randn(shape).bfloat16().float().mul(0.2).requires_grad_() for shape in shapes]
+    there = [x.detach().to("cuda", torch.bfloat16).requires_grad_() for x in here]
+    weight = torch.randn(300, 64)
+    results = []
+    for (x, weights, *matrices), device in ((here, "cpu"), (there, "cuda")):
+        out = experts_forward(x, chosen.to(device), weights, *matrices)
+        (out.float() * weight.to(device)).sum().backward()
+        results.append([out.detach().float().cpu(), *(leaf.grad.float().cpu() for leaf in (x, weights, *matrices))])
+    for wanted, got in zip(*results, strict=True):
+        assert float((got - wanted).norm() / wanted.norm()) < 2e-2
+
+
+def test_pictures_on_a_sheet_are_convolved_as_alone() -> None:
+    torch.manual_seed(0)
+    stem, grids = ConvStem(NANO.vision), [Grid(t=1, h=4, w=6), Grid(t=1, h=8, w=2), Grid(t=1, h=2, w=150)]
+    patches_NP = torch.randn(sum(grid.num_patches for grid in grids), NANO.vision.patch_dim)
+    wanted_ND = stem(patches_NP, grids).detach()
+    got_ND = stem.cuda()(patches_NP.cuda(), grids).detach().cpu()
+    assert float((got_ND - wanted_ND).norm() / wanted_ND.norm()) < 2e-3  # the convolutions run in TF32
 
 
 def test_nano_sees_and_says_the_same() -> None:

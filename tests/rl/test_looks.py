@@ -11,7 +11,7 @@ from foveate.models.config import NANO
 from foveate.models.decoder import Decoder
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
-from foveate.models.transcript import Transcript
+from foveate.models.transcript import Transcript, image_rows
 from foveate.rl.looks import (
     REST_WEIGHT,
     Reading,
@@ -19,13 +19,13 @@ from foveate.rl.looks import (
     aimed,
     brought_loss,
     characters_as_tokens,
-    gaze_loss,
     looks,
+    searches,
     watched_heads,
 )
+from foveate.rl.looks import gaze_loss as loss_of_searches
 from foveate.rl.oracle_messages import Conversation, scene_conversation
 from foveate.rl.pages import CLASS_OF
-from foveate.rl.sft import image_rows
 from foveate.rl.spelling import Letter, Spelling, Text, text_of
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Glyph, Mark, draw_scene
 
@@ -46,8 +46,8 @@ def looks_of(
     texts = [
         text_of(drawing.glyphs, box, grid, NANO.vision)[0] for box, grid in zip(conversation.boxes, grids, strict=True)
     ]
-    rows, heads = image_rows(transcript), watched_heads(NANO.decoder)
-    return transcript, *(aimed([targets], Spelling(texts), rows, heads) for targets in (first, second))
+    rows, heads = image_rows(transcript.images, transcript.image_starts), watched_heads(NANO.decoder)
+    return transcript, *(aimed(targets, Spelling(texts), rows, heads) for targets in (first, second))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -96,7 +96,7 @@ def test_things_are_counted_in_the_order_in_which_tokens_spell_them() -> None:
     texts = [Text(rows=2, columns=2, letters=tuple(Letter(CLASS_OF["*"], y, x, 0.3, True, True)
                                                    for y, x in ((1.5, 0.5), (0.5, 1.5), (0.4, 0.5))))]  # fmt: skip
     readings = tuple(Reading(10 + n, 0, letter, (0, 1, 2)) for n, letter in enumerate((0, 1, 2)))
-    looks_3P = aimed([Targets(readings=readings)], Spelling(texts), [slice(4, 8)], range(2))
+    looks_3P = aimed(Targets(readings=readings), Spelling(texts), torch.arange(4, 8), range(2))
     first_head = looks_3P[:, looks_3P[1] == 0]
     assert first_head[0].tolist() == [10, 11, 12]
     assert first_head[2].tolist() == [4, 5, 6]
@@ -141,6 +141,12 @@ def test_a_large_letter_is_meant_by_box_and_table_alike(processor: Processor) ->
         assert len(first[0].unique()) == times, asked
 
 
+def gaze_loss(
+    q_THD: torch.Tensor, k_TGD: torch.Tensor, looks_3P: torch.Tensor, lengths: list[int], together: int = 1
+) -> torch.Tensor:
+    return loss_of_searches(q_THD, k_TGD, searches(looks_3P, lengths, together))
+
+
 def test_the_loss_falls_to_zero_when_all_attention_lies_on_the_target() -> None:
     keys = torch.eye(8)[:, None]
     wanted = torch.tensor([[5, 5, 7], [0, 0, 1], [1, 2, 4]])
@@ -168,6 +174,27 @@ def test_conversations_do_not_see_each_other() -> None:
     apart = [gaze_loss(q[s : s + 6], k[s : s + 6], torch.tensor([[5], [1], [2]]), [6]) for s in (0, 6)]
     packed = gaze_loss(q, k, torch.tensor([[5, 11], [1, 1], [2, 8]]), [6, 6])
     torch.testing.assert_close(packed, torch.stack(apart).mean())
+
+
+def test_conversations_together_lose_what_they_lose_alone() -> None:
+    torch.manual_seed(0)
+    lengths = [9, 4, 30, 1, 17, 9]
+    starts = torch.tensor([0, 9, 13, 43, 44, 61])
+    conversation_P = torch.tensor([0, 0, 1, 2, 4, 5]).repeat(40)
+    token_P = starts[conversation_P] + (torch.rand(240) * torch.tensor(lengths)[conversation_P]).long()
+    key_P = starts[conversation_P] + (torch.rand(240) * (token_P - starts[conversation_P] + 1)).long()
+    key_P[::5] = 0
+    looks_3P = torch.stack([token_P, torch.randint(4, (240,)), key_P])
+    losses, gradients = [], []
+    for together in (1, 2, 6):
+        torch.manual_seed(1)
+        q, k = torch.randn(70, 4, 8, requires_grad=True), torch.randn(70, 2, 8, requires_grad=True)
+        losses.append(gaze_loss(q, k, looks_3P, lengths, together))
+        gradients.append(torch.autograd.grad(losses[-1], (q, k)))
+    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(loss, losses[0])
+        torch.testing.assert_close(gradient, gradients[0])
+    assert loss_of_searches(q, k, searches(looks_3P[:, :0], lengths, 6)) == 0
 
 
 def test_a_head_brings_the_character_of_its_place(processor: Processor) -> None:

@@ -19,7 +19,7 @@ from foveate.models.tokenizer import make_tokenizer
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.oracle_messages import Conversation
 from foveate.rl.stages import make_stage
-from foveate.rl.train import TrainConfig, load_checkpoint, mean_of_each, read_yaml, split_config, train
+from foveate.rl.train import TrainConfig, echoed, load_checkpoint, mean_of_each, read_yaml, split_config, train
 from foveate.rl.views import draw_sheet
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
@@ -185,6 +185,20 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
         make_stage("tower", {}, 0, "gpu0")
     with pytest.raises(ConfigError, match="no configuration file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_batches_come_again_after_others() -> None:
+    assert list(echoed(range(6), 0)) == [0, 1, 2, 3, 4, 5]
+    assert list(echoed(range(6), 2)) == [0, 1, 2, 0, 3, 1, 4, 2, 5, 3]
+
+
+def test_a_run_that_uses_batches_twice_takes_its_steps(tmp_path: Path, tokenizer: str) -> None:
+    stage = make_stage("sft", {"preset": "tiny", "tokenizer": tokenizer, "tokens_per_batch": 300}, seed=0)
+    drawn: list[int] = []
+    draw = stage.batch
+    stage.batch = lambda index: (drawn.append(index), draw(index))[1]  # type: ignore[method-assign, func-returns-value]
+    assert train(stage, TrainConfig(steps=7, num_workers=0, echo_after=1), tmp_path) == 7
+    assert drawn == [0, 1, 2, 3]
 
 
 def test_a_number_that_not_every_step_has_is_averaged_over_those_that_have_it() -> None:
