@@ -1,9 +1,9 @@
 """One typed function per native operation.
 
 The kernels live in csrc/ and are registered as `torch.ops.foveate.*`. Here each gets its fake kernel (shapes only, for
-torch.compile and opcheck), its gradient, and one function that the models call. The native kernels serve CPU tensors;
-without the extension, on another device, or in a dtype that a kernel does not take, plain PyTorch runs. `backend()`
-says which it is.
+torch.compile and opcheck), its gradient, and one function that the models call. The native kernels serve CPU tensors,
+and those of a GPU where `_cuda.so` was built; without them, or in a dtype that a kernel does not take, plain PyTorch
+runs. `backend()` and `cuda_backend()` say which it is.
 """
 
 from foveate.ops.activation import silu_mul
