@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self, cast
 
@@ -27,7 +28,7 @@ import foveate.models
 import foveate.tools
 from foveate.agent.budget import Budget
 from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, open_checkpointer
-from foveate.agent.graph import build_graph
+from foveate.agent.graph import Graph, build_graph
 from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.messages import clean_text
 from foveate.agent.records import Answer, Event, ImageRecord, RunDone
@@ -84,15 +85,24 @@ class Agent:
         self._checkpointer = open_checkpointer(checkpoint)
         on_disk = checkpoint is not None and str(checkpoint) != IN_MEMORY
         self.store = store or ImageStore(f"{checkpoint}.images" if on_disk else None)
-        self._passing = build_graph(self._reasoner, self.store, observe_image=observe_image)
-        self._kept = build_graph(
-            self._reasoner, self.store, observe_image=observe_image, checkpointer=self._checkpointer
-        )
+        self._observe_image = observe_image
         self._temperature = temperature
         self._seed = seed
         self._runs: dict[str, _Run] = {}
         self._open_tools: dict[str, tuple[Tool, ...]] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def _passing(self) -> Graph:
+        """The loop of questions that no conversation keeps."""
+        return build_graph(self._reasoner, self.store, observe_image=self._observe_image)
+
+    @cached_property
+    def _kept(self) -> Graph:
+        """The loop of questions that belong to a conversation."""
+        return build_graph(
+            self._reasoner, self.store, observe_image=self._observe_image, checkpointer=self._checkpointer
+        )
 
     def ask(
         self,

@@ -104,7 +104,7 @@ class Engine:
         if request.max_new_tokens < 1:
             self._end(request, "length")
         else:
-            self._append(request, hidden_TD[-1:])
+            self._append(request, self._logprobs(hidden_TD[-1:])[0])
 
     def _prefill(self, transcript: Transcript, start: int, slot: int) -> Tensor:
         late = [
@@ -119,10 +119,10 @@ class Engine:
         x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))
         positions = torch.tensor([request.next_position for request in active]).expand(3, -1)
         hidden_BD = self._forward(x_BD, positions, [request.slot for request in active], [1] * len(active))
-        for row, request in enumerate(active):
+        for request, logprobs_V in zip(active, self._logprobs(hidden_BD), strict=True):
             self.slots[request.slot].keys.append(request.token_ids[-1])
             request.next_position += 1
-            self._append(request, hidden_BD[row : row + 1])
+            self._append(request, logprobs_V)
 
     def _forward(self, x_TD: Tensor, positions_3T: Tensor, slots: list[int], counts: list[int]) -> Tensor:
         step = CachedStep(self.cache, slots, counts)
@@ -131,9 +131,12 @@ class Engine:
         result: Tensor = hidden_TD
         return result
 
-    def _append(self, request: Request, hidden_1D: Tensor) -> None:
+    def _logprobs(self, hidden_BD: Tensor) -> Tensor:
+        """Of the next token of each request [B, V], on the processor."""
+        return allowed_logprobs(self.thinker.decoder.head(hidden_BD), self.codec.never_sampled).cpu()
+
+    def _append(self, request: Request, logprobs_V: Tensor) -> None:
         """Sample a request's next token and end it when that was the last."""
-        logprobs_V = allowed_logprobs(self.thinker.decoder.head(hidden_1D), self.codec.never_sampled)[0].cpu()
         if not bool(torch.isfinite(logprobs_V.max())):
             request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
             self._end(request, "cancelled")

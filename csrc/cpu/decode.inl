@@ -1,7 +1,9 @@
 // Kernels of attention over a cache for one new token of each sequence; to be included after attention.inl.
 //
-// Layout:  queries of the group lie across the lanes, so that highest scores and sums are kept lane by lane; a block of
-//          keys times the queries, then the probabilities times the values, both by the product of lanes.inl.
+// Layout:  where many queries share a key head they lie across the lanes, so that highest scores and sums are kept lane
+//          by lane; a block of keys times the queries, then the probabilities times the values, both by the product of
+//          lanes.inl. Few queries would leave lanes empty: each is multiplied with the keys as they lie in the cache,
+//          and the partial sums of kLanes keys are turned so that keys lie across the lanes.
 // Numbers: f32; softmax online over blocks, parts joined in their order.
 // Bound:   reading the cache once.
 
@@ -57,6 +59,165 @@ static void spread_queries(const DecodeProblem& problem, const DecodePart& part,
     }
   }
 }
+
+// --- few queries ---
+
+constexpr int64_t kFewQueries = 8;
+
+static bool is_few(const DecodeProblem& problem) {
+  const bool whole = padded_dim(problem.head_dim) == problem.head_dim && padded_dim(problem.value_dim) == problem.value_dim;
+  return whole && problem.num_heads / problem.num_kv_heads <= kFewQueries;
+}
+
+// partial[member * partial_row] = products of one key with kMembers queries, lane by lane.
+template <typename T, int kMembers>
+FOVEATE_INLINE void multiply_key(const T* key, const float* queries, int64_t dim, float* partial, int64_t partial_row) {
+  Vec even[kMembers] = {}, odd[kMembers] = {};
+  int64_t d = 0;
+  for (; d + 2 * kLanes <= dim; d += 2 * kLanes) {
+    const Vec one = load(key + d), other = load(key + d + kLanes);
+    for (int member = 0; member < kMembers; ++member) {
+      even[member] += one * load(queries + member * dim + d);
+      odd[member] += other * load(queries + member * dim + d + kLanes);
+    }
+  }
+  if (d < dim) {
+    const Vec one = load(key + d);
+    for (int member = 0; member < kMembers; ++member) {
+      even[member] += one * load(queries + member * dim + d);
+    }
+  }
+  for (int member = 0; member < kMembers; ++member) {
+    store(partial + member * partial_row, even[member] + odd[member]);
+  }
+}
+
+// scores[member * kDecodeKeys + i] for `count` keys; those behind, up to whole vectors, are -inf.
+template <typename T>
+static void score_keys(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count, int64_t group,
+                       const float* queries, float* partial, float* scores) {
+  const int64_t dim = problem.head_dim, square = kLanes * kLanes;
+  const T* keys = row_of<T>(problem.k, first, part.kv_head) + part.slot * problem.k_slot;
+  for (int64_t base = 0; base < count; base += kLanes) {
+    const int64_t some = smaller(kLanes, count - base);
+    for (int64_t i = 0; i < some; ++i) {
+      const T* key = keys + (base + i) * problem.k.token_stride;
+      float* to = partial + i * kLanes;
+      int64_t member = 0;
+      for (; member + 2 <= group; member += 2) {
+        multiply_key<T, 2>(key, queries + member * dim, dim, to + member * square, square);
+      }
+      if (member < group) {
+        multiply_key<T, 1>(key, queries + member * dim, dim, to + member * square, square);
+      }
+    }
+    for (int64_t member = 0; member < group; ++member) {
+      Vec rows[kLanes];
+      for (int row = 0; row < kLanes; ++row) {
+        rows[row] = row < some ? load(partial + member * square + row * kLanes) : Vec{} - __builtin_inff();
+      }
+      transpose_step<kLanes / 2>(rows);
+      Vec sums = rows[0];
+      for (int row = 1; row < kLanes; ++row) {
+        sums += rows[row];
+      }
+      store(scores + member * kDecodeKeys + base, sums);
+    }
+  }
+}
+
+// One query's scores become 2^(score - highest); returns what its earlier sums and results are multiplied by.
+static float soften(float* scores, int64_t count, float* highest, float* total) {
+  Vec best = Vec{} + *highest, sums = {};
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const Vec score = load(scores + at);
+    best = score > best ? score : best;
+  }
+  const float now = largest(best);
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const Vec power = exp2_of(load(scores + at) - now);
+    sums += power;
+    store(scores + at, power);
+  }
+  const float less = exp2_of(Vec{} + (*highest - now))[0];
+  *highest = now;
+  *total = *total * less + sum(sums);
+  return less;
+}
+
+// to[member] = shrink[member] * to[member] + sum over keys of weight * value, kColumns vectors of each value.
+template <typename T, int kMembers, int kColumns>
+FOVEATE_INLINE void weigh_columns(const T* values, int64_t stride, int64_t count, const float* weights,
+                                  const float* shrink, float* to, int64_t width) {
+  Vec sums[kMembers][kColumns] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    for (int column = 0; column < kColumns; ++column) {
+      const Vec line = load(values + i * stride + column * kLanes);
+      for (int member = 0; member < kMembers; ++member) {
+        sums[member][column] += weights[member * kDecodeKeys + i] * line;
+      }
+    }
+  }
+  for (int member = 0; member < kMembers; ++member) {
+    for (int column = 0; column < kColumns; ++column) {
+      float* at = to + member * width + column * kLanes;
+      store(at, load(at) * shrink[member] + sums[member][column]);
+    }
+  }
+}
+
+template <typename T, int kMembers>
+static void weigh_values(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count,
+                         const float* weights, const float* shrink, float* to) {
+  const int64_t width = problem.value_dim, stride = problem.v.token_stride;
+  const T* values = row_of<T>(problem.v, first, part.kv_head) + part.slot * problem.v_slot;
+  int64_t d = 0;
+  for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
+    weigh_columns<T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
+  }
+  for (; d < width; d += kLanes) {
+    weigh_columns<T, kMembers, 1>(values + d, stride, count, weights, shrink, to + d, width);
+  }
+}
+
+template <typename T>
+static void decode_few(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
+  const int64_t dim = problem.head_dim, width = problem.value_dim;
+  const int64_t group = problem.num_heads / problem.num_kv_heads;
+  float *queries = scratch, *scores = queries + group * dim, *partial = scores + group * kDecodeKeys;
+  float *highest = part.result + group * width, *total = highest + padded_dim(group);
+  float shrink[kFewQueries];
+  for (int64_t member = 0; member < group; ++member) {
+    float* query = queries + member * dim;
+    unpack_row(row_of<T>(problem.q, part.sequence, part.kv_head * group + member), query, dim, nullptr, nullptr);
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      store(query + d, load(query + d) * (problem.scale * kLog2E));
+    }
+    highest[member] = -__builtin_inff();
+    total[member] = 0;
+  }
+  for (int64_t i = 0; i < group * width; ++i) {
+    part.result[i] = 0;
+  }
+  for (int64_t key = part.key_begin; key < part.key_end; key += kDecodeKeys) {
+    const int64_t count = smaller(kDecodeKeys, part.key_end - key);
+    score_keys<T>(problem, part, key, count, group, queries, partial, scores);
+    for (int64_t member = 0; member < group; ++member) {
+      shrink[member] = soften(scores + member * kDecodeKeys, count, highest + member, total + member);
+    }
+    int64_t member = 0;
+    for (; member + 2 <= group; member += 2) {
+      weigh_values<T, 2>(problem, part, key, count, scores + member * kDecodeKeys, shrink + member,
+                         part.result + member * width);
+    }
+    if (member < group) {
+      weigh_values<T, 1>(problem, part, key, count, scores + member * kDecodeKeys, shrink + member,
+                         part.result + member * width);
+    }
+  }
+}
+
+// --- many queries ---
 
 template <typename T>
 static void decode_keys(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
@@ -127,6 +288,10 @@ static void join_parts(const DecodeProblem& problem, const DecodePart* parts, in
 }
 
 static void decode_part(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
+  if (is_few(problem)) {
+    problem.bf16 ? decode_few<uint16_t>(problem, part, scratch) : decode_few<float>(problem, part, scratch);
+    return;
+  }
   problem.bf16 ? decode_keys<uint16_t>(problem, part, scratch) : decode_keys<float>(problem, part, scratch);
 }
 
