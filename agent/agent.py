@@ -117,7 +117,7 @@ class Agent:
         A `thread` names a conversation that earlier questions may have begun; it needs a checkpoint. Raises InputError
         for an empty question or a picture that cannot be opened; whatever happens later is the answer's status.
         """
-        return _last_answer(self.stream(question, images, thread=thread, budget=budget))
+        return _last_answer(self._asked(question, images, thread, budget, emits_text=False))
 
     def stream(
         self,
@@ -128,11 +128,7 @@ class Agent:
         budget: Budget | None = None,
     ) -> Generator[Event, None, None]:
         """The same as events, the last of which is RunDone. Closing the iterator cancels the run."""
-        if not question.strip():
-            raise InputError("got an empty question, wanted some text")
-        self._check_thread(thread)
-        records = [self._receive(source) for source in images]
-        return self._events(question_input(clean_text(question), records), thread, budget or self.budget)
+        return self._asked(question, images, thread, budget, emits_text=True)
 
     def resume(self, thread: str, *, budget: Budget | None = None) -> Generator[Event, None, None]:
         """Go on with the question of `thread` that a killed process left unfinished; InputError when there is none."""
@@ -140,7 +136,7 @@ class Agent:
             raise InputError(
                 f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
             )
-        return self._events(None, thread, budget or self.budget)
+        return self._events(None, thread, budget, emits_text=True)
 
     def unfinished(self, thread: str) -> str | None:
         """The question that a killed process left unfinished in `thread`; None when there is none."""
@@ -189,6 +185,22 @@ class Agent:
         if not thread or len(thread) > 200 or not thread.isprintable():
             raise InputError(f"got the thread {thread[:40]!r}, wanted a name of 1 to 200 printable characters")
 
+    def _asked(
+        self,
+        question: str,
+        images: Iterable[PictureSource],
+        thread: str | None,
+        budget: Budget | None,
+        *,
+        emits_text: bool,
+    ) -> Generator[Event, None, None]:
+        """The events of a question, which is checked before the first of them is asked for."""
+        if not question.strip():
+            raise InputError("got an empty question, wanted some text")
+        self._check_thread(thread)
+        records = [self._receive(source) for source in images]
+        return self._events(question_input(clean_text(question), records), thread, budget, emits_text=emits_text)
+
     def _receive(self, source: PictureSource) -> ImageRecord:
         """Open a picture and store it; a file's own bytes go along when the store has a folder."""
         picture = open_picture(source)
@@ -196,15 +208,18 @@ class Agent:
         sha256 = self.store.put(picture, encoded=encoded if isinstance(encoded, bytes) else None)
         return picture_record(sha256, picture.size)
 
-    def _events(self, given: QuestionInput | None, thread: str | None, budget: Budget) -> Generator[Event, None, None]:
+    def _events(
+        self, given: QuestionInput | None, thread: str | None, budget: Budget | None, *, emits_text: bool
+    ) -> Generator[Event, None, None]:
         run = self._begin(thread)
         context = RunContext(
-            budget=budget,
+            budget=budget or self.budget,
             tools=run.tools,
             temperature=self._temperature,
             seed=self._seed,
             should_stop=lambda: run.cancelled,
             emit=run.events.put,
+            emits_text=emits_text,
         )
         run.worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
         run.worker.start()

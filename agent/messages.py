@@ -152,7 +152,7 @@ def system_message(tools: Iterable[DescribedTool], dialect: Dialect) -> Message:
 
 
 def resolve(messages: Iterable[Message], find: Callable[[str], Image.Image]) -> list[Message]:
-    """The same messages with pixels in place of references; `find` maps a sha256 to its image."""
+    """The same messages with pixels beside references; `find` maps a sha256 to its image."""
     return [
         message
         if isinstance(message["content"], str)
@@ -167,7 +167,7 @@ def clean_text(text: str) -> str:
 
 
 def _with_pixels(part: Part, find: Callable[[str], Image.Image]) -> Part:
-    return image_part(find(part["sha256"])) if "sha256" in part else part
+    return {**part, "image": find(part["sha256"])} if "sha256" in part else part
 
 
 def _untagged(text: str) -> str:

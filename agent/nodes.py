@@ -155,7 +155,7 @@ class Nodes:
             max_new_tokens=context.budget.policy_tokens - usage.policy_tokens,
             temperature=context.temperature,
             seed=None if context.seed is None else (context.seed * 1_000_003 + usage.turns) % 2**63,
-            on_text=lambda text: context.emit(TextDelta(text=text)),
+            on_text=(lambda text: context.emit(TextDelta(text=text))) if context.emits_text else None,
             should_stop=lambda: context.should_stop() or time.monotonic() >= deadline,
         )
 

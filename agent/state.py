@@ -77,7 +77,9 @@ class RunContext:
     should_stop: Callable[[], bool] = lambda: False
     """Asked after every token and before every tool call; True cancels the run."""
     emit: Callable[[Event], None] = lambda _: None
-    """Receives text as it is written and steps as they complete."""
+    """Receives steps as they complete, and text as it is written if that is wanted."""
+    emits_text: bool = True
+    """False where nobody reads along: a model then need not decode every token."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
 
 class KVCache:
-    """Keys and values of `num_slots` conversations, or the latents they come out of; grows when one needs more room."""
+    """Keys and values of `num_slots` conversations, or the latents they come out of; grows when one needs more room.
+
+    Indexed [L, S, C, G, D], but what a head reads lies together in memory: each head of a slot has its tokens in a row.
+    """
 
     def __init__(self, config: DecoderConfig, num_slots: int, like: Tensor, capacity: int = 1024) -> None:
         """Of the dtype and on the device of `like`."""
         heads, width = config.num_kv_heads, config.head_dim
         if config.latent is not None:
             heads, width = 1, config.latent.rank + config.head_dim
-        shape = (config.num_layers, num_slots, capacity, heads, width)
-        self.k = like.new_zeros(shape)
-        self.v = like.new_zeros(shape if config.latent is None else (0,) * 5)
+        shape = (config.num_layers, num_slots, heads, capacity, width)
+        self.k = like.new_zeros(shape).transpose(2, 3)
+        self.v = like.new_zeros(shape if config.latent is None else (0,) * 5).transpose(2, 3)
         self.lengths = [0] * num_slots
 
     def reserve(self, num_tokens: int) -> None:
@@ -38,7 +41,9 @@ class KVCache:
         if num_tokens <= capacity:
             return
         extra = max(num_tokens, 2 * capacity) - capacity
-        self.k, self.v = (pad(x, (0, 0, 0, 0, 0, extra)) if x.numel() else x for x in (self.k, self.v))
+        self.k, self.v = (
+            pad(x.transpose(2, 3), (0, 0, 0, extra)).transpose(2, 3) if x.numel() else x for x in (self.k, self.v)
+        )
 
     def copy_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """Let `target` begin as `source` does."""

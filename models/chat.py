@@ -16,7 +16,15 @@ from foveate.models.tokenizer import TextCodec
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 
-Picture = Image.Image | Path
+
+class StoredPicture(NamedTuple):
+    """A picture with the sha256 that a store knows it by: equal names, equal pixels."""
+
+    image: Image.Image
+    sha256: str
+
+
+Picture = Image.Image | Path | StoredPicture
 
 
 class VideoPart(NamedTuple):
@@ -109,13 +117,19 @@ def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
         if part.get("type") == "text":
             yield part["text"]
         elif part.get("type") == "image":
-            yield part["image"] if isinstance(part["image"], Image.Image) else Path(part["image"])
+            yield _picture(part["image"], part.get("sha256"))
         elif part.get("type") == "video":
             source, fps = part["video"], part.get("fps")
             frames = Path(source) if isinstance(source, str | Path) else tuple(source)
             yield VideoPart(frames, None if fps is None else float(fps))
         else:
             raise InputError(f"message part has type {part.get('type')!r}, wanted 'text', 'image' or 'video'")
+
+
+def _picture(source: Image.Image | str | Path, sha256: str | None) -> Picture:
+    if not isinstance(source, Image.Image):
+        return Path(source)
+    return source if sha256 is None else StoredPicture(source, sha256)
 
 
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:

@@ -1,6 +1,7 @@
 """Messages to a transcript: the chat form, the pictures and the token ids, in one pass.
 
-Prepared pictures are remembered by the hash of their pixels, so a conversation resizes each picture once.
+Prepared pictures are remembered by the hash of their pixels, so a conversation resizes each picture once. An agent's
+pictures have such a hash from its store; others are hashed each time.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from foveate.errors import ImageError
-from foveate.models.chat import Chat, ChatML, Frames, Picture
+from foveate.models.chat import Chat, ChatML, Frames, Picture, StoredPicture
 from foveate.models.config import ThinkerConfig
 from foveate.models.image import clip_grid, image_grid, patchify, resize
 from foveate.models.reasoner import Message
@@ -78,19 +79,29 @@ class Processor:
         )
 
     def _image(self, source: Picture) -> ImageInput:
+        if isinstance(source, StoredPicture):
+            return self._prepared(source.sha256, source.image)
         picture = source if isinstance(source, Image.Image) else _open(source)
-        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
-        key = hashlib.blake2b(rgb.tobytes() + repr(rgb.size).encode(), digest_size=16).hexdigest()
+        rgb = _rgb(picture)
+        return self._prepared(hashlib.blake2b(rgb.tobytes() + repr(rgb.size).encode(), digest_size=16).hexdigest(), rgb)
+
+    def _prepared(self, key: str, picture: Image.Image) -> ImageInput:
+        """The input of a picture whose pixels the key names; made once while it is remembered."""
         if key not in self._images:
-            grid = image_grid(*rgb.size, self.config.vision, self.config.image)
-            pixels_HW3 = resize(rgb, grid, self.config.vision, self.config.image)
+            grid = image_grid(*picture.size, self.config.vision, self.config.image)
+            pixels_HW3 = resize(_rgb(picture), grid, self.config.vision, self.config.image)
             patches_NP = patchify(pixels_HW3[None], self.config.vision, self.config.image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             self._images[key] = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
+        prepared = self._images[key]
         self._images.move_to_end(key)
         while len(self._images) > self.remembered_images:
             self._images.popitem(last=False)
-        return self._images[key]
+        return prepared
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _open(path: Path) -> Image.Image:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.errors import CheckpointError, ConfigError, ModelError
-from foveate.models.chat import Picture, VideoPart, checked_role, content_of
+from foveate.models.chat import Picture, StoredPicture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
 from foveate.models.hub import accelerate
 from foveate.models.reasoner import Dialect, Message, Sample, StopReason
@@ -178,7 +178,8 @@ def _turn(message: Message) -> dict[str, Any]:
 def _seen(part: Picture | VideoPart) -> dict[str, Any]:
     if isinstance(part, VideoPart):
         return {"type": "video", "video": str(part.source) if isinstance(part.source, Path) else list(part.source)}
-    return {"type": "image", "image": part if isinstance(part, Image.Image) else str(part)}
+    picture = part.image if isinstance(part, StoredPicture) else part
+    return {"type": "image", "image": picture if isinstance(picture, Image.Image) else str(picture)}
 
 
 class _Watch:

@@ -40,6 +40,14 @@ INTERRUPT_RETRY_S = 0.5
 """An interrupt that comes just before the kernel begins with its cell is lost: it is sent again."""
 CLOSE_RETRY_S = 0.05
 SIGNATURE = "hmac-sha256"
+FORGET = """\
+import os, shutil
+os.chdir({home!r})
+for entry in os.scandir():
+    shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+%reset -f
+"""
+"""A cell that leaves no file and no variable."""
 MAX_MESSAGE_BYTES = 16 * 2**20
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
 """Kernels are started from this thread: bubblewrap dies with the thread that started it, and this one never ends."""
@@ -54,6 +62,8 @@ class Kernel:
         self.unsafe = unsafe
         self.tier = tier
         self.folder: Path | None = None
+        self._home = ""
+        """The working folder as the kernel sees it."""
         self._in_use = threading.RLock()
         """Held while a cell runs and while the kernel is freed."""
         self._cancel_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -99,10 +109,10 @@ class Kernel:
                 raise
 
     def forget(self) -> None:
-        """Clear variables and images of a kernel that runs, for the next conversation. Raises as `run` does."""
+        """Clear variables, images and files of a kernel that runs, for the next conversation. Raises as `run` does."""
         if not self.is_running:
             return
-        self.run("%reset -f")
+        self.run(FORGET.format(home=self._home))
         with self._in_use:
             if self.folder is not None:
                 for path in (self.folder / "host" / "images").glob("image_*.png"):
@@ -173,10 +183,11 @@ class Kernel:
         connection = {"transport": "ipc", "ip": f"{seen['ipc']}/k", "key": key, "signature_scheme": SIGNATURE, **ports}
         (host / "connection.json").write_text(json.dumps(connection), encoding="utf-8")
         arguments = (str(seen["host"] / "connection.json"), str(seen["host"] / "images"), MAX_OUTPUT_CHARS)
+        self._home = str(seen["work"])
         program = files("foveate.tools").joinpath("kernel_main.py").read_text(encoding="utf-8")
         body = f"{program}\nstart_kernel(*{arguments!r})"
         command = sandbox_command(tier, host, ipc, self.limits, body)
-        process = _SPAWNER.submit(spawned, command, str(seen["work"]), work).result()
+        process = _SPAWNER.submit(spawned, command, self._home, work).result()
         self._pidfd = os.pidfd_open(process.pid)
         self._process = process  # from here on `close` may kill it
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -6,6 +6,7 @@ The host adds the call of `start_kernel` behind this text.
 """
 
 import contextlib
+import gc
 import sys
 from pathlib import Path
 
@@ -41,4 +42,5 @@ def start_kernel(connection_file: str, images: str, max_output_chars: int) -> No
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
     app.kernel.shell.events.register("pre_run_cell", before_cell)
+    gc.freeze()  # what is loaded by now stays: collecting garbage, as %reset does, need not look at it
     app.start()  # type: ignore[no-untyped-call]

@@ -50,13 +50,15 @@ def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
     pool = KernelPool()
     tool = PooledPython(pool)
     first = tool.for_run()
-    assert first.run_code([noise(9, 9)], "x = 7; print(x)").text == "7"
+    code = "import os; open('left', 'w').close(); os.mkdir('box'); os.chdir('box'); x = 7; print(x)"
+    assert first.run_code([noise(9, 9)], code).text == "7"
     kernel = first._kernel
     first.close()
     second = tool.for_run()
-    found = second.run_code([noise(5, 4)], "from PIL import Image; print(Image.open('image_0.png').size, 'x' in dir())")
+    code = "import os; from PIL import Image; print(Image.open('image_0.png').size, 'x' in dir(), os.listdir())"
+    found = second.run_code([noise(5, 4)], code)
     assert second._kernel is kernel
-    assert found.text == "(5, 4) False"
+    assert found.text == "(5, 4) False ['image_0.png']"
     second.close()
     pool.close()
     assert kernel is not None
