@@ -19,6 +19,7 @@ from foveate.models.cache import CachedStep, KVCache
 from foveate.models.prefix import Key, common_length, image_boundary, token_keys
 from foveate.models.reasoner import StopReason
 from foveate.models.sampling import allowed_logprobs, pick
+from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
 
@@ -59,6 +60,7 @@ class Engine:
         self.thinker = thinker
         self.codec = thinker.processor.codec
         self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight)
+        self.seen = SeenImages(thinker)
         self.slots = [Slot() for _ in range(num_slots)]
         self.waiting: list[Request] = []
         self.lock = threading.Lock()
@@ -75,10 +77,12 @@ class Engine:
             raise ModelError(request.error)
         return request
 
-    def forget(self) -> None:
-        """Drop what the slots hold; nothing may be active."""
+    def forget(self, *, tower: bool = True) -> None:
+        """Drop what the slots hold, and what the tower made of pictures; nothing may be active."""
         for slot in self.slots:
             slot.keys = []
+        if tower:
+            self.seen.forget()
 
     def step(self) -> None:
         """Admit what waits, then decode one token for everybody who is active."""
@@ -112,7 +116,8 @@ class Engine:
             for s, image in zip(transcript.image_starts, transcript.images, strict=True)
             if s >= start
         ]
-        x_TD = self.thinker.embed(transcript.token_ids[start:], [image for _, image in late], [s for s, _ in late])
+        images, starts = [image for _, image in late], [s for s, _ in late]
+        x_TD = self.thinker.embed(transcript.token_ids[start:], images, starts, self.seen(images) if images else None)
         return self._forward(x_TD, transcript.positions_3T[:, start:], [slot], [len(x_TD)])
 
     def _decode(self, active: list[Request]) -> None:

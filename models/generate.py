@@ -27,9 +27,12 @@ class ThinkerReasoner:
         """See Reasoner."""
         return self.thinker.processor.seen_size(width_px, height_px)
 
-    def forget(self) -> None:
-        """Call when the weights have changed and nothing is being sampled: what the cache holds is of the old ones."""
-        self.engine.forget()
+    def forget(self, *, tower: bool = True) -> None:
+        """Call when weights have changed, those of the tower too or not, and nothing is being sampled.
+
+        What the cache holds is of the old ones.
+        """
+        self.engine.forget(tower=tower)
 
     def sample(
         self,

@@ -4,7 +4,7 @@ Shape letters: T tokens, N patches, P values of a patch, I images, M image token
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -103,3 +103,9 @@ def pack(transcripts: Sequence[Transcript]) -> Transcript:
         image_starts=tuple(starts),
         lengths=tuple(length for t in transcripts for length in t.lengths),
     )
+
+
+def without_patches(transcript: Transcript) -> Transcript:
+    """The same with images of which only the grids are left."""
+    none = torch.zeros(0)
+    return replace(transcript, images=tuple(replace(image, patches_NP=none) for image in transcript.images))

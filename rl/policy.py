@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foveate.agent.budget import Budget
+from foveate.models.branches import See
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import pack
 from foveate.ops import compute_dtype
@@ -73,6 +74,8 @@ class PolicyConfig:
     pmd: PmdConfig = field(default_factory=PmdConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
+    train_tower: bool = False
+    """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
 
     @property
     def budget(self) -> Budget:
@@ -146,13 +149,15 @@ def batches(samples: Sequence[Sampled], most_tokens: int) -> Iterator[list[Sampl
         yield batch
 
 
-def gradient(thinker: Thinker, samples: Sequence[Sampled], loss: Loss, most_tokens: int) -> dict[str, float]:
+def gradient(
+    thinker: Thinker, samples: Sequence[Sampled], loss: Loss, most_tokens: int, see: See | None = None
+) -> dict[str, float]:
     """Add the gradient of the mean loss of these samples, batch by batch; how far the policy has moved from them."""
     drift, tokens = 0.0, 0
     for batch in batches(samples, most_tokens):
         transcript = pack([sample.trajectory.transcript for sample in batch])
         sampled_S = torch.cat([sample.trajectory.sampled_S for sample in batch])
-        logprobs_S = written_logprobs(thinker, transcript)
+        logprobs_S = written_logprobs(thinker, transcript, see)
         targets_B = torch.tensor([sample.target for sample in batch])
         value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
         (value * len(batch) / len(samples)).backward()
@@ -167,6 +172,7 @@ def train_policy(
     """Run the iterations; returns how many are done. `out` gets metrics.jsonl and a checkpoint after each."""
     out.mkdir(parents=True, exist_ok=True)
     thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype()).requires_grad_(True)
+    thinker.vision.requires_grad_(config.train_tower)
     optimizer = MasterOptimizer(thinker, config.optimizer)
     done = load_checkpoint(out, optimizer) if resume else 0
     success = _success_so_far(out / METRICS, done)
@@ -181,8 +187,9 @@ def train_policy(
     ):
         while done < config.iterations and not told.is_set():
             trajectories = list(playing.play(jobs_of(config, done, success)))
-            playing.reasoner.forget()
-            row = learn(objective, config, done, thinker, optimizer, trajectories)
+            playing.reasoner.forget(tower=config.train_tower)
+            see = None if config.train_tower else playing.reasoner.engine.seen
+            row = learn(objective, config, done, thinker, optimizer, trajectories, see)
             success = remembered(success, _by_family(row))
             done += 1
             add_examples(out, done, trajectories, thinker.processor.codec)
@@ -206,13 +213,14 @@ def learn(
     thinker: Thinker,
     optimizer: MasterOptimizer,
     trajectories: Sequence[Trajectory],
+    see: See | None = None,
 ) -> dict[str, float]:
     """Step on the trajectories of an iteration; returns its numbers."""
     samples = rewarded(trajectories, objective, config, config.length.at(iteration))
     optimizer.reset()
     rows = []
     for share in shares(samples, config.updates):
-        row = gradient(thinker, share, loss_of(objective, config), config.tokens_per_batch)
+        row = gradient(thinker, share, loss_of(objective, config), config.tokens_per_batch, see)
         rows.append(row | {"grad_norm": optimizer.step(config.optimizer.lr)})
     return {
         "accuracy": fmean(trajectory.right for trajectory in trajectories),

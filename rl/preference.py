@@ -2,10 +2,13 @@
 
 Each side has crops and tool outputs of its own, and none of them counts: only tokens that the policy wrote do. The
 reference is the policy that the run starts from; what it says of a conversation is computed once, pictures included.
+The tower stays as it is unless it is told to learn: then what it made of each picture is computed once, too. The sides
+of a pair lie next to each other, and what both begin with is computed once (foveate.models.branches).
 
-Shape letters: S tokens that the policy wrote, B conversations: the chosen ones, then the rejected ones.
+Shape letters: S tokens that the policy wrote, B conversations: of each pair the chosen one, then the rejected one.
 """
 
+import math
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +17,9 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
-from foveate.models.transcript import Transcript, pack
+from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
@@ -32,6 +36,8 @@ class PreferenceConfig:
     data: str
     """A file of `foveate rollout`."""
     pairs_per_batch: int = 8
+    train_tower: bool = False
+    """Whether the tower learns too; pictures are then read and looked at again in every step."""
     dpo: DpoConfig = field(default_factory=DpoConfig)
 
 
@@ -55,27 +61,31 @@ class PreferenceStage:
         dtype = compute_dtype(torch.device(device))
         self.thinker = Thinker.from_pretrained(config.start, dtype=dtype).to(device)
         self.module = self.thinker
-        with torch.inference_mode():
-            self.reference = [self._said(pair) for pair in self.pairs]
+        self.see = None if config.train_tower else SeenImages(self.thinker, room_bytes=math.inf)
+        self.references: list[Tensor] = []
+        self.seen_pairs: list[Transcript] = []
+        with torch.no_grad():
+            for pair in self.pairs:
+                self._meet(pair)
         self.thinker.requires_grad_(True)
+        self.thinker.vision.requires_grad_(config.train_tower)
 
     def batch(self, index: int) -> PairBatch:
-        """Pairs of step `index`, each with its pictures."""
+        """Pairs of step `index`."""
         rng = random.Random(f"{self.seed}/{index}")
-        chosen = rng.sample(range(len(self.pairs)), min(self.config.pairs_per_batch, len(self.pairs)))
-        pairs = [self.pairs[idx] for idx in chosen]
-        sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        reference_2B = torch.stack([self.reference[idx] for idx in chosen], dim=1)
-        return PairBatch(transcript=self._laid_out(sides), reference_B=reference_2B.flatten())
+        idxs = rng.sample(range(len(self.pairs)), min(self.config.pairs_per_batch, len(self.pairs)))
+        laid_out = [self.seen_pairs[idx] if self.seen_pairs else self._laid_out(self.pairs[idx]) for idx in idxs]
+        return PairBatch(transcript=pack(laid_out), reference_B=torch.cat([self.references[idx] for idx in idxs]))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """The loss of the pairs; how often, and by how much, the chosen one gained more."""
         count = len(batch.reference_B)
-        logprobs_S = written_logprobs(self.thinker, batch.transcript)
+        logprobs_S = written_logprobs(self.thinker, batch.transcript, self.see)
         conversation_S = conversation_of(batch.transcript)
         policy_B = summed(logprobs_S, conversation_S, count)
         tokens_B = torch.bincount(conversation_S, minlength=count).to(policy_B)
-        parts = zip(*(x.chunk(2) for x in (policy_B, batch.reference_B.to(policy_B), tokens_B)), strict=True)
+        sides_2B = (x.view(-1, 2).unbind(1) for x in (policy_B, batch.reference_B.to(policy_B), tokens_B))
+        parts = zip(*sides_2B, strict=True)
         chosen, rejected = (Side(policy_B=p, reference_B=r, tokens_B=t) for p, r, t in parts)
         margin_B = (chosen.gain() - rejected.gain()).detach()
         metrics = {"margin": float(margin_B.mean()), "preferred": float((margin_B > 0).float().mean())}
@@ -85,11 +95,13 @@ class PreferenceStage:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes."""
         self.thinker.save_pretrained(folder, dtype=torch.bfloat16)
 
-    def _said(self, pair: Pair) -> Tensor:
-        """Log-probabilities [2] of a pair's sides under the policy as it is now."""
-        transcript = self._laid_out([pair.chosen, pair.rejected])
-        logprobs_S = written_logprobs(self.thinker, transcript)
-        return summed(logprobs_S, conversation_of(transcript), 2).cpu()
+    def _meet(self, pair: Pair) -> None:
+        """Keep what the policy as it is now says of a pair's sides, and their layout if pictures need not come again."""
+        transcript = self._laid_out(pair)
+        logprobs_S = written_logprobs(self.thinker, transcript, self.see)
+        self.references.append(summed(logprobs_S, conversation_of(transcript), 2).cpu())
+        if self.see is not None:
+            self.seen_pairs.append(without_patches(transcript))
 
-    def _laid_out(self, sides: list[Saved]) -> Transcript:
-        return pack([self.thinker.processor(side.resolved()) for side in sides])
+    def _laid_out(self, pair: Pair) -> Transcript:
+        return pack([self.thinker.processor(side.resolved()) for side in (pair.chosen, pair.rejected)])

@@ -22,7 +22,7 @@ from foveate.models.config import PRESETS, ThinkerConfig
 from foveate.models.image import Grid
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
-from foveate.models.transcript import ImageInput, Transcript, build_transcript, image_rows, pack
+from foveate.models.transcript import ImageInput, Transcript, build_transcript, image_rows, pack, without_patches
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
@@ -293,12 +293,6 @@ class SftStage:
         if self.module.token_heads is not None:
             heads = self.module.token_heads.state_dict(prefix=HEADS)
             save_file({name: p.detach().contiguous() for name, p in heads.items()}, folder / HEADS_FILE)
-
-
-def without_patches(transcript: Transcript) -> Transcript:
-    """The same with images of which only the grids are left."""
-    none = torch.zeros(0)
-    return replace(transcript, images=tuple(replace(image, patches_NP=none) for image in transcript.images))
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:

@@ -1,0 +1,57 @@
+"""What the tower made of pictures, kept by their keys: one that comes again is not looked at again.
+
+Samples of one prompt share their picture; a conversation that lost its slot is prefilled anew; a policy whose tower
+stays as it is learns from the very features that it sampled with.
+
+Shape letters: M image tokens, E decoder width.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import ImageInput
+
+
+class SeenImages:
+    """Features of images without a gradient, those used last in `room_bytes`. Right while the tower stays as it is."""
+
+    def __init__(self, thinker: Thinker, room_bytes: float = 256 * 2**20) -> None:
+        self.thinker, self.room_bytes = thinker, room_bytes
+        self.tokens: OrderedDict[str, Tensor] = OrderedDict()
+        self.held_bytes = 0
+
+    def __call__(self, images: Sequence[ImageInput]) -> Tensor:
+        """What `Thinker.embed` takes for the tokens of these images, [M, E].
+
+        What a token says in the decoder's embeddings is said anew, with their gradient.
+        """
+        fresh = {image.key: image for image in images if image.key not in self.tokens}
+        if fresh:
+            self._look(list(fresh.values()))
+        tokens_ME = torch.cat([self.tokens[image.key] for image in images])
+        for image in images:
+            self.tokens.move_to_end(image.key)
+        self._make_room()
+        vision, decoder = self.thinker.vision, self.thinker.decoder
+        seen_ME: Tensor = vision.finish(tokens_ME, [image.grid for image in images], decoder.embeddings())
+        return seen_ME
+
+    def forget(self) -> None:
+        """Call when the tower has changed."""
+        self.tokens.clear()
+        self.held_bytes = 0
+
+    @torch.no_grad()
+    def _look(self, images: Sequence[ImageInput]) -> None:
+        tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(images))
+        for image, own_ME in zip(images, tokens_ME.split([image.num_tokens for image in images]), strict=True):
+            self.tokens[image.key] = own_ME
+            self.held_bytes += own_ME.nbytes
+
+    def _make_room(self) -> None:
+        while self.held_bytes > self.room_bytes:
+            self.held_bytes -= self.tokens.popitem(last=False)[1].nbytes
