@@ -6,7 +6,7 @@ that is wanted; the others are put together one after another, so that loading t
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -117,8 +117,12 @@ def _misfit(shards: Shards, rule: Rule, found: str) -> str:
     return f"{shards}: {' and '.join(names)} {found} by {CONFIG}"
 
 
-def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> None:
+def save_thinker(
+    thinker: Thinker, folder: Path, dtype: torch.dtype | None, weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write the folder, weights in `dtype` or as they are; each file is renamed into place when it is complete.
+
+    `weights` by name in place of the thinker's own.
 
     A published checkpoint is written in its own form, with the files beside its weights as they were. Raises
     CheckpointError for weights that were rounded to int8: they are not what was published.
@@ -127,7 +131,8 @@ def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> N
         raise CheckpointError("weights that were rounded to int8 are not saved; load the folder without int8 first")
     folder.mkdir(parents=True, exist_ok=True)
     rules = RULES.get(thinker.config.model_type)
-    named = {name: p.detach().to(dtype or p.dtype) for name, p in thinker.named_parameters()}
+    own = dict(thinker.named_parameters()) if weights is None else weights
+    named = {name: p.detach().to(dtype or p.dtype) for name, p in own.items()}
     tensors = published_tensors(named, rules, thinker.config) if rules else named
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})

@@ -3,7 +3,7 @@
 Shape letters: T tokens, N patches, P values of a patch, M image tokens, D decoder width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -50,11 +50,16 @@ class Thinker(nn.Module):
             quantize(thinker.decoder)
         return thinker
 
-    def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json, model.safetensors (in `dtype`, or as it is) and tokenizer.json, each atomically."""
+    def save_pretrained(
+        self, path: str | Path, *, dtype: torch.dtype | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write config.json, model.safetensors (in `dtype`, or as it is) and tokenizer.json, each atomically.
+
+        `weights` by name in place of its own: those of a thinker with adapters, for instance.
+        """
         from foveate.models.checkpoint import save_thinker
 
-        save_thinker(self, Path(path), dtype)
+        save_thinker(self, Path(path), dtype, weights)
 
     def forward(self, inputs: Transcript) -> Tensor:
         """Logits [T, V] of one or several packed conversations."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.errors import ConfigError
-from foveate.rl.train import METRICS
+from foveate.rl.journal import METRICS
 
 LOSSES = ("loss", "nll", "first_look", "second_look", "third_look", "balance")
 HIDDEN = ("step", "seconds", "lr", "grad_norm")

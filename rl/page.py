@@ -13,8 +13,8 @@ from jinja2 import Environment
 
 from foveate.agent.plain import printable
 from foveate.models.tokenizer import TextCodec
+from foveate.rl.journal import METRICS
 from foveate.rl.rollout import Trajectory
-from foveate.rl.train import METRICS
 
 EXAMPLES, PAGE = "examples.jsonl", "report.html"
 WIDTH, HEIGHT = 280, 90

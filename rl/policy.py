@@ -11,6 +11,7 @@ have asked. Shape letters: S tokens that the policy wrote, B samples.
 """
 
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from foveate.models.thinker import Thinker
 from foveate.models.transcript import pack
 from foveate.ops import compute_dtype
 from foveate.rl.grpo import GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo_targets
+from foveate.rl.journal import METRICS, SKIPPED, Progress, keep_rows, load_checkpoint, save_checkpoint
 from foveate.rl.length import LengthPenalty, length_rewards
 from foveate.rl.logprobs import conversation_of, written_logprobs
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
@@ -40,7 +42,8 @@ from foveate.rl.rollout import Job, Trajectory, rollouts
 from foveate.rl.sampler import SamplerConfig, dealt, rates, remembered
 from foveate.rl.suite import drawn_item
 from foveate.rl.tasks.scene import FAMILIES
-from foveate.rl.train import METRICS, load_checkpoint, save_checkpoint, told_to_stop
+from foveate.rl.train import told_to_stop
+from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
 
 OF_FAMILY = "accuracy_"
 """Before a family's name in a row of metrics.jsonl."""
@@ -76,6 +79,7 @@ class PolicyConfig:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     @property
     def budget(self) -> Budget:
@@ -171,18 +175,19 @@ def train_policy(
 ) -> int:
     """Run the iterations; returns how many are done. `out` gets metrics.jsonl and a checkpoint after each."""
     out.mkdir(parents=True, exist_ok=True)
-    thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype()).requires_grad_(True)
-    thinker.vision.requires_grad_(config.train_tower)
+    thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype())
+    make_trainable(thinker, config.lora, tower=config.train_tower)
     optimizer = MasterOptimizer(thinker, config.optimizer)
-    done = load_checkpoint(out, optimizer) if resume else 0
-    success = _success_so_far(out / METRICS, done)
-    if not done:
-        (out / EXAMPLES).unlink(missing_ok=True)
+    done, _ = load_checkpoint(out, optimizer) if resume else Progress()
+    rows = keep_rows(out / METRICS, "iteration", done)
+    keep_rows(out / EXAMPLES, "iteration", done)
+    success = _success_so_far(rows)
+    spent = rows[-1]["seconds"] if rows else 0.0
     started = time.monotonic()
     bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration")
     with (
         told_to_stop() as told,
-        (out / METRICS).open("a" if resume else "w") as log,
+        (out / METRICS).open("a") as log,
         rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as playing,
     ):
         while done < config.iterations and not told.is_set():
@@ -193,12 +198,13 @@ def train_policy(
             success = remembered(success, _by_family(row))
             done += 1
             add_examples(out, done, trajectories, thinker.processor.codec)
-            log.write(json.dumps(row | {"iteration": done, "seconds": round(time.monotonic() - started, 1)}) + "\n")
+            seconds = round(spent + time.monotonic() - started, 1)
+            log.write(json.dumps(row | {"iteration": done, "seconds": seconds}) + "\n")
             log.flush()
             bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
             bar.update()
-            save_checkpoint(out, optimizer, done)
-            thinker.save_pretrained(out, dtype=torch.bfloat16)
+            save_checkpoint(out, optimizer, Progress(done))
+            thinker.save_pretrained(out, dtype=torch.bfloat16, weights=whole_weights(thinker))
             write_page(out)
             if max_minutes is not None and time.monotonic() - started > 60 * max_minutes:
                 break
@@ -222,6 +228,7 @@ def learn(
     for share in shares(samples, config.updates):
         row = gradient(thinker, share, loss_of(objective, config), config.tokens_per_batch, see)
         rows.append(row | {"grad_norm": optimizer.step(config.optimizer.lr)})
+    norms = [row["grad_norm"] for row in rows if math.isfinite(row["grad_norm"])]
     return {
         "accuracy": fmean(trajectory.right for trajectory in trajectories),
         "reward": fmean([sample.reward for sample in samples] or [0.0]),
@@ -229,7 +236,8 @@ def learn(
         "tool_calls": fmean(trajectory.tool_calls for trajectory in trajectories),
         "cut": fmean(not trajectory.is_whole for trajectory in trajectories),
         "kl": fmean([row["kl"] for row in rows] or [0.0]),
-        "grad_norm": fmean([row["grad_norm"] for row in rows] or [0.0]),
+        "grad_norm": fmean(norms or [0.0]),
+        **({SKIPPED: float(len(rows) - len(norms))} if len(norms) < len(rows) else {}),
         **{f"{OF_FAMILY}{name}": rate for name, rate in _rates(trajectories).items()},
     }
 
@@ -242,11 +250,11 @@ def _by_family(row: Mapping[str, float]) -> dict[str, float]:
     return {key.removeprefix(OF_FAMILY): value for key, value in row.items() if key.startswith(OF_FAMILY)}
 
 
-def _success_so_far(path: Path, iterations: int) -> dict[str, float]:
+def _success_so_far(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What the rows of the iterations that are done remember of each family."""
     success: dict[str, float] = {}
-    for line in path.read_text().splitlines()[:iterations] if iterations else ():
-        success = remembered(success, _by_family(json.loads(line)))
+    for row in rows:
+        success = remembered(success, _by_family(row))
     return success
 
 

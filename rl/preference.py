@@ -24,7 +24,8 @@ from foveate.ops import compute_dtype
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
 from foveate.rl.pairs import Pair, pairs_of
-from foveate.rl.trajectory import Saved, read_trajectories
+from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
+from foveate.rl.trajectory import read_trajectories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class PreferenceConfig:
     train_tower: bool = False
     """Whether the tower learns too; pictures are then read and looked at again in every step."""
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +69,7 @@ class PreferenceStage:
         with torch.no_grad():
             for pair in self.pairs:
                 self._meet(pair)
-        self.thinker.requires_grad_(True)
-        self.thinker.vision.requires_grad_(config.train_tower)
+        make_trainable(self.thinker, config.lora, tower=config.train_tower)
 
     def batch(self, index: int) -> PairBatch:
         """Pairs of step `index`."""
@@ -93,10 +94,10 @@ class PreferenceStage:
 
     def export(self, folder: Path) -> None:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes."""
-        self.thinker.save_pretrained(folder, dtype=torch.bfloat16)
+        self.thinker.save_pretrained(folder, dtype=torch.bfloat16, weights=whole_weights(self.thinker))
 
     def _meet(self, pair: Pair) -> None:
-        """Keep what the policy as it is now says of a pair's sides, and their layout if pictures need not come again."""
+        """Keep what the policy as it is now says of a pair, and its layout if pictures need not come again."""
         transcript = self._laid_out(pair)
         logprobs_S = written_logprobs(self.thinker, transcript, self.see)
         self.references.append(summed(logprobs_S, conversation_of(transcript), 2).cpu())

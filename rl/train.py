@@ -1,37 +1,41 @@
 """The training loop that every stage shares: draw, step, log, checkpoint, resume.
 
 A stage says how the batch of a step is drawn and what its loss is. Batch k depends on the seed and k alone and is drawn
-in a worker process, so a resumed run sees the batches that the uninterrupted one would have seen. A checkpoint is one
-safetensors file (model, f32 masters, moments) and one JSON file, each written beside its final name and renamed.
+in a worker process, so a resumed run sees the batches that the uninterrupted one would have seen, and on one processor
+takes the very same steps (foveate.rl.journal has what it leaves behind).
 """
 
 import json
+import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from threading import Event
 from typing import Any, Protocol
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from foveate.errors import ConfigError
 from foveate.models.config import from_json
+from foveate.rl.journal import (
+    METRICS,
+    SKIPPED,
+    Metrics,
+    Progress,
+    keep_rows,
+    load_checkpoint,
+    mean_of_each,
+    save_checkpoint,
+)
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
-
-Metrics = Mapping[str, Tensor | float]
-"""Numbers for the log, those of a GPU still there: reading one waits for everything before it."""
-METRICS = "metrics.jsonl"
-"""Of a run's folder: one row every log_every steps."""
 
 
 class Stage(Protocol):
@@ -130,11 +134,13 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     optimizer = MasterOptimizer(stage.module, config.optimizer)
-    step = load_checkpoint(out, optimizer) if resume else 0
+    step, held = load_checkpoint(out, optimizer) if resume else Progress()
+    window: list[Metrics] = list(held)
+    rows = keep_rows(out / METRICS, "step", step)
     started = saved = time.monotonic()
-    window: list[Metrics] = []
+    spent = rows[-1]["seconds"] if rows else 0.0
     bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0)
-    with told_to_stop() as told, (out / METRICS).open("a" if resume else "w") as log:
+    with told_to_stop() as told, (out / METRICS).open("a") as log:
         for batch in echoed(batches(stage, step, config), config.echo_after):
             loss, metrics = stage.loss(batch)
             loss.backward()
@@ -142,11 +148,12 @@ def train(
             norm = optimizer.step(lr)
             step += 1
             bar.update()
-            window.append({"loss": loss.detach(), "grad_norm": norm, **metrics})
+            finite = math.isfinite(norm)
+            window.append({"loss": loss.detach(), "grad_norm": norm, **metrics} if finite else {SKIPPED: 1.0})
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
                 row = mean_of_each(window)
-                row |= {"step": step, "lr": lr, "seconds": round(now - started, 1)}
+                row |= {"step": step, "lr": lr, "seconds": round(spent + now - started, 1)}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 bar.set_postfix(
@@ -157,38 +164,12 @@ def train(
             if stopped or step == config.steps:
                 break
             if now - saved > 60 * config.checkpoint_minutes:
-                save_checkpoint(out, optimizer, step)
+                save_checkpoint(out, optimizer, Progress(step, window))
                 stage.export(out)
                 saved = now
     bar.close()
-    save_checkpoint(out, optimizer, step)
+    save_checkpoint(out, optimizer, Progress(step, window))
     stage.export(out)
-    return step
-
-
-def mean_of_each(rows: Sequence[Metrics]) -> dict[str, float]:
-    """The mean of every number over the rows that have it."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: fmean(float(row[key]) for row in rows if key in row) for key in keys}
-
-
-def save_checkpoint(out: Path, optimizer: MasterOptimizer, step: int) -> None:
-    """Write the optimizer (which holds the master weights) and the step, each atomically."""
-    fresh = out / "checkpoint.safetensors.new"
-    save_file(optimizer.state_tensors(), fresh, metadata={"step": str(step)})
-    fresh.replace(out / "checkpoint.safetensors")
-
-
-def load_checkpoint(out: Path, optimizer: MasterOptimizer) -> int:
-    """Restore `save_checkpoint`'s state; returns its step, 0 when there is none yet."""
-    path = out / "checkpoint.safetensors"
-    if not path.exists():
-        return 0
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-    optimizer.load_state_tensors(load_file(path))
     return step
 
 

@@ -1,4 +1,6 @@
-"""What tests share: torch draws the same numbers in each run, and a tiny random thinker in f32."""
+"""What tests share: seeded draws, a tiny random thinker in f32, and a quiet transformers."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -27,3 +29,14 @@ def conversation() -> list[dict[str, object]]:
     """A question about one picture."""
     parts = [{"type": "image", "image": noise(150, 90)}, {"type": "text", "text": "What is in the image?"}]
     return [{"role": "user", "content": parts}]
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Iterator[None]:
+    """Tiny random models need no advice of transformers."""
+    import transformers
+
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(before)

@@ -1,21 +1,10 @@
-"""What tests of published checkpoints share: transformers without advice, and its folder of each Qwen-VL family."""
+"""What tests of published checkpoints share: the folder of each Qwen-VL family that transformers saved."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import qwen
-import transformers
 from torch import nn
-
-
-@pytest.fixture(scope="session")
-def quiet() -> Iterator[None]:
-    """Tiny random models need no advice."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 @pytest.fixture(scope="session", params=qwen.FAMILIES)

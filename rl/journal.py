@@ -1,0 +1,94 @@
+"""What a training run leaves in its folder while it goes on: a row of numbers now and then, and the state to resume.
+
+    metrics.jsonl            one row for every few steps, or one an iteration
+    checkpoint.safetensors   f32 masters, moments, how far it is, and the numbers that no row has yet
+
+A checkpoint is written beside its final name and renamed, so a kill at any point leaves an old one or a new one. Rows
+that came after it are dropped when the run goes on from it: they come again.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foveate.errors import CheckpointError
+from foveate.rl.optimizer import MasterOptimizer
+
+Metrics = Mapping[str, Tensor | float]
+"""Numbers for the log, those of a GPU still there: reading one waits for everything before it."""
+METRICS, CHECKPOINT = "metrics.jsonl", "checkpoint.safetensors"
+SKIPPED = "skipped"
+"""In a row: how many steps had a gradient that was no number, and changed nothing."""
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    step: int = 0
+    window: Sequence[Metrics] = ()
+    """The numbers of the steps since the last row."""
+
+
+def mean_of_each(rows: Sequence[Metrics]) -> dict[str, float]:
+    """The mean of every number over the rows that have it; of steps that were skipped, how many."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    means = {key: fmean(float(row[key]) for row in rows if key in row) for key in keys}
+    skipped = sum(SKIPPED in row for row in rows)
+    return means | ({SKIPPED: float(skipped)} if skipped else {})
+
+
+def save_checkpoint(out: Path, optimizer: MasterOptimizer, progress: Progress) -> None:
+    """Write the optimizer (which holds the master weights) and how far the run is.
+
+    Raises CheckpointError when the file cannot be written; the checkpoint before it stays as it was.
+    """
+    fresh = out / f"{CHECKPOINT}.new"
+    window = [{key: float(value) for key, value in row.items()} for row in progress.window]
+    try:
+        save_file(optimizer.state_tensors(), fresh, metadata={"step": str(progress.step), "window": json.dumps(window)})
+        fresh.replace(out / CHECKPOINT)
+    except (OSError, SafetensorError) as error:
+        fresh.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {out / CHECKPOINT} ({error}); make room, then go on with --resume"
+        ) from error
+
+
+def load_checkpoint(out: Path, optimizer: MasterOptimizer) -> Progress:
+    """Restore `save_checkpoint`'s state; returns how far it was, step 0 when there is none yet.
+
+    Raises CheckpointError when it is no safetensors file, or of another model or optimizer.
+    """
+    path = out / CHECKPOINT
+    if not path.exists():
+        return Progress()
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        optimizer.load_state_tensors(load_file(path))
+        return Progress(int(about["step"]), json.loads(about.get("window", "[]")))
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot go on from {path}: {error}; wanted the checkpoint of a run with these settings, or no --resume"
+        ) from error
+
+
+def keep_rows(path: Path, key: str, last: int) -> list[dict[str, Any]]:
+    """Drop the rows of a JSONL file whose number under `key` is beyond `last`, and a half one; returns those kept."""
+    kept: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # a kill in the middle of a line
+            continue
+        kept += [row] if row[key] <= last else []
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+    fresh.replace(path)
+    return kept

@@ -1,0 +1,89 @@
+"""Published shapes learn like nano does: DPO, and an iteration of PMD in the agent's graph, with adapters or without.
+
+Proved on tiny random Qwen2.5-VL and Kimi-VL folders: losses are numbers and weights change; with adapters only they
+learn, what is saved is the sum and says what the thinker with adapters says; the folder loads again in its own form,
+and as before in all that did not learn.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kimi
+import pytest
+import qwen
+import torch
+from played import BUDGET, jobs, whole
+from torch import nn
+
+from foveate.models import Thinker
+from foveate.rl.logprobs import written_logprobs
+from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
+from foveate.rl.policy import PolicyConfig, learn
+from foveate.rl.preference import PreferenceConfig, PreferenceStage
+from foveate.rl.rollout import Trajectory, rollouts
+from foveate.rl.train import TrainConfig, train
+from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
+from foveate.rl.trajectory import write_trajectories
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+FAMILIES: dict[str, Any] = {"kimi_vl": kimi.save, "qwen2_5_vl": lambda folder: qwen.save("qwen2_5_vl", folder)}
+LORA = LoraConfig(rank=2, alpha=8)
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(request.param)
+    FAMILIES[request.param](path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def played(folder: Path) -> list[Trajectory]:
+    with rollouts(Thinker.from_pretrained(folder), at_once=2, budget=BUDGET, keeps_messages=True) as playing:
+        return whole(list(playing.play(jobs(4))))
+
+
+def changed(before: nn.Module, after: nn.Module) -> set[str]:
+    wanted = dict(before.named_parameters())
+    return {name for name, parameter in after.named_parameters() if not torch.equal(parameter, wanted[name])}
+
+
+def only_linear_layers_of_the_decoder(names: set[str]) -> bool:
+    return all(name.startswith("decoder.blocks.") and not {"router", "kv_up"} & {*name.split(".")} for name in names)
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(), LORA], ids=["whole", "lora"])
+def test_an_iteration_of_pmd(folder: Path, played: list[Trajectory], lora: LoraConfig, tmp_path: Path) -> None:
+    thinker, config = Thinker.from_pretrained(folder), PolicyConfig(start=str(folder), iterations=1, updates=1)
+    make_trainable(thinker, lora, tower=False)
+    optimizer = MasterOptimizer(thinker, replace(config.optimizer, lr=1e-2))
+    row = learn("pmd", config, 0, thinker, optimizer, played)
+    assert row["grad_norm"] > 0
+    assert abs(row["kl"]) < 1e-4  # the first step is taken on what the policy itself sampled
+    thinker.save_pretrained(tmp_path, weights=whole_weights(thinker))
+    again = Thinker.from_pretrained(tmp_path)
+    names = changed(Thinker.from_pretrained(folder), again)
+    assert names
+    assert not any(name.startswith("vision.") for name in names)
+    assert only_linear_layers_of_the_decoder(names) == bool(lora.rank)
+    for trajectory in played:
+        got, wanted = (written_logprobs(one, trajectory.transcript).detach() for one in (again, thinker))
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(), LORA], ids=["whole", "lora"])
+def test_dpo(folder: Path, played: list[Trajectory], lora: LoraConfig, tmp_path: Path) -> None:
+    write_trajectories(tmp_path / "some.jsonl", played)
+    config = PreferenceConfig(start=str(folder), data=str(tmp_path / "some.jsonl"), lora=lora)
+    stage = PreferenceStage(config, 0, "cpu")
+    optimizer = OptimizerConfig(lr=1e-2, muon=False, warmup_steps=1)
+    assert train(stage, TrainConfig(steps=3, num_workers=0, log_every=1, optimizer=optimizer), tmp_path / "out") == 3
+    names = changed(Thinker.from_pretrained(folder), Thinker.from_pretrained(tmp_path / "out", dtype=torch.float32))
+    assert names
+    _, metrics = stage.loss(stage.batch(0))
+    assert metrics["preferred"] == 1.0
+    assert [name for name, p in stage.module.named_parameters() if p.requires_grad and "lora_" not in name] == [
+        name for name, _ in stage.module.named_parameters() if name.startswith("decoder.") and not lora.rank
+    ]
