@@ -7,7 +7,6 @@ whole conversations; all else sees each token of a shared beginning once, and gr
 Shape letters: P tokens of packed conversations, T tokens that are computed, D width, H query heads, G key heads.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +14,10 @@ from torch import Tensor
 
 from foveate.models.attend import PackedAttend
 from foveate.models.prefix import common_length, token_keys
+from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
-from foveate.models.transcript import ImageInput, Transcript
+from foveate.models.transcript import Transcript
 from foveate.ops import Packing, take_rows
-
-See = Callable[[Sequence[ImageInput]], Tensor]
-"""What `Thinker.embed` takes for the tokens of some images."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +56,7 @@ class BranchAttend(PackedAttend):
         return take_rows(super().heads(layer, q_PHD, k_PGD, v_PGD), self.places_T)
 
 
-def hidden_states(thinker: Thinker, packed: Transcript, see: See | None = None) -> Tensor:
+def hidden_states(thinker: Thinker, packed: Transcript, see: SeenImages | None = None) -> Tensor:
     """Hidden states [P, D] before the head, as `Thinker.hidden` gives them; `see` if the tower need not run."""
     device, branches = thinker.decoder.embed.weight.device, Branches.of(packed)
     rows = branches.rows_P.tolist()
@@ -70,7 +67,7 @@ def hidden_states(thinker: Thinker, packed: Transcript, see: See | None = None) 
         if first[start] == start
     ]
     images, starts = [image for _, image in own], [row for row, _ in own]
-    seen = see(images) if see is not None and images else None
+    seen = see(images, thinker) if see is not None and images else None
     x_TD = thinker.embed(packed.token_ids[branches.places_T], images, starts, seen)
     attend = BranchAttend(branches, Packing(list(packed.lengths)), device)
     hidden_TD, _ = thinker.decoder(x_TD, packed.positions_3T[:, branches.places_T], attend)

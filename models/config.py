@@ -4,7 +4,7 @@ One vision tower and one decoder serve every family: a switch here selects the v
 follow the published configurations (Qwen2.5-VL, Kimi-VL), so that a reader of those recognises each field.
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from foveate.errors import ConfigError
@@ -220,13 +220,16 @@ _PLAIN_TYPES = {int: "a whole number", float: "a number (in YAML 1.0e-3, not 1e-
 def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:
     """Build a (nested) configuration dataclass from plain values.
 
-    Raises ConfigError naming the key when one is unknown or a value is of the wrong type.
+    Raises ConfigError naming the key when one is unknown or missing, or a value is of the wrong type.
     """
     hints = get_type_hints(cls)
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise ConfigError(f"unknown key {path + key!r}; known keys are {', '.join(sorted(known))}")
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"the key {path + f.name!r} is missing; it has no value of its own")
     return cls(**{key: _convert(hints[key], value, f"{path}{key}.") for key, value in values.items()})
 
 

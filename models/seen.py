@@ -24,10 +24,11 @@ class SeenImages:
         self.tokens: OrderedDict[str, Tensor] = OrderedDict()
         self.held_bytes = 0
 
-    def __call__(self, images: Sequence[ImageInput]) -> Tensor:
+    def __call__(self, images: Sequence[ImageInput], thinker: Thinker | None = None) -> Tensor:
         """What `Thinker.embed` takes for the tokens of these images, [M, E].
 
-        What a token says in the decoder's embeddings is said anew, with their gradient.
+        What a token says in the decoder's embeddings is said anew, with their gradient: in those of `thinker`, which
+        has the same tower.
         """
         fresh = {image.key: image for image in images if image.key not in self.tokens}
         if fresh:
@@ -36,8 +37,8 @@ class SeenImages:
         for image in images:
             self.tokens.move_to_end(image.key)
         self._make_room()
-        vision, decoder = self.thinker.vision, self.thinker.decoder
-        seen_ME: Tensor = vision.finish(tokens_ME, [image.grid for image in images], decoder.embeddings())
+        by = thinker or self.thinker
+        seen_ME: Tensor = by.vision.finish(tokens_ME, [image.grid for image in images], by.decoder.embeddings())
         return seen_ME
 
     def forget(self) -> None:

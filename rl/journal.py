@@ -19,6 +19,7 @@ from torch import Tensor
 
 from foveate.errors import CheckpointError
 from foveate.rl.optimizer import MasterOptimizer
+from foveate.rl.team import ALONE, Team
 
 Metrics = Mapping[str, Tensor | float]
 """Numbers for the log, those of a GPU still there: reading one waits for everything before it."""
@@ -43,29 +44,33 @@ def mean_of_each(rows: Sequence[Metrics]) -> dict[str, float]:
     return means | ({SKIPPED: float(skipped)} if skipped else {})
 
 
-def save_checkpoint(out: Path, optimizer: MasterOptimizer, progress: Progress) -> None:
+def checkpoint_name(team: Team) -> str:
+    """The file of a process: each of a team writes its own part."""
+    return CHECKPOINT if team.size == 1 else f"checkpoint-{team.rank + 1}-of-{team.size}.safetensors"
+
+
+def save_checkpoint(out: Path, optimizer: MasterOptimizer, progress: Progress, team: Team = ALONE) -> None:
     """Write the optimizer (which holds the master weights) and how far the run is.
 
     Raises CheckpointError when the file cannot be written; the checkpoint before it stays as it was.
     """
-    fresh = out / f"{CHECKPOINT}.new"
+    path = out / checkpoint_name(team)
+    fresh = path.with_name(f"{path.name}.new")
     window = [{key: float(value) for key, value in row.items()} for row in progress.window]
     try:
         save_file(optimizer.state_tensors(), fresh, metadata={"step": str(progress.step), "window": json.dumps(window)})
-        fresh.replace(out / CHECKPOINT)
+        fresh.replace(path)
     except (OSError, SafetensorError) as error:
         fresh.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"cannot write {out / CHECKPOINT} ({error}); make room, then go on with --resume"
-        ) from error
+        raise CheckpointError(f"cannot write {path} ({error}); make room, then go on with --resume") from error
 
 
-def load_checkpoint(out: Path, optimizer: MasterOptimizer) -> Progress:
+def load_checkpoint(out: Path, optimizer: MasterOptimizer, team: Team = ALONE) -> Progress:
     """Restore `save_checkpoint`'s state; returns how far it was, step 0 when there is none yet.
 
     Raises CheckpointError when it is no safetensors file, or of another model or optimizer.
     """
-    path = out / CHECKPOINT
+    path = out / checkpoint_name(team)
     if not path.exists():
         return Progress()
     try:
@@ -77,6 +82,14 @@ def load_checkpoint(out: Path, optimizer: MasterOptimizer) -> Progress:
         raise CheckpointError(
             f"cannot go on from {path}: {error}; wanted the checkpoint of a run with these settings, or no --resume"
         ) from error
+
+
+def resumed(out: Path, optimizer: MasterOptimizer, team: Team) -> Progress:
+    """`load_checkpoint`, where a team agrees on what it found. Raises CheckpointError when it does not."""
+    progress = load_checkpoint(out, optimizer, team)
+    if team.most(progress.step) != -team.most(-progress.step):
+        raise CheckpointError(f"the processes' checkpoints in {out} are of different steps; start again without them")
+    return progress
 
 
 def keep_rows(path: Path, key: str, last: int) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ Shape letters: T tokens, D width, V vocabulary, S tokens that the policy wrote, 
 import torch
 from torch import Tensor
 
-from foveate.models.branches import See, hidden_states
+from foveate.models.branches import hidden_states
 from foveate.models.sampling import allowed_logprobs
+from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
 
@@ -26,7 +27,7 @@ def choices(thinker: Thinker, hidden_TD: Tensor, transcript: Transcript) -> tupl
     return logprobs_SV, transcript.token_ids.to(hidden_TD.device)[places_S]
 
 
-def written_logprobs(thinker: Thinker, transcript: Transcript, see: See | None = None) -> Tensor:
+def written_logprobs(thinker: Thinker, transcript: Transcript, see: SeenImages | None = None) -> Tensor:
     """Log-probability [S] of each token that the policy wrote, in f32, with a gradient where one is wanted.
 
     What neighbouring conversations begin with alike is computed once. `see` if the tower need not run.

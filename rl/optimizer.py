@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.ops import compute_dtype
+from foveate.rl.team import norm_of_all, own_part, own_rows, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that brings singular values near 1 in five steps (Jordan et al.)."""
@@ -69,13 +70,13 @@ def orthogonalise(matrices_BIO: Tensor) -> Tensor:
 
 
 class MasterOptimizer:
-    """Steps f32 copies of the trainable parameters of `module`."""
+    """Steps f32 copies of the trainable parameters of `module`; of weights that are shared out, of its own parts."""
 
     def __init__(self, module: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
-        hidden = {name for name in self.masters if config.muon and _is_hidden_matrix(name, self.masters[name])}
+        self.masters = {name: own_part(p.detach()).float().clone() for name, p in self.parameters.items()}
+        hidden = [name for name, p in self.parameters.items() if config.muon and _is_hidden_matrix(name, p)]
         self.momenta = {name: torch.zeros_like(self.masters[name]) for name in hidden}
         others = {name: master for name, master in self.masters.items() if name not in hidden}
         decayed = [m for name, m in others.items() if m.dim() >= 2 and "positions" not in name]
@@ -89,7 +90,11 @@ class MasterOptimizer:
         A gradient that is not finite changes nothing (the norm returned tells).
         """
         self._take_gradients()
-        norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), self.config.clip_norm))
+        masters = list(self.masters.values())
+        own = nn.utils.get_total_norm([master.grad for master in masters if master.grad is not None])
+        total = norm_of_all(own, self.parameters.values())
+        nn.utils.clip_grads_with_norm_(masters, self.config.clip_norm, total)
+        norm = float(total)
         if math.isfinite(norm):
             for group in self.adamw.param_groups:
                 group["lr"] = lr
@@ -101,7 +106,7 @@ class MasterOptimizer:
 
     def _take_gradients(self) -> None:
         """Move the gradients of the module to the masters, in f32; zero where there is none."""
-        given = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        given = {name: own_part(p.grad) for name, p in self.parameters.items() if p.grad is not None}
         gradients = dict(zip(given, _widened(list(given.values())), strict=True))
         for name, parameter in self.parameters.items():
             master = self.masters[name]
@@ -110,24 +115,26 @@ class MasterOptimizer:
 
     def _write_back(self) -> None:
         """Round the masters into the module."""
-        torch._foreach_copy_(list(self.parameters.values()), list(self.masters.values()))
+        torch._foreach_copy_([own_part(p) for p in self.parameters.values()], list(self.masters.values()))
 
     def _muon_step(self, lr: float) -> None:
         """Nesterov momentum, orthogonalised, for every hidden matrix; matrices of one shape together."""
         config, shapes = self.config, defaultdict(list)
         for name in self.momenta:
-            shapes[_matrix_shape(name, self.masters[name])].append(name)
+            shapes[_matrix_shape(name, self.parameters[name])].append(name)
         for (rows, columns), names in shapes.items():
             masters, momenta = [self.masters[name] for name in names], [self.momenta[name] for name in names]
             gradients = [master.grad for master in masters if master.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - config.momentum)
             directions = torch._foreach_lerp(gradients, momenta, config.momentum)  # noqa: SLF001
-            matrices = [direction.view(-1, rows, columns) for direction in directions]
+            wholes = [whole(own, self.parameters[name]) for own, name in zip(directions, names, strict=True)]
+            matrices = [direction.view(-1, rows, columns) for direction in wholes]
             steps_BIO = orthogonalise(torch.cat(matrices)).float() * (MUON_RMS * max(rows, columns) ** 0.5)
             steps = steps_BIO.split([len(some) for some in matrices])
             torch._foreach_mul_(masters, 1 - lr * config.weight_decay)
-            flat = [step.reshape(master.shape) for step, master in zip(steps, masters, strict=True)]
-            torch._foreach_sub_(masters, flat, alpha=lr)
+            shaped = [step.reshape(self.parameters[name].shape) for step, name in zip(steps, names, strict=True)]
+            own_steps = [own_rows(step, self.parameters[name]) for step, name in zip(shaped, names, strict=True)]
+            torch._foreach_sub_(masters, own_steps, alpha=lr)
 
     def reset(self) -> None:
         """Forget all momentum; the masters stay."""
@@ -170,18 +177,18 @@ def _widened(tensors: list[Tensor]) -> list[Tensor]:
     return wide
 
 
-def _matrix_shape(name: str, master: Tensor) -> tuple[int, int]:
+def _matrix_shape(name: str, parameter: Tensor) -> tuple[int, int]:
     """Rows and columns; a convolution maps all inputs under its kernel, a gate and its up-projection are two."""
-    if master.dim() == 4:
-        return master.shape[0], master[0].numel()
-    rows, columns = master.shape[-2:]
+    if parameter.dim() == 4:
+        return parameter.shape[0], math.prod(parameter.shape[1:])
+    rows, columns = parameter.shape[-2:]
     return (rows // 2 if "gate_up" in name else rows), columns
 
 
-def _is_hidden_matrix(name: str, master: Tensor) -> bool:
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Whether a parameter is a matrix, a stack of experts' matrices, or a convolution, from hidden to hidden states."""
     return (
         any(part in name for part in ("blocks.", "stem."))
-        and master.dim() >= 2
+        and parameter.dim() >= 2
         and not any(part in name for part in ("router", "convs.0."))
     )

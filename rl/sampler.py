@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
+from foveate.rl.tasks.scene import FAMILIES
+
 LEAST_SHARE = 0.1
 MEMORY = 0.7
 """How much of what was known of a family stays after an iteration that asked about it."""
@@ -18,7 +20,7 @@ MEMORY = 0.7
 class SamplerConfig:
     """How families are chosen."""
 
-    families: tuple[str, ...]
+    families: tuple[str, ...] = FAMILIES
     order: Literal["uniform", "prioritized"] = "uniform"
 
 

@@ -291,8 +291,8 @@ class SftStage:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes, and beside it the readouts."""
         self.thinker.save_pretrained(folder, dtype=torch.bfloat16)
         if self.module.token_heads is not None:
-            heads = self.module.token_heads.state_dict(prefix=HEADS)
-            save_file({name: p.detach().contiguous() for name, p in heads.items()}, folder / HEADS_FILE)
+            heads = self.module.token_heads.named_parameters()
+            save_file({f"{HEADS}{name}": p.detach().contiguous() for name, p in heads}, folder / HEADS_FILE)
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:

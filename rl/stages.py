@@ -44,7 +44,8 @@ def _train_policy(
     max_minutes: float | None,
     seed: int | None,
 ) -> int:
-    from foveate.rl.policy import PolicyConfig, train_policy
+    from foveate.rl.policy import train_policy
+    from foveate.rl.policy_config import PolicyConfig
 
     settings = from_json(PolicyConfig, read_yaml(config, overrides))
     settings = settings if seed is None else replace(settings, seed=seed)

@@ -10,9 +10,10 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
@@ -31,11 +32,12 @@ from foveate.rl.journal import (
     Metrics,
     Progress,
     keep_rows,
-    load_checkpoint,
     mean_of_each,
+    resumed,
     save_checkpoint,
 )
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
+from foveate.rl.team import Team, gathered, joined, share_out, touching_all
 
 
 class Stage(Protocol):
@@ -65,6 +67,8 @@ class TrainConfig:
     device: str = "cpu"
     """Where the model computes, as torch names it: cpu, cuda."""
     num_workers: int = 1
+    accumulate: int = 1
+    """Batches of a step, in each process."""
     echo_after: int = 0
     """Each batch is used again when so many others have been drawn (data echoing); 0 for never. A GPU learns from a
     batch in less time than sixteen cores need to draw one. A resumed run has none to repeat at first."""
@@ -74,16 +78,29 @@ class TrainConfig:
 
 
 class _Batches(Dataset[Any]):
-    """Batches by index, for a loader that draws ahead in another process."""
+    """Batches by index, for a loader that draws ahead in another process; a team deals them out in turns."""
 
-    def __init__(self, stage: Stage, start: int, steps: int) -> None:
-        self.stage, self.start, self.steps = stage, start, steps
+    def __init__(self, stage: Stage, idxs: range) -> None:
+        self.stage, self.idxs = stage, idxs
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return len(self.idxs)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.stage.batch(self.start + index)
+    def __getitem__(self, which: int) -> Any:
+        return self.stage.batch(self.idxs[which])
+
+
+class _Loss(nn.Module):
+    """A stage's loss as the forward pass of a module, which is where a team's weights come together."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage, self.module = stage, stage.module
+
+    def forward(self, batch: Any) -> tuple[Tensor, Metrics]:
+        """See Stage."""
+        loss, metrics = self.stage.loss(batch)
+        return touching_all(loss, self), metrics
 
 
 def _start_worker(_: int) -> None:
@@ -102,10 +119,11 @@ def told_to_stop() -> Iterator[Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def batches(stage: Stage, start: int, config: TrainConfig) -> DataLoader[Any]:
-    """The batches from step `start` on."""
+def batches(stage: Stage, start: int, config: TrainConfig, team: Team) -> DataLoader[Any]:
+    """This process's batches from step `start` on."""
+    each = config.accumulate * team.size
     return DataLoader(
-        _Batches(stage, start, config.steps),
+        _Batches(stage, range(start * each + team.rank, config.steps * each, team.size)),
         batch_size=None,
         num_workers=config.num_workers,
         prefetch_factor=6 if config.num_workers else None,
@@ -130,47 +148,71 @@ def train(
 ) -> int:
     """Run the stage to its last step, for `max_minutes` or until SIGTERM; returns the number of steps done so far.
 
-    `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export.
+    `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export. Processes
+    that torchrun started share the work (foveate.rl.team).
     """
     out.mkdir(parents=True, exist_ok=True)
-    optimizer = MasterOptimizer(stage.module, config.optimizer)
-    step, held = load_checkpoint(out, optimizer) if resume else Progress()
-    window: list[Metrics] = list(held)
-    rows = keep_rows(out / METRICS, "step", step)
-    started = saved = time.monotonic()
-    spent = rows[-1]["seconds"] if rows else 0.0
-    bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0)
-    with told_to_stop() as told, (out / METRICS).open("a") as log:
-        for batch in echoed(batches(stage, step, config), config.echo_after):
-            loss, metrics = stage.loss(batch)
-            loss.backward()
+    with joined(config.device) as team, told_to_stop() as told:
+        learner = share_out(_Loss(stage), team)
+        optimizer = MasterOptimizer(stage.module, config.optimizer)
+        step, held = resumed(out, optimizer, team) if resume else Progress()
+        window: list[Metrics] = list(held)
+        rows = keep_rows(out / METRICS, "step", step) if team.leads else []
+        started = saved = time.monotonic()
+        spent = rows[-1]["seconds"] if rows else 0.0
+        bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0, disable=not team.leads)
+        drawn = echoed(batches(stage, step, config, team), config.echo_after)
+        while step < config.steps and (some := list(islice(drawn, config.accumulate))):
+            numbers = _learn(learner, some)
             lr = learning_rate(config.optimizer, step, config.steps)
             norm = optimizer.step(lr)
+            window += [*numbers, {"grad_norm": norm}] if math.isfinite(norm) else [{SKIPPED: 1.0}]
             step += 1
             bar.update()
-            finite = math.isfinite(norm)
-            window.append({"loss": loss.detach(), "grad_norm": norm, **metrics} if finite else {SKIPPED: 1.0})
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
-                row = mean_of_each(window)
+                row = team.mean_row(mean_of_each(window))
                 row |= {"step": step, "lr": lr, "seconds": round(spent + now - started, 1)}
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                bar.set_postfix(
-                    {key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")}
-                )
+                _log(row, out, bar, team)
                 window.clear()
-            stopped = told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes)
-            if stopped or step == config.steps:
+            late = told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes)
+            if team.most(late):
                 break
-            if now - saved > 60 * config.checkpoint_minutes:
-                save_checkpoint(out, optimizer, Progress(step, window))
-                stage.export(out)
+            if team.most(now - saved > 60 * config.checkpoint_minutes):
+                _save(stage, learner, optimizer, Progress(step, window), out, team)
                 saved = now
-    bar.close()
-    save_checkpoint(out, optimizer, Progress(step, window))
-    stage.export(out)
+        bar.close()
+        _save(stage, learner, optimizer, Progress(step, window), out, team)
     return step
+
+
+def _learn(learner: nn.Module, some: Sequence[Any]) -> list[Metrics]:
+    """Add the gradient of the mean loss of some batches; the numbers of each."""
+    numbers: list[Metrics] = []
+    for batch in some:
+        loss, metrics = learner(batch)
+        (loss / len(some)).backward()
+        numbers.append({"loss": loss.detach(), **metrics})
+    return numbers
+
+
+def _log(row: Mapping[str, float], out: Path, bar: "tqdm[Any]", team: Team) -> None:
+    """Add a row to the log, and show it."""
+    if team.leads:
+        with (out / METRICS).open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        shown = {key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")}
+        bar.set_postfix(shown)
+
+
+def _save(
+    stage: Stage, learner: nn.Module, optimizer: MasterOptimizer, progress: Progress, out: Path, team: Team
+) -> None:
+    """Write the checkpoint, every process its part, and what the next stage or a user loads."""
+    save_checkpoint(out, optimizer, progress, team)
+    with gathered(learner):
+        if team.leads:
+            stage.export(out)
 
 
 def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

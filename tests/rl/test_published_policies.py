@@ -17,9 +17,10 @@ from played import BUDGET, jobs, whole
 from torch import nn
 
 from foveate.models import Thinker
+from foveate.rl.learner import Learner, Said
 from foveate.rl.logprobs import written_logprobs
-from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
-from foveate.rl.policy import PolicyConfig, learn
+from foveate.rl.optimizer import OptimizerConfig
+from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.train import TrainConfig, train
@@ -58,8 +59,8 @@ def only_linear_layers_of_the_decoder(names: set[str]) -> bool:
 def test_an_iteration_of_pmd(folder: Path, played: list[Trajectory], lora: LoraConfig, tmp_path: Path) -> None:
     thinker, config = Thinker.from_pretrained(folder), PolicyConfig(start=str(folder), iterations=1, updates=1)
     make_trainable(thinker, lora, tower=False)
-    optimizer = MasterOptimizer(thinker, replace(config.optimizer, lr=1e-2))
-    row = learn("pmd", config, 0, thinker, optimizer, played)
+    config = replace(config, optimizer=replace(config.optimizer, lr=1e-2))
+    row = Learner("pmd", config, Said(thinker)).learn(0, played)
     assert row["grad_norm"] > 0
     assert abs(row["kl"]) < 1e-4  # the first step is taken on what the policy itself sampled
     thinker.save_pretrained(tmp_path, weights=whole_weights(thinker))

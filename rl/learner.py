@@ -1,0 +1,189 @@
+"""A policy that steps on what it did: rewards, targets, the loss of whole groups, the optimizer.
+
+A sample's reward is 1 for a right answer, and what the length penalty adds. Conversations that a budget cut leave the
+loss and their group's statistics; so do groups of one. The optimizer's moments are reset every iteration (Kimi k1.5).
+
+Shape letters: S tokens that the policy wrote, B samples.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+from foveate.models.seen import SeenImages
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import Transcript, pack
+from foveate.rl.grpo import grpo_loss, grpo_targets, rloo_loss, rloo_targets
+from foveate.rl.journal import SKIPPED
+from foveate.rl.length import length_rewards
+from foveate.rl.logprobs import conversation_of, written_logprobs
+from foveate.rl.optimizer import MasterOptimizer
+from foveate.rl.pmd import pmd_loss, pmd_targets
+from foveate.rl.policy_config import Objective, PolicyConfig
+from foveate.rl.rollout import Trajectory
+from foveate.rl.sampler import rates
+from foveate.rl.team import ALONE, Team, gathered
+
+OF_FAMILY = "accuracy_"
+"""Before a family's name in a row of metrics.jsonl."""
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """A trajectory with what it is worth."""
+
+    trajectory: Trajectory
+    reward: float
+    target: float
+
+
+def rewarded(
+    trajectories: Sequence[Trajectory], objective: Objective, config: PolicyConfig, weight: float
+) -> list[Sampled]:
+    """What the loss sees: whole trajectories of groups that have at least two, with rewards and targets."""
+    whole = [trajectory for trajectory in trajectories if trajectory.is_whole]
+    sizes = Counter(trajectory.job.group for trajectory in whole)
+    kept = [trajectory for trajectory in whole if sizes[trajectory.job.group] > 1]
+    if not kept:
+        return []
+    groups_B = torch.tensor([trajectory.job.group for trajectory in kept]).unique(return_inverse=True)[1]
+    right_B = torch.tensor([trajectory.right for trajectory in kept])
+    lengths_B = torch.tensor([len(trajectory.sampled_S) for trajectory in kept])
+    rewards_B = right_B.float() + weight * length_rewards(lengths_B, right_B, groups_B)
+    if objective == "pmd":
+        targets_B = pmd_targets(rewards_B, groups_B, config.pmd)
+    elif objective == "grpo":
+        targets_B = grpo_targets(rewards_B, groups_B, config.grpo)
+    else:
+        targets_B = rloo_targets(rewards_B, groups_B)
+    rows = zip(kept, rewards_B.tolist(), targets_B.tolist(), strict=True)
+    return [Sampled(trajectory=trajectory, reward=reward, target=target) for trajectory, reward, target in rows]
+
+
+def loss_of(objective: Objective, config: PolicyConfig) -> Loss:
+    """The objective as a function of log-probabilities [S], those at sampling [S], samples [S] and targets [B]."""
+    if objective == "pmd":
+        return partial(pmd_loss, config=config.pmd)
+    return partial(grpo_loss, config=config.grpo) if objective == "grpo" else rloo_loss
+
+
+def batches(samples: Sequence[Sampled], most_tokens: int) -> Iterator[list[Sampled]]:
+    """Samples in their order, as many together as fit."""
+    batch: list[Sampled] = []
+    tokens = 0
+    for sample in samples:
+        count = len(sample.trajectory.transcript)
+        if batch and tokens + count > most_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(sample)
+        tokens += count
+    if batch:
+        yield batch
+
+
+class Said(nn.Module):
+    """What a policy says of what it wrote as the forward pass of a module, where a team's weights come together."""
+
+    def __init__(self, thinker: Thinker) -> None:
+        super().__init__()
+        self.thinker = thinker
+
+    def forward(self, transcript: Transcript, see: SeenImages | None) -> Tensor:
+        """See `written_logprobs`."""
+        return written_logprobs(self.thinker, transcript, see)
+
+
+def gradient(
+    said: nn.Module,
+    samples: Sequence[Sampled],
+    loss: Loss,
+    most_tokens: int,
+    *,
+    see: SeenImages | None = None,
+    team: Team = ALONE,
+    idle: Trajectory | None = None,
+) -> dict[str, float]:
+    """Add the gradient of the mean loss of a team's samples, batch by batch; how far the policy has moved from them.
+
+    All of a team take as many passes: one that has no sample left goes over `idle`, which then counts nothing.
+    """
+    own, total = list(batches(samples, most_tokens)), team.total(len(samples))
+    drift, tokens = 0.0, 0
+    for which in range(int(team.most(len(own)))):
+        if which >= len(own):
+            assert idle is not None
+            (said(idle.transcript, see).sum() * 0.0).backward()
+            continue
+        batch = own[which]
+        transcript = pack([sample.trajectory.transcript for sample in batch])
+        sampled_S = torch.cat([sample.trajectory.sampled_S for sample in batch])
+        logprobs_S = said(transcript, see)
+        targets_B = torch.tensor([sample.target for sample in batch])
+        value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
+        (value * (len(batch) * team.size / total)).backward()  # a team's gradients are averaged
+        drift += float((sampled_S - logprobs_S.detach()).sum())
+        tokens += len(sampled_S)
+    return {"kl": team.total(drift) / max(1.0, team.total(tokens))}
+
+
+def shares(samples: Sequence[Sampled], count: int, team: Team = ALONE) -> list[list[Sampled]]:
+    """Samples dealt out by prompt, so that each update sees whole groups; some may get none."""
+    turns = [sample.trajectory.job.group // team.size % count for sample in samples]
+    return [[sample for sample, turn in zip(samples, turns, strict=True) if turn == which] for which in range(count)]
+
+
+class Learner:
+    """A policy that steps on what was played."""
+
+    def __init__(self, objective: Objective, config: PolicyConfig, said: nn.Module, team: Team = ALONE) -> None:
+        self.objective, self.config, self.said, self.team = objective, config, said, team
+        self.optimizer = MasterOptimizer(said, config.optimizer)
+
+    def learn(
+        self, iteration: int, trajectories: Sequence[Trajectory], see: SeenImages | None = None
+    ) -> dict[str, float]:
+        """Step on the trajectories of an iteration; returns its numbers."""
+        config, team = self.config, self.team
+        samples = rewarded(trajectories, self.objective, config, config.length.at(iteration))
+        self.optimizer.reset()
+        loss, drifts, norms = loss_of(self.objective, config), list[float](), list[float]()
+        for share in shares(samples, config.updates, team):
+            if team.total(len(share)):
+                row = gradient(
+                    self.said, share, loss, config.tokens_per_batch, see=see, team=team, idle=trajectories[0]
+                )
+                drifts.append(row["kl"])
+                norms.append(self.optimizer.step(config.optimizer.lr))
+        finite = [norm for norm in norms if math.isfinite(norm)]
+        row = {
+            "accuracy": fmean(trajectory.right for trajectory in trajectories),
+            "reward": fmean([sample.reward for sample in samples] or [0.0]),
+            "policy_tokens": fmean(len(trajectory.sampled_S) for trajectory in trajectories),
+            "tool_calls": fmean(trajectory.tool_calls for trajectory in trajectories),
+            "cut": fmean(not trajectory.is_whole for trajectory in trajectories),
+            "kl": fmean(drifts or [0.0]),
+            "grad_norm": fmean(finite or [0.0]),
+            **({SKIPPED: float(len(norms) - len(finite))} if len(finite) < len(norms) else {}),
+            **{f"{OF_FAMILY}{name}": rate for name, rate in _rates(trajectories).items()},
+        }
+        return team.mean_row(row)
+
+    def give(self, thinker: Thinker) -> None:
+        """Bring what was learned into the copy that plays, where there is one."""
+        if self.team.size > 1:
+            with gathered(self.said), torch.no_grad():
+                learned = dict(self.said.named_parameters())
+                for name, parameter in thinker.named_parameters():
+                    parameter.copy_(learned[f"thinker.{name}"])
+
+
+def _rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    return rates([one.job.item.family for one in trajectories], [one.right for one in trajectories])

@@ -1,0 +1,50 @@
+"""Settings of a training of a policy on its own rollouts."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from foveate.agent.budget import Budget
+from foveate.rl.grpo import GrpoConfig
+from foveate.rl.length import LengthPenalty
+from foveate.rl.optimizer import OptimizerConfig
+from foveate.rl.pmd import PmdConfig
+from foveate.rl.sampler import SamplerConfig
+from foveate.rl.trainable import LoraConfig
+
+Objective = Literal["pmd", "grpo", "rloo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Settings of a run; the YAML file's keys."""
+
+    start: str
+    """Checkpoint folder of the first policy."""
+    iterations: int
+    prompts: int = 64
+    samples: int = 8
+    """Of each prompt."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    at_once: int = 16
+    """Conversations in flight."""
+    temperature: float = 1.0
+    turns: int = 8
+    policy_tokens: int = 480
+    """Of one conversation; longer ones are cut and leave the loss."""
+    tokens_per_batch: int = 6000
+    """Of packed conversations in one pass of the network."""
+    updates: int = 4
+    """Steps of the optimizer in an iteration, each on its share of the prompts."""
+    seed: int = 0
+    length: LengthPenalty = field(default_factory=LengthPenalty)
+    pmd: PmdConfig = field(default_factory=PmdConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
+    train_tower: bool = False
+    """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+    @property
+    def budget(self) -> Budget:
+        """Of one conversation."""
+        return Budget(turns=self.turns, policy_tokens=self.policy_tokens)

@@ -1,0 +1,141 @@
+"""Several processes that train one model together, started by torchrun; one that is alone needs none of it.
+
+Weights, gradients and moments are shared out (fully sharded data parallelism, FSDP2): a block's weights come together
+when it computes, and every process learns from batches of its own. What is written, the first process writes.
+
+    torchrun --nproc-per-node 2 -m foveate train sft --config FILE --out DIR
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from foveate.models.decoder import DecoderBlock
+from foveate.models.vision import VisionBlock
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a training and which of them this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one writes files and shows progress."""
+        return self.rank == 0
+
+    def total(self, count: float) -> float:
+        """The sum of a number over all processes."""
+        return float(sum(self._all(count)))
+
+    def most(self, count: float) -> float:
+        """The largest of a number over all processes."""
+        return float(max(self._all(count)))
+
+    def mean_row(self, row: dict[str, float]) -> dict[str, float]:
+        """The mean of each number of a row over the processes that have it, in the order of the first."""
+        rows = self._all(row)
+        keys = dict.fromkeys(key for one in rows for key in one)
+        return {key: fmean(one[key] for one in rows if key in one) for key in keys}
+
+    def _all(self, value: Any) -> list[Any]:
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+ALONE = Team()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Team]:
+    """The team that torchrun has started, or this process alone."""
+    if not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    on_gpus = torch.device(device).type == "cuda"
+    dist.init_process_group("nccl" if on_gpus else "gloo")
+    try:
+        if on_gpus:
+            torch.cuda.set_device(dist.get_node_local_rank())
+        yield Team(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def share_out(module: nn.Module, team: Team) -> nn.Module:
+    """Give each process a part of every weight; a block is gathered when it computes, the rest with the whole."""
+    if team.size > 1:
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        for part in module.modules():
+            if isinstance(part, DecoderBlock | VisionBlock):
+                fully_shard(part, mp_policy=policy)
+        fully_shard(module, mp_policy=policy)
+    return module
+
+
+def touching_all(loss: Tensor, module: nn.Module) -> Tensor:
+    """The same loss, with a gradient of zero for what it has no use for: a team adds up gradients of one size.
+
+    Called in the forward pass of the module that was shared out, whose blocks have their own.
+    """
+    if not isinstance(module, FSDPModule):
+        return loss
+    present = (p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor))
+    return loss + 0.0 * torch.stack([p.float().sum() for p in present]).sum()
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Inside the block every process has all weights, to sample with them or to write them."""
+    parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of a shared tensor; all of one that is not shared."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(part: Tensor, like: Tensor) -> Tensor:
+    """The whole of which each process has a part, shared out as `like` is."""
+    if not isinstance(like, DTensor):
+        return part
+    shared = DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+    return shared.full_tensor()
+
+
+def own_rows(tensor: Tensor, like: Tensor) -> Tensor:
+    """The part of a whole tensor that is this process's where `like` is shared out."""
+    if not isinstance(like, DTensor):
+        return tensor
+    chunks: Sequence[Tensor] = tensor.chunk(like.device_mesh.size(), dim=0)
+    rank = like.device_mesh.get_local_rank()
+    return chunks[rank] if rank < len(chunks) else tensor[:0]
+
+
+def norm_of_all(norm: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The norm of gradients of which this process's part has the norm given."""
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        squared = norm.square()
+        dist.all_reduce(squared)
+        return squared.sqrt()
+    return norm
