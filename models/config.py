@@ -5,7 +5,7 @@ follow the published configurations (Qwen2.5-VL, Kimi-VL), so that a reader of t
 """
 
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from foveate.errors import ConfigError
 
@@ -234,6 +234,8 @@ def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise ConfigError(f"{path.removesuffix('.')} is {value!r}, wanted one of {', '.join(map(str, get_args(hint)))}")
     options = [hint, *getattr(hint, "__args__", ())]
     nested = next((option for option in options if is_dataclass(option)), None)
     if nested is not None and isinstance(value, dict):

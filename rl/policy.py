@@ -75,10 +75,10 @@ def train_policy(
                 done += 1
                 row |= {"iteration": done, "seconds": round(spent + time.monotonic() - started, 1)}
                 learner.give(playing)
-                save_checkpoint(out, learner.optimizer, Progress(done), team)
-                if team.leads:
+                if team.leads:  # before the checkpoint: what a kill in between leaves is dropped and comes again
                     _write(out, row, trajectories, playing)
                     bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
+                save_checkpoint(out, learner.optimizer, Progress(done), team)
                 bar.update()
                 if team.most(max_minutes is not None and time.monotonic() - started > 60 * max_minutes):
                     break

@@ -128,3 +128,9 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("start: x\niterations: 1\npmd: {tua: 1.0}\n")
     with pytest.raises(ConfigError, match=r"pmd\.'tua'|tua"):
         train("pmd", tmp_path / "run.yaml", tmp_path / "out")
+    (tmp_path / "run.yaml").write_text("start: x\niterations: 1\nsampler: {order: often}\n")
+    with pytest.raises(ConfigError, match=r"sampler\.order is 'often', wanted one of uniform, prioritized"):
+        train("pmd", tmp_path / "run.yaml", tmp_path / "out")
+    (tmp_path / "run.yaml").write_text("start: x\n")
+    with pytest.raises(ConfigError, match="the key 'iterations' is missing"):
+        train("pmd", tmp_path / "run.yaml", tmp_path / "out")
