@@ -16,7 +16,7 @@ def token_keys(transcript: Transcript) -> list[Key]:
     return keys
 
 
-def common_length(held: Sequence[Key], wanted: Sequence[Key]) -> int:
+def common_length(held: Sequence[object], wanted: Sequence[object]) -> int:
     """Length of the common prefix."""
     for index, (a, b) in enumerate(zip(held, wanted, strict=False)):
         if a != b:

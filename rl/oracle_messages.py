@@ -145,13 +145,16 @@ def scene_conversation(
 
 
 def aim_exercises(questions: Sequence[Question], size_px: tuple[int, int]) -> list[Exercise]:
-    """Questions with the oracle's first turn alone: where to look, at a fraction of the tokens of the whole way."""
-    exercises = []
-    for question in questions:
-        first = question.steps[0]
-        call = Call(name="zoom", arguments={"image": 0, "box": relative_box(first.arguments["box"], size_px)})
-        exercises.append((question.text, render_turn(first.thought, call)))
-    return exercises
+    """Questions with the first turn alone: where to look, at a fraction of the tokens of the whole way."""
+    return [(question.text, _first_turn(question, size_px)) for question in questions]
+
+
+def _first_turn(question: Question, size_px: tuple[int, int]) -> str:
+    if not question.steps:
+        return render_turn(question.final_thought, question.answer)
+    first = question.steps[0]
+    call = Call(name="zoom", arguments={"image": 0, "box": relative_box(first.arguments["box"], size_px)})
+    return render_turn(first.thought, call)
 
 
 def count_conversations(scene: Scene) -> list[Conversation]:

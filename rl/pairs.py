@@ -11,11 +11,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from foveate.models.reasoner import Message
 from foveate.rl.trajectory import Saved
 
 Reason = Literal["right", "short", "faithful"]
 LONGER = 1.15
 """How many times as long the rejected one is at least, among right answers."""
+
+
+class Preference(NamedTuple):
+    """Two ways to go on from one beginning: messages with their pictures, as a processor takes them."""
+
+    prompt: list[Message]
+    """What both begin with and nobody learns, not even turns of an assistant."""
+    chosen: list[Message]
+    rejected: list[Message]
 
 
 class Pair(NamedTuple):

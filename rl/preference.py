@@ -23,9 +23,8 @@ from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
-from foveate.rl.pairs import Pair, pairs_of
+from foveate.rl.preferences import laid_out, open_preferences
 from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
-from foveate.rl.trajectory import read_trajectories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class PreferenceConfig:
     start: str
     """Checkpoint folder of the policy, which is also the reference."""
     data: str
-    """A file of `foveate rollout`."""
+    """A file of `foveate rollout`, or a dataset in TRL's form: .jsonl, .parquet or a folder."""
     pairs_per_batch: int = 8
     train_tower: bool = False
     """Whether the tower learns too; pictures are then read and looked at again in every step."""
@@ -57,8 +56,8 @@ class PreferenceStage:
     def __init__(self, config: PreferenceConfig, seed: int, device: str) -> None:
         """Raises InputError when the file makes no pair."""
         self.config, self.seed = config, seed
-        self.pairs = list(pairs_of(read_trajectories(Path(config.data))))
-        if not self.pairs:
+        self.pairs = open_preferences(Path(config.data))
+        if not len(self.pairs):
             raise InputError(f"{config.data} makes no pair; wanted right and wrong answers to the same question")
         dtype = compute_dtype(torch.device(device))
         self.thinker = Thinker.from_pretrained(config.start, dtype=dtype).to(device)
@@ -67,16 +66,16 @@ class PreferenceStage:
         self.references: list[Tensor] = []
         self.seen_pairs: list[Transcript] = []
         with torch.no_grad():
-            for pair in self.pairs:
-                self._meet(pair)
+            for idx in range(len(self.pairs)):
+                self._meet(idx)
         make_trainable(self.thinker, config.lora, tower=config.train_tower)
 
     def batch(self, index: int) -> PairBatch:
         """Pairs of step `index`."""
         rng = random.Random(f"{self.seed}/{index}")
         idxs = rng.sample(range(len(self.pairs)), min(self.config.pairs_per_batch, len(self.pairs)))
-        laid_out = [self.seen_pairs[idx] if self.seen_pairs else self._laid_out(self.pairs[idx]) for idx in idxs]
-        return PairBatch(transcript=pack(laid_out), reference_B=torch.cat([self.references[idx] for idx in idxs]))
+        pairs = [self.seen_pairs[idx] if self.seen_pairs else self._laid_out(idx) for idx in idxs]
+        return PairBatch(transcript=pack(pairs), reference_B=torch.cat([self.references[idx] for idx in idxs]))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """The loss of the pairs; how often, and by how much, the chosen one gained more."""
@@ -96,13 +95,13 @@ class PreferenceStage:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes."""
         self.thinker.save_pretrained(folder, dtype=torch.bfloat16, weights=whole_weights(self.thinker))
 
-    def _meet(self, pair: Pair) -> None:
+    def _meet(self, idx: int) -> None:
         """Keep what the policy as it is now says of a pair, and its layout if pictures need not come again."""
-        transcript = self._laid_out(pair)
+        transcript = self._laid_out(idx)
         logprobs_S = written_logprobs(self.thinker, transcript, self.see)
         self.references.append(summed(logprobs_S, conversation_of(transcript), 2).cpu())
         if self.see is not None:
             self.seen_pairs.append(without_patches(transcript))
 
-    def _laid_out(self, pair: Pair) -> Transcript:
-        return pack([self.thinker.processor(side.resolved()) for side in (pair.chosen, pair.rejected)])
+    def _laid_out(self, idx: int) -> Transcript:
+        return laid_out(self.pairs[idx], self.thinker.processor)

@@ -25,6 +25,7 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, image_rows, pack, without_patches
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
+from foveate.rl.demonstrators import Demonstrators, demonstrated
 from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
 from foveate.rl.logprobs import choices
 from foveate.rl.looks import (
@@ -104,6 +105,8 @@ class SftConfig:
     """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
     """Most named things of a scene that are asked for before the scene's own questions."""
+    demonstrators: Demonstrators = field(default_factory=Demonstrators)
+    """Who answers a scene's questions; the oracle unless some of their habits are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,13 +226,15 @@ class SftStage:
         scene = draw_scene(rng.choice(self.config.families), rng.getrandbits(40), "train")
         count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
         exercises = mark_exercises(scene.marks, scene.image.size, rng, rng.randint(0, self.config.max_exercises))
-        asked = rng.sample(scene.questions, count)
-        rest = [question for question in scene.questions if question not in asked]
+        questions = [demonstrated(question, self.config.demonstrators, rng) for question in scene.questions]
+        asked = rng.sample(questions, count)
+        rest = [question for question in questions if question not in asked]
         exercises += aim_exercises(rest, scene.image.size)
         conversation = scene_conversation(scene.image, asked, exercises)
         drawn: list[tuple[Drawing | Scene | None, Conversation]] = [(scene, conversation)]
-        page = crop_page(scene.image, scene.glyphs, rng.choice(conversation.boxes[1:]))
-        if page.lines:
+        crops = conversation.boxes[1:]
+        page = crop_page(scene.image, scene.glyphs, rng.choice(crops)) if crops else None
+        if page is not None and page.lines:
             drawn.append(self._reading(page, rng, MOST_OF_CROP))
         return [*drawn, *((scene, counting) for counting in count_conversations(scene))]
 

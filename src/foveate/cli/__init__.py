@@ -20,6 +20,7 @@ from foveate.cli.chat import chat
 from foveate.cli.diagnose import doctor
 from foveate.cli.evaluate import evaluate
 from foveate.cli.options import MODEL_HELP, DataDirOption, NetworkOption, UnsafeOption
+from foveate.cli.pairs import pairs
 from foveate.cli.reasoner import LoadReasoner, load_reasoner
 from foveate.cli.rollout import rollout
 from foveate.cli.train import train
@@ -41,6 +42,7 @@ app.command(epilog=EXIT_CODES)(ask)
 app.command("eval", epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(rollout)
+app.command(epilog=EXIT_CODES)(pairs)
 app.command()(bench)
 app.command()(doctor)
 

@@ -1,0 +1,74 @@
+"""Preferences from a file, of rollouts or of TRL, and how a network takes them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from foveate.models.processor import Processor
+from foveate.models.reasoner import Message
+from foveate.models.transcript import Transcript, pack
+from foveate.rl.pairs import Pair, Preference, pairs_of
+from foveate.rl.trajectory import read_trajectories
+from foveate.rl.trl_rows import TrlRows
+
+
+class Preferences(Protocol):
+    """Some preferences, whose pictures are read when one is asked for."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, idx: int) -> Preference:
+        """Number `idx`."""
+        ...
+
+
+class RolloutPreferences:
+    """Pairs of samples of one question; all that the policy wrote counts."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, idx: int) -> Preference:
+        """See Preferences."""
+        pair = self.pairs[idx]
+        return Preference(prompt=[], chosen=pair.chosen.resolved(), rejected=pair.rejected.resolved())
+
+
+def open_preferences(path: Path) -> Preferences:
+    """The pairs of a file of `foveate rollout`, or the rows of a dataset of TRL.
+
+    Raises InputError for a file that is neither, ConfigError without a package that it needs.
+    """
+    if path.suffix == ".jsonl" and not _is_of_trl(path):
+        return RolloutPreferences(list(pairs_of(read_trajectories(path))))
+    return TrlRows(path)
+
+
+def _is_of_trl(path: Path) -> bool:
+    """Whether the first line has what is preferred; what cannot be read is left to whoever reads it all."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return "chosen" in json.loads(file.readline())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def laid_out(preference: Preference, processor: Processor) -> Transcript:
+    """The chosen conversation and the rejected one, packed."""
+    sides = (preference.chosen, preference.rejected)
+    return pack([_conversation(preference.prompt, side, processor) for side in sides])
+
+
+def _conversation(prompt: Sequence[Message], said: Sequence[Message], processor: Processor) -> Transcript:
+    """A conversation in which what the prompt says is given."""
+    transcript = processor([*prompt, *said])
+    by_policy_T = transcript.by_policy_T.clone()
+    by_policy_T[: len(processor(prompt)) if prompt else 0] = False
+    return replace(transcript, by_policy_T=by_policy_T)

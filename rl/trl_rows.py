@@ -1,0 +1,197 @@
+"""Preference datasets in the form of TRL: rows of prompt, chosen and rejected, with pictures in a column `images`.
+
+Read as they are: a .jsonl file, a .parquet file, or a folder of `Dataset.save_to_disk`. A side is a text or messages in
+the OpenAI chat form; a prompt that is not there is what both sides begin with. Pictures are files (in .jsonl named as
+seen from its folder) or stored in the row; each stands where the messages say {"type": "image"}, or, where they say
+nothing, before the first text of the user.
+
+Pairs of rollouts are written in the same form. TRL has no pictures in answers: crops go to `chosen_images` and
+`rejected_images`, which it does not read and we do.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from foveate.errors import ConfigError, InputError
+from foveate.models.prefix import common_length
+from foveate.models.reasoner import Message
+from foveate.rl.pairs import Pair, Preference
+
+SIDES = ("chosen", "rejected")
+SUFFIXES = (".jsonl", ".parquet")
+
+
+class TrlRows:
+    """The preferences of a dataset, read row by row."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError for what is no dataset, ConfigError without the package `datasets` where it is needed."""
+        self.path = path
+        self._rows: Sequence[Mapping[str, Any]] = _lines(path) if path.suffix == ".jsonl" else _dataset(path)
+        missing = [side for side in SIDES if len(self._rows) and side not in self._rows[0]]
+        if missing:
+            raise InputError(f"{path} has no column {missing[0]!r}, wanted chosen, rejected and perhaps prompt, images")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, idx: int) -> Preference:
+        """Row `idx`. Raises InputError naming it when it is no preference."""
+        if not 0 <= idx < len(self):
+            raise IndexError(idx)
+        try:
+            return preference_of(self._rows[idx], self.path.parent)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{self.path}, row {idx}: {error}; wanted TRL's prompt, chosen and rejected") from error
+
+
+def preference_of(row: Mapping[str, Any], folder: Path) -> Preference:
+    """A row with its pictures in their places. Raises ValueError for a side or a picture that does not fit."""
+    prompt, chosen, rejected = _split(row)
+    images = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
+    return Preference(
+        prompt=_filled(_messages(prompt, "user"), images, folder),
+        chosen=_filled(_messages(chosen, "assistant"), row.get("chosen_images") or [], folder),
+        rejected=_filled(_messages(rejected, "assistant"), row.get("rejected_images") or [], folder),
+    )
+
+
+def _split(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    chosen, rejected = (row[side] for side in SIDES)
+    if row.get("prompt") is not None:
+        return row["prompt"], chosen, rejected
+    shared = common_length(chosen, rejected)
+    if not shared:
+        raise ValueError("there is no prompt, and chosen and rejected do not begin alike")
+    return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def _messages(side: str | Sequence[Message], role: str) -> list[Message]:
+    """A text as one message; an assistant's content as text."""
+    if isinstance(side, str):
+        return [{"role": role, "content": side}]
+    messages = []
+    for message in side:
+        if message.get("tool_calls"):
+            raise ValueError("a message has tool_calls; write a call into the content, as the model's template does")
+        content = message["content"]
+        if message["role"] == "assistant" and not isinstance(content, str):
+            content = "".join(part["text"] for part in content)
+        messages.append({"role": message["role"], "content": content})
+    return messages
+
+
+def _filled(messages: list[Message], images: Sequence[Any], folder: Path) -> list[Message]:
+    """The messages with each picture in its place."""
+    if images and all(isinstance(message["content"], str) for message in messages):
+        first = next((message for message in messages if message["role"] == "user"), None)
+        if first is None:
+            raise ValueError(f"{len(images)} pictures and no message of a user to show them in")
+        first["content"] = [*({"type": "image"} for _ in images), {"type": "text", "text": first["content"]}]
+    left = iter(images)
+    filled = [{**message, "content": _parts(message["content"], left, folder)} for message in messages]
+    if next(left, None) is not None:
+        raise ValueError(f"{len(images)} pictures, which are more than the messages have places for")
+    return filled
+
+
+def _parts(content: str | Sequence[Mapping[str, Any]], images: Iterator[Any], folder: Path) -> str | list[Any]:
+    if isinstance(content, str):
+        return content
+    parts: list[dict[str, Any]] = []
+    for part in content:
+        if part["type"] != "image":
+            parts.append({"type": "text", "text": part["text"]})
+            continue
+        image = next(images, None)
+        if image is None:
+            raise ValueError("the messages have more places for pictures than there are pictures")
+        parts.append({"type": "image", "image": _picture(image, folder)})
+    return parts
+
+
+def _picture(source: Any, folder: Path) -> Image.Image | Path:
+    """A picture of a row: decoded, as bytes, or a file."""
+    if isinstance(source, Mapping):
+        source = Image.open(io.BytesIO(source["bytes"])) if source.get("bytes") else source["path"]
+    return source if isinstance(source, Image.Image) else folder / str(source)
+
+
+def _lines(path: Path) -> list[Mapping[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read preferences from {path}: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} has a line that is no JSON object, wanted one with prompt, chosen and rejected")
+    return rows
+
+
+def _dataset(path: Path) -> Any:
+    """A dataset of the package `datasets`, from disk."""
+    datasets = _datasets()
+    try:
+        if path.suffix == ".parquet":
+            return datasets.Dataset.from_parquet(str(path))
+        return datasets.load_from_disk(str(path))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(f"cannot read preferences from {path}: {str(error).splitlines()[0]}") from error
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError("this dataset needs the package datasets: pip install 'foveate[trl]'") from error
+    return datasets
+
+
+def write_rows(pairs: Iterable[Pair], path: Path) -> int:
+    """Write pairs of rollouts as a .parquet file in TRL's form; returns how many.
+
+    Raises InputError for another suffix or a file that cannot be written, ConfigError without `datasets`.
+    """
+    if path.suffix != ".parquet":
+        raise InputError(f"got the file {path}, wanted a name that ends in .parquet")
+    datasets = _datasets()
+    images, text = datasets.List(datasets.Image()), datasets.Value("string")
+    messages = datasets.List({"role": text, "content": datasets.List({"type": text, "text": text})})
+    columns = {"prompt": messages, "images": images}
+    for side in SIDES:
+        columns |= {side: messages, f"{side}_images": images}
+    rows = [_row(pair) for pair in pairs]
+    by_column = {name: [row[name] for row in rows] for name in columns}
+    try:
+        datasets.Dataset.from_dict(by_column, features=datasets.Features(columns)).to_parquet(str(path))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    return len(rows)
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    """What both say before the assistant speaks, then each side."""
+    row: dict[str, Any] = {}
+    for side, saved in zip(SIDES, (pair.chosen, pair.rejected), strict=True):
+        messages = saved.resolved()
+        start = next(idx for idx, message in enumerate(messages) if message["role"] == "assistant")
+        row["prompt"], row["images"] = _emptied(messages[:start])
+        row[side], row[f"{side}_images"] = _emptied(messages[start:])
+    return row
+
+
+def _emptied(messages: Sequence[Message]) -> tuple[list[Message], list[Image.Image]]:
+    """Messages without their pictures, and the pictures in order."""
+    images: list[Image.Image] = []
+    emptied = []
+    for message in messages:
+        content = message["content"]
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        images += [part["image"] for part in parts if part["type"] == "image"]
+        kept = [{"type": part["type"], "text": part.get("text")} for part in parts]
+        emptied.append({"role": message["role"], "content": kept})
+    return emptied, images

@@ -1,0 +1,19 @@
+"""`foveate pairs`: what rollouts say about better and worse, as a dataset for other trainers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pairs(
+    rollouts: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `foveate rollout`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.parquet in TRL's form.")],
+) -> int:
+    """Pair conversations about one question: right over wrong, short over long, looked over guessed."""
+    from foveate.rl.pairs import pairs_of
+    from foveate.rl.trajectory import read_trajectories
+    from foveate.rl.trl_rows import write_rows
+
+    print(f"{write_rows(pairs_of(read_trajectories(rollouts)), out)} pairs")
+    return 0

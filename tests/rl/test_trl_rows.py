@@ -1,0 +1,150 @@
+"""Datasets in TRL's form go in as they are, and pairs of rollouts come out in it.
+
+Proved by the messages that come out of rows of every form, by the same transcripts after a way through a file, by a
+loss that counts no turn of a prompt, and by refusals that name the row.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from pictures import noise
+from PIL import Image
+from played import BUDGET, jobs, whole
+
+from foveate.cli import main
+from foveate.errors import InputError
+from foveate.models import Thinker
+from foveate.rl.pairs import pairs_of
+from foveate.rl.preference import PreferenceConfig, PreferenceStage
+from foveate.rl.preferences import laid_out, open_preferences
+from foveate.rl.rollout import rollouts
+from foveate.rl.trajectory import read_trajectories, write_trajectories
+from foveate.rl.trl_rows import TrlRows
+
+USER, SAID = {"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}
+OTHER = {"role": "assistant", "content": "A dog."}
+SHOWN = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
+
+
+def as_lines(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "some.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "What is it?", "chosen": "A cat.", "rejected": "A dog."},
+        {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]},
+        {"chosen": [USER, SAID], "rejected": [USER, OTHER]},
+        {"prompt": [USER], "chosen": [{**SAID, "content": [{"type": "text", "text": "A cat."}]}], "rejected": [OTHER]},
+    ],
+    ids=["texts", "messages", "no prompt", "parts"],
+)
+def test_every_form_of_a_row_says_the_same(row: dict[str, Any], tmp_path: Path) -> None:
+    (preference,) = TrlRows(as_lines(tmp_path, row))
+    assert preference == ([USER], [SAID], [OTHER])
+
+
+@pytest.mark.parametrize("prompt", [[USER], [SHOWN]], ids=["placed by us", "placed by the row"])
+@pytest.mark.parametrize("kind", ["lines", "parquet", "folder"])
+def test_pictures_stand_where_the_row_says(prompt: list[Any], kind: str, tmp_path: Path) -> None:
+    noise(60, 50, 0).save(tmp_path / "cat.png")
+    row = {"prompt": prompt, "chosen": [SAID], "rejected": [OTHER]}
+    if kind == "lines":
+        path = as_lines(tmp_path, row | {"images": ["cat.png"]})
+    else:
+        features = {"images": datasets.List(datasets.Image())}
+        made = datasets.Dataset.from_list([row | {"images": [str(tmp_path / "cat.png")]}])
+        made = made.cast_column("images", features["images"])
+        path = tmp_path / ("some.parquet" if kind == "parquet" else "some")
+        made.to_parquet(str(path)) if kind == "parquet" else made.save_to_disk(str(path))
+    (preference,) = open_preferences(path)  # type: ignore[misc]
+    (message,) = preference.prompt
+    assert [part["type"] for part in message["content"]] == ["image", "text"]
+    picture = message["content"][0]["image"]
+    picture = Image.open(picture) if isinstance(picture, Path) else picture
+    assert picture.convert("RGB").tobytes() == noise(60, 50, 0).convert("RGB").tobytes()
+
+
+def test_no_turn_of_the_prompt_counts(thinker: Thinker, tmp_path: Path) -> None:
+    row = {"prompt": [USER, OTHER, USER], "chosen": [SAID], "rejected": [OTHER]}
+    (preference,) = TrlRows(as_lines(tmp_path, row))
+    transcript = laid_out(preference, thinker.processor)
+    written = transcript.token_ids[transcript.by_policy_T].tolist()
+    codec = thinker.processor.codec
+    end = codec.end_of_turn
+    assert written == [*codec.encode("A cat."), end, *codec.encode("A dog."), end]
+
+
+def test_a_stage_learns_from_them(thinker: Thinker, tmp_path: Path) -> None:
+    noise(60, 50, 0).save(tmp_path / "cat.png")
+    row = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER], "images": ["cat.png"]}
+    data = as_lines(tmp_path, row, row | {"images": []})
+    thinker.save_pretrained(tmp_path / "start")
+    stage = PreferenceStage(PreferenceConfig(start=str(tmp_path / "start"), data=str(data)), 0, "cpu")
+    loss, _ = stage.loss(stage.batch(0))
+    assert float(loss.detach()) == pytest.approx(0.6931, abs=5e-2)
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.module.parameters())
+
+
+def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with rollouts(thinker, at_once=4, budget=BUDGET, keeps_messages=True) as playing:
+        write_trajectories(tmp_path / "some.jsonl", whole(list(playing.play(jobs(6)))))
+    assert main(["pairs", str(tmp_path / "some.jsonl"), "--out", str(tmp_path / "pairs.parquet")]) == 0
+    pairs = list(pairs_of(read_trajectories(tmp_path / "some.jsonl")))
+    assert capsys.readouterr().out == f"{len(pairs)} pairs\n"
+    columns = datasets.Dataset.from_parquet(str(tmp_path / "pairs.parquet"), cache_dir=str(tmp_path)).column_names
+    assert columns == ["prompt", "images", "chosen", "chosen_images", "rejected", "rejected_images"]
+    read = TrlRows(tmp_path / "pairs.parquet")
+    assert len(read) == len(pairs)
+    for pair, preference in zip(pairs, read, strict=True):
+        for saved, said in ((pair.chosen, preference.chosen), (pair.rejected, preference.rejected)):
+            wanted = [{k: v for k, v in message.items() if k != "token_ids"} for message in saved.resolved()]
+            one, other = (thinker.processor(messages) for messages in (wanted, [*preference.prompt, *said]))
+            assert torch.equal(one.token_ids, other.token_ids)
+            for before, after in zip(one.images, other.images, strict=True):
+                assert torch.equal(before.patches_NP, after.patches_NP)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "row 0: there is no prompt"),
+        ({"prompt": [SHOWN]}, "more places"),
+        ({"prompt": [SHOWN], "images": ["a.png", "b.png"]}, "2 pictures, which are more"),
+        ({"prompt": [], "images": ["a.png"]}, "no message of a user"),
+        ({"prompt": [USER], "chosen": [SAID | {"tool_calls": [1]}]}, "tool_calls"),
+        ({"prompt": [USER], "chosen": [{}]}, "row 0: "),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        TrlRows(as_lines(tmp_path, {"chosen": [SAID], "rejected": [OTHER]} | row))[0]
+
+
+def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
+    for path, message in (
+        (as_lines(tmp_path, {"chosen": "a"}), "no column 'rejected'"),
+        (tmp_path / "none.parquet", "cannot read preferences"),
+        (tmp_path, "cannot read preferences"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_preferences(path)
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match="cannot read preferences"):
+        open_preferences(tmp_path / "broken.parquet")
+    assert main(["pairs", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "some.parquet")]) == 2
+
+
+def test_pairs_go_to_parquet_only(thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with rollouts(thinker, at_once=2, budget=BUDGET, keeps_messages=True) as playing:
+        write_trajectories(tmp_path / "some.jsonl", whole(list(playing.play(jobs(2)))))
+    assert main(["pairs", str(tmp_path / "some.jsonl"), "--out", str(tmp_path / "some.csv")]) == 2
+    assert "wanted a name that ends in .parquet" in capsys.readouterr().err
