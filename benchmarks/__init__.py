@@ -16,5 +16,5 @@ NAMES = (
     "nano_train_step",
 )
 """Every measurement of an operation, each in the file of its name; all of them take some minutes."""
-ON_REQUEST = ("checkpoint", "gpu")
+ON_REQUEST = ("checkpoint", "gpu", "rl")
 """What runs only when it is named."""
