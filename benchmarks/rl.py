@@ -26,7 +26,7 @@ from foveate.ops import compute_dtype
 from foveate.rl.learner import Learner, Said
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
-from foveate.rl.policy import jobs_of
+from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.preferences import Preferences, open_preferences

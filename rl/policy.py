@@ -4,15 +4,11 @@ An iteration asks a number of questions several times each with the current poli
 the policy learns from what came of it (foveate.rl.learner).
 
     foveate train pmd|grpo|rloo --config FILE --out DIR
-
-Iteration i draws its questions from the seed and i, so a run that was killed goes on with the questions that it would
-have asked.
 """
 
 import json
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -24,26 +20,13 @@ from foveate.ops import compute_dtype
 from foveate.rl.journal import METRICS, Progress, keep_rows, resumed, save_checkpoint
 from foveate.rl.learner import OF_FAMILY, Learner, Said
 from foveate.rl.page import EXAMPLES, add_examples, write_page
+from foveate.rl.players import players
 from foveate.rl.policy_config import Objective, PolicyConfig
-from foveate.rl.rollout import Job, Trajectory, rollouts
-from foveate.rl.sampler import dealt, remembered
-from foveate.rl.suite import drawn_item
-from foveate.rl.team import ALONE, Team, joined, share_out
+from foveate.rl.rollout import Trajectory
+from foveate.rl.sampler import remembered
+from foveate.rl.team import joined, share_out
 from foveate.rl.train import told_to_stop
 from foveate.rl.trainable import make_trainable, whole_weights
-
-
-def jobs_of(config: PolicyConfig, iteration: int, success: Mapping[str, float], team: Team = ALONE) -> Iterator[Job]:
-    """The questions of an iteration, each as often as it is asked; pictures of the train split, never seen before.
-
-    They are drawn as they are taken. `success` is the rate of each family so far; a team deals the questions out.
-    """
-    rng = random.Random(f"{config.seed}/{iteration}")
-    for group, family in enumerate(dealt(config.sampler, success, config.prompts)):
-        number, seeds = rng.randrange(1 << 40), [rng.randrange(1 << 30) for _ in range(config.samples)]
-        if group % team.size == team.rank:
-            item = drawn_item(family, 10_000_000 + number, "train", str(config.seed))
-            yield from (Job(item=item, group=group, seed=seed) for seed in seeds)
 
 
 def train_policy(
@@ -64,17 +47,18 @@ def train_policy(
         success = _success_so_far(rows)
         started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
         bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
-        with rollouts(playing, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as stage:
+        learner.give(playing)
+        with players(config, playing, team) as stage:
+            stage.renew(playing)
             while done < config.iterations and not team.most(told.is_set()):
-                learner.give(playing)
-                trajectories = list(stage.play(jobs_of(config, done, success, team)))
-                stage.reasoner.forget(tower=config.train_tower)
-                see = None if config.train_tower else stage.reasoner.engine.seen
+                trajectories, see, age = stage.play(done, success)
                 row = learner.learn(done, trajectories, see)
                 success = remembered(success, _by_family(row))
                 done += 1
+                row |= {"age": age} if config.ray.actors else {}
                 row |= {"iteration": done, "seconds": round(spent + time.monotonic() - started, 1)}
                 learner.give(playing)
+                stage.renew(playing)
                 if team.leads:  # before the checkpoint: what a kill in between leaves is dropped and comes again
                     _write(out, row, trajectories, playing)
                     bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})

@@ -15,6 +15,16 @@ Objective = Literal["pmd", "grpo", "rloo"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """Who plays when it is not the process that learns."""
+
+    actors: int = 0
+    """Processes of Ray that play; 0 for none."""
+    staleness: int = 0
+    """Iterations that are played ahead: by so many the weights that play may be older than those that learn."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """Settings of a run; the YAML file's keys."""
 
@@ -43,6 +53,7 @@ class PolicyConfig:
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
     @property
     def budget(self) -> Budget:

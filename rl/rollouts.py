@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from foveate.errors import InputError
 from foveate.models.thinker import Thinker
-from foveate.rl.policy import jobs_of
+from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.sampler import SamplerConfig

@@ -1,7 +1,8 @@
-"""Which families an iteration asks about: all alike, or more of what is got wrong (prioritized sampling, Kimi k1.5).
+"""Which families an iteration asks about: all alike, or more of some (curriculum and prioritized sampling, Kimi k1.5).
 
-A family's share is in proportion to 1 - its success rate, and never below a tenth of an equal share, so that nothing is
-forgotten. Success is remembered over iterations, the newest counting most.
+Prioritized, a family's share is in proportion to 1 - its success rate; in a curriculum it goes over `curriculum`
+iterations from its success rate to that, from the easy to the hard. It is never below a tenth of an equal share, so
+that nothing is forgotten. Success is remembered over iterations, the newest counting most.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,9 @@ class SamplerConfig:
     """How families are chosen."""
 
     families: tuple[str, ...] = FAMILIES
-    order: Literal["uniform", "prioritized"] = "uniform"
+    order: Literal["uniform", "prioritized", "curriculum"] = "uniform"
+    curriculum: int = 10
+    """Iterations from the easy to the hard."""
 
 
 def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
@@ -29,11 +32,13 @@ def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[st
     return {**before, **{name: MEMORY * before.get(name, rate) + (1 - MEMORY) * rate for name, rate in now.items()}}
 
 
-def dealt(config: SamplerConfig, success: Mapping[str, float], count: int) -> list[str]:
+def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, iteration: int = 0) -> list[str]:
     """`count` families in turns, as often as their shares say (largest remainders)."""
     weights = dict.fromkeys(config.families, 1.0)
-    if config.order == "prioritized":
-        weights = {name: max(LEAST_SHARE, 1 - success.get(name, 0.0)) for name in config.families}
+    if config.order != "uniform" and success:
+        hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
+        rated = {name: success.get(name, 0.0) for name in config.families}
+        weights = {name: max(LEAST_SHARE, (1 - hard) * rate + hard * (1 - rate)) for name, rate in rated.items()}
     wanted = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
     counts = {name: floor(share) for name, share in wanted.items()}
     rest = sorted(wanted, key=lambda name: counts[name] - wanted[name])

@@ -20,10 +20,17 @@ def test_what_is_got_wrong_comes_more_often_and_nothing_is_forgotten() -> None:
     assert {name: names.count(name) for name in FAMILIES} == {"a": 1, "b": 5, "c": 10, "d": 10}
 
 
+def test_a_curriculum_goes_from_the_easy_to_the_hard() -> None:
+    config = SamplerConfig(families=("easy", "hard"), order="curriculum", curriculum=4)
+    success = {"easy": 0.75, "hard": 0.25}
+    assert [dealt(config, success, 16, iteration).count("easy") for iteration in (0, 2, 4, 9)] == [12, 8, 4, 4]
+    assert dealt(config, {}, 16).count("easy") == 8
+
+
 @given(st.dictionaries(st.sampled_from(FAMILIES), st.floats(0, 1)), st.integers(0, 100))
 def test_as_many_as_were_asked_for(success: dict[str, float], count: int) -> None:
-    for order in ("uniform", "prioritized"):
-        assert len(dealt(SamplerConfig(families=FAMILIES, order=order), success, count)) == count
+    for order in ("uniform", "prioritized", "curriculum"):
+        assert len(dealt(SamplerConfig(families=FAMILIES, order=order), success, count, iteration=3)) == count
 
 
 def test_success_is_remembered() -> None:

@@ -1,0 +1,133 @@
+"""Rollouts in actors of Ray: on this machine, or wherever the cluster of RAY_ADDRESS has room.
+
+An actor has a thinker and a pool of sandboxes of its own, draws its share of an iteration's questions, and sends back
+what was said and what its tower made of the pictures; weights go the other way after each iteration. With a staleness
+of k the questions of the next k iterations are played while the policy still learns: its weights are then up to k
+iterations newer than those that played, and each row says how old they were (`age`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from foveate.errors import ConfigError, ModelError
+from foveate.models.seen import SeenImages
+from foveate.models.thinker import Thinker
+from foveate.models.transcript import without_patches
+from foveate.ops import compute_dtype
+from foveate.rl.players import OwnPlayers, Played
+from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.rollout import Trajectory, rollouts
+from foveate.rl.team import Team
+from foveate.rl.trainable import whole_weights
+
+Sent = tuple[list[Trajectory], dict[str, Tensor]]
+"""Trajectories, and what the tower made of their pictures by key, if it stays as it is."""
+
+
+class Player:
+    """What runs in an actor."""
+
+    def __init__(self, config: PolicyConfig, share: Team) -> None:
+        self.thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype())
+        self.config = config
+        self.stack = ExitStack()
+        stage = rollouts(self.thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget)
+        self.players = OwnPlayers(self.stack.enter_context(stage), config, share)
+
+    def play(self, iteration: int, success: Mapping[str, float]) -> Sent:
+        """This actor's share of an iteration."""
+        trajectories, see, _ = self.players.play(iteration, success)
+        if see is None:
+            return trajectories, {}
+        tokens = dict(see.tokens)
+        see.forget()
+        return [replace(one, transcript=without_patches(one.transcript)) for one in trajectories], tokens
+
+    @torch.no_grad()
+    def renew(self, weights: Mapping[str, Tensor]) -> None:
+        """Play with these from now on."""
+        for name, parameter in self.thinker.named_parameters():
+            parameter.copy_(weights[name])
+        self.players.stage.reasoner.forget(tower=self.config.train_tower)
+
+
+class Flight(NamedTuple):
+    """An iteration that is being played."""
+
+    learned: int
+    """Iterations that the policy had learned when it began, since this run began."""
+    sending: list[Any]
+    """Of the actors: that they have those weights, and what they send."""
+
+
+@dataclass(kw_only=True)
+class RayPlayers:
+    """Actors that share the questions of each iteration; each does what it is told in its order."""
+
+    ray: Any
+    actors: list[Any]
+    config: PolicyConfig
+    thinker: Thinker
+    """Whose tower the features belong to."""
+    learned: int = 0
+    renewals: list[Any] = field(default_factory=list)
+    flights: dict[int, Flight] = field(default_factory=dict)
+
+    def play(self, iteration: int, success: Mapping[str, float]) -> Played:
+        """See Players; iterations that may be played ahead are begun."""
+        for number in range(iteration, min(iteration + self.config.ray.staleness + 1, self.config.iterations)):
+            if number not in self.flights:
+                sending = [actor.play.remote(number, dict(success)) for actor in self.actors]
+                self.flights[number] = Flight(self.learned, [*self.renewals, *sending])
+        flight = self.flights.pop(iteration)
+        sent: list[Sent] = self._got(flight.sending)[-len(self.actors) :]
+        trajectories = [trajectory for part, _ in sent for trajectory in part]
+        trajectories.sort(key=lambda trajectory: trajectory.job.group)
+        return Played(trajectories, self._features(sent), self.learned - flight.learned)
+
+    def renew(self, thinker: Thinker) -> None:
+        """See Players; what has been begun ends with the weights before."""
+        weights = self.ray.put(whole_weights(thinker))
+        self.renewals = [actor.renew.remote(weights) for actor in self.actors]
+        self.learned += 1
+
+    def _features(self, sent: list[Sent]) -> SeenImages | None:
+        if self.config.train_tower:
+            return None
+        see = SeenImages(self.thinker, room_bytes=float("inf"))
+        for _, tokens in sent:
+            see.tokens.update(tokens)
+        return see
+
+    def _got(self, begun: list[Any]) -> list[Any]:
+        try:
+            return list(self.ray.get(begun))
+        except self.ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ModelError(f"an actor of Ray is lost ({reason}); go on with --resume") from error
+
+
+@contextmanager
+def ray_players(config: PolicyConfig, thinker: Thinker) -> Iterator[RayPlayers]:
+    """Actors for the block. Raises ConfigError when Ray is not installed or a setting is negative."""
+    if config.ray.actors < 1 or config.ray.staleness < 0:
+        raise ConfigError(f"got {config.ray}, wanted at least 1 actor and a staleness of 0 or more")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("ray.actors needs the package ray: pip install 'foveate[ray]'") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    try:
+        count = config.ray.actors
+        actors = [ray.remote(Player).remote(config, Team(rank, count)) for rank in range(count)]
+        yield RayPlayers(ray=ray, actors=actors, config=config, thinker=thinker)
+    finally:
+        if started:
+            ray.shutdown()

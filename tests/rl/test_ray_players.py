@@ -1,0 +1,103 @@
+"""Actors of Ray play what one process plays, and ahead of the policy as far as the staleness allows.
+
+Proved with a real local cluster and the tiny thinker: two actors give the rows of a process that plays by itself; with
+a staleness the run ends with the same counts and says how old the weights were; an actor that is lost ends the run
+with a line; a team and settings that make no sense are refused.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from foveate.cli import main
+from foveate.errors import ConfigError, ModelError
+from foveate.models import Thinker
+from foveate.ops import compute_dtype
+from foveate.rl.players import players
+from foveate.rl.policy_config import PolicyConfig, RayConfig
+from foveate.rl.ray_players import RayPlayers
+from foveate.rl.sampler import SamplerConfig
+from foveate.rl.team import ALONE, Team
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.filterwarnings("ignore::FutureWarning")]  # Ray's own
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def run(thinker: Thinker, tmp_path: Path) -> Path:
+    thinker.save_pretrained(tmp_path / "start")
+    settings = {
+        "start": str(tmp_path / "start"), "iterations": 3, "prompts": 4, "samples": 2, "at_once": 2, "updates": 1,
+        "turns": 2, "policy_tokens": 40, "sampler": {"families": ["label", "table"]},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+def trained(run: Path, name: str, *overrides: str) -> list[dict[str, Any]]:
+    changes = [part for override in overrides for part in ("--set", override)]
+    assert main(["train", "pmd", "--config", str(run / "run.yaml"), "--out", str(run / name), *changes]) == 0
+    return [json.loads(line) for line in (run / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_actors_play_what_one_process_plays(run: Path) -> None:
+    own, far = trained(run, "own"), trained(run, "far", "ray.actors=2")
+    assert [row["age"] for row in far] == [0, 0, 0]
+    for key in ("iteration", "accuracy", "policy_tokens", "tool_calls", "cut", "accuracy_label"):
+        assert [row[key] for row in far] == [row[key] for row in own], key
+
+
+def test_playing_ahead_ends_with_the_same_counts(run: Path) -> None:
+    rows = trained(run, "ahead", "ray.actors=1", "ray.staleness=1")
+    assert [(row["iteration"], row["age"]) for row in rows] == [(1, 0), (2, 1), (3, 1)]
+
+
+def test_features_are_those_of_the_tower(run: Path) -> None:
+    thinker = Thinker.from_pretrained(run / "start", dtype=compute_dtype())
+    config = PolicyConfig(
+        start=str(run / "start"), iterations=1, prompts=1, samples=2, turns=2, policy_tokens=20,
+        sampler=SamplerConfig(families=("label",)), ray=RayConfig(actors=1),
+    )  # fmt: skip
+    with players(config, thinker, ALONE) as far, players(replace(config, ray=RayConfig()), thinker, ALONE) as own:
+        (sent, there, _), (kept, here, _) = far.play(0, {}), own.play(0, {})
+    assert there is not None
+    assert here is not None
+    assert all(len(image.patches_NP) == 0 for one in sent for image in one.transcript.images)
+    keys = {image.key for one in kept for image in one.transcript.images}
+    assert keys == set(there.tokens)
+    assert all(there.tokens[key].equal(here.tokens[key]) for key in keys)
+
+
+def test_a_lost_actor_ends_the_run_in_a_line(thinker: Thinker, run: Path) -> None:
+    config = PolicyConfig(start=str(run / "start"), iterations=1, ray=RayConfig(actors=1))
+    with players(config, thinker, ALONE) as far:
+        assert isinstance(far, RayPlayers)
+        ray.kill(far.actors[0])
+        with pytest.raises(ModelError, match="an actor of Ray is lost"):
+            far.play(0, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "team", "message"),
+    [
+        (RayConfig(actors=1), Team(0, 2), "in a team of 2"),
+        (RayConfig(actors=-1), ALONE, "at least 1 actor"),
+        (RayConfig(actors=1, staleness=-1), ALONE, "staleness of 0 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wanted: RayConfig, team: Team, message: str, thinker: Thinker) -> None:
+    config = PolicyConfig(start="", iterations=1, ray=wanted)
+    with pytest.raises(ConfigError, match=message), players(config, thinker, team):
+        pass
