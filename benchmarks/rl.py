@@ -1,13 +1,15 @@
 """Claims: conversations many at once take less time than one by one, and steps on them less than those of TRL.
 
-nano plays. Beside TRL a small Qwen2.5-VL of random weights learns, from the same pictures, prompts and answers. Towers
-stay as they are on both sides. Ours keeps what it made of a picture and what the reference says of an answer; TRL makes
-both anew in each step (it refuses to keep them for pictures). Sampling is no part of a GRPO step here.
+nano plays, with Ray also in as many processes as there are threads. Beside TRL a small Qwen2.5-VL of random weights
+learns from the same pictures, prompts and answers. Towers stay as they are on both sides. Ours keeps what it made of a
+picture and what the reference says of an answer; TRL makes both anew in each step (it refuses to keep them for
+pictures). Sampling is no part of a GRPO step here.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +28,13 @@ from foveate.ops import compute_dtype
 from foveate.rl.learner import Learner, Said
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
-from foveate.rl.players import jobs_of
-from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.players import jobs_of, players
+from foveate.rl.policy_config import PolicyConfig, RayConfig
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.preferences import Preferences, open_preferences
 from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
 from foveate.rl.suite import Item
+from foveate.rl.team import ALONE
 from foveate.rl.trainable import make_trainable
 from foveate.rl.trl_rows import SIDES
 
@@ -80,6 +83,14 @@ def _played() -> Iterator[Case]:
             op="pmd_iteration", shape=f"{shape}, {AT_ONCE} at once", dtype=dtype,
             ours=_iterating(learner, many, jobs), peers={"one_at_a_time": _iterating(learner, one, jobs)},
         )  # fmt: skip
+        if find_spec("ray") is not None:
+            actors = torch.get_num_threads()
+            config = replace(config, at_once=AT_ONCE, ray=RayConfig(actors=actors))
+            far = stack.enter_context(players(config, thinker, ALONE))
+            yield Case(
+                op="rollout", shape=f"{shape}, in {actors} actors of Ray; one conversation", dtype=dtype,
+                repeats=len(jobs), ours=lambda _: far.play(0, {}), peers={"one_at_a_time": _playing(one, jobs)},
+            )  # fmt: skip
 
 
 def _playing(stage: Rollouts, jobs: list[Job]) -> Callable[[int], list[Trajectory]]:
