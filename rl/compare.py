@@ -19,7 +19,7 @@ from foveate.rl.curves import read_metrics
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
 EVAL = "eval.json"
-HEADER = "| training | seeds | iterations | minutes | accuracy, sampled | policy tokens, sampled | unseen: accuracy | tokens |"
+COLUMNS = ("training", "seeds", "iterations", "minutes", "accuracy", "policy tokens", "unseen: accuracy", "tokens")
 Rows = list[dict[str, float]]
 
 
