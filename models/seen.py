@@ -7,7 +7,7 @@ Shape letters: M image tokens, E decoder width.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,12 @@ class SeenImages:
         by = thinker or self.thinker
         seen_ME: Tensor = by.vision.finish(tokens_ME, [image.grid for image in images], by.decoder.embeddings())
         return seen_ME
+
+    def take(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """What is kept of these images, which is kept no longer. Raises KeyError for one that had to make room."""
+        taken = {key: self.tokens.pop(key) for key in keys}
+        self.held_bytes -= sum(tokens.nbytes for tokens in taken.values())
+        return taken
 
     def forget(self) -> None:
         """Call when the tower has changed."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from foveate.errors import ConfigError
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
+from foveate.rl.partial import PartialRollouts, partial_rollouts
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
 from foveate.rl.sampler import dealt
@@ -29,7 +30,7 @@ def jobs_of(config: PolicyConfig, iteration: int, success: Mapping[str, float], 
         number, seeds = rng.randrange(1 << 40), [rng.randrange(1 << 30) for _ in range(config.samples)]
         if group % team.size == team.rank:
             item = drawn_item(family, 10_000_000 + number, "train", str(config.seed))
-            yield from (Job(item=item, group=group, seed=seed) for seed in seeds)
+            yield from (Job(item=item, group=iteration * config.prompts + group, seed=seed) for seed in seeds)
 
 
 class Played(NamedTuple):
@@ -39,7 +40,7 @@ class Played(NamedTuple):
     see: SeenImages | None
     """What the tower made of their pictures; None when it learns."""
     age: int = 0
-    """Iterations that the policy has learned since the weights that played."""
+    """Iterations that the policy has learned since the oldest weights that played."""
 
 
 class Players(Protocol):
@@ -57,18 +58,32 @@ class Players(Protocol):
 class OwnPlayers:
     """This process, with the thinker that its rollouts have."""
 
-    def __init__(self, stage: Rollouts, config: PolicyConfig, team: Team = ALONE) -> None:
-        self.stage, self.config, self.team = stage, config, team
+    def __init__(self, stage: Rollouts, partial: PartialRollouts, config: PolicyConfig, team: Team = ALONE) -> None:
+        self.stage, self.partial, self.config, self.team = stage, partial, config, team
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Played:
         """See Players."""
-        trajectories = list(self.stage.play(jobs_of(self.config, iteration, success, self.team)))
-        reasoner, learns = self.stage.reasoner, self.config.train_tower
-        reasoner.forget(tower=learns)
-        return Played(trajectories, None if learns else reasoner.engine.seen)
+        config, reasoner = self.config, self.stage.reasoner
+        jobs = jobs_of(config, iteration, success, self.team)
+        last = iteration + 1 == config.iterations
+        most_left = 0 if last else int(config.partial * config.prompts / self.team.size)
+        trajectories = self.partial.play(jobs, most_left) if config.partial else list(self.stage.play(jobs))
+        reasoner.forget(tower=config.train_tower)
+        oldest = min((one.job.group // config.prompts for one in trajectories), default=iteration)
+        return Played(trajectories, None if config.train_tower else reasoner.engine.seen, iteration - oldest)
 
     def renew(self, thinker: Thinker) -> None:
         """Nothing: the weights are the thinker's own, or have been copied into it."""
+
+
+@contextmanager
+def own_players(config: PolicyConfig, thinker: Thinker, team: Team) -> Iterator[OwnPlayers]:
+    """This process, with kernels for the block."""
+    with (
+        rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as stage,
+        partial_rollouts(stage) as partial,
+    ):
+        yield OwnPlayers(stage, partial, config, team)
 
 
 @contextmanager
@@ -77,13 +92,13 @@ def players(config: PolicyConfig, thinker: Thinker, team: Team) -> Iterator[Play
 
     Raises ConfigError for actors in a team, or when Ray is not installed.
     """
-    if config.ray.actors:
-        from foveate.rl.ray_players import ray_players
-
-        if team.size > 1:
-            raise ConfigError(f"ray.actors is {config.ray.actors} in a team of {team.size}; wanted one or the other")
-        with ray_players(config, thinker) as far:
-            yield far
+    if not config.ray.actors:
+        with own_players(config, thinker, team) as own:
+            yield own
         return
-    with rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as stage:
-        yield OwnPlayers(stage, config, team)
+    from foveate.rl.ray_players import ray_players
+
+    if team.size > 1:
+        raise ConfigError(f"ray.actors is {config.ray.actors} in a team of {team.size}; wanted one or the other")
+    with ray_players(config, thinker) as far:
+        yield far

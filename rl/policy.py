@@ -55,7 +55,7 @@ def train_policy(
                 row = learner.learn(done, trajectories, see)
                 success = remembered(success, _by_family(row))
                 done += 1
-                row |= {"age": age} if config.ray.actors else {}
+                row |= {"age": age} if config.ray.actors or config.partial else {}
                 row |= {"iteration": done, "seconds": round(spent + time.monotonic() - started, 1)}
                 learner.give(playing)
                 stage.renew(playing)

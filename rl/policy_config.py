@@ -37,6 +37,8 @@ class PolicyConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     at_once: int = 16
     """Conversations in flight."""
+    partial: float = 0.0
+    """Share of the questions whose samples may go on in the next iteration (partial rollouts)."""
     temperature: float = 1.0
     turns: int = 8
     policy_tokens: int = 480

@@ -6,6 +6,7 @@ of k the questions of the next k iterations are played while the policy still le
 iterations newer than those that played, and each row says how old they were (`age`).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,14 +20,14 @@ from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import without_patches
 from foveate.ops import compute_dtype
-from foveate.rl.players import OwnPlayers, Played
+from foveate.rl.players import Played, own_players
 from foveate.rl.policy_config import PolicyConfig
-from foveate.rl.rollout import Trajectory, rollouts
+from foveate.rl.rollout import Trajectory
 from foveate.rl.team import Team
 from foveate.rl.trainable import whole_weights
 
-Sent = tuple[list[Trajectory], dict[str, Tensor]]
-"""Trajectories, and what the tower made of their pictures by key, if it stays as it is."""
+Sent = tuple[list[Trajectory], dict[str, Tensor], int]
+"""Trajectories, what the tower made of their pictures by key, if it stays as it is, and how old the oldest are."""
 
 
 class Player:
@@ -36,17 +37,17 @@ class Player:
         self.thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype())
         self.config = config
         self.stack = ExitStack()
-        stage = rollouts(self.thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget)
-        self.players = OwnPlayers(self.stack.enter_context(stage), config, share)
+        self.players = self.stack.enter_context(own_players(config, self.thinker, share))
+        self.players.stage.reasoner.engine.seen.room_bytes = math.inf  # all of an iteration is sent
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Sent:
         """This actor's share of an iteration."""
-        trajectories, see, _ = self.players.play(iteration, success)
+        trajectories, see, age = self.players.play(iteration, success)
         if see is None:
-            return trajectories, {}
-        tokens = dict(see.tokens)
-        see.forget()
-        return [replace(one, transcript=without_patches(one.transcript)) for one in trajectories], tokens
+            return trajectories, {}, age
+        keys = {image.key for one in trajectories for image in one.transcript.images}
+        bare = [replace(one, transcript=without_patches(one.transcript)) for one in trajectories]
+        return bare, see.take(keys), age
 
     @torch.no_grad()
     def renew(self, weights: Mapping[str, Tensor]) -> None:
@@ -86,9 +87,10 @@ class RayPlayers:
                 self.flights[number] = Flight(self.learned, [*self.renewals, *sending])
         flight = self.flights.pop(iteration)
         sent: list[Sent] = self._got(flight.sending)[-len(self.actors) :]
-        trajectories = [trajectory for part, _ in sent for trajectory in part]
+        trajectories = [trajectory for part, _, _ in sent for trajectory in part]
         trajectories.sort(key=lambda trajectory: trajectory.job.group)
-        return Played(trajectories, self._features(sent), self.learned - flight.learned)
+        age = self.learned - flight.learned + max(age for _, _, age in sent)
+        return Played(trajectories, self._features(sent), age)
 
     def renew(self, thinker: Thinker) -> None:
         """See Players; what has been begun ends with the weights before."""
@@ -99,8 +101,8 @@ class RayPlayers:
     def _features(self, sent: list[Sent]) -> SeenImages | None:
         if self.config.train_tower:
             return None
-        see = SeenImages(self.thinker, room_bytes=float("inf"))
-        for _, tokens in sent:
+        see = SeenImages(self.thinker, room_bytes=math.inf)
+        for _, tokens, _ in sent:
             see.tokens.update(tokens)
         return see
 

@@ -24,6 +24,7 @@ from foveate.models.generate import ThinkerReasoner
 from foveate.models.reasoner import Message, Sample
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
+from foveate.rl.gate import Gate
 from foveate.rl.pooled import KernelPool, PooledPython
 from foveate.rl.reward import is_right
 from foveate.rl.suite import Item
@@ -71,6 +72,7 @@ class Recorder:
     """A reasoner that keeps what one conversation said."""
 
     inner: ThinkerReasoner
+    gate: Gate
     messages: list[Message] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -89,10 +91,11 @@ class Recorder:
         should_stop: Callable[[], bool] | None = None,
     ) -> Sample:
         """See Reasoner."""
-        sample = self.inner.sample(
-            messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, on_text=on_text,
-            should_stop=should_stop,
-        )  # fmt: skip
+        with self.gate.turn():
+            sample = self.inner.sample(
+                messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, on_text=on_text,
+                should_stop=should_stop,
+            )  # fmt: skip
         turn = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
         self.messages = [*messages, turn]
         self.logprobs += sample.logprobs
@@ -109,20 +112,22 @@ class Rollouts:
     budget: Budget
     pool: KernelPool
     keeps_messages: bool = False
+    gate: Gate = field(default_factory=Gate)
 
     def play(self, jobs: Iterable[Job]) -> Iterator[Trajectory]:
         """One trajectory for each job, in the order of the jobs, of which a few are taken ahead: pictures are large."""
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="rollout") as threads:
             pending: deque[Future[Trajectory]] = deque()
             for job in jobs:
-                pending.append(threads.submit(self._one, job))
+                pending.append(threads.submit(self.one, job))
                 if len(pending) >= 2 * self.at_once:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def _one(self, job: Job) -> Trajectory:
-        recorder = Recorder(self.reasoner)
+    def one(self, job: Job) -> Trajectory:
+        """Play a question once, from the first turn to the last."""
+        recorder = Recorder(self.reasoner, self.gate)
         tools = [PooledPython(self.pool) if tool.name == "python" else tool for tool in default_tools()]
         with Agent(recorder, tools=tools, budget=self.budget, temperature=self.temperature, seed=job.seed) as agent:
             answer = agent.ask(job.item.question, [job.item.picture])
