@@ -1,6 +1,6 @@
 """A policy that steps on what it did: rewards, targets, the loss of whole groups, the optimizer.
 
-A sample's reward is 1 for a right answer, and what the length penalty adds. Conversations that a budget cut leave the
+A sample's reward is 1 for a right answer, and what length and bonus add. Conversations that a budget cut leave the
 loss and their group's statistics; so do groups of one. The optimizer's moments are reset every iteration (Kimi k1.5).
 
 Shape letters: S tokens that the policy wrote, B samples.
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack
+from foveate.rl.bonus import bonus
 from foveate.rl.grpo import grpo_loss, grpo_targets, rloo_loss, rloo_targets
 from foveate.rl.journal import SKIPPED
 from foveate.rl.length import length_rewards
@@ -56,7 +57,8 @@ def rewarded(
     groups_B = torch.tensor([trajectory.job.group for trajectory in kept]).unique(return_inverse=True)[1]
     right_B = torch.tensor([trajectory.right for trajectory in kept])
     lengths_B = torch.tensor([len(trajectory.sampled_S) for trajectory in kept])
-    rewards_B = right_B.float() + weight * length_rewards(lengths_B, right_B, groups_B)
+    bonus_B = torch.tensor([bonus(trajectory, config.bonus) for trajectory in kept])
+    rewards_B = right_B.float() + bonus_B + weight * length_rewards(lengths_B, right_B, groups_B)
     if objective == "pmd":
         targets_B = pmd_targets(rewards_B, groups_B, config.pmd)
     elif objective == "grpo":

@@ -25,6 +25,7 @@ from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.rollout import Trajectory
 from foveate.rl.sampler import remembered
 from foveate.rl.team import joined, share_out
+from foveate.rl.trackers import tracked
 from foveate.rl.train import told_to_stop
 from foveate.rl.trainable import make_trainable, whole_weights
 
@@ -48,7 +49,8 @@ def train_policy(
         started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
         bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
         learner.give(playing)
-        with players(config, playing, team) as stage:
+        trackers = config.trackers if team.leads else ()
+        with players(config, playing, team) as stage, tracked(trackers, out) as track:
             stage.renew(playing)
             while done < config.iterations and not team.most(told.is_set()):
                 trajectories, see, age = stage.play(done, success)
@@ -61,6 +63,7 @@ def train_policy(
                 stage.renew(playing)
                 if team.leads:  # before the checkpoint: what a kill in between leaves is dropped and comes again
                     _write(out, row, trajectories, playing)
+                    track(done, row)
                     bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
                 save_checkpoint(out, learner.optimizer, Progress(done), team)
                 bar.update()

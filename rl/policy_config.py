@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foveate.agent.budget import Budget
+from foveate.rl.bonus import BonusConfig
 from foveate.rl.grpo import GrpoConfig
 from foveate.rl.length import LengthPenalty
 from foveate.rl.optimizer import OptimizerConfig
 from foveate.rl.pmd import PmdConfig
 from foveate.rl.sampler import SamplerConfig
+from foveate.rl.trackers import Tracker
 from foveate.rl.trainable import LoraConfig
 
 Objective = Literal["pmd", "grpo", "rloo"]
@@ -49,6 +51,7 @@ class PolicyConfig:
     """Steps of the optimizer in an iteration, each on its share of the prompts."""
     seed: int = 0
     length: LengthPenalty = field(default_factory=LengthPenalty)
+    bonus: BonusConfig = field(default_factory=BonusConfig)
     pmd: PmdConfig = field(default_factory=PmdConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
@@ -56,6 +59,8 @@ class PolicyConfig:
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    trackers: tuple[Tracker, ...] = ()
+    """Where the rows go beside metrics.jsonl."""
 
     @property
     def budget(self) -> Budget:

@@ -26,6 +26,7 @@ from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
 from foveate.rl.gate import Gate
 from foveate.rl.pooled import KernelPool, PooledPython
+from foveate.rl.report import crop_share
 from foveate.rl.reward import is_right
 from foveate.rl.suite import Item
 from foveate.tools import default_tools
@@ -53,6 +54,10 @@ class Trajectory:
     answer: str
     status: Status
     tool_calls: int
+    saw_evidence: bool = False
+    """Whether a crop showed what has to be read."""
+    errors: int = 0
+    """Turns that were neither a call nor an answer."""
     messages: tuple[Message, ...] = ()
     """What was said, with pictures; only kept on request, since pictures are large."""
 
@@ -141,6 +146,8 @@ class Rollouts:
             answer=answer.text,
             status=answer.status,
             tool_calls=answer.usage.tool_calls,
+            saw_evidence=crop_share(answer.images, job.item.evidence) is not None,
+            errors=sum(step.kind == "error" for step in answer.steps),
             messages=tuple(recorder.messages) if self.keeps_messages else (),
         )
 

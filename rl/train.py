@@ -11,7 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,7 @@ from foveate.rl.journal import (
 )
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.team import Team, gathered, joined, share_out, touching_all
+from foveate.rl.trackers import Tracker, tracked
 
 
 class Stage(Protocol):
@@ -74,6 +75,8 @@ class TrainConfig:
     batch in less time than sixteen cores need to draw one. A resumed run has none to repeat at first."""
     checkpoint_minutes: float = 5.0
     log_every: int = 20
+    trackers: tuple[Tracker, ...] = ()
+    """Where the rows go beside metrics.jsonl."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
@@ -152,7 +155,8 @@ def train(
     that torchrun started share the work (foveate.rl.team).
     """
     out.mkdir(parents=True, exist_ok=True)
-    with joined(config.device) as team, told_to_stop() as told:
+    with joined(config.device) as team, told_to_stop() as told, ExitStack() as stack:
+        track = stack.enter_context(tracked(config.trackers if team.leads else (), out))
         learner = share_out(_Loss(stage), team)
         optimizer = MasterOptimizer(stage.module, config.optimizer)
         step, held = resumed(out, optimizer, team) if resume else Progress()
@@ -174,6 +178,7 @@ def train(
                 row = team.mean_row(mean_of_each(window))
                 row |= {"step": step, "lr": lr, "seconds": round(spent + now - started, 1)}
                 _log(row, out, bar, team)
+                track(step, row)
                 window.clear()
             late = told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes)
             if team.most(late):
