@@ -1,4 +1,4 @@
-"""The page of a policy's training: its curves, and conversations of its first and its newest iteration.
+"""The page of a training: its curves and, of a policy, conversations of its first and its newest iteration.
 
 One file that needs nothing but itself; what models and tools wrote is escaped. It is written anew after each iteration,
 from metrics.jsonl and examples.jsonl beside it.
@@ -18,7 +18,9 @@ from foveate.rl.rollout import Trajectory
 
 EXAMPLES, PAGE = "examples.jsonl", "report.html"
 WIDTH, HEIGHT = 280, 90
-HIDDEN = ("iteration", "seconds")
+UNITS = ("iteration", "step")
+"""What a row counts by."""
+HIDDEN = (*UNITS, "lr", "seconds")
 TEMPLATE = """\
 <!doctype html>
 <meta charset="utf-8">
@@ -37,7 +39,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: 13p
 .tool { color: #5a6275 }
 </style>
 <h1>{{ title }}</h1>
-<p>{{ iterations }} iterations, {{ "%.0f" | format(minutes) }} minutes.</p>
+<p>{{ done }} {{ unit }}s, {{ "%.0f" | format(minutes) }} minutes.</p>
 <section class="curves">
 {% for curve in curves %}
 <figure><figcaption><span>{{ curve.name }}</span><span>{{ "%.3g" | format(curve.first) }} → {{ "%.3g" | format(curve.last) }}</span></figcaption>
@@ -87,9 +89,11 @@ def write_page(folder: Path) -> Path:
         (f"Iteration {iteration}", [one for one in examples if one["iteration"] == iteration])
         for iteration in sorted({1, newest} & {one["iteration"] for one in examples})
     ]
+    unit = next((unit for unit in UNITS if rows and unit in rows[-1]), UNITS[0])
     page = _ENVIRONMENT.from_string(TEMPLATE).render(
         title=folder.name,
-        iterations=len(rows),
+        unit=unit,
+        done=rows[-1][unit] if rows else 0,
         minutes=rows[-1]["seconds"] / 60 if rows else 0.0,
         curves=[_curve(name, rows) for name in (rows[-1] if rows else ()) if name not in HIDDEN],
         parts=parts,

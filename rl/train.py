@@ -37,6 +37,7 @@ from foveate.rl.journal import (
     save_checkpoint,
 )
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
+from foveate.rl.page import write_page
 from foveate.rl.team import Team, gathered, joined, share_out, touching_all
 from foveate.rl.trackers import Tracker, tracked
 
@@ -151,8 +152,8 @@ def train(
 ) -> int:
     """Run the stage to its last step, for `max_minutes` or until SIGTERM; returns the number of steps done so far.
 
-    `out` gets metrics.jsonl (a row every log_every steps), the newest checkpoint, and the stage's export. Processes
-    that torchrun started share the work (foveate.rl.team).
+    `out` gets metrics.jsonl (a row every log_every steps), report.html, the newest checkpoint, and the stage's export.
+    Processes that torchrun started share the work (foveate.rl.team).
     """
     out.mkdir(parents=True, exist_ok=True)
     with joined(config.device) as team, told_to_stop() as told, ExitStack() as stack:
@@ -218,6 +219,7 @@ def _save(
     with gathered(learner):
         if team.leads:
             stage.export(out)
+            write_page(out)
 
 
 def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -31,6 +31,16 @@ def test_curves_and_conversations(thinker: Thinker, played: list[Trajectory], tm
     assert "Wrong: y, wanted x" in page
 
 
+def test_steps_are_counted_where_nothing_is_played(tmp_path: Path) -> None:
+    rows = [{"loss": 1.0 / step, "step": step, "lr": 1e-3, "seconds": 30.0 * step} for step in (2, 4)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    page = write_page(tmp_path).read_text()
+    assert "4 steps, 2 minutes" in page
+    assert page.count("<polyline") == 1
+    (tmp_path / "metrics.jsonl").unlink()
+    assert "0 iterations" in write_page(tmp_path).read_text()
+
+
 def test_what_a_model_wrote_is_text(thinker: Thinker, played: list[Trajectory], tmp_path: Path) -> None:
     attack = replace(played[1], answer="<script>alert(1)</script>")
     add_examples(tmp_path, 1, [attack], thinker.processor.codec)
