@@ -6,7 +6,6 @@ questions that it learned from; an `eval.json` in its folder, which `foveate eva
 It needs the extra `train`.
 """
 
-import argparse
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from foveate.rl.curves import read_metrics
+from foveate.rl.curves import read_metrics, runs_and_out
 
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
@@ -94,9 +93,6 @@ def draw(runs: Sequence[Path], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    draw(arguments.runs, arguments.out)
-    print(table(arguments.runs))
+    folders, picture = runs_and_out(str(__doc__))
+    draw(folders, picture)
+    print(table(folders))

@@ -45,9 +45,14 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     figure.savefig(out, dpi=90)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def runs_and_out(description: str) -> tuple[list[Path], Path]:
+    """What the command line names: the folders of runs, and the picture to write."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    draw_curves(arguments.runs, arguments.out)
+    return arguments.runs, arguments.out
+
+
+if __name__ == "__main__":
+    draw_curves(*runs_and_out(str(__doc__)))
