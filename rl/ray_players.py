@@ -7,6 +7,7 @@ iterations newer than those that played, and each row says how old they were (`a
 """
 
 import math
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -115,21 +116,37 @@ class RayPlayers:
 
 
 @contextmanager
-def ray_players(config: PolicyConfig, thinker: Thinker) -> Iterator[RayPlayers]:
-    """Actors for the block. Raises ConfigError when Ray is not installed or a setting is negative."""
-    if config.ray.actors < 1 or config.ray.staleness < 0:
-        raise ConfigError(f"got {config.ray}, wanted at least 1 actor and a staleness of 0 or more")
+def cluster(**settings: Any) -> Iterator[Any]:
+    """The package ray with the cluster that is there, or with one for the block that `settings` go to.
+
+    Raises ConfigError when it is not installed.
+    """
     try:
         import ray
     except ImportError as error:
         raise ConfigError("ray.actors needs the package ray: pip install 'foveate[ray]'") from error
-    started = not ray.is_initialized()
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False)
+    if ray.is_initialized():
+        yield ray
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(include_dashboard=False, log_to_driver=False, **settings)
+    signal.signal(signal.SIGTERM, before)  # Ray's would end the run before it has saved what it has
     try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ray_players(config: PolicyConfig, thinker: Thinker) -> Iterator[RayPlayers]:
+    """Actors for the block. Raises ConfigError when Ray is not installed or a setting makes no sense."""
+    if config.ray.actors < 1 or config.ray.staleness < 0:
+        raise ConfigError(f"got {config.ray}, wanted at least 1 actor and a staleness of 0 or more")
+    with cluster() as ray:
         count = config.ray.actors
         actors = [ray.remote(Player).remote(config, Team(rank, count)) for rank in range(count)]
-        yield RayPlayers(ray=ray, actors=actors, config=config, thinker=thinker)
-    finally:
-        if started:
-            ray.shutdown()
+        try:
+            yield RayPlayers(ray=ray, actors=actors, config=config, thinker=thinker)
+        finally:
+            for actor in actors:
+                ray.kill(actor)

@@ -6,6 +6,7 @@ with a line; a team and settings that make no sense are refused.
 """
 
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from foveate.models import Thinker
 from foveate.ops import compute_dtype
 from foveate.rl.players import players
 from foveate.rl.policy_config import PolicyConfig, RayConfig
-from foveate.rl.ray_players import RayPlayers
+from foveate.rl.ray_players import RayPlayers, cluster
 from foveate.rl.sampler import SamplerConfig
 from foveate.rl.team import ALONE, Team
 
@@ -30,9 +31,10 @@ pytestmark = [pytest.mark.timeout(240), pytest.mark.filterwarnings("ignore::Futu
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-    yield
-    ray.shutdown()
+    before = signal.getsignal(signal.SIGTERM)
+    with cluster(num_cpus=2, object_store_memory=200_000_000):
+        assert signal.getsignal(signal.SIGTERM) == before  # or a run that is told to stop would not save
+        yield
 
 
 @pytest.fixture
