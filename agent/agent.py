@@ -52,7 +52,8 @@ class _Run:
     thread: str | None
     tools: tuple[Tool, ...]
     cancelled: bool = False
-    events: "queue.SimpleQueue[Event | BaseException]" = field(default_factory=queue.SimpleQueue)
+    events: "queue.Queue[Event | BaseException]" = field(default_factory=queue.Queue)
+    """Not a SimpleQueue: its `get` waits for ever when a signal comes as its time ends (CPython 3.11)."""
     worker: threading.Thread = field(default_factory=threading.Thread)
 
 
