@@ -18,7 +18,7 @@ from foveate.benchmarks.measure import Run
 from foveate.models.transcript import Transcript
 
 SHARED: dict[str, Any] = {
-    "output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no",
+    "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no",
     "gradient_checkpointing": False, "learning_rate": 1e-5, "disable_tqdm": True,
 }  # fmt: skip
 
@@ -56,7 +56,9 @@ def dpo_step(folder: Path, data: Path, pairs: int) -> Run:
     rows = rows.cast_column("images", datasets.List(datasets.Image()))
     trainer = trl.DPOTrainer(
         model=_model(folder),
-        args=trl.DPOConfig(per_device_train_batch_size=pairs, max_length=None, **SHARED),
+        args=trl.DPOConfig(
+            output_dir=str(folder / "trl"), per_device_train_batch_size=pairs, max_length=None, **SHARED
+        ),
         train_dataset=rows,
         processing_class=_processor(folder),
     )
@@ -80,7 +82,9 @@ def grpo_step(folder: Path, sampled: list[Transcript]) -> Run:
     count, processor = len(sampled), _processor(folder)
     trainer = trl.GRPOTrainer(
         model=_model(folder),
-        args=trl.GRPOConfig(per_device_train_batch_size=count, num_generations=count, **SHARED),
+        args=trl.GRPOConfig(
+            output_dir=str(folder / "trl"), per_device_train_batch_size=count, num_generations=count, **SHARED
+        ),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         train_dataset=datasets.Dataset.from_list([{"prompt": [{"role": "user", "content": "?"}]}] * count),
         processing_class=processor,
