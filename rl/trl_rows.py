@@ -147,7 +147,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ConfigError("this dataset needs the package datasets: pip install 'foveate[trl]'") from error
+        raise ConfigError("TRL's form needs the package datasets: pip install 'foveate[trl]'") from error
     return datasets
 
 
