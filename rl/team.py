@@ -6,6 +6,8 @@ when it computes, and every process learns from batches of its own. What is writ
     torchrun --nproc-per-node 2 -m foveate train sft --config FILE --out DIR
 """
 
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +75,19 @@ def joined(device: str) -> Iterator[Team]:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def leave() -> None:
+    """End this process with code 0 if torchrun started it, without the interpreter's own end; else do nothing.
+
+    Threads of gloo outlive their group (caches of torch hold it) and may have tensors of the last exchange yet to let
+    go of. For that they take the interpreter's lock, which aborts the process while the interpreter ends
+    (pytorch/pytorch issue 190489).
+    """
+    if dist.is_torchelastic_launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def share_out(module: nn.Module, team: Team) -> nn.Module:

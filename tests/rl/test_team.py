@@ -2,10 +2,12 @@
 
 Proved with real gloo processes and the tiny thinker, in f32: a supervised run of two equals one that accumulates two
 batches, also when it is cut and resumed by a team; an iteration of PMD over two equals one over all questions; each
-process's checkpoint holds a part, what is exported is whole; a team refuses checkpoints of different steps.
+process's checkpoint holds a part, what is exported is whole; a team refuses checkpoints of different steps; its
+processes leave without the interpreter's own end, a process that is alone stays.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,14 @@ def test_two_learn_what_one_learns_from_both_batches(run: Path) -> None:
     done = together(*start, str(run / "two"), "--resume")
     assert done.returncode != 0
     assert "are of different steps" in done.stderr
+
+
+@pytest.mark.parametrize(("launched", "printed"), [({"TORCHELASTIC_RUN_ID": "1"}, "told\n"), ({}, "told\nstays\n")])
+def test_what_torchrun_started_leaves_at_once(launched: dict[str, str], printed: str) -> None:
+    program = "import atexit, foveate.rl.team as team; atexit.register(print, 'stays'); print('told'); team.leave()"
+    environment = {key: value for key, value in os.environ.items() if key != "TORCHELASTIC_RUN_ID"} | launched
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == printed
 
 
 def test_two_play_and_learn_what_one_does(thinker: Thinker, tmp_path: Path) -> None:

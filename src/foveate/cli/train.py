@@ -24,6 +24,8 @@ def train(
     """Train one stage of the thinker."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)  # read when torch first multiplies
     from foveate.rl.stages import main
+    from foveate.rl.team import leave
 
     main(stage, config, out, resume=resume, overrides=tuple(overrides or ()), max_minutes=max_minutes, seed=seed)
+    leave()
     return 0
