@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.benchmarks.measure import SETS, Run
+from foveate.benchmarks import vllm_peer
 from foveate.benchmarks.peers import experts_layer, has_transformers
 
 EXPERTS, TOP_K, WIDTH, INNER = 64, 6, 2048, 1408
@@ -34,11 +35,13 @@ def inputs(num_tokens: int) -> list[Inputs]:
 
 
 def peers(sets: Sequence[Inputs], gate_up: Tensor, down: Tensor) -> dict[str, Run]:
-    """PyTorch's loop over experts, and each of transformers' ways where it is installed."""
+    """PyTorch's loop over experts, each of transformers' ways, and vLLM's, where they are installed."""
     runs: dict[str, Run] = {"torch": lambda n: by_torch(*sets[n], gate_up, down)}
     if has_transformers():
         for way in ("grouped_mm", "batched_mm"):
             runs[f"transformers {way}"] = _called(experts_layer(gate_up, down, way), sets)
+    if vllm_peer.has_vllm():
+        runs["vllm"] = _called(vllm_peer.experts_layer(gate_up, down), sets)
     return runs
 
 

@@ -1,4 +1,4 @@
-"""One new token over a long cache beside torch's fused attention; the aim is the floor, reading the cache once."""
+"""One new token over a long cache beside torch's fused attention, and vLLM's where it is installed; the aim is the floor, reading the cache once."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -6,7 +6,8 @@ from itertools import count
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.benchmarks.measure import Case
+from foveate.benchmarks import vllm_peer
+from foveate.benchmarks.measure import Case, Run
 from foveate.ops import decode_attention
 
 HEADS, KEY_HEADS, HEAD_DIM, CONTEXT = 16, 2, 128, 4096
@@ -28,11 +29,15 @@ def cases() -> Iterator[Case]:
         keys, values = (x[slot].transpose(0, 1)[None] for x in (k, v))
         return scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=True)[:, :, 0]
 
+    peers: dict[str, Run] = {"torch": by_torch}
+    if vllm_peer.has_vllm():
+        by_vllm = vllm_peer.cache_of(k, v)
+        peers["vllm"] = lambda _: by_vllm(q, next(turn) % CACHES)
     yield Case(
         op="gqa_decode",
         shape=f"1 token over {CONTEXT}, {HEADS}/{KEY_HEADS} heads of {HEAD_DIM}",
         dtype="bfloat16",
         ours=ours,
-        peers={"torch": by_torch},
+        peers=peers,
         moved=2 * CONTEXT * KEY_HEADS * HEAD_DIM * 2,
     )

@@ -1,6 +1,5 @@
-"""Latent attention from its latents beside two products of torch, and beside expanding the whole cache for each token.
-
-The aim is the floor, reading the latents once.
+"""Latent attention from its latents beside two products of torch, beside expanding the whole cache for each token, and
+beside vLLM where it is installed. The aim is the floor, reading the latents once.
 """
 
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.benchmarks.measure import Case
+from foveate.benchmarks import vllm_peer
+from foveate.benchmarks.measure import Case, Run
 from foveate.ops import decode_attention
 
 HEADS, LATENT, ROTATED, PLAIN, VALUE, CONTEXT = 16, 512, 64, 128, 128, 4096
@@ -42,11 +42,15 @@ def cases() -> Iterator[Case]:
         k = torch.cat([k_plain, rotated], dim=-1).transpose(0, 1)[None]
         return scaled_dot_product_attention(q_whole[:, :, None], k, v.transpose(0, 1)[None], scale=SCALE)
 
+    peers: dict[str, Run] = {"torch": folded, "expanded": expanded}
+    if vllm_peer.has_vllm():
+        by_vllm = vllm_peer.latents_of(cache[:, :, 0], LATENT, SCALE)
+        peers["vllm"] = lambda _: by_vllm(q_absorbed, next(turn) % CACHES)
     yield Case(
         op="mla_decode",
         shape=f"1 token over {CONTEXT}, {HEADS} heads, latents of {LATENT}+{ROTATED}, projections left out",
         dtype="bfloat16",
         ours=ours,
-        peers={"torch": folded, "expanded": expanded},
+        peers=peers,
         moved=CONTEXT * width * 2,
     )

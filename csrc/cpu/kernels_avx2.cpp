@@ -6,6 +6,8 @@
 #include <utility>
 
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 
@@ -13,6 +15,8 @@ namespace foveate {
 namespace {
 
 constexpr int kLanes = 8, kTileRows = 6, kTileColumns = 2;
+
+#define FOVEATE_INTS_OF_BYTES(from) _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))
 
 #include "kernels.inl"
 

@@ -6,6 +6,8 @@
 #include <utility>
 
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 
@@ -13,6 +15,8 @@ namespace foveate {
 namespace {
 
 constexpr int kLanes = 16, kTileRows = 6, kTileColumns = 4;
+
+#define FOVEATE_INTS_OF_BYTES(from) _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
 
 #include "kernels.inl"
 
