@@ -5,11 +5,11 @@ question:
 
     idle     gives up at first sight, which nobody can read
     again    looks at each place up to four times before saying what is there
-    aloud    says each thought up to four times
+    sure     says up to eight times that it is, before it answers
 
 An idle one looks nowhere. The others decide every time whether to do so once more, so that samples of one prompt
-differ in length. Nothing is said that the oracle does not say, and no answer that cannot be seen: to imitate either
-cost nano what it had learned of reading (docs/log.md).
+differ in length. What is said beside the oracle's words comes when all has been read, and no answer is given
+that cannot be seen: to imitate more cost nano what it had learned of reading (docs/log.md).
 """
 
 import random
@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 
 from foveate.rl.tasks.scene import OracleStep, Question
 
-MOST_TIMES = 4
-"""That one looks at a place, or says a thought."""
+MOST_LOOKS = 4
+"""At one place."""
+MOST_SURE = 8
+SURE = " I am sure."
 NO_ANSWER = "?"
 
 
@@ -30,19 +32,18 @@ class Demonstrators:
     idle: float = 0.0
     again: float = 0.0
     """Of each look that another follows."""
-    aloud: float = 0.0
-    """Of each thought that it is said once more."""
+    sure: float = 0.0
+    """Of each time that it is said once more."""
 
 
 def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) -> Question:
     """The question as a demonstrator with some of the habits goes about it."""
     if rng.random() < habits.idle:
         return replace(question, steps=(), final_thought="", answer=NO_ANSWER)
-    steps = tuple(_looking_again(question, habits.again, rng))
     return replace(
         question,
-        steps=tuple(replace(step, thought=_aloud(step.thought, habits.aloud, rng)) for step in steps),
-        final_thought=_aloud(question.final_thought, habits.aloud, rng),
+        steps=tuple(_looking_again(question, habits.again, rng)),
+        final_thought=question.final_thought + SURE * _times(habits.sure, MOST_SURE, rng),
     )
 
 
@@ -54,20 +55,15 @@ def _looking_again(question: Question, again: float, rng: random.Random) -> Iter
             yield step
             continue
         look = replace(step, arguments={**step.arguments, "image": newest[step.arguments["image"]]})
-        looks = _times(again, rng)
+        looks = 1 + _times(again, MOST_LOOKS - 1, rng)
         yield from [look] * looks
         count += looks
         newest.append(count)
 
 
-def _aloud(thought: str, aloud: float, rng: random.Random) -> str:
-    """The thought as often as it is said."""
-    return " ".join([thought] * _times(aloud, rng)) if thought else thought
-
-
-def _times(likely: float, rng: random.Random) -> int:
+def _times(likely: float, most: int, rng: random.Random) -> int:
     """How often something is done that is `likely` done once more every time."""
-    times = 1
-    while times < MOST_TIMES and rng.random() < likely:
+    times = 0
+    while times < most and rng.random() < likely:
         times += 1
     return times

@@ -63,6 +63,7 @@ static void spread_queries(const DecodeProblem& problem, const DecodePart& part,
 // --- few queries ---
 
 constexpr int64_t kFewQueries = 8;
+constexpr int kScored = kLanes == 16 ? 8 : 4, kWeighed = kLanes == 16 ? 4 : 2;  // queries whose sums fit the registers
 
 static bool is_few(const DecodeProblem& problem) {
   const bool whole = padded_dim(problem.head_dim) == problem.head_dim && padded_dim(problem.value_dim) == problem.value_dim;
@@ -92,6 +93,20 @@ FOVEATE_INLINE void multiply_key(const T* key, const float* queries, int64_t dim
   }
 }
 
+// The same for a group of any size.
+template <typename T, int kMembers>
+static void multiply_members(const T* key, const float* queries, int64_t dim, int64_t group, float* partial,
+                             int64_t partial_row) {
+  for (; group >= kMembers; group -= kMembers, queries += kMembers * dim, partial += kMembers * partial_row) {
+    multiply_key<T, kMembers>(key, queries, dim, partial, partial_row);
+  }
+  if constexpr (kMembers > 1) {
+    if (group > 0) {
+      multiply_members<T, kMembers / 2>(key, queries, dim, group, partial, partial_row);
+    }
+  }
+}
+
 // scores[member * kDecodeKeys + i] for `count` keys; those behind, up to whole vectors, are -inf.
 template <typename T>
 static void score_keys(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count, int64_t group,
@@ -102,26 +117,14 @@ static void score_keys(const DecodeProblem& problem, const DecodePart& part, int
     const int64_t some = smaller(kLanes, count - base);
     for (int64_t i = 0; i < some; ++i) {
       const T* key = keys + (base + i) * problem.k.token_stride;
-      float* to = partial + i * kLanes;
-      int64_t member = 0;
-      for (; member + 2 <= group; member += 2) {
-        multiply_key<T, 2>(key, queries + member * dim, dim, to + member * square, square);
-      }
-      if (member < group) {
-        multiply_key<T, 1>(key, queries + member * dim, dim, to + member * square, square);
-      }
+      multiply_members<T, kScored>(key, queries, dim, group, partial + i * kLanes, square);
     }
     for (int64_t member = 0; member < group; ++member) {
       Vec rows[kLanes];
       for (int row = 0; row < kLanes; ++row) {
         rows[row] = row < some ? load(partial + member * square + row * kLanes) : Vec{} - __builtin_inff();
       }
-      transpose_step<kLanes / 2>(rows);
-      Vec sums = rows[0];
-      for (int row = 1; row < kLanes; ++row) {
-        sums += rows[row];
-      }
-      store(scores + member * kDecodeKeys + base, sums);
+      store(scores + member * kDecodeKeys + base, sums_across(rows));
     }
   }
 }
@@ -167,16 +170,22 @@ FOVEATE_INLINE void weigh_columns(const T* values, int64_t stride, int64_t count
 }
 
 template <typename T, int kMembers>
-static void weigh_values(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count,
-                         const float* weights, const float* shrink, float* to) {
-  const int64_t width = problem.value_dim, stride = problem.v.token_stride;
-  const T* values = row_of<T>(problem.v, first, part.kv_head) + part.slot * problem.v_slot;
-  int64_t d = 0;
-  for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
-    weigh_columns<T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
+static void weigh_values(const T* values, int64_t stride, int64_t count, int64_t group, const float* weights,
+                         const float* shrink, float* to, int64_t width) {
+  for (; group >= kMembers; group -= kMembers, weights += kMembers * kDecodeKeys, shrink += kMembers) {
+    int64_t d = 0;
+    for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
+      weigh_columns<T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
+    }
+    for (; d < width; d += kLanes) {
+      weigh_columns<T, kMembers, 1>(values + d, stride, count, weights, shrink, to + d, width);
+    }
+    to += kMembers * width;
   }
-  for (; d < width; d += kLanes) {
-    weigh_columns<T, kMembers, 1>(values + d, stride, count, weights, shrink, to + d, width);
+  if constexpr (kMembers > 1) {
+    if (group > 0) {
+      weigh_values<T, kMembers / 2>(values, stride, count, group, weights, shrink, to, width);
+    }
   }
 }
 
@@ -205,15 +214,8 @@ static void decode_few(const DecodeProblem& problem, const DecodePart& part, flo
     for (int64_t member = 0; member < group; ++member) {
       shrink[member] = soften(scores + member * kDecodeKeys, count, highest + member, total + member);
     }
-    int64_t member = 0;
-    for (; member + 2 <= group; member += 2) {
-      weigh_values<T, 2>(problem, part, key, count, scores + member * kDecodeKeys, shrink + member,
-                         part.result + member * width);
-    }
-    if (member < group) {
-      weigh_values<T, 1>(problem, part, key, count, scores + member * kDecodeKeys, shrink + member,
-                         part.result + member * width);
-    }
+    const T* values = row_of<T>(problem.v, key, part.kv_head) + part.slot * problem.v_slot;
+    weigh_values<T, kWeighed>(values, problem.v.token_stride, count, group, scores, shrink, part.result, width);
   }
 }
 

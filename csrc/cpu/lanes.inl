@@ -118,6 +118,20 @@ FOVEATE_INLINE void transpose_step(Vec* rows) {
   }
 }
 
+// The sum of each of 2 * kStep rows in the lane of its number; the rows are spent.
+template <int kStep = kLanes / 2>
+FOVEATE_INLINE Vec sums_across(Vec* rows) {
+  for (int row = 0; row < kStep; ++row) {
+    swap_blocks<kStep>(rows[row], rows[row + kStep], std::make_integer_sequence<int, kLanes>());
+    rows[row] += rows[row + kStep];
+  }
+  if constexpr (kStep > 1) {
+    return sums_across<kStep / 2>(rows);
+  } else {
+    return rows[0];
+  }
+}
+
 // to[c * to_row + r] = from[r * from_row + c] for a square of kLanes x kLanes.
 FOVEATE_INLINE void transpose_square(const float* from, int64_t from_row, float* to, int64_t to_row) {
   Vec rows[kLanes];

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from foveate.agent.messages import render_turn
-from foveate.rl.demonstrators import MOST_TIMES, NO_ANSWER, Demonstrators, demonstrated
+from foveate.rl.demonstrators import MOST_LOOKS, MOST_SURE, NO_ANSWER, SURE, Demonstrators, demonstrated
 from foveate.rl.oracle_messages import aim_exercises, scene_conversation
 from foveate.rl.reward import is_right
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
@@ -32,19 +32,17 @@ def test_looking_again_sees_the_same_places(family: str) -> None:
     question = scene.questions[0]
     boxes = scene_conversation(scene.image, [question]).boxes[1:]
     again = demonstrated(question, Demonstrators(again=1), random.Random(0))
-    assert scene_conversation(scene.image, [again]).boxes[1:] == [box for box in boxes for _ in range(MOST_TIMES)]
+    assert scene_conversation(scene.image, [again]).boxes[1:] == [box for box in boxes for _ in range(MOST_LOOKS)]
     assert [step for step in again.steps if step.tool != "zoom"] == [s for s in question.steps if s.tool != "zoom"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_aloud_the_same_thoughts_are_said_again(family: str) -> None:
-    question = draw_scene(family, 5, "train").questions[0]
-    aloud = demonstrated(question, Demonstrators(aloud=1), random.Random(0))
-    said = [step.thought for step in question.steps] + [question.final_thought]
-    assert [step.thought for step in aloud.steps] + [aloud.final_thought] == [
-        " ".join([thought] * MOST_TIMES) if thought else "" for thought in said
-    ]
-    assert [step.arguments for step in aloud.steps] == [step.arguments for step in question.steps]
+def test_a_sure_one_says_so_and_nothing_else() -> None:
+    question, rng = draw_scene("compare", 5, "train").questions[0], random.Random(0)
+    sure = [demonstrated(question, Demonstrators(sure=0.8), rng) for _ in range(50)]
+    assert {one.final_thought.removeprefix(question.final_thought) for one in sure} == {
+        SURE * count for count in range(MOST_SURE + 1)
+    }
+    assert all(one.steps == question.steps and one.answer == question.answer for one in sure)
 
 
 def test_samples_of_a_question_differ_in_length() -> None:
