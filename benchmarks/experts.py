@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.benchmarks.measure import SETS, Run
 from foveate.benchmarks import vllm_peer
+from foveate.benchmarks.measure import SETS, Run
 from foveate.benchmarks.peers import experts_layer, has_transformers
 
 EXPERTS, TOP_K, WIDTH, INNER = 64, 6, 2048, 1408

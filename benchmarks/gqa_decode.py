@@ -1,4 +1,4 @@
-"""One new token over a long cache beside torch's fused attention, and vLLM's where it is installed; the aim is the floor, reading the cache once."""
+"""One new token over a long cache beside torch's attention and vLLM's; the aim is the floor, reading the cache once."""
 
 from collections.abc import Iterator
 from itertools import count

@@ -1,5 +1,6 @@
-"""Latent attention from its latents beside two products of torch, beside expanding the whole cache for each token, and
-beside vLLM where it is installed. The aim is the floor, reading the latents once.
+"""Latent attention from its latents beside folded torch, beside expanding the whole cache for each token, and vLLM.
+
+The aim is the floor, reading the latents once.
 """
 
 from collections.abc import Iterator

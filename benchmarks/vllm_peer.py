@@ -50,7 +50,7 @@ def experts_layer(gate_up_EID: Tensor, down_EDI: Tensor) -> Callable[[Tensor, Te
     def run(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
         out_TD = torch.empty_like(x_TD)
         ops.cpu_fused_moe(
-            out_TD, x_TD, *packed, None, None, weights_TK.float(), experts_TK.int(), False, "silu", way  # noqa: FBT003
+            out_TD, x_TD, *packed, None, None, weights_TK.float(), experts_TK.int(), False, "silu", way
         )  # fmt: skip
         return out_TD
 
@@ -70,12 +70,12 @@ def cache_of(k_SCGD: Tensor, v_SCGD: Tensor) -> Callable[[Tensor, int], Tensor]:
     def run(q_BHD: Tensor, slot: int) -> Tensor:
         heads = q_BHD.shape[1]
         plan = ops.get_scheduler_metadata(
-            1, heads, groups, width, lengths, q_BHD.dtype, starts, True, -1, way, True, None  # noqa: FBT003
+            1, heads, groups, width, lengths, q_BHD.dtype, starts, True, -1, way, True, None
         )  # fmt: skip
         out_BHD = torch.empty_like(q_BHD)
         table = torch.arange(slot * pages, (slot + 1) * pages, dtype=torch.int32)[None]
         ops.cpu_attention_with_kv_cache(
-            q_BHD, *rooms, out_BHD, starts, lengths, width**-0.5, True, None, -1, table, 0.0, plan, None, None  # noqa: FBT003
+            q_BHD, *rooms, out_BHD, starts, lengths, width**-0.5, True, None, -1, table, 0.0, plan, None, None
         )  # fmt: skip
         return out_BHD
 

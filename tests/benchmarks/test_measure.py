@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
     monkeypatch.setattr(gqa_decode, "CONTEXT", 30)
     monkeypatch.setattr(gqa_decode, "CACHES", 1)
-    for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 32, "INNER": 24}.items():
+    for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 32, "INNER": 32}.items():
         monkeypatch.setattr(experts, name, value)
     monkeypatch.setattr(moe_prefill, "TOKENS", 10)
 
