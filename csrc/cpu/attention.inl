@@ -8,7 +8,9 @@
 // Backward: probabilities are computed again (Dao et al., arXiv 2205.14135), from the highest score and the sum and not
 //          from one logarithm of both, whose rounding would be in every probability of a row; the part owns a whole
 //          sequence and key head, so that sums have one order.
-// Bound:   f32 multiply-add for sequences above some 100 tokens, unpacking below.
+// Pairs:   where the instruction set multiplies pairs of bf16, forward in bf16 rounds turned queries and keys, and the
+//          probabilities, and adds two products at once. Sums and all else stay f32.
+// Bound:   multiply-add, of f32 or of pairs, for sequences above some 100 tokens, unpacking below.
 
 constexpr float kLog2E = 1.44269504f;
 
@@ -160,6 +162,10 @@ static void soften(const AttentionProblem& problem, float* scores, int64_t num_r
   }
 }
 
+// Forward's products; f32 stays f32.
+template <typename T>
+using ForwardProduct = std::conditional_t<std::is_same_v<T, uint16_t>, Widest, Singles>;
+
 template <typename T>
 static void forward_part(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
   const int64_t dim = problem.head_dim, padded = padded_dim(dim), group = problem.num_heads / problem.num_kv_heads;
@@ -172,10 +178,12 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
   float* values = keys_across + kKeyRows * padded;
   float* scores = values + kKeyRows * padded;
   const int64_t first_row = part.start + part.query_begin;
+  using Product = ForwardProduct<T>;
   for (int64_t member = 0; member < group; ++member) {
     unpack_rows<T>(problem, problem.q, first_row, rows, part.kv_head * group + member, true,
                    queries + member * rows * padded);
   }
+  Product::along(queries, padded, all, padded);
   for (int64_t i = 0; i < all * padded; ++i) {
     out[i] = 0;
   }
@@ -188,18 +196,22 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
     const int64_t num_keys = smaller(kKeyRows, part.length - key);
     unpack_rows<T>(problem, problem.k, part.start + key, num_keys, part.kv_head, true, keys);
     transpose_rows(keys, num_keys, padded, keys_across);
+    Product::across(keys_across, kKeyRows, padded, vectors(num_keys) * kLanes);
     unpack_rows<T>(problem, problem.v, part.start + key, num_keys, part.kv_head, false, values);
+    Product::across(values, padded, num_keys, padded);
     for (int64_t member = 0; member < group; ++member) {
       for (int64_t begin = 0; begin < rows; begin += kQueryRows) {
         const int64_t count = smaller(kQueryRows, rows - begin), at = member * rows + begin;
         if (problem.causal && part.query_begin + begin + count <= key) {
           continue;
         }
-        multiply({queries + at * padded, padded, 1}, keys_across, kKeyRows, scores, kKeyRows, count,
-                 vectors(num_keys), dim, false);
+        multiply<Product>({queries + at * padded, padded, 1}, keys_across, kKeyRows, scores, kKeyRows, count,
+                          vectors(num_keys), Product::depth(dim), false);
         soften(problem, scores, count, part.query_begin + begin, key, num_keys,
                {online.highest + at, online.total + at}, out + at * padded);
-        multiply({scores, kKeyRows, 1}, values, padded, out + at * padded, padded, count, vectors(dim), num_keys, true);
+        Product::along(scores, kKeyRows, count, vectors(num_keys) * kLanes);
+        multiply<Product>({scores, kKeyRows, 1}, values, padded, out + at * padded, padded, count, vectors(dim),
+                          Product::depth(num_keys), true);
       }
     }
   }

@@ -23,6 +23,7 @@ const std::vector<Requirement>& requirements() {
       {Isa::kGeneric, {}},
       {Isa::kAvx2, {"avx2", "fma"}},
       {Isa::kAvx512, {"avx2", "fma", "avx512f", "avx512bw"}},
+      {Isa::kAvx512Bf16, {"avx2", "fma", "avx512f", "avx512bw", "avx512bf16"}},
   };
   return all;
 }
@@ -81,6 +82,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
     default:
       return "generic";
   }

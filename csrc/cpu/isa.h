@@ -6,7 +6,7 @@
 
 namespace foveate {
 
-enum class Isa { kGeneric, kAvx2, kAvx512 };
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
 
 Isa chosen_isa();
 

@@ -6,6 +6,8 @@ namespace foveate {
 
 const Kernels& kernels() {
   switch (chosen_isa()) {
+    case Isa::kAvx512Bf16:
+      return avx512bf16_kernels();
     case Isa::kAvx512:
       return avx512_kernels();
     case Isa::kAvx2:

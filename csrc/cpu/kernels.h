@@ -21,6 +21,7 @@ struct Kernels {
 const Kernels& generic_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512bf16_kernels();
 
 // Those of chosen_isa().
 const Kernels& kernels();

@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__)

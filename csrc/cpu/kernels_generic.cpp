@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace foveate {

@@ -12,7 +12,8 @@ using VecB = int8_t __attribute__((vector_size(kLanes)));
 using VecBUnaligned = int8_t __attribute__((vector_size(kLanes), aligned(1)));
 using VecHUnaligned = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2)));
 
-#define FOVEATE_INLINE static inline __attribute__((always_inline))
+#define FOVEATE_ALWAYS inline __attribute__((always_inline))
+#define FOVEATE_INLINE static FOVEATE_ALWAYS
 
 FOVEATE_INLINE Vec load(const float* from) {
   return *reinterpret_cast<const VecUnaligned*>(from);
@@ -37,12 +38,14 @@ FOVEATE_INLINE Vec load(const int8_t* from) {
 #endif
 }
 
-// Rounds to the nearest bf16, ties to even; NaN stays NaN.
-FOVEATE_INLINE void store(uint16_t* to, Vec value) {
+// The nearest bf16, ties to even, in the upper half of each lane; NaN stays NaN. What the lower half holds is left.
+FOVEATE_INLINE VecU rounded(Vec value) {
   const VecU bits = reinterpret_cast<VecU>(value);
-  const VecU rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const VecU safe = value == value ? rounded : VecU{} + 0x7fc0;
-  *reinterpret_cast<VecHUnaligned*>(to) = __builtin_convertvector(safe, VecH);
+  return value == value ? bits + 0x7fff + ((bits >> 16) & 1) : VecU{} + 0x7fc00000;
+}
+
+FOVEATE_INLINE void store(uint16_t* to, Vec value) {
+  *reinterpret_cast<VecHUnaligned*>(to) = __builtin_convertvector(rounded(value) >> 16, VecH);
 }
 
 FOVEATE_INLINE float widen(float value) {
@@ -144,9 +147,49 @@ FOVEATE_INLINE void transpose_square(const float* from, int64_t from_row, float*
   }
 }
 
+// What a product multiplies and sums: f32 as it lies.
+struct Singles {
+  static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return total + factor * line; }
+  static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return numbers; }
+  static FOVEATE_ALWAYS void along(float*, int64_t, int64_t, int64_t) {}
+  static FOVEATE_ALWAYS void across(float*, int64_t, int64_t, int64_t) {}
+};
+
+#ifdef FOVEATE_ADD_PAIRS
+// Pairs of bf16, the first in the lower half of a word; both products are added at once.
+struct Pairs {
+  static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return FOVEATE_ADD_PAIRS(total, factor, line); }
+  static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return (numbers + 1) / 2; }
+
+  // Factors, rows [count, numbers] that are `row` apart: neighbours become pairs, in place.
+  static FOVEATE_ALWAYS void along(float* rows, int64_t row, int64_t count, int64_t numbers) {
+    for (float* line = rows; line < rows + count * row; line += row) {
+      for (int64_t i = 0; i < numbers; i += 2 * kLanes) {
+        const Vec second = i + kLanes < numbers ? load(line + i + kLanes) : Vec{};
+        store(line + i / 2, FOVEATE_ROUND_BOTH(load(line + i), second));
+      }
+    }
+  }
+
+  // What they are multiplied with: a row and the one below become a row of pairs, in place.
+  static FOVEATE_ALWAYS void across(float* rows, int64_t row, int64_t count, int64_t numbers) {
+    for (int64_t at = 0; at < count; at += 2) {
+      for (int64_t i = 0; i < numbers; i += kLanes) {
+        const Vec below = at + 1 < count ? load(rows + (at + 1) * row + i) : Vec{};
+        const VecU first = rounded(load(rows + at * row + i)) >> 16, second = rounded(below) & 0xffff0000;
+        store(rows + at / 2 * row + i, reinterpret_cast<Vec>(first | second));
+      }
+    }
+  }
+};
+using Widest = Pairs;
+#else
+using Widest = Singles;
+#endif
+
 // c[m, n] = (or +=) sum over k of a[m * a_row + k * a_step] * b[k * b_row + n], a tile of rows x columns of vectors. What
 // is there is added last: sums of sums round less than one long sum.
-template <int kRows, int kColumns>
+template <typename Product, int kRows, int kColumns>
 FOVEATE_INLINE void multiply_tile(const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row,
                                   float* c, int64_t c_row, int64_t depth, bool accumulate) {
   Vec total[kRows][kColumns] = {};
@@ -158,7 +201,7 @@ FOVEATE_INLINE void multiply_tile(const float* a, int64_t a_row, int64_t a_step,
     for (int row = 0; row < kRows; ++row) {
       const float factor = a[row * a_row + k * a_step];
       for (int column = 0; column < kColumns; ++column) {
-        total[row][column] += factor * line[column];
+        total[row][column] = Product::add(total[row][column], factor, line[column]);
       }
     }
   }
@@ -175,41 +218,42 @@ struct Factor {
   int64_t row, step;
 };
 
-template <int kColumns, int kRows>
+template <typename Product, int kColumns, int kRows>
 static void multiply_rows(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
                           int64_t depth, bool accumulate) {
   while (num_rows >= kRows) {
-    multiply_tile<kRows, kColumns>(a.data, a.row, a.step, b, b_row, c, c_row, depth, accumulate);
+    multiply_tile<Product, kRows, kColumns>(a.data, a.row, a.step, b, b_row, c, c_row, depth, accumulate);
     a.data += kRows * a.row;
     c += kRows * c_row;
     num_rows -= kRows;
   }
   if constexpr (kRows > 1) {
     if (num_rows > 0) {
-      multiply_rows<kColumns, kRows - 1>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
+      multiply_rows<Product, kColumns, kRows - 1>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
     }
   }
 }
 
-template <int kColumns>
+template <typename Product, int kColumns>
 static void multiply_columns(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
                              int64_t num_vectors, int64_t depth, bool accumulate) {
   for (; num_vectors >= kColumns; num_vectors -= kColumns, b += kColumns * kLanes, c += kColumns * kLanes) {
-    multiply_rows<kColumns, kTileRows>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
+    multiply_rows<Product, kColumns, kTileRows>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
   }
   if constexpr (kColumns > 1) {
     if (num_vectors > 0) {
-      multiply_columns<kColumns - 1>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
+      multiply_columns<Product, kColumns - 1>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
     }
   }
 }
 
 // The whole product: c [num_rows, num_vectors * kLanes].
+template <typename Product = Singles>
 static void multiply(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
                      int64_t num_vectors, int64_t depth, bool accumulate) {
   if (kTileColumns == 4 && (num_vectors == 5 || num_vectors == 6)) {  // 3 + 2 and 3 + 3 keep more of the unit busy
-    multiply_columns<3>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
+    multiply_columns<Product, 3>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
   } else {
-    multiply_columns<kTileColumns>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
+    multiply_columns<Product, kTileColumns>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
   }
 }

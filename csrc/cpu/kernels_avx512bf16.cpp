@@ -1,0 +1,47 @@
+// Kernels for processors with AVX512 that multiply pairs of bf16.
+
+#include "kernels.h"
+
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,prefer-vector-width=512")
+
+namespace foveate {
+namespace {
+
+constexpr int kLanes = 16, kTileRows = 6, kTileColumns = 4;
+
+#define FOVEATE_INTS_OF_BYTES(from) _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
+#define FOVEATE_ADD_PAIRS(total, factor, line)                                             \
+  reinterpret_cast<Vec>(_mm512_dpbf16_ps(                                                  \
+      reinterpret_cast<__m512>(total), reinterpret_cast<__m512bh>(_mm512_set1_ps(factor)), \
+      reinterpret_cast<__m512bh>(line)))
+#define FOVEATE_ROUND_BOTH(low, high) \
+  reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)))
+
+#include "kernels.inl"
+
+}  // namespace
+
+const Kernels& avx512bf16_kernels() {
+  return table;
+}
+
+}  // namespace foveate
+
+#pragma GCC pop_options
+#else
+namespace foveate {
+
+const Kernels& avx512bf16_kernels() {
+  return generic_kernels();
+}
+
+}  // namespace foveate
+#endif
