@@ -4,7 +4,8 @@
 //          by lane; a block of keys times the queries, then the probabilities times the values, both by the product of
 //          lanes.inl. Few queries would leave lanes empty: each is multiplied with the keys as they lie in the cache,
 //          and the partial sums of kLanes keys are turned so that keys lie across the lanes.
-// Numbers: f32; softmax online over blocks, parts joined in their order.
+// Numbers: f32; softmax online over blocks, parts joined in their order. Few queries in bf16 are multiplied in pairs where
+//          the instruction set has them: with keys as they lie, and with two values at once.
 // Bound:   reading the cache once.
 
 template <typename T>
@@ -70,22 +71,33 @@ static bool is_few(const DecodeProblem& problem) {
   return whole && problem.num_heads / problem.num_kv_heads <= kFewQueries;
 }
 
-// partial[member * partial_row] = products of one key with kMembers queries, lane by lane.
-template <typename T, int kMembers>
+// Words of a cached row: f32 numbers, or pairs as they lie.
+template <typename Product, typename T>
+FOVEATE_INLINE Vec load_words(const T* row, int64_t word) {
+  if constexpr (Product::kNumbers == 1) {
+    return load(row + word);
+  } else {
+    return load(reinterpret_cast<const float*>(row) + word);
+  }
+}
+
+// partial[member * partial_row] = products of one key with kMembers queries of `dim` numbers, lane by lane.
+template <typename Product, typename T, int kMembers>
 FOVEATE_INLINE void multiply_key(const T* key, const float* queries, int64_t dim, float* partial, int64_t partial_row) {
+  const int64_t words = dim / Product::kNumbers;
   Vec even[kMembers] = {}, odd[kMembers] = {};
   int64_t d = 0;
-  for (; d + 2 * kLanes <= dim; d += 2 * kLanes) {
-    const Vec one = load(key + d), other = load(key + d + kLanes);
+  for (; d + 2 * kLanes <= words; d += 2 * kLanes) {
+    const Vec one = load_words<Product>(key, d), other = load_words<Product>(key, d + kLanes);
     for (int member = 0; member < kMembers; ++member) {
-      even[member] += one * load(queries + member * dim + d);
-      odd[member] += other * load(queries + member * dim + d + kLanes);
+      even[member] = Product::add(even[member], one, load(queries + member * dim + d));
+      odd[member] = Product::add(odd[member], other, load(queries + member * dim + d + kLanes));
     }
   }
-  if (d < dim) {
-    const Vec one = load(key + d);
+  if (d < words) {
+    const Vec one = load_words<Product>(key, d);
     for (int member = 0; member < kMembers; ++member) {
-      even[member] += one * load(queries + member * dim + d);
+      even[member] = Product::add(even[member], one, load(queries + member * dim + d));
     }
   }
   for (int member = 0; member < kMembers; ++member) {
@@ -94,37 +106,42 @@ FOVEATE_INLINE void multiply_key(const T* key, const float* queries, int64_t dim
 }
 
 // The same for a group of any size.
-template <typename T, int kMembers>
+template <typename Product, typename T, int kMembers>
 static void multiply_members(const T* key, const float* queries, int64_t dim, int64_t group, float* partial,
                              int64_t partial_row) {
   for (; group >= kMembers; group -= kMembers, queries += kMembers * dim, partial += kMembers * partial_row) {
-    multiply_key<T, kMembers>(key, queries, dim, partial, partial_row);
+    multiply_key<Product, T, kMembers>(key, queries, dim, partial, partial_row);
   }
   if constexpr (kMembers > 1) {
     if (group > 0) {
-      multiply_members<T, kMembers / 2>(key, queries, dim, group, partial, partial_row);
+      multiply_members<Product, T, kMembers / 2>(key, queries, dim, group, partial, partial_row);
     }
   }
 }
 
-// scores[member * kDecodeKeys + i] for `count` keys; those behind, up to whole vectors, are -inf.
-template <typename T>
+// scores[member * kDecodeKeys + i] in base 2 for `count` keys; those behind, up to whole vectors, are -inf.
+template <typename Product, typename T>
 static void score_keys(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count, int64_t group,
                        const float* queries, float* partial, float* scores) {
   const int64_t dim = problem.head_dim, square = kLanes * kLanes;
+  const float log2_scale = problem.scale * kLog2E;
   const T* keys = row_of<T>(problem.k, first, part.kv_head) + part.slot * problem.k_slot;
   for (int64_t base = 0; base < count; base += kLanes) {
     const int64_t some = smaller(kLanes, count - base);
     for (int64_t i = 0; i < some; ++i) {
       const T* key = keys + (base + i) * problem.k.token_stride;
-      multiply_members<T, kScored>(key, queries, dim, group, partial + i * kLanes, square);
+      multiply_members<Product, T, kScored>(key, queries, dim, group, partial + i * kLanes, square);
     }
     for (int64_t member = 0; member < group; ++member) {
       Vec rows[kLanes];
       for (int row = 0; row < kLanes; ++row) {
-        rows[row] = row < some ? load(partial + member * square + row * kLanes) : Vec{} - __builtin_inff();
+        rows[row] = row < some ? load(partial + member * square + row * kLanes) : Vec{};
       }
-      store(scores + member * kDecodeKeys + base, sums_across(rows));
+      float* to = scores + member * kDecodeKeys + base;
+      store(to, sums_across(rows) * log2_scale);
+      for (int64_t i = some; i < kLanes; ++i) {
+        to[i] = -__builtin_inff();
+      }
     }
   }
 }
@@ -148,16 +165,29 @@ static float soften(float* scores, int64_t count, float* highest, float* total) 
   return less;
 }
 
+// Numbers of a value, or pairs of them and those of the value behind it, which may be missing.
+template <typename Product, typename T>
+FOVEATE_INLINE Vec load_values(const T* values, [[maybe_unused]] int64_t stride, [[maybe_unused]] bool both) {
+  const Vec first = load(values);
+  if constexpr (Product::kNumbers == 1) {
+    return first;
+  } else {
+    const VecU second = reinterpret_cast<VecU>(both ? load(values + stride) : Vec{});
+    return reinterpret_cast<Vec>((reinterpret_cast<VecU>(first) >> 16) | second);
+  }
+}
+
 // to[member] = shrink[member] * to[member] + sum over keys of weight * value, kColumns vectors of each value.
-template <typename T, int kMembers, int kColumns>
+template <typename Product, typename T, int kMembers, int kColumns>
 FOVEATE_INLINE void weigh_columns(const T* values, int64_t stride, int64_t count, const float* weights,
                                   const float* shrink, float* to, int64_t width) {
   Vec sums[kMembers][kColumns] = {};
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < count; i += Product::kNumbers) {
     for (int column = 0; column < kColumns; ++column) {
-      const Vec line = load(values + i * stride + column * kLanes);
+      const Vec line = load_values<Product>(values + i * stride + column * kLanes, stride, i + 1 < count);
       for (int member = 0; member < kMembers; ++member) {
-        sums[member][column] += weights[member * kDecodeKeys + i] * line;
+        const float weight = weights[member * kDecodeKeys + i / Product::kNumbers];
+        sums[member][column] = Product::add(sums[member][column], weight, line);
       }
     }
   }
@@ -169,27 +199,27 @@ FOVEATE_INLINE void weigh_columns(const T* values, int64_t stride, int64_t count
   }
 }
 
-template <typename T, int kMembers>
+template <typename Product, typename T, int kMembers>
 static void weigh_values(const T* values, int64_t stride, int64_t count, int64_t group, const float* weights,
                          const float* shrink, float* to, int64_t width) {
   for (; group >= kMembers; group -= kMembers, weights += kMembers * kDecodeKeys, shrink += kMembers) {
     int64_t d = 0;
     for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
-      weigh_columns<T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
+      weigh_columns<Product, T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
     }
     for (; d < width; d += kLanes) {
-      weigh_columns<T, kMembers, 1>(values + d, stride, count, weights, shrink, to + d, width);
+      weigh_columns<Product, T, kMembers, 1>(values + d, stride, count, weights, shrink, to + d, width);
     }
     to += kMembers * width;
   }
   if constexpr (kMembers > 1) {
     if (group > 0) {
-      weigh_values<T, kMembers / 2>(values, stride, count, group, weights, shrink, to, width);
+      weigh_values<Product, T, kMembers / 2>(values, stride, count, group, weights, shrink, to, width);
     }
   }
 }
 
-template <typename T>
+template <typename Product, typename T>
 static void decode_few(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
   const int64_t dim = problem.head_dim, width = problem.value_dim;
   const int64_t group = problem.num_heads / problem.num_kv_heads;
@@ -197,25 +227,25 @@ static void decode_few(const DecodeProblem& problem, const DecodePart& part, flo
   float *highest = part.result + group * width, *total = highest + padded_dim(group);
   float shrink[kFewQueries];
   for (int64_t member = 0; member < group; ++member) {
-    float* query = queries + member * dim;
-    unpack_row(row_of<T>(problem.q, part.sequence, part.kv_head * group + member), query, dim, nullptr, nullptr);
-    for (int64_t d = 0; d < dim; d += kLanes) {
-      store(query + d, load(query + d) * (problem.scale * kLog2E));
-    }
+    const T* query = row_of<T>(problem.q, part.sequence, part.kv_head * group + member);
+    unpack_row(query, queries + member * dim, dim, nullptr, nullptr);
     highest[member] = -__builtin_inff();
     total[member] = 0;
   }
+  Product::along(queries, dim, group, dim);
   for (int64_t i = 0; i < group * width; ++i) {
     part.result[i] = 0;
   }
   for (int64_t key = part.key_begin; key < part.key_end; key += kDecodeKeys) {
     const int64_t count = smaller(kDecodeKeys, part.key_end - key);
-    score_keys<T>(problem, part, key, count, group, queries, partial, scores);
+    score_keys<Product, T>(problem, part, key, count, group, queries, partial, scores);
     for (int64_t member = 0; member < group; ++member) {
       shrink[member] = soften(scores + member * kDecodeKeys, count, highest + member, total + member);
     }
+    Product::along(scores, kDecodeKeys, group, vectors(count) * kLanes);
     const T* values = row_of<T>(problem.v, key, part.kv_head) + part.slot * problem.v_slot;
-    weigh_values<T, kWeighed>(values, problem.v.token_stride, count, group, scores, shrink, part.result, width);
+    weigh_values<Product, T, kWeighed>(values, problem.v.token_stride, count, group, scores, shrink, part.result,
+                                       width);
   }
 }
 
@@ -291,7 +321,11 @@ static void join_parts(const DecodeProblem& problem, const DecodePart* parts, in
 
 static void decode_part(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
   if (is_few(problem)) {
-    problem.bf16 ? decode_few<uint16_t>(problem, part, scratch) : decode_few<float>(problem, part, scratch);
+    if (problem.bf16 && problem.head_dim % (2 * kLanes) == 0) {
+      return decode_few<Widest, uint16_t>(problem, part, scratch);
+    }
+    problem.bf16 ? decode_few<Singles, uint16_t>(problem, part, scratch)
+                 : decode_few<Singles, float>(problem, part, scratch);
     return;
   }
   problem.bf16 ? decode_keys<uint16_t>(problem, part, scratch) : decode_keys<float>(problem, part, scratch);

@@ -149,7 +149,9 @@ FOVEATE_INLINE void transpose_square(const float* from, int64_t from_row, float*
 
 // What a product multiplies and sums: f32 as it lies.
 struct Singles {
+  static constexpr int kNumbers = 1;  // of a word
   static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return total + factor * line; }
+  static FOVEATE_ALWAYS Vec add(Vec total, Vec one, Vec other) { return total + one * other; }
   static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return numbers; }
   static FOVEATE_ALWAYS void along(float*, int64_t, int64_t, int64_t) {}
   static FOVEATE_ALWAYS void across(float*, int64_t, int64_t, int64_t) {}
@@ -158,7 +160,11 @@ struct Singles {
 #ifdef FOVEATE_ADD_PAIRS
 // Pairs of bf16, the first in the lower half of a word; both products are added at once.
 struct Pairs {
-  static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return FOVEATE_ADD_PAIRS(total, factor, line); }
+  static constexpr int kNumbers = 2;
+  static FOVEATE_ALWAYS Vec add(Vec total, Vec one, Vec other) { return FOVEATE_ADD_PAIRS(total, one, other); }
+  static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) {
+    return add(total, reinterpret_cast<Vec>(VecU{} + __builtin_bit_cast(uint32_t, factor)), line);
+  }
   static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return (numbers + 1) / 2; }
 
   // Factors, rows [count, numbers] that are `row` apart: neighbours become pairs, in place.
