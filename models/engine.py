@@ -2,12 +2,12 @@
 
 The engine holds a cache with one slot per conversation. A request prefills only what its slot does not hold yet, then
 joins the batch that decodes one token a step; it leaves when it ends and others go on (continuous batching). There is
-no thread of its own: whoever waits for an answer drives the engine for everybody, one step under the lock at a time.
+no thread of its own: whoever waits for an answer drives the engine for everybody, one step under the lock at a time,
+when the players that it waits for have come (foveate.models.pace).
 
 Shape letters: T tokens, D width, V vocabulary, B requests in a step.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foveate.errors import ModelError
 from foveate.models.cache import CachedStep, KVCache
+from foveate.models.pace import Pace
 from foveate.models.prefix import Key, common_length, image_boundary, token_keys
 from foveate.models.reasoner import StopReason
 from foveate.models.sampling import allowed_logprobs, pick
@@ -42,6 +43,9 @@ class Request:
     slot: int = -1
     next_position: int = 0
     shown: str = ""
+    player: int | None = None
+    place: tuple[int, int] = (0, 0)
+    """The step before which it must not begin, and its place among those that begin then."""
 
 
 @dataclass
@@ -63,14 +67,17 @@ class Engine:
         self.seen = SeenImages(thinker)
         self.slots = [Slot() for _ in range(num_slots)]
         self.waiting: list[Request] = []
-        self.lock = threading.Lock()
+        self.pace = Pace()
         self.clock = 0
 
     def run(self, request: Request) -> Request:
         """Carry out a request; returns it when it has ended. Raises ModelError when a step produced no number."""
-        self.waiting.append(request)
+        with self.pace.changed:
+            request.player, request.place = self.pace.come()
+            self.waiting.append(request)
         while request.stop_reason is None:
-            with self.lock, torch.inference_mode():
+            with self.pace.changed, torch.inference_mode():
+                self.pace.changed.wait_for(lambda: request.stop_reason is not None or self._may_step())
                 if request.stop_reason is None:
                     self.step()
         if request.error:
@@ -79,24 +86,40 @@ class Engine:
 
     def forget(self, *, tower: bool = True) -> None:
         """Drop what the slots hold, and what the tower made of pictures; nothing may be active."""
-        for slot in self.slots:
-            slot.keys = []
+        self.slots, self.clock = [Slot() for _ in self.slots], 0
         if tower:
             self.seen.forget()
 
     def step(self) -> None:
-        """Admit what waits, then decode one token for everybody who is active."""
-        while self.waiting and (free := [index for index, slot in enumerate(self.slots) if slot.request is None]):
-            self._admit(self.waiting.pop(0), free)
+        """Admit who is due, then decode one token for everybody who is active."""
+        for request in self._due():
+            self.waiting.remove(request)
+            self._admit(request)
         active = [slot.request for slot in self.slots if slot.request is not None]
         if active:
             self._decode(active)
+        self.pace.tick()
 
-    def _admit(self, request: Request, free: list[int]) -> None:
+    def _may_step(self) -> bool:
+        """Whether all players that are due have come; where nobody decodes, the clock goes on to who comes next."""
+        if self.waiting and len(self._free()) == len(self.slots):
+            self.pace.skip(min(request.place[0] for request in self.waiting))
+        return self.pace.all_are_here()
+
+    def _due(self) -> list[Request]:
+        """Who may begin now and finds a slot, in their order."""
+        due = [request for request in self.waiting if request.place[0] <= self.pace.now]
+        return sorted(due, key=lambda request: request.place)[: len(self._free())]
+
+    def _free(self) -> list[int]:
+        return [index for index, slot in enumerate(self.slots) if slot.request is None]
+
+    def _admit(self, request: Request) -> None:
         """Give the request a slot, with as much of a known prefix as possible, and prefill the rest."""
         self.clock += 1
         keys = token_keys(request.transcript)
         shared, source = max((common_length(slot.keys, keys), index) for index, slot in enumerate(self.slots))
+        free = self._free()
         oldest = min(free, key=lambda index: self.slots[index].used_at)
         target = source if source in free and shared == len(self.slots[source].keys) else oldest
         start = image_boundary(request.transcript, min(shared, len(keys) - 1))
@@ -167,4 +190,5 @@ class Engine:
 
     def _end(self, request: Request, reason: StopReason) -> None:
         self.slots[request.slot].request = None
+        self.pace.go(request.player)
         request.stop_reason = reason

@@ -7,12 +7,14 @@ log-probabilities at sampling, images as they were seen.
 Shape letters: S tokens that the policy wrote.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Barrier
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,12 +26,15 @@ from foveate.models.generate import ThinkerReasoner
 from foveate.models.reasoner import Message, Sample
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
+from foveate.rl.ahead import Ahead, made_ahead
 from foveate.rl.gate import Gate
 from foveate.rl.pooled import KernelPool, PooledPython
 from foveate.rl.report import crop_share
 from foveate.rl.reward import is_right
 from foveate.rl.suite import Item
 from foveate.tools import default_tools
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,8 @@ class Recorder:
 
     inner: ThinkerReasoner
     gate: Gate
+    player: int | None = None
+    """Its number in the engine's pace."""
     messages: list[Message] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -96,7 +103,7 @@ class Recorder:
         should_stop: Callable[[], bool] | None = None,
     ) -> Sample:
         """See Reasoner."""
-        with self.gate.turn():
+        with self.gate.turn(), self.inner.engine.pace.asks(self.player):
             sample = self.inner.sample(
                 messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, on_text=on_text,
                 should_stop=should_stop,
@@ -120,19 +127,39 @@ class Rollouts:
     gate: Gate = field(default_factory=Gate)
 
     def play(self, jobs: Iterable[Job]) -> Iterator[Trajectory]:
-        """One trajectory for each job, in the order of the jobs, of which a few are taken ahead: pictures are large."""
-        with ThreadPoolExecutor(self.at_once, thread_name_prefix="rollout") as threads:
-            pending: deque[Future[Trajectory]] = deque()
-            for job in jobs:
-                pending.append(threads.submit(self.one, job))
-                if len(pending) >= 2 * self.at_once:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+        """One trajectory for each job, in the order of the jobs, which are drawn as they are taken.
 
-    def one(self, job: Job) -> Trajectory:
-        """Play a question once, from the first turn to the last."""
-        recorder = Recorder(self.reasoner, self.gate)
+        The same jobs and weights give the same trajectories, however long tools take (foveate.models.pace).
+        """
+        numbered, ended = enumerate(jobs), SimpleQueue[tuple[int, Trajectory] | None]()
+        with (
+            ThreadPoolExecutor(self.at_once, thread_name_prefix="rollout") as threads,
+            made_ahead(numbered, self.at_once) as ahead,
+        ):
+            ready = Barrier(self.at_once)
+            seats = [threads.submit(self._sit, ahead, ready, ended) for _ in range(self.at_once)]
+            yield from in_order(iter(ended.get, None))
+            for seat in seats:
+                seat.result()
+
+    def _sit(
+        self, ahead: Ahead[tuple[int, Job]], ready: Barrier, ended: "SimpleQueue[tuple[int, Trajectory] | None]"
+    ) -> None:
+        """Play one job after another until none is left; who leaves last says so."""
+        pace = self.reasoner.engine.pace
+        try:
+            with pace.player() as player:
+                ready.wait()
+                while (numbered := pace.claim(player, ahead.take)) is not None:
+                    ended.put((numbered[0], self.one(numbered[1], player)))
+        finally:
+            ahead.end()
+            if ready.wait() == 0:
+                ended.put(None)
+
+    def one(self, job: Job, player: int | None = None) -> Trajectory:
+        """Play a question once, from the first turn to the last; the engine waits for the player, if one is given."""
+        recorder = Recorder(self.reasoner, self.gate, player)
         tools = [PooledPython(self.pool) if tool.name == "python" else tool for tool in default_tools()]
         with Agent(recorder, tools=tools, budget=self.budget, temperature=self.temperature, seed=job.seed) as agent:
             answer = agent.ask(job.item.question, [job.item.picture])
@@ -150,6 +177,17 @@ class Rollouts:
             errors=sum(step.kind == "error" for step in answer.steps),
             messages=tuple(recorder.messages) if self.keeps_messages else (),
         )
+
+
+def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """What came with a number, from 0 on without gaps, each as soon as those before it have come."""
+    early: dict[int, T] = {}
+    following = 0
+    for number, one in numbered:
+        early[number] = one
+        while following in early:
+            yield early.pop(following)
+            following += 1
 
 
 @contextmanager

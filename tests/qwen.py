@@ -84,9 +84,9 @@ def vision_settings(family: str) -> dict[str, Any]:
     return shared | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "patch_size": 16}
 
 
-def model(family: str, *, tied: bool = False) -> nn.Module:
+def model(family: str, *, tied: bool = False, seed: int = 1) -> nn.Module:
     """Random weights, none of them zero or one, so that each is in the result."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}
     ids = {token: tokenizer().convert_tokens_to_ids(token) for token in SPECIAL}
     config = getattr(transformers, f"{names[family]}Config")(
@@ -107,9 +107,9 @@ def image_processor(family: str) -> "transformers.Qwen2VLImageProcessorPil":
     return transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 60_000}, **settings)
 
 
-def save(family: str, folder: Path, *, tied: bool = False, **settings: Any) -> nn.Module:
+def save(family: str, folder: Path, *, tied: bool = False, seed: int = 1, **settings: Any) -> nn.Module:
     """Write the folder as transformers does; returns the model. `settings` go to its save_pretrained."""
-    made = model(family, tied=tied)
+    made = model(family, tied=tied, seed=seed)
     made.save_pretrained(folder, **settings)
     tokenizer().save_pretrained(folder)
     image_processor(family).save_pretrained(folder)

@@ -17,9 +17,6 @@ struct Requirement {
   std::vector<std::string> features;
 };
 
-// Only run where it is named: with its rounding, conversations whose tokens were batched in another order differ sooner.
-constexpr Isa kOnRequest = Isa::kAvx512Bf16;
-
 // Narrowest first.
 const std::vector<Requirement>& requirements() {
   static const std::vector<Requirement> all = {
@@ -63,7 +60,7 @@ Isa first_choice() {
   }
   Isa widest = Isa::kGeneric;
   for (const Requirement& each : requirements()) {
-    widest = is_here(each) && each.isa != kOnRequest ? each.isa : widest;
+    widest = is_here(each) ? each.isa : widest;
   }
   return widest;
 }

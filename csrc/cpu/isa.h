@@ -1,5 +1,5 @@
-// The instruction set that kernels with one unit for each run with: the widest that the processor has, but for one that
-// is only run on request, or the one that $FOVEATE_ISA or `use_isa` names.
+// The instruction set that kernels with one unit for each run with: the widest that the processor has, or the one that
+// $FOVEATE_ISA or `use_isa` names.
 #pragma once
 
 #include <string>

@@ -66,15 +66,19 @@ def test_tokens_pixels_and_logits(
     torch.testing.assert_close(thinker(got), logits(saved[0], wanted), rtol=1e-3, atol=1e-3)
 
 
-def test_bf16_is_as_near_as_transformers(family: str, saved: tuple[nn.Module, Path]) -> None:
+def test_bf16_is_as_near_as_transformers(family: str, tmp_path: Path) -> None:
+    """Over several models: one token that rounding sends to another expert is as far off as all others together."""
     messages = CONVERSATIONS[1]
     inputs = qwen.inputs(family, messages, generate=False)
-    exact = logits(saved[0], inputs)
-    theirs = logits(type(saved[0]).from_pretrained(saved[1], dtype=torch.bfloat16), inputs)
-    thinker = Thinker.from_pretrained(saved[1], dtype=torch.bfloat16)
-    ours = thinker(thinker.processor(messages))
-    error = (theirs.float() - exact).abs().mean()
-    assert (ours.float() - exact).abs().mean() <= 1.5 * error
+    ours, theirs = 0.0, 0.0
+    for seed in range(4):
+        saved = qwen.save(family, tmp_path / str(seed), seed=seed)
+        exact = logits(saved, inputs)
+        rounded = logits(type(saved).from_pretrained(tmp_path / str(seed), dtype=torch.bfloat16), inputs)
+        thinker = Thinker.from_pretrained(tmp_path / str(seed), dtype=torch.bfloat16)
+        theirs += float((rounded.float() - exact).abs().mean())
+        ours += float((thinker(thinker.processor(messages)).float() - exact).abs().mean())
+    assert ours <= 1.5 * theirs
 
 
 def test_greedy_tokens(family: str, saved: tuple[nn.Module, Path], thinker: Thinker) -> None:

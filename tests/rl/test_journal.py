@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,13 @@ def supervised(folder: Path) -> list[str]:
 
 
 def policy(folder: Path, thinker: Thinker) -> list[str]:
-    thinker.save_pretrained(folder / "start")
+    """A policy that hardly knows what to say, so that its turns end now and then and it learns from them."""
+    start = deepcopy(thinker)
+    start.decoder.norm.weight.mul_(0.1)
+    start.save_pretrained(folder / "start")
     settings = {
         "start": str(folder / "start"), "iterations": 3, "prompts": 2, "samples": 3, "at_once": 3, "updates": 2,
-        "turns": 2, "policy_tokens": 60, "sampler": {"families": ["label"], "order": "prioritized"},
+        "turns": 2, "policy_tokens": 400, "sampler": {"families": ["label"], "order": "prioritized"},
         "length": {"weight": 0.5, "warmup_iterations": 0},
     }  # fmt: skip
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
@@ -86,6 +90,8 @@ def test_a_killed_run_ends_like_one_that_was_not(kind: str, thinker: Thinker, tm
     for name, tensor in load_file(out / CHECKPOINT).items():
         assert torch.equal(tensor, wanted[name]), name
     assert torch.get_num_threads() == threads
+    if kind == "pmd":
+        assert any(row["grad_norm"] for row in rows(out))  # it did learn
 
 
 @contextmanager

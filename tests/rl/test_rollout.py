@@ -1,0 +1,106 @@
+"""Rollouts say the same whatever the weather: the same jobs and weights, the same tokens and log-probabilities.
+
+Proved with nano in bf16, whose sums show in which company they were made: turns that begin sooner or later by chance
+change no bit. What is drawn is drawn ahead, a few at a time, and what fails ends the rollouts with its error.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from played import BUDGET, jobs
+
+from foveate.models import Thinker
+from foveate.rl.ahead import made_ahead
+from foveate.rl.gate import Gate
+from foveate.rl.players import jobs_of
+from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.rollout import Job, in_order, rollouts
+from foveate.rl.sampler import SamplerConfig
+
+WEIGHTS = Path(__file__).parents[2] / "models" / "nano" / "weights"
+
+
+class Uneven(Gate):
+    """A gate at which turns are held up by chance."""
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        time.sleep(random.random() / 50)
+        with super().turn():
+            yield
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[Job]:
+    families = SamplerConfig(families=("total", "fact"))
+    return list(jobs_of(PolicyConfig(start="", iterations=1, prompts=3, samples=3, sampler=families), 0, {}))
+
+
+def test_how_long_a_tool_takes_changes_no_bit(questions: list[Job]) -> None:
+    nano = Thinker.from_pretrained(WEIGHTS, dtype=torch.bfloat16).eval()
+    runs = []
+    for _ in range(2):
+        with rollouts(nano, at_once=5) as playing:
+            playing.gate = Uneven()
+            runs.append(list(playing.play(questions)))
+    for one, other in zip(*runs, strict=True):
+        assert torch.equal(one.transcript.token_ids, other.transcript.token_ids)
+        assert torch.equal(one.sampled_S, other.sampled_S)
+    assert sum(one.tool_calls for one in runs[0]) > len(questions)
+
+
+def test_what_fails_ends_the_rollouts(thinker: Thinker) -> None:
+    def drawn() -> Iterator[Job]:
+        yield from jobs(3)
+        raise ValueError("no more ink")
+
+    with rollouts(thinker, at_once=2, budget=BUDGET) as playing:
+        with pytest.raises(ValueError, match="no more ink"):
+            list(playing.play(drawn()))
+        assert len(list(playing.play(jobs(2)))) == 2  # nobody is waited for any more
+
+
+def test_who_stops_listening_stops_the_rollouts(thinker: Thinker) -> None:
+    taken: list[Job] = []
+
+    def noted() -> Iterator[Job]:
+        for job in jobs(8) * 4:
+            taken.append(job)
+            yield job
+
+    with rollouts(thinker, at_once=2, budget=BUDGET) as playing:
+        trajectories = playing.play(noted())
+        next(iter(trajectories))
+        trajectories.close()  # type: ignore[attr-defined]
+    assert len(taken) < 32
+
+
+def test_few_are_made_ahead() -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(9):
+            made.append(number)
+            yield number
+        raise ValueError("no more numbers")
+
+    with made_ahead(numbers(), 3) as ahead:
+        assert [ahead.take(), ahead.take()] == [0, 1]
+        time.sleep(0.1)
+        assert made == [0, 1, 2, 3, 4]
+        assert [ahead.take() for _ in range(7)] == [2, 3, 4, 5, 6, 7, 8]
+        with pytest.raises(ValueError, match="no more numbers"):
+            ahead.take()
+        assert ahead.take() is None
+    with made_ahead(iter(range(9)), 3) as ahead:
+        ahead.end()
+        assert ahead.take() is None
+
+
+def test_what_comes_early_waits() -> None:
+    assert list(in_order([(2, "c"), (0, "a"), (1, "b"), (3, "d")])) == ["a", "b", "c", "d"]
