@@ -5,7 +5,7 @@ question:
 
     idle     gives up at first sight, which nobody can read
     again    looks at each place up to four times before saying what is there
-    sure     says up to eight times that it is, before it answers
+    sure     assures that it is before it answers, in up to five sentences
 
 An idle one looks nowhere. The others decide every time whether to do so once more, so that samples of one prompt
 differ in length. What is said beside the oracle's words comes when all has been read, and no answer is given
@@ -20,8 +20,8 @@ from foveate.rl.tasks.scene import OracleStep, Question
 
 MOST_LOOKS = 4
 """At one place."""
-MOST_SURE = 8
-SURE = " I am sure."
+ASSURANCES = (" I am sure.", " It is clear.", " I need no more.", " There is no other.", " So it is.")
+"""In their order; one sentence said again and again would have no end where the likeliest token is always taken."""
 NO_ANSWER = "?"
 
 
@@ -33,7 +33,7 @@ class Demonstrators:
     again: float = 0.0
     """Of each look that another follows."""
     sure: float = 0.0
-    """Of each time that it is said once more."""
+    """Of each sentence that another follows."""
 
 
 def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) -> Question:
@@ -43,7 +43,7 @@ def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) 
     return replace(
         question,
         steps=tuple(_looking_again(question, habits.again, rng)),
-        final_thought=question.final_thought + SURE * _times(habits.sure, MOST_SURE, rng),
+        final_thought=question.final_thought + "".join(ASSURANCES[: _times(habits.sure, len(ASSURANCES), rng)]),
     )
 
 

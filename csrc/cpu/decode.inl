@@ -4,8 +4,8 @@
 //          by lane; a block of keys times the queries, then the probabilities times the values, both by the product of
 //          lanes.inl. Few queries would leave lanes empty: each is multiplied with the keys as they lie in the cache,
 //          and the partial sums of kLanes keys are turned so that keys lie across the lanes.
-// Numbers: f32; softmax online over blocks, parts joined in their order. Few queries in bf16 are multiplied in pairs where
-//          the instruction set has them: with keys as they lie, and with two values at once.
+// Numbers: f32; softmax online over blocks, parts joined in their order. Bf16 is multiplied in pairs where the instruction
+//          set has them: with keys as they lie, and with two values at once.
 // Bound:   reading the cache once.
 
 template <typename T>
@@ -24,13 +24,16 @@ static bool values_in_keys(const DecodeProblem& problem) {
          problem.value_dim <= problem.head_dim;
 }
 
-// Scores [count, lanes] become 2^(score - highest); `shrink` is what earlier sums and results are multiplied by.
-static void soften_lanes(float* scores, int64_t count, int64_t lanes, float* highest, float* total, float* shrink) {
+// Scores [count, lanes] times `scale` become 2^(score - highest); `shrink` is what earlier sums and results are
+// multiplied by.
+static void soften_lanes(float* scores, int64_t count, int64_t lanes, float scale, float* highest, float* total,
+                         float* shrink) {
   for (int64_t at = 0; at < lanes; at += kLanes) {
     const Vec before = load(highest + at);
     Vec best = before, sums = {};
     for (int64_t key = 0; key < count; ++key) {
-      const Vec score = load(scores + key * lanes + at);
+      const Vec score = load(scores + key * lanes + at) * scale;
+      store(scores + key * lanes + at, score);
       best = score > best ? score : best;
     }
     for (int64_t key = 0; key < count; ++key) {
@@ -45,7 +48,7 @@ static void soften_lanes(float* scores, int64_t count, int64_t lanes, float* hig
   }
 }
 
-// Queries [lanes] across, ready for scores in base 2.
+// Queries [lanes] across.
 template <typename T>
 static void spread_queries(const DecodeProblem& problem, const DecodePart& part, int64_t group, int64_t lanes,
                            float* line, float* to) {
@@ -56,7 +59,7 @@ static void spread_queries(const DecodeProblem& problem, const DecodePart& part,
     const T* query = row_of<T>(problem.q, part.sequence, part.kv_head * group + member);
     unpack_row(query, line, problem.head_dim, nullptr, nullptr);
     for (int64_t d = 0; d < problem.head_dim; ++d) {
-      to[d * lanes + member] = line[d] * (problem.scale * kLog2E);
+      to[d * lanes + member] = line[d];
     }
   }
 }
@@ -251,11 +254,46 @@ static void decode_few(const DecodeProblem& problem, const DecodePart& part, flo
 
 // --- many queries ---
 
-template <typename T>
+// Whether keys lie as pairs do, and values in whole vectors.
+static bool is_paired(const DecodeProblem& problem) {
+  const bool even = problem.head_dim % 2 == 0 && problem.k.token_stride % 2 == 0 && problem.k.head_stride % 2 == 0 &&
+                    problem.k_slot % 2 == 0 && reinterpret_cast<uintptr_t>(problem.k.data) % sizeof(float) == 0;
+  return Widest::kNumbers == 2 && problem.bf16 && even && padded_dim(problem.value_dim) == problem.value_dim;
+}
+
+// Keys of a block to be multiplied with queries: unpacked into `room`, or pairs as they lie.
+template <typename Product, typename T>
+static Factor keys_of(const DecodeProblem& problem, const DecodePart& part, int64_t key, int64_t count, float* room) {
+  if constexpr (Product::kNumbers == 1) {
+    unpack_cached<T>(problem.k, problem.k_slot, part, key, count, problem.head_dim, room);
+    return {room, padded_dim(problem.head_dim), 1};
+  } else {
+    const T* keys = row_of<T>(problem.k, key, part.kv_head) + part.slot * problem.k_slot;
+    return {reinterpret_cast<const float*>(keys), problem.k.token_stride / 2, 1};
+  }
+}
+
+// Values of a block, unpacked into `room`, or each number beside that of the value behind it.
+template <typename Product, typename T>
+static void values_of(const DecodeProblem& problem, const DecodePart& part, int64_t key, int64_t count, float* room) {
+  if constexpr (Product::kNumbers == 1) {
+    unpack_cached<T>(problem.v, problem.v_slot, part, key, count, problem.value_dim, room);
+  } else {
+    const int64_t width = problem.value_dim, stride = problem.v.token_stride;
+    const T* values = row_of<T>(problem.v, key, part.kv_head) + part.slot * problem.v_slot;
+    for (int64_t i = 0; i < count; i += 2) {
+      for (int64_t d = 0; d < width; d += kLanes) {
+        store(room + i / 2 * width + d, load_values<Product>(values + i * stride + d, stride, i + 1 < count));
+      }
+    }
+  }
+}
+
+template <typename Product, typename T>
 static void decode_keys(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
   const int64_t dim = problem.head_dim, padded = padded_dim(dim), width = padded_dim(problem.value_dim);
   const int64_t group = problem.num_heads / problem.num_kv_heads, lanes = padded_dim(group);
-  const bool shared = values_in_keys(problem);
+  const bool shared = Product::kNumbers == 1 && values_in_keys(problem);
   float* queries = scratch;
   float* scores = queries + dim * lanes;
   float* shrink = scores + kDecodeKeys * lanes;
@@ -265,6 +303,7 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
   float* highest = part.result + group * width;
   float* total = highest + lanes;
   spread_queries<T>(problem, part, group, lanes, line, queries);
+  Product::across(queries, lanes, dim, lanes);
   for (int64_t i = 0; i < group * width; ++i) {
     part.result[i] = 0;
   }
@@ -274,19 +313,20 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
   }
   for (int64_t key = part.key_begin; key < part.key_end; key += kDecodeKeys) {
     const int64_t count = smaller(kDecodeKeys, part.key_end - key);
-    unpack_cached<T>(problem.k, problem.k_slot, part, key, count, dim, keys);
-    multiply({keys, padded, 1}, queries, lanes, scores, lanes, count, lanes / kLanes, dim, false);
-    soften_lanes(scores, count, lanes, highest, total, shrink);
+    const Factor factors = keys_of<Product, T>(problem, part, key, count, keys);
+    multiply<Product>(factors, queries, lanes, scores, lanes, count, lanes / kLanes, Product::depth(dim), false);
+    soften_lanes(scores, count, lanes, problem.scale * kLog2E, highest, total, shrink);
     for (int64_t member = 0; member < group; ++member) {
       for (int64_t d = 0; d < width; d += kLanes) {
         store(part.result + member * width + d, load(part.result + member * width + d) * shrink[member]);
       }
     }
     if (!shared) {
-      unpack_cached<T>(problem.v, problem.v_slot, part, key, count, problem.value_dim, values);
+      values_of<Product, T>(problem, part, key, count, values);
     }
-    multiply({scores, 1, lanes}, values, shared ? padded : width, part.result, width, group,
-             vectors(problem.value_dim), count, true);
+    Product::across(scores, lanes, count, lanes);
+    multiply<Product>({scores, 1, lanes}, values, shared ? padded : width, part.result, width, group,
+                      vectors(problem.value_dim), Product::depth(count), true);
   }
 }
 
@@ -328,7 +368,11 @@ static void decode_part(const DecodeProblem& problem, const DecodePart& part, fl
                  : decode_few<Singles, float>(problem, part, scratch);
     return;
   }
-  problem.bf16 ? decode_keys<uint16_t>(problem, part, scratch) : decode_keys<float>(problem, part, scratch);
+  if (is_paired(problem)) {
+    return decode_keys<Widest, uint16_t>(problem, part, scratch);
+  }
+  problem.bf16 ? decode_keys<Singles, uint16_t>(problem, part, scratch)
+               : decode_keys<Singles, float>(problem, part, scratch);
 }
 
 static void decode_join(const DecodeProblem& problem, const DecodePart* parts, int64_t num_parts) {

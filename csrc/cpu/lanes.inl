@@ -243,8 +243,9 @@ static void multiply_rows(Factor a, const float* b, int64_t b_row, float* c, int
 template <typename Product, int kColumns>
 static void multiply_columns(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
                              int64_t num_vectors, int64_t depth, bool accumulate) {
+  constexpr int kRows = kColumns == 1 ? 2 * kTileRows : kTileRows;  // enough sums to hide how long each takes
   for (; num_vectors >= kColumns; num_vectors -= kColumns, b += kColumns * kLanes, c += kColumns * kLanes) {
-    multiply_rows<Product, kColumns, kTileRows>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
+    multiply_rows<Product, kColumns, kRows>(a, b, b_row, c, c_row, num_rows, depth, accumulate);
   }
   if constexpr (kColumns > 1) {
     if (num_vectors > 0) {

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from foveate.agent.messages import render_turn
-from foveate.rl.demonstrators import MOST_LOOKS, MOST_SURE, NO_ANSWER, SURE, Demonstrators, demonstrated
+from foveate.rl.demonstrators import ASSURANCES, MOST_LOOKS, NO_ANSWER, Demonstrators, demonstrated
 from foveate.rl.oracle_messages import aim_exercises, scene_conversation
 from foveate.rl.reward import is_right
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
@@ -40,7 +40,7 @@ def test_a_sure_one_says_so_and_nothing_else() -> None:
     question, rng = draw_scene("compare", 5, "train").questions[0], random.Random(0)
     sure = [demonstrated(question, Demonstrators(sure=0.8), rng) for _ in range(50)]
     assert {one.final_thought.removeprefix(question.final_thought) for one in sure} == {
-        SURE * count for count in range(MOST_SURE + 1)
+        "".join(ASSURANCES[:count]) for count in range(len(ASSURANCES) + 1)
     }
     assert all(one.steps == question.steps and one.answer == question.answer for one in sure)
 
