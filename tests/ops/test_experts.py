@@ -13,7 +13,7 @@ from torch import Tensor
 import references
 from foveate import ops
 from foveate.ops import Int8Rows, experts_forward
-from foveate.ops.experts import expert_order, grouped_experts
+from foveate.ops.experts import expert_order, grouped_experts, padding
 from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
@@ -156,3 +156,7 @@ def test_every_expert_has_rows_of_its_own_and_some_to_spare() -> None:
     assert sizes.tolist() == [4, 4, 4, 4, 4, 4]
     assert place.tolist() == [[0, 12], [13, 20], [14, 1]]
     assert expert_order(chosen, 6, 1)[1].tolist() == [2, 0, 0, 3, 0, 1]
+
+
+def test_few_rows_are_multiplied_in_vain() -> None:
+    assert [padding(rows * 8, 8) for rows in (0, 5, 16, 48, 470, 1023, 1024, 100_000)] == [1, 1, 1, 2, 16, 32, 64, 64]

@@ -19,8 +19,10 @@ from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import combine, dispatch, order
 from foveate.ops.native import is_native, is_served
 
-ROWS = 64
-"""Each expert's tokens are padded to a multiple of this: matrix libraries compile a kernel for each new shape."""
+MOST_PADDING = 64
+"""Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
+PADDED_SHARE = 16
+"""The multiple is at most this part of an expert's tokens, on average: few are multiplied in vain."""
 ALIGNED = 8
 """Of a grouped product in bf16 every group begins at, and every row holds, a multiple of this: 16 bytes."""
 FEW = 4
@@ -69,6 +71,12 @@ def expert_order(experts_TK: Tensor, num_experts: int, multiple: int, *, spare: 
     return place_TK + shift_E[experts_TK], sizes_E
 
 
+def padding(num_choices: int, num_experts: int) -> int:
+    """The power of two to whose multiple an expert's rows are padded."""
+    share = num_choices // (PADDED_SHARE * num_experts)
+    return min(MOST_PADDING, 1 << max(0, share.bit_length() - 1))
+
+
 def grouped_experts(
     x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up_EID: Tensor, down_EDI: Tensor
 ) -> Tensor:
@@ -99,7 +107,7 @@ def _each(weights: Tensor | Int8Rows) -> Weights:
 
 
 def _one_by_one(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Weights, down: Weights) -> Tensor:
-    place_TK, sizes_E = expert_order(experts_TK, len(gate_up), ROWS if len(x_TD) > ROWS else 1)
+    place_TK, sizes_E = expert_order(experts_TK, len(gate_up), padding(experts_TK.numel(), len(gate_up)))
     sizes = sizes_E.tolist()
     x_PD = dispatch(x_TD, place_TK, sum(sizes))
     outputs = []
