@@ -14,6 +14,7 @@ NAMES = (
     "moe_prefill",
     "moe_decode",
     "nano_train_step",
+    "nano_ask",
 )
 """Every measurement of an operation, each in the file of its name; all of them take some minutes."""
 ON_REQUEST = ("checkpoint", "gpu", "rl")

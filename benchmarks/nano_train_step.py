@@ -1,11 +1,14 @@
 """Claim: with the native operations a step of nano's training takes less time than in plain PyTorch."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from foveate.benchmarks.measure import SETS, Case
 from foveate.models.checkpoint import nano_path
 from foveate.ops import plain_pytorch
 from foveate.rl.sft import SftConfig, SftStage
+
+T = TypeVar("T")
 
 TOKENS = 4800
 
@@ -29,13 +32,15 @@ def cases() -> Iterator[Case]:
         shape=f"{TOKENS} tokens, without the optimizer",
         dtype=str(dtype).removeprefix("torch."),
         ours=ours,
-        peers={"torch": _plainly(ours)},
+        peers={"torch": plainly(ours)},
     )
 
 
-def _plainly(run: Callable[[int], None]) -> Callable[[int], None]:
-    def plain(number: int) -> None:
+def plainly(run: Callable[[int], T]) -> Callable[[int], T]:
+    """The same in plain PyTorch."""
+
+    def plain(number: int) -> T:
         with plain_pytorch():
-            run(number)
+            return run(number)
 
     return plain

@@ -14,6 +14,7 @@ from foveate.benchmarks import (
     measure,
     moe_decode,
     moe_prefill,
+    nano_ask,
     peers,
     window_core,
     window_layer,
@@ -94,3 +95,10 @@ def test_the_command_prints_a_row_for_each_comparison(
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nothing"]) == 2
     assert f"no measurement is named 'nothing'; there are {', '.join(NAMES)}" in capsys.readouterr().err
+
+
+def test_nano_answers_the_same_in_plain_pytorch() -> None:
+    case = next(nano_ask.cases())
+    ours, theirs = case.ours(0), case.peers["torch"](0)
+    assert (ours.text, ours.status) == (theirs.text, "answered")
+    assert ours.usage.tool_calls == theirs.usage.tool_calls > 0
