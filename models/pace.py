@@ -79,7 +79,7 @@ class Pace:
         self._undecided.discard(player)
         if player is None:
             return None, (self.now, 0)
-        return player, (self._away.pop(player), self._players[player])
+        return player, (self._away.pop(player, self.now), self._players.get(player, 0))
 
     def go(self, player: int | None) -> None:
         """A turn of the player has ended."""

@@ -145,7 +145,7 @@ class Rollouts:
     def _sit(
         self, ahead: Ahead[tuple[int, Job]], ready: Barrier, ended: "SimpleQueue[tuple[int, Trajectory] | None]"
     ) -> None:
-        """Play one job after another until none is left; who leaves last says so."""
+        """Play one job after another until none is left; one says so when all have left."""
         pace = self.reasoner.engine.pace
         try:
             with pace.player() as player:
