@@ -1,7 +1,7 @@
 """Steps of TRL's trainers, where it is installed: what whoever trains such a checkpoint runs today.
 
 The trainers are set up by their own constructors and run the step of their own loop: loss, backward pass, AdamW on the
-weights. The tower does not learn. Transformers' processor of Qwen2.5-VL wants torchvision for videos; here it has none.
+weights. The tower does not learn.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from foveate.benchmarks.checkpoints import TEMPLATE
 from foveate.benchmarks.measure import Run
 from foveate.models.transcript import Transcript
+from foveate.models.transformers_model import pictures_alone
 
 SHARED: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no",
@@ -26,16 +27,11 @@ SHARED: dict[str, Any] = {
 def _processor(folder: Path) -> Any:
     """Pictures and text of Qwen2.5-VL, without its videos."""
     transformers: Any = import_module("transformers")
-    base = transformers.Qwen2_5_VLProcessor
-
-    def check(self: Any, name: str, argument: Any) -> Any:
-        return type(None) if argument is None else base.check_argument_for_proper_class(self, name, argument)
-
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "pad_token": "<|pad|>"})
     images = transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12845056})
-    without_videos: Any = type("WithoutVideos", (base,), {"check_argument_for_proper_class": check})
-    return without_videos(image_processor=images, tokenizer=tokenizer, video_processor=None, chat_template=TEMPLATE)
+    kind = pictures_alone(transformers.Qwen2_5_VLProcessor)
+    return kind(image_processor=images, tokenizer=tokenizer, chat_template=TEMPLATE)
 
 
 def _model(folder: Path) -> Any:

@@ -41,15 +41,14 @@ class TransformersReasoner:
     ) -> "TransformersReasoner":
         """Load a folder; no code of its own is run and nothing is downloaded. Raises CheckpointError for what fails."""
         try:
-            from transformers import AutoModelForImageTextToText, AutoProcessor
+            from transformers import AutoModelForImageTextToText
         except ImportError as error:
             raise ConfigError("transformers is not installed; pip install 'foveate[hub]'") from error
         if "_attn_implementation_internal" in read_ignoring_code(folder / "config.json"):
             raise CheckpointError(f"{folder / 'config.json'} holds the key _attn_implementation_internal; remove it")
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        load_processor: Any = AutoProcessor.from_pretrained
         try:
-            processor = load_processor(folder, **local)
+            processor = _processor_of(folder, local).from_pretrained(folder, **local)
             model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype or "auto", use_safetensors=True, **local
             )
@@ -159,6 +158,30 @@ class TransformersReasoner:
             images=pictures or None, text="\n".join([*lines, "Assistant:"]), return_tensors="pt"
         )
         return inputs
+
+
+def pictures_alone(kind: type[Any]) -> type[Any]:
+    """A class of transformers' processors without its part for videos, which wants torchvision."""
+
+    class PicturesAlone(kind):  # type: ignore[misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in kind.get_attributes() if name != "video_processor"]
+
+    return PicturesAlone
+
+
+def _processor_of(folder: Path, local: dict[str, Any]) -> Any:
+    """What loads a folder's processor; without torchvision one that would read videos with it reads pictures alone."""
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.utils.import_utils import is_torchvision_available
+
+    load_config: Any = AutoConfig.from_pretrained
+    kind: Any = PROCESSOR_MAPPING.get(type(load_config(folder, **local)), None)
+    if is_torchvision_available() or kind is None or "video_processor" not in kind.get_attributes():
+        return AutoProcessor
+    return pictures_alone(kind)
 
 
 def _turn(message: Message) -> dict[str, Any]:

@@ -1,8 +1,6 @@
-"""Tiny random models of other families, saved by transformers with their processors.
+"""Tiny random models of other families, saved by transformers with their processors."""
 
-InternVL's processor needs torchvision, which does not load beside every build of torch, so it is not among them.
-"""
-
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,8 @@ import transformers
 from qwen import CORPUS
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
+
+from foveate.models.transformers_model import pictures_alone
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 2048, "vocab_size": 400}  # fmt: skip
@@ -112,8 +112,27 @@ def gemma3(folder: Path) -> nn.Module:
     return transformers.Gemma3ForConditionalGeneration(config)
 
 
+def internvl(folder: Path) -> nn.Module:
+    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    text = tokenizer(**names, video_token="<video>")
+    config = transformers.InternVLConfig(
+        vision_config=transformers.InternVLVisionConfig(
+            **VISION | {"image_size": [28, 28], "patch_size": [14, 14]}
+        ).to_dict(),
+        text_config=transformers.Qwen2Config(**TEXT).to_dict(), image_seq_length=1,
+        image_token_id=text.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )  # fmt: skip
+    pictures_alone(transformers.InternVLProcessor)(
+        image_processor=transformers.GotOcr2ImageProcessorPil(size=SIZE, max_patches=2), tokenizer=text,
+        image_seq_length=1, chat_template=template("<IMG_CONTEXT>"),
+    ).save_pretrained(folder)  # fmt: skip
+    named = folder / "processor_config.json"
+    named.write_text(json.dumps(json.loads(named.read_text()) | {"processor_class": "InternVLProcessor"}))
+    return transformers.InternVLForConditionalGeneration(config)
+
+
 FAMILIES: dict[str, Callable[[Path], nn.Module]] = {
-    "llava": llava, "blip_2": blip_2, "mllama": mllama, "gemma3": gemma3
+    "llava": llava, "blip_2": blip_2, "mllama": mllama, "gemma3": gemma3, "internvl": internvl
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Other families run in transformers behind the same reasoner, whatever their form of chat.
 
-Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision and Gemma 3: greedy tokens and log-probabilities are those of
-transformers itself; text arrives in pieces; a turn can be stopped; a seed repeats; image tokens are counted; control
-tokens in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
+Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision, Gemma 3 and InternVL: greedy tokens and log-probabilities are
+those of transformers itself; text arrives in pieces; a turn can be stopped; a seed repeats; image tokens are counted;
+control tokens in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
 """
 
 import json
@@ -19,11 +19,11 @@ from foveate.agent.agent import Agent, load_reasoner
 from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import CheckpointError, ModelError
-from foveate.models.transformers_model import TransformersReasoner
+from foveate.models.transformers_model import TransformersReasoner, pictures_alone
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-IMAGE_TOKENS = {"llava": 4, "blip_2": 4, "mllama": 1, "gemma3": 4}
+IMAGE_TOKENS = {"llava": 4, "blip_2": 4, "mllama": 1, "gemma3": 4, "internvl": 3}
 QUESTION: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image", "image": noise(60, 40)}, {"type": "text", "text": "What is it?"}]}
 ]
@@ -49,7 +49,8 @@ def reasoner(folder: Path) -> TransformersReasoner:
 
 
 def test_greedy_tokens_are_those_of_transformers(family: str, folder: Path, reasoner: TransformersReasoner) -> None:
-    processor = transformers.AutoProcessor.from_pretrained(folder)
+    alone = pictures_alone(transformers.InternVLProcessor)
+    processor = (alone if family == "internvl" else transformers.AutoProcessor).from_pretrained(folder)
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
     if family == "blip_2":
         inputs = processor(images=noise(60, 40), text="User: What is it?\nAssistant:", return_tensors="pt")
