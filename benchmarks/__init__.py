@@ -17,5 +17,5 @@ NAMES = (
     "nano_ask",
 )
 """Every measurement of an operation, each in the file of its name; all of them take some minutes."""
-ON_REQUEST = ("checkpoint", "gpu", "rl")
+ON_REQUEST = ("checkpoint", "gpu", "rl", "sizes")
 """What runs only when it is named."""

@@ -5,19 +5,26 @@ from collections.abc import Iterator
 import torch
 
 from foveate.benchmarks.measure import Case
-from foveate.benchmarks.windows import HEAD_DIM, HEADS, TOKENS, WIDTH, by_torch, projections, tables
+from foveate.benchmarks.windows import HEAD_DIM, HEADS, SIDE, WIDTH, by_torch, projections, tables
 from foveate.ops import Packing, window_attention
 
 
 def cases() -> Iterator[Case]:
     """bf16, forward: the layers of a tower that see everything."""
-    angles, packing = tables(), Packing([TOKENS])
-    inputs = projections(torch.bfloat16)
-    yield Case(
+    yield case(SIDE)
+
+
+def case(side: int) -> Case:
+    """A picture of `side` x `side` patches, each of which sees all."""
+    num_tokens = side**2
+    angles, packing = tables(num_tokens), Packing([num_tokens])
+    inputs = projections(num_tokens, torch.bfloat16)
+    return Case(
         op="full_attention",
-        shape=f"{TOKENS} patches, {HEADS} heads of {HEAD_DIM}",
+        shape=f"{num_tokens} patches, {HEADS} heads of {HEAD_DIM}",
+        size=num_tokens,
         dtype="bfloat16",
         ours=lambda n: window_attention(inputs[n], angles, packing, HEADS),
         peers={"torch": lambda n: by_torch(inputs[n], angles, packing)},
-        flops=4 * WIDTH * TOKENS**2,
+        flops=4 * WIDTH * num_tokens**2,
     )

@@ -13,11 +13,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from foveate.benchmarks import experts as moe
 from foveate.benchmarks import gqa_decode, mla_decode
 from foveate.benchmarks.measure import SETS, Case, Run
-from foveate.benchmarks.windows import HEAD_DIM, HEADS, LENGTHS, TOKENS, WIDTH
+from foveate.benchmarks.windows import HEAD_DIM, HEADS, SIDE, WIDTH, window_lengths
 from foveate.errors import ConfigError
 from foveate.ops import Packing, Tables, decode_attention, plain_pytorch, window_attention
 from foveate.ops.experts import grouped_experts
 
+TOKENS = SIDE**2
 REPEATS = 20
 """Replays that are timed together."""
 CACHES = 16
@@ -50,7 +51,7 @@ def cases() -> Iterator[Case]:
     if not torch.cuda.is_available():
         raise ConfigError("the measurement gpu needs a GPU that torch can use; there is none")
     longer = ("window_core", [256] * (TOKENS // 256) + [TOKENS % 256]), ("window_core", [1024] * 5 + [TOKENS % 1024])
-    for name, lengths in (("window_core", LENGTHS), *longer, ("full_attention", [TOKENS])):
+    for name, lengths in (("window_core", window_lengths(SIDE)), *longer, ("full_attention", [TOKENS])):
         yield _windows(name, lengths, gradients=False)
         yield _windows(name, lengths, gradients=True)
     with torch.no_grad():

@@ -11,33 +11,40 @@ from foveate.benchmarks.measure import Case, Run
 from foveate.ops import decode_attention
 
 HEADS, KEY_HEADS, HEAD_DIM, CONTEXT = 16, 2, 128, 4096
-CACHES = 48
-"""More than any processor's own memory holds, so that every token reads its cache from outside."""
+HELD = 48 * CONTEXT
+"""Tokens of all caches: more than any processor's own memory holds, so that each is read from outside."""
 
 
 def cases() -> Iterator[Case]:
     """bf16, one conversation."""
-    k, v = (torch.randn(CACHES, CONTEXT, KEY_HEADS, HEAD_DIM).bfloat16() for _ in range(2))
+    yield case(CONTEXT)
+
+
+def case(context: int) -> Case:
+    """A token after so many."""
+    caches = max(1, HELD // context)
+    k, v = (torch.randn(caches, context, KEY_HEADS, HEAD_DIM).bfloat16() for _ in range(2))
     q = torch.randn(1, HEADS, HEAD_DIM).bfloat16()
-    lengths, turn = torch.tensor([CONTEXT]), count()
+    lengths, turn = torch.tensor([context]), count()
 
     def ours(_: int) -> torch.Tensor:
-        return decode_attention(q, k, v, torch.tensor([next(turn) % CACHES]), lengths, CONTEXT)
+        return decode_attention(q, k, v, torch.tensor([next(turn) % caches]), lengths, context)
 
     def by_torch(_: int) -> torch.Tensor:
-        slot = next(turn) % CACHES
+        slot = next(turn) % caches
         keys, values = (x[slot].transpose(0, 1)[None] for x in (k, v))
         return scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=True)[:, :, 0]
 
     peers: dict[str, Run] = {"torch": by_torch}
     if vllm_peer.has_vllm():
         by_vllm = vllm_peer.cache_of(k, v)
-        peers["vllm"] = lambda _: by_vllm(q, next(turn) % CACHES)
-    yield Case(
+        peers["vllm"] = lambda _: by_vllm(q, next(turn) % caches)
+    return Case(
         op="gqa_decode",
-        shape=f"1 token over {CONTEXT}, {HEADS}/{KEY_HEADS} heads of {HEAD_DIM}",
+        shape=f"1 token over {context}, {HEADS}/{KEY_HEADS} heads of {HEAD_DIM}",
+        size=context,
         dtype="bfloat16",
         ours=ours,
         peers=peers,
-        moved=2 * CONTEXT * KEY_HEADS * HEAD_DIM * 2,
+        moved=2 * context * KEY_HEADS * HEAD_DIM * 2,
     )

@@ -36,6 +36,10 @@ class Case:
     """Bytes that go from or to memory at least."""
     device: str = "cpu"
     """Where it runs, as torch names it."""
+    size: int | None = None
+    """What grows from case to case, if something does: patches, tokens or those of the past."""
+    rounds: int = 3
+    """How often everybody runs at least."""
     repeats: int = 1
     """How often a run does it; times are of one."""
 
@@ -54,6 +58,7 @@ class Row:
     ratio: float
     floor_ms: float | None
     device: str
+    size: int | None
 
 
 @dataclass(kw_only=True)
@@ -117,7 +122,7 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
     _wait(case.device)
     spent: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
-    while len(spent[""]) < 3 or (time.perf_counter() - start < seconds and len(spent[""]) < MOST_ROUNDS):
+    while len(spent[""]) < case.rounds or (time.perf_counter() - start < seconds and len(spent[""]) < MOST_ROUNDS):
         number = len(spent[""]) % SETS
         for name, run in runs.items():
             begun = time.perf_counter()
@@ -138,6 +143,7 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
             ratio=round(medians[peer] / medians[""], 2),
             floor_ms=None if floor is None else round(floor, 4),
             device="cpu" if case.device == "cpu" else torch.cuda.get_device_name(),
+            size=case.size,
         )
         for peer in case.peers
     ]

@@ -15,29 +15,34 @@ from foveate.benchmarks.measure import Case, Run
 from foveate.ops import decode_attention
 
 HEADS, LATENT, ROTATED, PLAIN, VALUE, CONTEXT = 16, 512, 64, 128, 128, 4096
-CACHES = 64
-"""More than any processor's own memory holds."""
+HELD = 64 * CONTEXT
+"""Tokens of all caches: more than any processor's own memory holds."""
 SCALE = (PLAIN + ROTATED) ** -0.5
 
 
 def cases() -> Iterator[Case]:
     """bf16, one conversation, DeepSeek-V2-Lite's sizes; ours and folded torch with absorbed projections."""
-    width = LATENT + ROTATED
-    cache = torch.randn(CACHES, CONTEXT, 1, width).bfloat16()
+    yield case(CONTEXT)
+
+
+def case(context: int) -> Case:
+    """A token after so many."""
+    width, caches = LATENT + ROTATED, max(1, HELD // context)
+    cache = torch.randn(caches, context, 1, width).bfloat16()
     q_absorbed, q_whole = torch.randn(1, HEADS, width).bfloat16(), torch.randn(1, HEADS, PLAIN + ROTATED).bfloat16()
     expand = torch.randn(HEADS * (PLAIN + VALUE), LATENT).mul(LATENT**-0.5).bfloat16()
-    lengths, turn = torch.tensor([CONTEXT]), count()
+    lengths, turn = torch.tensor([context]), count()
 
     def ours(_: int) -> Tensor:
-        slot = torch.tensor([next(turn) % CACHES])
-        return decode_attention(q_absorbed, cache, cache[..., :LATENT], slot, lengths, CONTEXT, SCALE)
+        slot = torch.tensor([next(turn) % caches])
+        return decode_attention(q_absorbed, cache, cache[..., :LATENT], slot, lengths, context, SCALE)
 
     def folded(_: int) -> Tensor:
-        latents = cache[next(turn) % CACHES, :, 0]
+        latents = cache[next(turn) % caches, :, 0]
         return (q_absorbed[0] @ latents.T * SCALE).softmax(-1) @ latents[:, :LATENT]
 
     def expanded(_: int) -> Tensor:
-        latents = cache[next(turn) % CACHES, :, 0]
+        latents = cache[next(turn) % caches, :, 0]
         k_plain, v = (latents[:, :LATENT] @ expand.T).unflatten(-1, (HEADS, -1)).split((PLAIN, VALUE), dim=-1)
         rotated = latents[:, None, LATENT:].expand(-1, HEADS, -1)
         k = torch.cat([k_plain, rotated], dim=-1).transpose(0, 1)[None]
@@ -46,12 +51,13 @@ def cases() -> Iterator[Case]:
     peers: dict[str, Run] = {"torch": folded, "expanded": expanded}
     if vllm_peer.has_vllm():
         by_vllm = vllm_peer.latents_of(cache[:, :, 0], LATENT, SCALE)
-        peers["vllm"] = lambda _: by_vllm(q_absorbed, next(turn) % CACHES)
-    yield Case(
+        peers["vllm"] = lambda _: by_vllm(q_absorbed, next(turn) % caches)
+    return Case(
         op="mla_decode",
-        shape=f"1 token over {CONTEXT}, {HEADS} heads, latents of {LATENT}+{ROTATED}, projections left out",
+        shape=f"1 token over {context}, {HEADS} heads, latents of {LATENT}+{ROTATED}, projections left out",
+        size=context,
         dtype="bfloat16",
         ours=ours,
         peers=peers,
-        moved=CONTEXT * width * 2,
+        moved=context * width * 2,
     )

@@ -2,25 +2,35 @@
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from foveate.benchmarks.experts import EXPERTS, INNER, TOP_K, WIDTH, inputs, matrices, peers
 from foveate.benchmarks.measure import Case
 from foveate.ops import experts_forward
 
 TOKENS = 512
+FEW = 4
+"""For more tokens transformers' batched_mm is left out: it copies the matrices of each."""
 
 
 def cases() -> Iterator[Case]:
     """bf16, routed experts alone."""
-    gate_up, down = matrices()
-    sets = inputs(TOKENS)
+    yield case(TOKENS, *matrices())
+
+
+def case(num_tokens: int, gate_up: Tensor, down: Tensor) -> Case:
+    """So many tokens."""
+    sets = inputs(num_tokens)
     runs = peers(sets, gate_up, down)
-    runs.pop("transformers batched_mm", None)  # it copies the matrices for each token
-    yield Case(
+    if num_tokens > FEW:
+        runs.pop("transformers batched_mm", None)
+    return Case(
         op="moe_prefill",
-        shape=f"{TOKENS} tokens, {TOP_K} of {EXPERTS} experts, {WIDTH} x {INNER}",
+        shape=f"{num_tokens} tokens, {TOP_K} of {EXPERTS} experts, {WIDTH} x {INNER}",
+        size=num_tokens,
         dtype="bfloat16",
         ours=lambda n: experts_forward(*sets[n], gate_up, down),
         peers=runs,
-        flops=6 * WIDTH * INNER * TOP_K * TOKENS,
-        moved=3 * EXPERTS * WIDTH * INNER * 2,
+        flops=6 * WIDTH * INNER * TOP_K * num_tokens,
+        moved=3 * min(EXPERTS, TOP_K * num_tokens) * WIDTH * INNER * 2,
     )

@@ -1,13 +1,13 @@
 """Layers of transformers, where it is installed: what whoever takes the model from there runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from foveate.benchmarks.windows import HEADS, LENGTHS, WIDTH
+from foveate.benchmarks.windows import HEADS, WIDTH
 from foveate.ops import Tables
 
 
@@ -16,8 +16,8 @@ def has_transformers() -> bool:
     return find_spec("transformers") is not None
 
 
-def window_layer(angles: Tables, qkv: nn.Module, proj: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Qwen2.5-VL's vision attention with these projections."""
+def window_layer(lengths: Sequence[int], angles: Tables, qkv: nn.Module, proj: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Qwen2.5-VL's vision attention in windows of these lengths, with these projections."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention
 
@@ -26,7 +26,7 @@ def window_layer(angles: Tables, qkv: nn.Module, proj: nn.Module) -> Callable[[T
     layer = Qwen2_5_VLVisionAttention(config).eval()
     for name, module in (("qkv", qkv), ("proj", proj)):
         setattr(layer, name, module)
-    ends = torch.tensor(list(accumulate(LENGTHS, initial=0)), dtype=torch.int32)
+    ends = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32)
     both = tuple(torch.cat([table, table], dim=-1) for table in angles)
 
     def run(x_TC: Tensor) -> Tensor:

@@ -7,24 +7,31 @@ from torch import nn
 
 from foveate.benchmarks.measure import SETS, Case, Run
 from foveate.benchmarks.peers import has_transformers, window_layer
-from foveate.benchmarks.windows import HEAD_DIM, HEADS, LENGTHS, TOKENS, WIDTH, by_torch, tables
+from foveate.benchmarks.windows import HEAD_DIM, HEADS, SIDE, WIDTH, by_torch, tables, window_lengths
 from foveate.ops import Packing, window_attention
 
 
 def cases() -> Iterator[Case]:
     """bf16, forward."""
-    angles, packing, dtype = tables(), Packing(LENGTHS), torch.bfloat16
-    inputs = [torch.randn(TOKENS, WIDTH).to(dtype) for _ in range(SETS)]
+    yield case(SIDE)
+
+
+def case(side: int) -> Case:
+    """A picture of `side` x `side` patches."""
+    lengths, num_tokens, dtype = window_lengths(side), side**2, torch.bfloat16
+    angles, packing = tables(num_tokens), Packing(lengths)
+    inputs = [torch.randn(num_tokens, WIDTH).to(dtype) for _ in range(SETS)]
     qkv, proj = nn.Linear(WIDTH, 3 * WIDTH).to(dtype), nn.Linear(WIDTH, WIDTH).to(dtype)
     peers: dict[str, Run] = {"torch": lambda n: proj(by_torch(qkv(inputs[n]), angles, packing))}
     if has_transformers():
-        layer = window_layer(angles, qkv, proj)
+        layer = window_layer(lengths, angles, qkv, proj)
         peers["transformers"] = lambda n: layer(inputs[n])
-    yield Case(
+    return Case(
         op="window_layer",
-        shape=f"{TOKENS} patches in {len(LENGTHS)} windows, {HEADS} heads of {HEAD_DIM}",
+        shape=f"{num_tokens} patches in {len(lengths)} windows, {HEADS} heads of {HEAD_DIM}",
+        size=num_tokens,
         dtype="bfloat16",
         ours=lambda n: proj(window_attention(qkv(inputs[n]), angles, packing, HEADS)),
         peers=peers,
-        flops=8 * WIDTH**2 * TOKENS + 4 * WIDTH * sum(length**2 for length in LENGTHS),
+        flops=8 * WIDTH**2 * num_tokens + 4 * WIDTH * sum(length**2 for length in lengths),
     )

@@ -1,4 +1,4 @@
-"""The windows of a picture as Qwen2.5-VL's tower sees it: 74 x 74 patches in windows of 112 px, 16 heads of 80.
+"""The windows of a picture as Qwen2.5-VL's tower sees it: windows of 8 x 8 patches, 112 px, and 16 heads of 80.
 
 Shape letters: T patches, C width of a projection.
 """
@@ -12,20 +12,28 @@ from foveate.ops import Packing, Tables
 
 HEADS, HEAD_DIM = 16, 80
 WIDTH = HEADS * HEAD_DIM
-LENGTHS = [64] * 81 + [16] * 18 + [4]
-TOKENS = sum(LENGTHS)
+SIDE = 74
+"""Patches of a side, of a picture of 1036 x 1036 px."""
+WINDOW = 8
 
 
-def tables() -> Tables:
+def window_lengths(side: int) -> list[int]:
+    """Patches of each window of a square picture; those at two of its edges are cut."""
+    whole, rest = divmod(side, WINDOW)
+    cut = [WINDOW * rest] * (2 * whole) + [rest**2] if rest else []
+    return [WINDOW**2] * whole**2 + cut
+
+
+def tables(num_tokens: int) -> Tables:
     """Cosines and sines of some angles."""
-    angles_TF = torch.randn(TOKENS, HEAD_DIM // 2, generator=torch.Generator().manual_seed(1)) * 3
+    angles_TF = torch.randn(num_tokens, HEAD_DIM // 2, generator=torch.Generator().manual_seed(1)) * 3
     return angles_TF.cos(), angles_TF.sin()
 
 
-def projections(dtype: torch.dtype) -> list[Tensor]:
+def projections(num_tokens: int, dtype: torch.dtype) -> list[Tensor]:
     """SETS packed projections [T, 3 * WIDTH]."""
     generator = torch.Generator().manual_seed(2)
-    return [torch.randn(TOKENS, 3 * WIDTH, generator=generator).to(dtype) for _ in range(SETS)]
+    return [torch.randn(num_tokens, 3 * WIDTH, generator=generator).to(dtype) for _ in range(SETS)]
 
 
 def by_torch(qkv_TC: Tensor, angles: Tables, packing: Packing) -> Tensor:

@@ -6,11 +6,13 @@ Shape letters: L layers, S slots, C capacity in tokens, G key heads, D head dime
 width of a latent with its key that turns, R its rank.
 """
 
+from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.models.config import DecoderConfig
 from foveate.ops import decode_attention
@@ -31,8 +33,8 @@ class KVCache:
         if config.latent is not None:
             heads, width = 1, config.latent.rank + config.head_dim
         shape = (config.num_layers, num_slots, heads, capacity, width)
-        self.k = like.new_zeros(shape).transpose(2, 3)
-        self.v = like.new_zeros(shape if config.latent is None else (0,) * 5).transpose(2, 3)
+        self.k = _zeros(shape, like).transpose(2, 3)
+        self.v = _zeros(shape, like).transpose(2, 3) if config.latent is None else like.new_zeros((0,) * 5)
         self.lengths = [0] * num_slots
 
     def reserve(self, num_tokens: int) -> None:
@@ -40,10 +42,15 @@ class KVCache:
         capacity = self.k.shape[2]
         if num_tokens <= capacity:
             return
-        extra = max(num_tokens, 2 * capacity) - capacity
-        self.k, self.v = (
-            pad(x.transpose(2, 3), (0, 0, 0, extra)).transpose(2, 3) if x.numel() else x for x in (self.k, self.v)
-        )
+        self.k, self.v = (self._grown(x, max(num_tokens, 2 * capacity)) if x.numel() else x for x in (self.k, self.v))
+
+    def _grown(self, x_LSCGD: Tensor, capacity: int) -> Tensor:
+        """What is held, in a larger room."""
+        layers, slots, _, heads, width = x_LSCGD.shape
+        room = _zeros((layers, slots, heads, capacity, width), x_LSCGD).transpose(2, 3)
+        for slot, held in enumerate(self.lengths):
+            room[:, slot, :held] = x_LSCGD[:, slot, :held]
+        return room
 
     def copy_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """Let `target` begin as `source` does."""
@@ -51,6 +58,14 @@ class KVCache:
             if x.numel():
                 x[:, target, :num_tokens] = x[:, source, :num_tokens]
         self.lengths[target] = num_tokens
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros; of the processor's memory, pages come when they are first written, so that empty room costs nothing."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    numbers = np.zeros(prod(shape) * like.itemsize, dtype=np.uint8)
+    return torch.from_numpy(numbers).view(like.dtype).view(shape)
 
 
 class CachedStep:

@@ -24,6 +24,9 @@ from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
 
+PREFILL = 4096
+"""Tokens that are computed at once at most: what a long beginning takes of memory does not grow with its length."""
+
 
 @dataclass(kw_only=True, eq=False)
 class Request:
@@ -141,7 +144,8 @@ class Engine:
         ]
         images, starts = [image for _, image in late], [s for s, _ in late]
         x_TD = self.thinker.embed(transcript.token_ids[start:], images, starts, self.seen(images) if images else None)
-        return self._forward(x_TD, transcript.positions_3T[:, start:], [slot], [len(x_TD)])
+        parts = zip(x_TD.split(PREFILL), transcript.positions_3T[:, start:].split(PREFILL, dim=1), strict=True)
+        return [self._forward(x_TD, positions_3T, [slot], [len(x_TD)]) for x_TD, positions_3T in parts][-1]
 
     def _decode(self, active: list[Request]) -> None:
         x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))

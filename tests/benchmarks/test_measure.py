@@ -12,28 +12,27 @@ from foveate.benchmarks import (
     experts,
     gqa_decode,
     measure,
+    mla_decode,
     moe_decode,
     moe_prefill,
     nano_ask,
-    peers,
+    sizes,
     window_core,
     window_layer,
-    windows,
 )
 from foveate.benchmarks.measure import SETS, Case, Floors, compare
+from foveate.benchmarks.windows import window_lengths
 from foveate.cli import main
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmarks at sizes that take no time."""
-    for module in (windows, window_core, window_layer, peers):
-        monkeypatch.setattr(module, "LENGTHS", [9, 9, 4])
-    for module in (windows, window_core, window_layer):
-        monkeypatch.setattr(module, "TOKENS", 22)
+    for module in (window_core, window_layer):
+        monkeypatch.setattr(module, "SIDE", 10)
     monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
     monkeypatch.setattr(gqa_decode, "CONTEXT", 30)
-    monkeypatch.setattr(gqa_decode, "CACHES", 1)
+    monkeypatch.setattr(gqa_decode, "HELD", 30)
     for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 32, "INNER": 32}.items():
         monkeypatch.setattr(experts, name, value)
     monkeypatch.setattr(moe_prefill, "TOKENS", 10)
@@ -80,13 +79,49 @@ def test_a_floor_is_the_slower_of_arithmetic_and_memory() -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_sizes_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"SIDES": (4, 9, 10), "PROMPTS": (1, 6), "CONTEXTS": (16, 32), "TRAINED": (5, 9)}
+    for name, value in small.items():
+        monkeypatch.setattr(sizes, name, value)
+    for module in (gqa_decode, mla_decode):
+        monkeypatch.setattr(module, "HELD", 32)
+    found: dict[str, list[int | None]] = {}
+    for case in sizes.cases():
+        case.ours(0)
+        for peer in case.peers.values():
+            peer(0)
+        found.setdefault(case.op, []).append(case.size)
+    assert found == {
+        "window_core": [16, 81, 100], "window_layer": [16, 81, 100], "full_attention": [16, 81], "moe_prefill": [1, 6],
+        "gqa_decode": [16, 32], "mla_decode": [16, 32], "decoder_attention": [5, 9],
+    }  # fmt: skip
+
+
+def test_windows_cover_a_picture() -> None:
+    assert window_lengths(74) == [64] * 81 + [16] * 18 + [4]
+    assert all(sum(window_lengths(side)) == side**2 for side in range(1, 40))
+
+
+@pytest.mark.usefixtures("small")
 def test_the_command_prints_a_row_for_each_comparison(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "_product_flops", lambda dtype, device: 1e12)
     assert main(["bench", "decoder_attention", "--json", "--seconds", "0"]) == 0
     (row,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert set(row) == {"op", "shape", "dtype", "threads", "ours_ms", "peer", "peer_ms", "ratio", "floor_ms", "device"}
+    assert set(row) == {
+        "op",
+        "shape",
+        "dtype",
+        "threads",
+        "ours_ms",
+        "peer",
+        "peer_ms",
+        "ratio",
+        "floor_ms",
+        "device",
+        "size",
+    }
     assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.3)
     assert main(["bench", "decoder_attention", "--seconds", "0"]) == 0
     assert "decoder_attention bfloat16" in capsys.readouterr().out

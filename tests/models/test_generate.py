@@ -9,6 +9,7 @@ import torch
 from pictures import noise
 
 from foveate.errors import ModelError
+from foveate.models import engine
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
@@ -33,7 +34,11 @@ def fresh_logprobs(thinker: Thinker, messages: Messages, token_ids: tuple[int, .
     return logprobs.gather(-1, torch.tensor(token_ids)[:, None])[:, 0]
 
 
-def test_logprobs_over_turns_equal_an_uncached_pass(thinker: Thinker, conversation: Messages) -> None:
+@pytest.mark.parametrize("prefill", [engine.PREFILL, 13], ids=["whole", "in parts"])
+def test_logprobs_over_turns_equal_an_uncached_pass(
+    thinker: Thinker, conversation: Messages, prefill: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PREFILL", prefill)
     reasoner = ThinkerReasoner(thinker)
     messages = conversation
     for seed in range(3):

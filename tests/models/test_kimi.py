@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pictures import image, noise, text
 from torch import nn
 
-from foveate.models import Thinker, ThinkerReasoner
+from foveate.models import Thinker, ThinkerReasoner, engine
 from foveate.models.published.tiktoken import CUTS, tiktoken_tokenizer
 from foveate.models.sampling import allowed_logprobs
 
@@ -78,7 +78,11 @@ def greedy(thinker: Thinker, messages: Messages, count: int) -> tuple[int, ...]:
     return tuple(said)
 
 
-def test_greedy_tokens_over_the_cache_of_latents(thinker: Thinker) -> None:
+@pytest.mark.parametrize("prefill", [engine.PREFILL, 13], ids=["whole", "in parts"])
+def test_greedy_tokens_over_the_cache_of_latents(
+    thinker: Thinker, prefill: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PREFILL", prefill)
     for messages in CONVERSATIONS[:2]:
         assert thinker.generate(messages, max_new_tokens=64).token_ids == greedy(thinker, messages, 64)
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foveate.errors import CheckpointError
-from foveate.models import Thinker, ThinkerReasoner
+from foveate.models import Thinker, ThinkerReasoner, engine
 from foveate.models.config import TINY
 from foveate.models.sampling import drawn_from
 
@@ -81,7 +81,11 @@ def test_bf16_is_as_near_as_transformers(family: str, tmp_path: Path) -> None:
     assert ours <= 1.5 * theirs
 
 
-def test_greedy_tokens(family: str, saved: tuple[nn.Module, Path], thinker: Thinker) -> None:
+@pytest.mark.parametrize("prefill", [engine.PREFILL, 13], ids=["whole", "in parts"])
+def test_greedy_tokens(
+    family: str, saved: tuple[nn.Module, Path], thinker: Thinker, prefill: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PREFILL", prefill)
     for messages in CONVERSATIONS[:2]:
         inputs = qwen.inputs(family, messages, generate=True)
         wanted = saved[0].generate(

@@ -1,0 +1,65 @@
+"""Time against size, a panel for each operation: `python -m foveate.benchmarks.plot RESULT.json OUT.png`.
+
+It draws the rows of a result file that say a size. It needs the extra `train`.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = 3
+GROWS = {"window_core": "patches", "window_layer": "patches", "full_attention": "patches",
+         "decoder_attention": "tokens", "moe_prefill": "tokens"}  # fmt: skip
+PAST = "tokens of the past"
+Rows = list[dict[str, Any]]
+
+
+def draw(result: dict[str, Any], out: Path) -> None:
+    """Write the picture. Raises InputError when no row has a size."""
+    from matplotlib.figure import Figure
+
+    panels: dict[str, Rows] = {}
+    for row in result["rows"]:
+        if row.get("size") is not None:
+            panels.setdefault(row["op"], []).append(row)
+    if not panels:
+        raise InputError("no row says a size; wanted the result of a measurement over several, such as `sizes`")
+    lines = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 3.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
+    for panel, (op, rows) in zip(axes, panels.items(), strict=False):
+        _draw(panel, op, rows)
+    for unused in axes[len(panels) :]:
+        unused.set_axis_off()
+    figure.suptitle(f"{result['hardware']}, torch {result['torch']}, {result['date']}", fontsize=9)
+    figure.savefig(out, dpi=90)
+
+
+def _draw(panel: "Axes", op: str, rows: Rows) -> None:
+    first = [row for row in rows if row["peer"] == rows[0]["peer"]]
+    sizes = [row["size"] for row in first]
+    panel.plot(sizes, [row["ours_ms"] for row in first], color="black", linewidth=2, marker="o", label="ours")
+    if all(row["floor_ms"] is not None for row in first):
+        panel.plot(sizes, [row["floor_ms"] for row in first], color="black", linewidth=1, linestyle=":", label="floor")
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        points = [(row["size"], row["peer_ms"]) for row in rows if row["peer"] == peer]
+        panel.plot(*zip(*points, strict=True), linewidth=1, marker=".", label=peer)
+    panel.set(title=op, xlabel=GROWS.get(op, PAST), ylabel="ms", xscale="log", yscale="log")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=7)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw a result file."""
+    draw(json.loads(Path(arguments[0]).read_text(encoding="utf-8")), Path(arguments[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
