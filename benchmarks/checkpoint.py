@@ -1,6 +1,7 @@
 """Claim: published shapes load as fast as the file is read, and run faster than in transformers on the same machine.
 
-Random weights: nothing here depends on what they say. It takes some 20 GB of memory, 8 GB of disk and many minutes.
+Random weights: nothing here depends on what they say. It takes some 18 GB of memory, 8 GB of disk and a quarter of an
+hour. benchmarks/plot.py draws its times against pixels and tokens of the past.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ from foveate.models.quantize import quantize
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
 
-SIDE_PX, WORDS = 1036, 64
+SIDES_PX, WORDS = (252, 504, 1036), 64
 LONG = 8192
-"""Tokens of the long past."""
+"""Tokens of the long past ..."""
+CONTEXTS = (2048, 32768, 131072)
+"""... and of others."""
 
 
 def cases() -> Iterator[Case]:
@@ -34,18 +37,22 @@ def cases() -> Iterator[Case]:
 
 
 def _qwen(thinker: Thinker, theirs: Any) -> Iterator[Case]:
-    inputs = _question(thinker)
-    given = _given(inputs)
-    yield Case(
-        op="prefill",
-        shape=f"Qwen2.5-VL-3B, picture of {SIDE_PX} x {SIDE_PX} px, {len(inputs)} tokens",
-        dtype="bfloat16",
-        ours=_quietly(lambda: _last_logits(thinker, inputs)),
-        peers={"transformers": _quietly(lambda: theirs(**given, logits_to_keep=1, use_cache=False))},
-    )
+    for side_px in SIDES_PX:
+        inputs = _question(thinker, side_px)
+        given = _given(inputs)
+        yield Case(
+            op="prefill",
+            shape=f"Qwen2.5-VL-3B, picture of {side_px} x {side_px} px, {len(inputs)} tokens",
+            size=side_px**2,
+            rounds=1,
+            dtype="bfloat16",
+            ours=_quietly(lambda inputs=inputs: _last_logits(thinker, inputs)),
+            peers={"transformers": _quietly(lambda given=given: theirs(**given, logits_to_keep=1, use_cache=False))},
+        )
+    moved = _read_bytes(thinker)
     shape = f"Qwen2.5-VL-3B, 1 token after {len(inputs)}"
     peers = {"transformers": _their_step(theirs, given)}
-    yield Case(op="decode", shape=shape, dtype="bfloat16", ours=_our_step(thinker, inputs), peers=peers)
+    yield Case(op="decode", shape=shape, dtype="bfloat16", ours=_our_step(thinker, inputs), peers=peers, moved=moved)
     quantize(thinker.decoder)
     yield Case(op="decode_int8", shape=shape, dtype="int8", ours=_our_step(thinker, inputs), peers=peers)
 
@@ -80,9 +87,23 @@ def _transformers(folder: Path) -> Any:
     return model.eval()
 
 
-def _question(thinker: Thinker) -> Transcript:
+def _read_bytes(thinker: Thinker, past: int = 0) -> int:
+    """What a token reads: the decoder without the embeddings and the experts that are not chosen, and latents."""
+    decoder, config = thinker.decoder, thinker.config.decoder
+    total = sum(parameter.nbytes for parameter in decoder.parameters())
+    if not config.tie_embeddings:
+        total -= decoder.embed.weight.nbytes
+    if config.moe is not None:
+        unused = config.moe.num_experts - config.moe.top_k
+        routed = (block.mlp for block in decoder.blocks[config.num_dense_layers :])
+        total -= sum(weights[:unused].nbytes for moe in routed for weights in (moe.gate_up, moe.down))
+    latent = 0 if config.latent is None else config.latent.rank + config.head_dim
+    return total + past * config.num_layers * latent * decoder.embed.weight.itemsize
+
+
+def _question(thinker: Thinker, side_px: int) -> Transcript:
     """A picture and some words; the ids are nano's, whose vocabulary is the first part of any other."""
-    pixels = np.random.default_rng(0).integers(0, 255, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (side_px, side_px, 3), dtype=np.uint8)
     parts = [{"type": "image", "image": Image.fromarray(pixels)}, {"type": "text", "text": "the " * WORDS}]
     return thinker.processor([{"role": "user", "content": parts}], generate=True)
 
@@ -170,23 +191,26 @@ def _kimi(thinker: Thinker) -> Iterator[Case]:
         ours=_quietly(lambda: _last_logits(thinker, inputs)),
         peers={"transformers": _quietly(lambda: model(input_ids=ids, logits_to_keep=1, use_cache=False))},
     )
-    cache = KVCache(thinker.config.decoder, 1, thinker.decoder.embed.weight, capacity=LONG + 1)
-    cache.k.normal_()
-    yield Case(
-        op="decode_8k",
-        shape=f"Kimi-VL-A3B with 4 layers, 1 token after {LONG}",
-        dtype="bfloat16",
-        ours=_token_after(thinker, cache, LONG, torch.tensor(LONG)),
-        peers={"transformers": _their_token(model, _past(model, LONG))},
-    )
+    for past in (LONG, *CONTEXTS):
+        cache = KVCache(thinker.config.decoder, 1, thinker.decoder.embed.weight, capacity=past + 1)
+        cache.k.normal_()
+        yield Case(
+            op="decode_8k" if past == LONG else "decode",
+            shape=f"Kimi-VL-A3B with 4 layers, 1 token after {past}",
+            size=past,
+            dtype="bfloat16",
+            ours=_token_after(thinker, cache, past, torch.tensor(past)),
+            peers={"transformers": _their_token(model, _past(model, past))},
+            moved=_read_bytes(thinker, past),
+        )
 
 
-@torch.inference_mode()
 def _past(model: Any, length: int) -> Any:
-    """A cache of transformers after so many tokens, in parts that fit into memory."""
+    """A cache of transformers that holds latents of so many tokens."""
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=model.config)
-    for ids in torch.randint(300, 1000, (1, length)).split(512, dim=1):
-        model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+    config, cache = model.config, DynamicCache(config=model.config)
+    widths = config.kv_lora_rank, config.qk_rope_head_dim
+    for layer in range(config.num_hidden_layers):
+        cache.update(*(torch.randn(1, 1, length, width).bfloat16() for width in widths), layer)
     return cache

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 GROWS = {"window_core": "patches", "window_layer": "patches", "full_attention": "patches",
-         "decoder_attention": "tokens", "moe_prefill": "tokens"}  # fmt: skip
+         "decoder_attention": "tokens", "moe_prefill": "tokens", "prefill": "pixels"}  # fmt: skip
+SAME = {"decode_8k": "decode"}
+"""What is one size of another operation."""
 PAST = "tokens of the past"
 Rows = list[dict[str, Any]]
 
@@ -28,7 +30,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
     panels: dict[str, Rows] = {}
     for row in result["rows"]:
         if row.get("size") is not None:
-            panels.setdefault(row["op"], []).append(row)
+            panels.setdefault(SAME.get(row["op"], row["op"]), []).append(row)
     if not panels:
         raise InputError("no row says a size; wanted the result of a measurement over several, such as `sizes`")
     lines = -(-len(panels) // COLUMNS)
@@ -43,6 +45,7 @@ def draw(result: dict[str, Any], out: Path) -> None:
 
 
 def _draw(panel: "Axes", op: str, rows: Rows) -> None:
+    rows = sorted(rows, key=lambda row: row["size"])
     first = [row for row in rows if row["peer"] == rows[0]["peer"]]
     sizes = [row["size"] for row in first]
     panel.plot(sizes, [row["ours_ms"] for row in first], color="black", linewidth=2, marker="o", label="ours")

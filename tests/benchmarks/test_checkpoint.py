@@ -26,12 +26,14 @@ def test_every_row_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         "intermediate_size": 96,
         "num_attention_heads": 4,
     }
-    for name, value in {"QWEN": qwen, "KIMI": kimi, "SIDE_PX": 140, "LONG": 700}.items():
+    for name, value in {"QWEN": qwen, "KIMI": kimi, "SIDES_PX": (56, 140), "LONG": 700, "CONTEXTS": (90,)}.items():
         monkeypatch.setattr(checkpoint, name, value)
     rows = list(measure.rows(["checkpoint"], 0.01))
     found = [(row["op"], row["peer"]) for row in rows]
     assert found == [
-        ("load", "transformers"), ("load", "read"), ("prefill", "transformers"), ("decode", "transformers"),
-        ("decode_int8", "transformers"), ("prefill", "transformers"), ("decode_8k", "transformers"),
+        ("load", "transformers"), ("load", "read"), ("prefill", "transformers"), ("prefill", "transformers"),
+        ("decode", "transformers"), ("decode_int8", "transformers"), ("prefill", "transformers"),
+        ("decode_8k", "transformers"), ("decode", "transformers"),
     ]  # fmt: skip
+    assert [row["size"] for row in rows if row["size"] is not None] == [56**2, 140**2, 700, 90]
     assert all(row["ours_ms"] > 0 and row["peer_ms"] > 0 for row in rows)  # type: ignore[operator]
