@@ -198,6 +198,7 @@ def _kimi(thinker: Thinker) -> Iterator[Case]:
             op="decode_8k" if past == LONG else "decode",
             shape=f"Kimi-VL-A3B with 4 layers, 1 token after {past}",
             size=past,
+            rounds=1 if past > LONG else 3,
             dtype="bfloat16",
             ours=_token_after(thinker, cache, past, torch.tensor(past)),
             peers={"transformers": _their_token(model, _past(model, past))},

@@ -7,9 +7,9 @@ width of a latent with its key that turns, R its rank.
 """
 
 from math import prod
+from mmap import mmap
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -64,8 +64,7 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Zeros; of the processor's memory, pages come when they are first written, so that empty room costs nothing."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    numbers = np.zeros(prod(shape) * like.itemsize, dtype=np.uint8)
-    return torch.from_numpy(numbers).view(like.dtype).view(shape)
+    return torch.frombuffer(mmap(-1, prod(shape) * like.itemsize), dtype=like.dtype).view(shape)
 
 
 class CachedStep:

@@ -50,11 +50,13 @@ class LatentQueries:
     def absorbed(self) -> Tensor:
         """Queries for the latents themselves, [T, H, W]."""
         plain, turned = self.q_THD.tensor_split((self.plain_dim,), dim=-1)
-        return torch.cat([torch.einsum("thp,hpr->thr", plain, self.up_HER[:, : self.plain_dim]), turned], dim=-1)
+        absorbed = torch.bmm(plain.transpose(0, 1), self.up_HER[:, : self.plain_dim]).transpose(0, 1)
+        return torch.cat([absorbed, turned], dim=-1)
 
     def values(self, out_THR: Tensor) -> Tensor:
-        """Values of weighted sums of latents, [T, H, V]."""
-        return torch.einsum("thr,hvr->thv", out_THR, self.up_HER[:, self.plain_dim :])
+        """Values of weighted sums of latents, [T, H, V]; the weights stand first, or they would be copied."""
+        values_HVT = torch.bmm(self.up_HER[:, self.plain_dim :], out_THR.permute(1, 2, 0))
+        return values_HVT.permute(2, 0, 1)
 
     def expanded(self, latents_CW: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of every head, both [C, H, D]: the values end in zeros."""

@@ -74,16 +74,6 @@ static bool is_few(const DecodeProblem& problem) {
   return whole && problem.num_heads / problem.num_kv_heads <= kFewQueries;
 }
 
-// Words of a cached row: f32 numbers, or pairs as they lie.
-template <typename Product, typename T>
-FOVEATE_INLINE Vec load_words(const T* row, int64_t word) {
-  if constexpr (Product::kNumbers == 1) {
-    return load(row + word);
-  } else {
-    return load(reinterpret_cast<const float*>(row) + word);
-  }
-}
-
 // partial[member * partial_row] = products of one key with kMembers queries of `dim` numbers, lane by lane.
 template <typename Product, typename T, int kMembers>
 FOVEATE_INLINE void multiply_key(const T* key, const float* queries, int64_t dim, float* partial, int64_t partial_row) {

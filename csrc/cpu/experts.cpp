@@ -3,7 +3,8 @@
 //   out[t] = sum over k of weights[t, k] * down[e] (silu(gate[e] x[t]) * (up[e] x[t])),   e = experts[t, k]
 //
 // Choices are put in the order of experts; parts of an expert's rows are shared among threads, each with all tokens that
-// chose it. Everything between x and out is f32, sums of choices are in their order.
+// chose it. Everything between x and out is f32, but what pairs are multiplied with: there the gated numbers are bf16.
+// Sums of choices are in their order.
 // Equals: tests/references.py, experts.
 
 #include "kernels.h"
@@ -102,9 +103,11 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   const Tensor input = torch::stable::contiguous(x);
   Tensor out = torch::stable::new_empty(input, {num_tokens, width});
   std::unique_ptr<float, Free> room;
-  const float* tokens = widened(input, room);
+  const bool pairs = is_paired(input, up);
+  const void* tokens = pairs ? input.const_data_ptr() : widened(input, room);
   const int64_t num_choices = num_tokens * top_k;
   const auto hidden = aligned_floats(num_choices * inner), results = aligned_floats(num_choices * width);
+  char* between = reinterpret_cast<char*>(hidden.get());  // of the dtype of tokens
   std::vector<int64_t> token_at(num_choices), itself(num_choices);
   for (int64_t place = 0; place < num_choices; ++place) {
     token_at[place] = order.choices[place] / top_k;
@@ -115,23 +118,23 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   const MatvecKernels& run = kernels().matvec;
   share(parts_of(order.experts, inner), num_threads, 2 * kRowsOfPart * num_choices, [&](const Part& part, float* gates) {
     const WeightRows rows = up.of(part.expert);
-    const Lines lines = {tokens, token_at.data() + part.first, part.count};
+    const Lines lines = {tokens, token_at.data() + part.first, part.count, pairs};
     float* ups = gates + kRowsOfPart * part.count;
     run.products(rows, part.begin, part.end, lines, gates, kRowsOfPart);
     run.products(rows, inner + part.begin, inner + part.end, lines, ups, kRowsOfPart);
     for (int64_t n = 0; n < part.count; ++n) {
       run.gate(gates + n * kRowsOfPart, ups + n * kRowsOfPart, part.end - part.begin,
-               hidden.get() + (part.first + n) * inner + part.begin);
+               between + ((part.first + n) * inner + part.begin) * (pairs ? 2 : 4), pairs);
     }
   });
   share(parts_of(order.experts, width), num_threads, 0, [&](const Part& part, float*) {
-    const Lines lines = {hidden.get(), itself.data() + part.first, part.count};
+    const Lines lines = {between, itself.data() + part.first, part.count, pairs};
     run.products(back.of(part.expert), part.begin, part.end, lines, results.get() + part.first * width + part.begin,
                  width);
   });
   char* to = static_cast<char*>(out.mutable_data_ptr());
   for (int64_t token = 0; token < num_tokens; ++token) {
-    run.weigh({results.get(), order.places.data() + token * top_k, top_k},
+    run.weigh({results.get(), order.places.data() + token * top_k, top_k, false},
               weights.const_data_ptr<float>() + token * top_k, width,
               to + token * width * (is_bf16(x) ? 2 : 4), is_bf16(x));
   }

@@ -15,5 +15,5 @@ constexpr Kernels table = {
     {&attention_forward, &attention_backward},
     {&decode_part, &decode_join},
     {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots},
-    {&row_products, &gate_lines, &widen_line, &finish, &weigh},
+    {&line_products, &gate_lines, &widen_line, &finish, &weigh, Widest::kNumbers == 2},
 };

@@ -193,6 +193,16 @@ using Widest = Pairs;
 using Widest = Singles;
 #endif
 
+// Words of a row: f32 numbers, or pairs as they lie.
+template <typename Product, typename T>
+FOVEATE_INLINE Vec load_words(const T* row, int64_t word) {
+  if constexpr (Product::kNumbers == 1) {
+    return load(row + word);
+  } else {
+    return load(reinterpret_cast<const float*>(row) + word);
+  }
+}
+
 // c[m, n] = (or +=) sum over k of a[m * a_row + k * a_step] * b[k * b_row + n], a tile of rows x columns of vectors. What
 // is there is added last: sums of sums round less than one long sum.
 template <typename Product, int kRows, int kColumns>

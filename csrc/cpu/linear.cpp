@@ -37,7 +37,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
   std::unique_ptr<float, Free> input_room, bias_room;
   std::vector<int64_t> itself(count);
   std::iota(itself.begin(), itself.end(), 0);
-  const Lines lines = {widened(input, input_room), itself.data(), count};
+  const bool pairs = is_paired(input, matrix);
+  const void* numbers = pairs ? input.const_data_ptr() : widened(input, input_room);
+  const Lines lines = {numbers, itself.data(), count, pairs};
   const float* added = bias.has_value() ? widened(*bias, bias_room) : nullptr;
   const MatvecKernels& run = kernels().matvec;
   char* to = static_cast<char*>(out.mutable_data_ptr());

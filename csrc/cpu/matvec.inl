@@ -3,8 +3,8 @@
 // Layout:  weights as they are stored, rows of the matrices; four rows at once, each against up to four lines that stay
 //          in registers. The next four rows are fetched ahead: a row is about a page, behind whose end the processor
 //          does not look by itself.
-// Numbers: f32; one order of additions for each instruction set.
-// Bound:   reading the weights once.
+// Numbers: f32, or pairs of bf16 as they lie; sums in f32, one order of additions for each instruction set.
+// Bound:   reading the weights once; of pairs for some dozen lines multiply-add.
 
 constexpr int kWeightRows = 4, kInputLines = 4;
 constexpr int kIntoSecondLevel = 2;  // of caches; into the first, a sixth of the rate was lost on a Zen 4
@@ -25,80 +25,109 @@ FOVEATE_INLINE float folded(Vec value) {
   }
 }
 
-template <bool kWhole, typename W, int kRows, int kInputs>
-FOVEATE_INLINE void dot_step(const W* rows, int64_t depth, const float* const* lines, int64_t at,
-                             Vec (&total)[kRows][kInputs]) {
+// A vector of words at the beginning or, where fewer numbers than it holds are left, what they and zeros make.
+template <typename Product, bool kWhole, typename T>
+FOVEATE_INLINE Vec words_of(const T* from, int64_t left) {
+  if constexpr (kWhole) {
+    return load_words<Product>(from, 0);
+  } else if constexpr (Product::kNumbers == 1) {
+    return load_some(from, left);
+  } else {
+    T some[Product::kNumbers * kLanes] = {};
+    std::memcpy(some, from, left * sizeof(T));
+    return load_words<Product>(some, 0);
+  }
+}
+
+template <typename Product, bool kWhole, int kRows, int kInputs, typename W, typename X>
+FOVEATE_INLINE void dot_step(const W* rows, int64_t depth, const X* const* lines, int64_t at,
+                             Vec (&total)[kInputs * kRows]) {
   Vec input[kInputs];
   for (int n = 0; n < kInputs; ++n) {
-    input[n] = kWhole ? load(lines[n] + at) : load_some(lines[n] + at, depth - at);
+    input[n] = words_of<Product, kWhole>(lines[n] + at, depth - at);
   }
   for (int row = 0; row < kRows; ++row) {
     const W* from = rows + row * depth + at;
     __builtin_prefetch(from + kRows * depth, 0, kIntoSecondLevel);
-    const Vec weight = kWhole ? load(from) : load_some(from, depth - at);
+    const Vec weight = words_of<Product, kWhole>(from, depth - at);
     for (int n = 0; n < kInputs; ++n) {
-      total[row][n] += weight * input[n];
+      total[n * kRows + row] = Product::add(total[n * kRows + row], weight, input[n]);
     }
   }
 }
 
-template <typename W, int kRows, int kInputs>
-static void dot_tile(const W* rows, int64_t depth, const float* const* lines, float* out, int64_t out_row) {
-  Vec total[kRows][kInputs] = {};
-  const int64_t whole = depth / kLanes * kLanes;
-  for (int64_t at = 0; at < whole; at += kLanes) {
-    dot_step<true>(rows, depth, lines, at, total);
+template <typename Product, int kRows, int kInputs, typename W, typename X>
+static void dot_tile(const W* rows, int64_t depth, const X* const* lines, float* out, int64_t out_row) {
+  constexpr int kStep = Product::kNumbers * kLanes;
+  Vec total[kInputs * kRows] = {};
+  const int64_t whole = depth / kStep * kStep;
+  for (int64_t at = 0; at < whole; at += kStep) {
+    dot_step<Product, true, kRows, kInputs>(rows, depth, lines, at, total);
   }
   if (whole < depth) {  // a question inside the loop cost half the rate
-    dot_step<false>(rows, depth, lines, whole, total);
+    dot_step<Product, false, kRows, kInputs>(rows, depth, lines, whole, total);
   }
-  for (int row = 0; row < kRows; ++row) {
-    for (int n = 0; n < kInputs; ++n) {
-      out[n * out_row + row] = folded(total[row][n]);
+  float sums[kInputs * kRows];
+  if constexpr (kInputs * kRows % kLanes == 0) {
+    for (int first = 0; first < kInputs * kRows; first += kLanes) {
+      store(sums + first, sums_across(total + first));
     }
+  } else {
+    for (int i = 0; i < kInputs * kRows; ++i) {
+      sums[i] = folded(total[i]);
+    }
+  }
+  for (int n = 0; n < kInputs; ++n) {
+    std::memcpy(out + n * out_row, sums + n * kRows, sizeof(float) * kRows);
   }
 }
 
-template <typename W, int kRows, int kInputs>
-static void dot_lines(const W* rows, int64_t depth, const Lines& lines, float* out, int64_t out_row) {
+template <typename Product, int kRows, int kInputs, typename W, typename X>
+static void dot_lines(const W* rows, int64_t depth, const X* lines, const int64_t* which, int64_t count, float* out,
+                      int64_t out_row) {
   int64_t n = 0;
-  for (; n + kInputs <= lines.count; n += kInputs) {
-    const float* some[kInputs];
+  for (; n + kInputs <= count; n += kInputs) {
+    const X* some[kInputs];
     for (int i = 0; i < kInputs; ++i) {
-      some[i] = lines.data + lines.which[n + i] * depth;
+      some[i] = lines + which[n + i] * depth;
     }
-    dot_tile<W, kRows, kInputs>(rows, depth, some, out + n * out_row, out_row);
+    dot_tile<Product, kRows, kInputs>(rows, depth, some, out + n * out_row, out_row);
   }
   if constexpr (kInputs > 1) {
-    if (n < lines.count) {
-      dot_lines<W, kRows, kInputs / 2>(rows, depth, {lines.data, lines.which + n, lines.count - n}, out + n * out_row,
-                                       out_row);
+    if (n < count) {
+      dot_lines<Product, kRows, kInputs / 2>(rows, depth, lines, which + n, count - n, out + n * out_row, out_row);
     }
   }
 }
 
-template <typename W>
+template <typename Product, typename W, typename X>
 static void dot_rows(const WeightRows& weights, int64_t begin, int64_t end, const Lines& lines, float* out,
                      int64_t out_row) {
   const W* rows = static_cast<const W*>(weights.data);
+  const X* inputs = static_cast<const X*>(lines.data);
   int64_t row = begin;
   for (; row + kWeightRows <= end; row += kWeightRows) {
-    dot_lines<W, kWeightRows, kInputLines>(rows + row * weights.depth, weights.depth, lines, out + row - begin, out_row);
+    dot_lines<Product, kWeightRows, kInputLines>(rows + row * weights.depth, weights.depth, inputs, lines.which,
+                                                 lines.count, out + row - begin, out_row);
   }
   for (; row < end; ++row) {
-    dot_lines<W, 1, kInputLines>(rows + row * weights.depth, weights.depth, lines, out + row - begin, out_row);
+    dot_lines<Product, 1, kInputLines>(rows + row * weights.depth, weights.depth, inputs, lines.which, lines.count,
+                                       out + row - begin, out_row);
   }
 }
 
-static void row_products(const WeightRows& weights, int64_t begin, int64_t end, const Lines& lines, float* out,
-                         int64_t out_row) {
+static void line_products(const WeightRows& weights, int64_t begin, int64_t end, const Lines& lines, float* out,
+                          int64_t out_row) {
+  if (lines.bf16) {
+    return dot_rows<Widest, uint16_t, uint16_t>(weights, begin, end, lines, out, out_row);
+  }
   switch (weights.kind) {
     case WeightKind::kFloat:
-      return dot_rows<float>(weights, begin, end, lines, out, out_row);
+      return dot_rows<Singles, float, float>(weights, begin, end, lines, out, out_row);
     case WeightKind::kBfloat16:
-      return dot_rows<uint16_t>(weights, begin, end, lines, out, out_row);
+      return dot_rows<Singles, uint16_t, float>(weights, begin, end, lines, out, out_row);
     case WeightKind::kInt8:
-      dot_rows<int8_t>(weights, begin, end, lines, out, out_row);
+      dot_rows<Singles, int8_t, float>(weights, begin, end, lines, out, out_row);
   }
   for (int64_t n = 0; n < lines.count; ++n) {
     for (int64_t row = begin; row < end; ++row) {
@@ -107,11 +136,16 @@ static void row_products(const WeightRows& weights, int64_t begin, int64_t end, 
   }
 }
 
-static void gate_lines(const float* gate, const float* up, int64_t count, float* out) {
+template <typename T>
+static void gate_line(const float* gate, const float* up, int64_t count, T* out) {
   for (int64_t at = 0; at < count; at += kLanes) {
     const Vec value = load_some(gate + at, count - at);
     store_some(out + at, value * sigmoid(value) * load_some(up + at, count - at), count - at);
   }
+}
+
+static void gate_lines(const float* gate, const float* up, int64_t count, void* out, bool bf16) {
+  bf16 ? gate_line(gate, up, count, static_cast<uint16_t*>(out)) : gate_line(gate, up, count, static_cast<float*>(out));
 }
 
 static void widen_line(const uint16_t* from, int64_t count, float* to) {
@@ -135,10 +169,11 @@ static void finish(const float* values, const float* bias, int64_t count, void* 
 
 template <typename T>
 static void weigh_lines(const Lines& lines, const float* weights, int64_t width, T* out) {
+  const float* data = static_cast<const float*>(lines.data);
   for (int64_t at = 0; at < width; at += kLanes) {
     Vec total = {};
     for (int64_t k = 0; k < lines.count; ++k) {
-      total += weights[k] * load_some(lines.data + lines.which[k] * width + at, width - at);
+      total += weights[k] * load_some(data + lines.which[k] * width + at, width - at);
     }
     store_some(out + at, total, width - at);
   }

@@ -47,6 +47,11 @@ inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::o
   return {data, scales->const_data_ptr<float>(), rows, depth, WeightKind::kInt8};
 }
 
+// Whether lines of the dtype of x are multiplied with these as they lie.
+inline bool is_paired(const Tensor& x, const Matrices& matrices) {
+  return kernels().matvec.pairs && is_bf16(x) && matrices.kind == WeightKind::kBfloat16;
+}
+
 // x in f32: itself, or a copy that `room` holds.
 inline const float* widened(const Tensor& x, std::unique_ptr<float, Free>& room) {
   if (!is_bf16(x)) {

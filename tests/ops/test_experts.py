@@ -2,8 +2,8 @@
 
 Proved: the error against f64, and that of gradients, is at most twice that of plain PyTorch in the same dtype plus one
 rounding; odd widths, no token, one expert twice, experts that nobody chose, NaN that stays with its token; int8 weights
-as what they round to; few and many tokens by different ways to one result; opcheck; equal bits with 1, 2 and 5 threads;
-what does not fit is named.
+as what they round to; few and many tokens by different ways to one result; a token's bits do not depend on those beside
+it; opcheck; equal bits with 1, 2 and 5 threads; what does not fit is named.
 """
 
 import pytest
@@ -18,7 +18,7 @@ from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
-SIZES = [(1, 64, 32, 2), (5, 48, 40, 3), (3, 7, 5, 1), (9, 130, 33, 4)]
+SIZES = [(1, 64, 32, 2), (5, 48, 40, 3), (3, 7, 5, 1), (9, 130, 33, 4), (70, 65, 24, 4)]
 """Tokens, width, width of an expert, experts of a token."""
 NUM_EXPERTS = 16
 
@@ -68,8 +68,8 @@ def test_int8_weights_are_what_they_round_to(dtype: torch.dtype) -> None:
     exact = references.experts(*wide((x, chosen, weights)), *(each.dequantized(torch.float64) for each in rounded))
     plain = references.experts(x, chosen, weights, *(each.dequantized(dtype) for each in rounded))
     assert_as_exact_as_torch(experts_forward(x, chosen, weights, *rounded), plain, exact)
-    many = (x.repeat(40, 1), chosen.repeat(40, 1), weights.repeat(40, 1))
-    assert_as_exact_as_torch(experts_forward(*many, *rounded), plain.repeat(40, 1), exact.repeat(40, 1))
+    many = (x.repeat(160, 1), chosen.repeat(160, 1), weights.repeat(160, 1))
+    assert_as_exact_as_torch(experts_forward(*many, *rounded), plain.repeat(160, 1), exact.repeat(160, 1))
     for matrix, each in zip(matrices, rounded, strict=True):
         assert each.values.dtype == torch.int8
         assert each.values.abs().amax(-1).eq(127).all()
@@ -103,6 +103,17 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         runs.append(experts_forward(*numbers))
     assert torch.equal(runs[0], runs[1])
     assert torch.equal(runs[0], runs[2])
+
+
+@needs_native
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_token_is_the_same_in_any_company(dtype: torch.dtype) -> None:
+    x, chosen, weights, *matrices = problem(40, 70, 33, 3, dtype)
+    together = experts_forward(x, chosen, weights, *matrices)
+    for number in (0, 7, 39):
+        one = slice(number, number + 1)
+        assert torch.equal(experts_forward(x[one], chosen[one], weights[one], *matrices), together[one])
 
 
 @needs_native

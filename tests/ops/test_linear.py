@@ -17,7 +17,7 @@ from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
-SIZES = [(1, 64, 96), (3, 7, 5), (4, 130, 33), (2, 1, 1)]
+SIZES = [(1, 64, 96), (3, 7, 5), (4, 130, 33), (2, 1, 1), (15, 70, 21)]
 """Tokens, inputs, outputs."""
 
 

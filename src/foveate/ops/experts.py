@@ -2,8 +2,8 @@
 
 Many tokens are put in expert order by a stable sort and each expert multiplies its own; the results are brought back
 and added in the order of the routing, so a batch gives the same bits each time. On a GPU one grouped product takes all
-experts, and nobody waits to hear how many rows each has. For few tokens, where reading the weights is all that counts,
-one call does the whole without a sort of anything but the choices.
+experts, and nobody waits to hear how many rows each has. Up to some dozen tokens of an expert one call does the whole
+without a sort of anything but the choices.
 
 Shape letters: T tokens, D width, E experts, K experts of a token, I width of an expert, S = T*K choices, P padded rows.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import combine, dispatch, order
-from foveate.ops.native import is_native, is_served
+from foveate.ops.native import has_feature, is_native, is_served
 
 MOST_PADDING = 64
 """Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
@@ -25,8 +25,9 @@ PADDED_SHARE = 16
 """The multiple is at most this part of an expert's tokens, on average: few are multiplied in vain."""
 ALIGNED = 8
 """Of a grouped product in bf16 every group begins at, and every row holds, a multiple of this: 16 bytes."""
-FEW = 4
-"""Tokens of an expert, on average, up to which the weights are read row by row."""
+FEW, AMX_FEW = 64, 4
+"""Tokens of an expert, on average, up to which one call does the whole; beyond, torch's products are faster, those by
+tiles of AMX much sooner."""
 CUDA_FEW = 256
 """The same for our products on a GPU; beyond, torch's are faster on Hopper (`foveate bench gpu`)."""
 
@@ -121,7 +122,14 @@ def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tenso
     """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (x_TD, weights_TK, gate_up, down))
     served = is_served(x_TD, cuda=_is_one_product(x_TD, gate_up, down))
-    return served and not wanted and experts_TK.numel() <= (CUDA_FEW if x_TD.is_cuda else FEW) * len(gate_up)
+    return served and not wanted and experts_TK.numel() <= _most_choices(x_TD) * len(gate_up)
+
+
+def _most_choices(x_TD: Tensor) -> int:
+    """Of an expert, on average, where the kernel for few tokens serves."""
+    if x_TD.is_cuda:
+        return CUDA_FEW
+    return AMX_FEW if x_TD.dtype == torch.bfloat16 and has_feature("amx_bf16") else FEW
 
 
 def _fake(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.native import is_native, is_served
+from foveate.ops.native import has_feature, is_native, is_served
 
-FEW = 4
-"""Tokens up to which the weights are read row by row."""
+FEW, AMX_FEW = 16, 4
+"""Tokens up to which our kernel is as fast as torch's product or faster, and where torch has tiles of AMX."""
 
 
 def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = None) -> Tensor:
@@ -32,7 +32,8 @@ def _is_few(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -
     """Whether the kernel serves: no gradient is wanted, and few tokens come."""
     leaves = [x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)]
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in leaves)
-    return is_served(x_ND) and not wanted and 0 < x_ND.numel() <= FEW * x_ND.shape[-1]
+    most = AMX_FEW if x_ND.dtype == torch.bfloat16 and has_feature("amx_bf16") else FEW
+    return is_served(x_ND) and not wanted and 0 < x_ND.numel() <= most * x_ND.shape[-1]
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, scales: Tensor | None) -> Tensor:
