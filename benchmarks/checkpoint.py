@@ -16,6 +16,7 @@ from torch import Tensor
 from foveate.benchmarks.checkpoints import KIMI, QWEN, published
 from foveate.benchmarks.measure import Case
 from foveate.models.cache import CachedStep, KVCache
+from foveate.models.moe import MoE
 from foveate.models.quantize import quantize
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
@@ -38,23 +39,29 @@ def cases() -> Iterator[Case]:
 
 def _qwen(thinker: Thinker, theirs: Any) -> Iterator[Case]:
     for side_px in SIDES_PX:
-        inputs = _question(thinker, side_px)
-        given = _given(inputs)
-        yield Case(
-            op="prefill",
-            shape=f"Qwen2.5-VL-3B, picture of {side_px} x {side_px} px, {len(inputs)} tokens",
-            size=side_px**2,
-            rounds=1,
-            dtype="bfloat16",
-            ours=_quietly(lambda inputs=inputs: _last_logits(thinker, inputs)),
-            peers={"transformers": _quietly(lambda given=given: theirs(**given, logits_to_keep=1, use_cache=False))},
-        )
+        yield _prefill(thinker, theirs, side_px)
+    inputs = _question(thinker, SIDES_PX[-1])
+    given = _given(inputs)
     moved = _read_bytes(thinker)
     shape = f"Qwen2.5-VL-3B, 1 token after {len(inputs)}"
     peers = {"transformers": _their_step(theirs, given)}
     yield Case(op="decode", shape=shape, dtype="bfloat16", ours=_our_step(thinker, inputs), peers=peers, moved=moved)
     quantize(thinker.decoder)
     yield Case(op="decode_int8", shape=shape, dtype="int8", ours=_our_step(thinker, inputs), peers=peers)
+
+
+def _prefill(thinker: Thinker, theirs: Any, side_px: int) -> Case:
+    inputs = _question(thinker, side_px)
+    given = _given(inputs)
+    return Case(
+        op="prefill",
+        shape=f"Qwen2.5-VL-3B, picture of {side_px} x {side_px} px, {len(inputs)} tokens",
+        size=side_px**2,
+        rounds=1,
+        dtype="bfloat16",
+        ours=_quietly(lambda: _last_logits(thinker, inputs)),
+        peers={"transformers": _quietly(lambda: theirs(**given, logits_to_keep=1, use_cache=False))},
+    )
 
 
 def _quietly(run: Callable[[], object]) -> Callable[[int], object]:
@@ -93,10 +100,10 @@ def _read_bytes(thinker: Thinker, past: int = 0) -> int:
     total = sum(parameter.nbytes for parameter in decoder.parameters())
     if not config.tie_embeddings:
         total -= decoder.embed.weight.nbytes
-    if config.moe is not None:
-        unused = config.moe.num_experts - config.moe.top_k
-        routed = (block.mlp for block in decoder.blocks[config.num_dense_layers :])
-        total -= sum(weights[:unused].nbytes for moe in routed for weights in (moe.gate_up, moe.down))
+    for moe in decoder.modules():
+        if isinstance(moe, MoE):
+            unused = moe.config.num_experts - moe.config.top_k
+            total -= sum(weights[:unused].nbytes for weights in (moe.gate_up, moe.down))
     latent = 0 if config.latent is None else config.latent.rank + config.head_dim
     return total + past * config.num_layers * latent * decoder.embed.weight.itemsize
 
@@ -211,7 +218,9 @@ def _past(model: Any, length: int) -> Any:
     from transformers import DynamicCache
 
     config, cache = model.config, DynamicCache(config=model.config)
-    widths = config.kv_lora_rank, config.qk_rope_head_dim
     for layer in range(config.num_hidden_layers):
-        cache.update(*(torch.randn(1, 1, length, width).bfloat16() for width in widths), layer)
+        latents, turned = (
+            torch.randn(1, 1, length, width).bfloat16() for width in (config.kv_lora_rank, config.qk_rope_head_dim)
+        )
+        cache.update(latents, turned, layer)
     return cache
