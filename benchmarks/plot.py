@@ -36,15 +36,17 @@ def draw(result: dict[str, Any], out: Path) -> None:
     lines = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 3.2 * lines), layout="constrained")
     axes = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
+    peers = dict.fromkeys(row["peer"] for rows in panels.values() for row in rows)
+    colors = {peer: f"C{number}" for number, peer in enumerate(peers)}
     for panel, (op, rows) in zip(axes, panels.items(), strict=False):
-        _draw(panel, op, rows)
+        _draw(panel, op, rows, colors)
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
     figure.suptitle(f"{result['hardware']}, torch {result['torch']}, {result['date']}", fontsize=9)
     figure.savefig(out, dpi=90)
 
 
-def _draw(panel: "Axes", op: str, rows: Rows) -> None:
+def _draw(panel: "Axes", op: str, rows: Rows, colors: dict[str, str]) -> None:
     rows = sorted(rows, key=lambda row: row["size"])
     first = [row for row in rows if row["peer"] == rows[0]["peer"]]
     sizes = [row["size"] for row in first]
@@ -53,8 +55,10 @@ def _draw(panel: "Axes", op: str, rows: Rows) -> None:
         panel.plot(sizes, [row["floor_ms"] for row in first], color="black", linewidth=1, linestyle=":", label="floor")
     for peer in dict.fromkeys(row["peer"] for row in rows):
         points = [(row["size"], row["peer_ms"]) for row in rows if row["peer"] == peer]
-        panel.plot(*zip(*points, strict=True), linewidth=1, marker=".", label=peer)
+        panel.plot(*zip(*points, strict=True), color=colors[peer], linewidth=1, marker=".", label=peer)
     panel.set(title=op, xlabel=GROWS.get(op, PAST), ylabel="ms", xscale="log", yscale="log")
+    panel.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+    panel.minorticks_off()
     panel.grid(alpha=0.3)
     panel.legend(fontsize=7)
 
