@@ -36,6 +36,9 @@ STABLE_TORCH_LIBRARY(foveate, m) {
       "packed_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor ends, bool causal,"
       " Tensor out, Tensor stats) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 
+  // Causal, of one sequence: q [T, H, D] of the last T of C tokens, k and v [C, G, D] -> [T, H, D]; without a gradient.
+  m.def("prefix_attention(Tensor q, Tensor k, Tensor v) -> Tensor");
+
   // One new token of each sequence over a cache: q [B, H, D], k [S, C, G, D], v [S, C, G, E], slots and lengths [B] int64.
   // Sequence b sees the first lengths[b] places of slot slots[b]. -> [B, H, E]; without a gradient.
   m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths, float scale) -> Tensor");

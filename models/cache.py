@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.models.config import DecoderConfig
-from foveate.ops import decode_attention
+from foveate.ops import decode_attention, prefix_attention
 
 if TYPE_CHECKING:
     from foveate.models.latent import LatentQueries
@@ -92,7 +91,7 @@ class CachedStep:
             end = past + len(q)
             k_SCGD[slot, past:end] = k
             v_SCGD[slot, past:end] = v
-            outputs.append(_over_past(q, k_SCGD[slot, :end], v_SCGD[slot, :end]))
+            outputs.append(prefix_attention(q, k_SCGD[slot, :end], v_SCGD[slot, :end]))
         return torch.cat(outputs)
 
     def latents(self, layer: int, queries: "LatentQueries", latents_TW: Tensor) -> Tensor:
@@ -110,19 +109,10 @@ class CachedStep:
         for slot, past, (q, new) in zip(self.slots, self.past, parts, strict=True):
             end = past + len(q)
             latents_SCGW[slot, past:end, 0] = new
-            outputs.append(_over_past(q, *queries.expanded(latents_SCGW[slot, :end, 0])))
+            outputs.append(prefix_attention(q, *queries.expanded(latents_SCGW[slot, :end, 0])))
         return torch.cat(outputs)[..., : queries.value_dim]
 
     def finish(self) -> None:
         """Count the new tokens as held; call after every layer has attended."""
         for slot, past, count in zip(self.slots, self.past, self.counts, strict=True):
             self.cache.lengths[slot] = past + count
-
-
-def _over_past(q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor) -> Tensor:
-    """Attention of the last T of C tokens over all up to each, [T, H, D]."""
-    past = len(k_CGD) - len(q_THD)
-    mask = torch.ones(len(q_THD), len(k_CGD), dtype=torch.bool, device=q_THD.device).tril(past) if past else None
-    q, k, v = (x.transpose(0, 1)[None] for x in (q_THD, k_CGD, v_CGD))
-    out_HTD = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not past, enable_gqa=True)[0]
-    return out_HTD.transpose(0, 1)

@@ -43,13 +43,14 @@ Rows heads_within(const Tensor& x, int64_t first, int64_t head_dim) {
   return {data + first * head_dim * size, x.stride(0), head_dim};
 }
 
-// The parts of all sequences; queries of long ones are cut when `chunk` is given.
-std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t num_kv_heads, int64_t chunk) {
+// The parts of all sequences, of their queries behind the first `past`; those of long ones are cut when `chunk` is given.
+std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t num_kv_heads, int64_t past,
+                                    int64_t chunk) {
   std::vector<AttentionPart> parts;
   for (size_t i = 0; i + 1 < ends.size(); ++i) {
     const int64_t length = ends[i + 1] - ends[i], step = chunk > 0 ? chunk : length;
     for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
-      for (int64_t begin = 0; begin < length; begin += step) {
+      for (int64_t begin = past; begin < length; begin += step) {
         parts.push_back({ends[i], length, kv_head, begin, std::min(length, begin + step)});
       }
     }
@@ -58,7 +59,7 @@ std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t nu
 }
 
 void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
-  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, kChunkRows);
+  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, problem.past, kChunkRows);
   int64_t rows = 0;
   for (const AttentionPart& part : parts) {
     rows = std::max(rows, part.query_end - part.query_begin);
@@ -70,7 +71,7 @@ void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& en
 }
 
 void run_backward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
-  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, 0);
+  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, 0, 0);
   int64_t longest = 0;
   for (const AttentionPart& part : parts) {
     longest = std::max(longest, part.length);
@@ -168,13 +169,13 @@ Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, cons
 
 // --- packed_attention: three tensors, fewer key heads allowed, causal or not ---
 
-AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
+AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v, bool causal, int64_t past = 0) {
   check_operand(q, "q");
   FOVEATE_CHECK_DIM(q, 3);
   for (const Tensor* other : {&k, &v}) {
     FOVEATE_CHECK_CPU(*other);
     FOVEATE_CHECK_SAME_DTYPE(*other, q);
-    STD_TORCH_CHECK(other->dim() == 3 && other->size(0) == q.size(0) && other->size(2) == q.size(2) &&
+    STD_TORCH_CHECK(other->dim() == 3 && other->size(0) == q.size(0) + past && other->size(2) == q.size(2) &&
                         other->size(1) > 0 && q.size(1) % other->size(1) == 0 && q.size(1) > 0 && q.size(2) > 0,
                     "k and v must be [T, G, D] for a q of [T, H, D] with G a divisor of H; got ", shape_text(q),
                     " and ", shape_text(*other));
@@ -183,9 +184,8 @@ AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v,
   return problem_of(q.size(0), q.size(1), k.size(1), q.size(2), q, causal);
 }
 
-std::tuple<Tensor, Tensor> packed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ends,
-                                            bool causal) {
-  AttentionProblem problem = check_packed(q, k, v, causal);
+std::tuple<Tensor, Tensor> attend(AttentionProblem problem, const Tensor& q, const Tensor& k, const Tensor& v,
+                                  const std::vector<int64_t>& ends) {
   const Tensor queries = with_dense_rows(q), keys = with_dense_rows(k), values = with_dense_rows(v);
   Tensor out = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)});
   Tensor stats = empty_stats(q, problem);
@@ -194,8 +194,26 @@ std::tuple<Tensor, Tensor> packed_attention(const Tensor& q, const Tensor& k, co
   problem.v = heads_of(values);
   problem.out = heads_of(out);
   problem.stats = stats.mutable_data_ptr<float>();
-  run_forward(problem, read_ends(ends, q.size(0)));
+  run_forward(problem, ends);
   return {out, stats};
+}
+
+std::tuple<Tensor, Tensor> packed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ends,
+                                            bool causal) {
+  const AttentionProblem problem = check_packed(q, k, v, causal);
+  return attend(problem, q, k, v, read_ends(ends, q.size(0)));
+}
+
+// --- prefix_attention: queries of the last tokens of one sequence over the keys and values of all, causal ---
+
+Tensor prefix_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
+  FOVEATE_CHECK_DIM(q, 3);
+  FOVEATE_CHECK_DIM(k, 3);
+  const int64_t past = k.size(0) - q.size(0);
+  STD_TORCH_CHECK(past >= 0, "k must hold the tokens of q, too; got ", k.size(0), " and ", q.size(0), " tokens");
+  AttentionProblem problem = check_packed(q, k, v, true, past);
+  problem.past = past;
+  return std::get<0>(attend(problem, q, k, v, {0, k.size(0)}));
 }
 
 std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k,
@@ -234,5 +252,6 @@ STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
   m.impl("window_attention", TORCH_BOX(&foveate::window_attention));
   m.impl("window_attention_backward", TORCH_BOX(&foveate::window_attention_backward));
   m.impl("packed_attention", TORCH_BOX(&foveate::packed_attention));
+  m.impl("prefix_attention", TORCH_BOX(&foveate::prefix_attention));
   m.impl("packed_attention_backward", TORCH_BOX(&foveate::packed_attention_backward));
 }

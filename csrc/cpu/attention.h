@@ -9,7 +9,8 @@ namespace foveate {
 
 struct AttentionProblem {
   int64_t num_heads, num_kv_heads, head_dim;
-  int64_t num_tokens;
+  int64_t num_tokens;  // that have queries
+  int64_t past;        // of the sequence before these, forward of one sequence only
   bool causal;
   bool bf16;          // of q, k, v, out and their gradients; else f32
   float scale;        // of the products of queries and keys

@@ -177,7 +177,7 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
   float* keys_across = keys + kKeyRows * padded;
   float* values = keys_across + kKeyRows * padded;
   float* scores = values + kKeyRows * padded;
-  const int64_t first_row = part.start + part.query_begin;
+  const int64_t first_row = part.start + part.query_begin - problem.past;
   using Product = ForwardProduct<T>;
   for (int64_t member = 0; member < group; ++member) {
     unpack_rows<T>(problem, problem.q, first_row, rows, part.kv_head * group + member, true,

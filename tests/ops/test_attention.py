@@ -17,7 +17,7 @@ from torch import Tensor
 
 import references
 from foveate import ops
-from foveate.ops import Packing, packed_attention, window_attention
+from foveate.ops import Packing, packed_attention, prefix_attention, window_attention
 from references import assert_as_exact_as_torch, draw
 
 needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
@@ -84,6 +84,31 @@ def test_packed_attention_equals_each_sequence_alone(
 @pytest.mark.parametrize("causal", [False, True])
 def test_sequences_longer_than_a_part_of_the_work(causal: bool, isa: str) -> None:
     assert_packed_as_exact([700, 1, 515], (2, 1, 32), torch.float32, causal)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 192)])
+@pytest.mark.parametrize(("num_tokens", "past"), [(1, 0), (5, 0), (3, 130), (260, 17)])
+def test_prefix_attention_is_the_end_of_a_causal_one(
+    num_tokens: int, past: int, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    whole = draw_qkv([past + num_tokens], shape, dtype)
+    room = torch.full((2, shape[1], past + num_tokens + 9, shape[2]), float("nan"), dtype=dtype).transpose(1, 2)
+    room[:, : past + num_tokens] = torch.stack(whole[1:])
+    results = [
+        run(*(x.to(kind) for x in whole), [past + num_tokens], True)[past:]
+        for run, kind in ((references.fused_attention, dtype), (references.packed_attention, torch.float64))
+    ]
+    ours = prefix_attention(whole[0][past:], *room[:, : past + num_tokens])
+    assert_as_exact_as_torch(ours, *results)
+
+
+def test_prefix_attention_without_tokens_and_in_plain_pytorch() -> None:
+    q, k, v = draw_qkv([40], (4, 2, 16), torch.float64)
+    wanted = references.packed_attention(q, k, v, [40], True)[30:]
+    torch.testing.assert_close(prefix_attention(q[30:], k, v), wanted)
+    assert prefix_attention(q[:0].float(), k.float(), v.float()).shape == (0, 4, 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -155,6 +180,7 @@ def test_opcheck(lengths: list[int]) -> None:
     ends = Packing(lengths).ends(q.device)
     packed, windows = torch.ops.foveate.packed_attention, torch.ops.foveate.window_attention
     torch.library.opcheck(packed.default, (q, k, v, ends, True))
+    torch.library.opcheck(torch.ops.foveate.prefix_attention.default, (q[3:].detach(), k.detach(), v.detach()))
     qkv, cos, sin = draw_windows(lengths, 2, 8, torch.float32)
     torch.library.opcheck(windows.default, (qkv.requires_grad_(), cos, sin, ends, 2))
     q, k, v, qkv = (x.detach() for x in (q, k, v, qkv))
@@ -209,6 +235,8 @@ def test_native_checks_name_the_argument() -> None:
         packed(q, k, v, ends.long(), False)
     with pytest.raises(RuntimeError, match="q must be bfloat16 or float32"):
         packed(q.double(), k.double(), v.double(), ends, False)
+    with pytest.raises(RuntimeError, match="k must hold the tokens of q, too; got 3 and 4 tokens"):
+        torch.ops.foveate.prefix_attention(q, k[:3], v[:3])
     qkv, cos, sin = draw_windows([4], 2, 8, torch.float32)
     with pytest.raises(RuntimeError, match=r"qkv must hold 3 x num_heads heads of an even size, num_heads 5"):
         windows(qkv, cos, sin, ends, 5)

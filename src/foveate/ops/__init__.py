@@ -7,7 +7,7 @@ runs. `backend()` and `cuda_backend()` say which it is.
 """
 
 from foveate.ops.activation import silu_mul
-from foveate.ops.attention import Packing, packed_attention, window_attention
+from foveate.ops.attention import Packing, packed_attention, prefix_attention, window_attention
 from foveate.ops.decode import decode_attention
 from foveate.ops.experts import experts_forward
 from foveate.ops.int8 import Int8Rows
@@ -34,6 +34,7 @@ __all__ = [
     "linear",
     "packed_attention",
     "plain_pytorch",
+    "prefix_attention",
     "put_rows",
     "rms_norm",
     "rotate",

@@ -5,7 +5,8 @@ one call, of whatever lengths. Plain PyTorch runs where they do not serve: neigh
 is a view of shape [count, length], and each run is one call of scaled_dot_product_attention that moves no data. On a
 GPU our kernel serves windows; long sequences are one call of torch's flash attention.
 
-Shape letters: T tokens, H heads, G key heads, D head dimension, B sequences of a run, L their length.
+Shape letters: T tokens, C tokens of a sequence up to the last of T, H heads, G key heads, D head dimension, B sequences
+of a run, L their length.
 """
 
 from itertools import accumulate, groupby
@@ -65,6 +66,24 @@ def packed_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packi
     if q_THD.is_cuda and q_THD.dtype != torch.float32:
         return _flash_attention(q_THD, k_TGD, v_TGD, packing, causal)
     return _plain_attention(q_THD, k_TGD, v_TGD, packing, causal)
+
+
+def prefix_attention(q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor) -> Tensor:
+    """Causal attention of the last T of a sequence's C tokens over all of them, [T, H, D]; ours has no gradient.
+
+    Args:
+        q_THD: bf16 or f32 for the native kernel.
+        k_CGD: of q's dtype; G divides H, and neighbouring query heads share a key head.
+        v_CGD: as k_CGD.
+    """
+    if _is_ours(q_THD) and not (torch.is_grad_enabled() and q_THD.requires_grad):
+        ours_THD: Tensor = torch.ops.foveate.prefix_attention(q_THD, k_CGD, v_CGD)
+        return ours_THD
+    past = len(k_CGD) - len(q_THD)
+    mask_TC = torch.ones(len(q_THD), len(k_CGD), dtype=torch.bool, device=q_THD.device).tril(past) if past else None
+    q, k, v = (x.transpose(0, 1)[None] for x in (q_THD, k_CGD, v_CGD))
+    out_HTD = scaled_dot_product_attention(q, k, v, attn_mask=mask_TC, is_causal=not past, enable_gqa=True)[0]
+    return out_HTD.transpose(0, 1)
 
 
 def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads: int) -> Tensor:
@@ -133,6 +152,10 @@ def _fake_packed(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool) ->
     return q.new_empty(q.shape), q.new_empty((2, q.shape[1], q.shape[0]), dtype=torch.float32)
 
 
+def _fake_prefix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return q.new_empty(q.shape)
+
+
 def _fake_packed_backward(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool, out: Tensor, stats: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,6 +217,7 @@ def _register() -> None:
     """Give torch the fake kernels and the gradients."""
     library = torch.library
     library.register_fake("foveate::packed_attention", _fake_packed)
+    library.register_fake("foveate::prefix_attention", _fake_prefix)
     library.register_fake("foveate::packed_attention_backward", _fake_packed_backward)
     library.register_autograd("foveate::packed_attention", _packed_gradient, setup_context=_save_packed)
     library.register_fake("foveate::window_attention", _fake_window)
