@@ -67,7 +67,8 @@ static void spread_queries(const DecodeProblem& problem, const DecodePart& part,
 // --- few queries ---
 
 constexpr int64_t kFewQueries = 8;
-constexpr int kScored = kLanes == 16 ? 8 : 4, kWeighed = kLanes == 16 ? 4 : 2;  // queries whose sums fit the registers
+constexpr int kSums = kLanes == 16 ? 16 : 8;                   // that fit the registers
+constexpr int kScored = kSums / 2, kWeighed = kSums / 2;  // queries at once, each with two
 
 static bool is_few(const DecodeProblem& problem) {
   const bool whole = padded_dim(problem.head_dim) == problem.head_dim && padded_dim(problem.value_dim) == problem.value_dim;
@@ -112,6 +113,15 @@ static void multiply_members(const T* key, const float* queries, int64_t dim, in
   }
 }
 
+// Into the second cache, before it is needed.
+template <typename T>
+FOVEATE_INLINE void fetch_row(const T* row, int64_t numbers) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t at = 0; at < numbers; at += kLine) {
+    __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
 // scores[member * kDecodeKeys + i] in base 2 for `count` keys; those behind, up to whole vectors, are -inf.
 template <typename Product, typename T>
 static void score_keys(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count, int64_t group,
@@ -119,10 +129,13 @@ static void score_keys(const DecodeProblem& problem, const DecodePart& part, int
   const int64_t dim = problem.head_dim, square = kLanes * kLanes;
   const float log2_scale = problem.scale * kLog2E;
   const T* keys = row_of<T>(problem.k, first, part.kv_head) + part.slot * problem.k_slot;
+  const T* values = row_of<T>(problem.v, first, part.kv_head) + part.slot * problem.v_slot;
   for (int64_t base = 0; base < count; base += kLanes) {
     const int64_t some = smaller(kLanes, count - base);
     for (int64_t i = 0; i < some; ++i) {
       const T* key = keys + (base + i) * problem.k.token_stride;
+      fetch_row(values + (base + i) * problem.v.token_stride, problem.value_dim);
+      fetch_row(key + kDecodeKeys * problem.k.token_stride, dim);
       multiply_members<Product, T, kScored>(key, queries, dim, group, partial + i * kLanes, square);
     }
     for (int64_t member = 0; member < group; ++member) {
@@ -154,19 +167,38 @@ static float soften(float* scores, int64_t count, float* highest, float* total) 
   }
   const float less = exp2_of(Vec{} + (*highest - now))[0];
   *highest = now;
-  *total = *total * less + sum(sums);
+  *total = *total * less + folded(sums);
   return less;
 }
 
-// Numbers of a value, or pairs of them and those of the value behind it, which may be missing.
-template <typename Product, typename T>
-FOVEATE_INLINE Vec load_values(const T* values, [[maybe_unused]] int64_t stride, [[maybe_unused]] bool both) {
-  const Vec first = load(values);
+using VecP = uint16_t __attribute__((vector_size(kLanes * 4)));
+
+template <int kFirst, int... kAt>
+FOVEATE_INLINE Vec side_by_side(VecP first, VecP second, std::integer_sequence<int, kAt...>) {
+  return reinterpret_cast<Vec>(
+      __builtin_shufflevector(first, second, (kFirst + kAt / 2 + (kAt % 2) * 2 * kLanes)...));
+}
+
+// kColumns vectors of numbers of a value, or of pairs of them and those of the value behind it, which may be missing.
+template <typename Product, int kColumns, typename T>
+FOVEATE_INLINE void load_values(const T* values, [[maybe_unused]] int64_t stride, [[maybe_unused]] bool both,
+                                Vec (&to)[kColumns]) {
   if constexpr (Product::kNumbers == 1) {
-    return first;
+    for (int column = 0; column < kColumns; ++column) {
+      to[column] = load(values + column * kLanes);
+    }
+  } else if constexpr (kColumns == 1) {
+    const VecU first = reinterpret_cast<VecU>(load(values)) >> 16;
+    to[0] = reinterpret_cast<Vec>(first | reinterpret_cast<VecU>(both ? load(values + stride) : Vec{}));
   } else {
-    const VecU second = reinterpret_cast<VecU>(both ? load(values + stride) : Vec{});
-    return reinterpret_cast<Vec>((reinterpret_cast<VecU>(first) >> 16) | second);
+    constexpr auto kAll = std::make_integer_sequence<int, 2 * kLanes>();
+    for (int column = 0; column < kColumns; column += 2) {
+      const Vec first = load_words<Product>(values + column * kLanes, 0);
+      const Vec second = both ? load_words<Product>(values + stride + column * kLanes, 0) : Vec{};
+      const VecP one = reinterpret_cast<VecP>(first), other = reinterpret_cast<VecP>(second);
+      to[column] = side_by_side<0>(one, other, kAll);
+      to[column + 1] = side_by_side<kLanes>(one, other, kAll);
+    }
   }
 }
 
@@ -176,11 +208,12 @@ FOVEATE_INLINE void weigh_columns(const T* values, int64_t stride, int64_t count
                                   const float* shrink, float* to, int64_t width) {
   Vec sums[kMembers][kColumns] = {};
   for (int64_t i = 0; i < count; i += Product::kNumbers) {
-    for (int column = 0; column < kColumns; ++column) {
-      const Vec line = load_values<Product>(values + i * stride + column * kLanes, stride, i + 1 < count);
-      for (int member = 0; member < kMembers; ++member) {
-        const float weight = weights[member * kDecodeKeys + i / Product::kNumbers];
-        sums[member][column] = Product::add(sums[member][column], weight, line);
+    Vec lines[kColumns];
+    load_values<Product>(values + i * stride, stride, i + 1 < count, lines);
+    for (int member = 0; member < kMembers; ++member) {
+      const float weight = weights[member * kDecodeKeys + i / Product::kNumbers];
+      for (int column = 0; column < kColumns; ++column) {
+        sums[member][column] = Product::add(sums[member][column], weight, lines[column]);
       }
     }
   }
@@ -197,8 +230,13 @@ static void weigh_values(const T* values, int64_t stride, int64_t count, int64_t
                          const float* shrink, float* to, int64_t width) {
   for (; group >= kMembers; group -= kMembers, weights += kMembers * kDecodeKeys, shrink += kMembers) {
     int64_t d = 0;
-    for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
-      weigh_columns<Product, T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
+    if constexpr (4 * kMembers <= kSums) {
+      for (; d + 4 * kLanes <= width; d += 4 * kLanes) {
+        weigh_columns<Product, T, kMembers, 4>(values + d, stride, count, weights, shrink, to + d, width);
+      }
+    }
+    for (; d + 2 * kLanes <= width; d += 2 * kLanes) {
+      weigh_columns<Product, T, kMembers, 2>(values + d, stride, count, weights, shrink, to + d, width);
     }
     for (; d < width; d += kLanes) {
       weigh_columns<Product, T, kMembers, 1>(values + d, stride, count, weights, shrink, to + d, width);
@@ -263,6 +301,15 @@ static Factor keys_of(const DecodeProblem& problem, const DecodePart& part, int6
   }
 }
 
+template <typename Product, int kColumns, typename T>
+FOVEATE_INLINE void pair_values(const T* values, int64_t stride, bool both, float* to) {
+  Vec lines[kColumns];
+  load_values<Product>(values, stride, both, lines);
+  for (int column = 0; column < kColumns; ++column) {
+    store(to + column * kLanes, lines[column]);
+  }
+}
+
 // Values of a block, unpacked into `room`, or each number beside that of the value behind it.
 template <typename Product, typename T>
 static void values_of(const DecodeProblem& problem, const DecodePart& part, int64_t key, int64_t count, float* room) {
@@ -272,8 +319,13 @@ static void values_of(const DecodeProblem& problem, const DecodePart& part, int6
     const int64_t width = problem.value_dim, stride = problem.v.token_stride;
     const T* values = row_of<T>(problem.v, key, part.kv_head) + part.slot * problem.v_slot;
     for (int64_t i = 0; i < count; i += 2) {
-      for (int64_t d = 0; d < width; d += kLanes) {
-        store(room + i / 2 * width + d, load_values<Product>(values + i * stride + d, stride, i + 1 < count));
+      float* to = room + i / 2 * width;
+      int64_t d = 0;
+      for (; d + 2 * kLanes <= width; d += 2 * kLanes) {
+        pair_values<Product, 2>(values + i * stride + d, stride, i + 1 < count, to + d);
+      }
+      if (d < width) {
+        pair_values<Product, 1>(values + i * stride + d, stride, i + 1 < count, to + d);
       }
     }
   }

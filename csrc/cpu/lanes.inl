@@ -66,14 +66,6 @@ FOVEATE_INLINE void narrow(uint16_t* to, float value) {
   *to = value == value ? static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0;
 }
 
-FOVEATE_INLINE float largest(Vec value) {
-  float best = value[0];
-  for (int lane = 1; lane < kLanes; ++lane) {
-    best = value[lane] > best ? value[lane] : best;
-  }
-  return best;
-}
-
 template <typename V>
 FOVEATE_INLINE auto sum(V value) {
   decltype(value[0] + value[0]) total = 0;
@@ -100,6 +92,33 @@ FOVEATE_INLINE Vec exp2_of(Vec x) {
   const VecI exponent = reinterpret_cast<VecI>(shifted) - 0x4b400000 + 127;
   const Vec result = p * reinterpret_cast<Vec>(exponent << 23);
   return x < -126.0f ? Vec{} : result;
+}
+
+template <int kStep, int... kAt>
+FOVEATE_INLINE Vec exchanged(Vec value, std::integer_sequence<int, kAt...>) {
+  return __builtin_shufflevector(value, value, (kAt ^ kStep)...);
+}
+
+template <int kStep = kLanes / 2>
+FOVEATE_INLINE float largest(Vec value) {
+  const Vec other = exchanged<kStep>(value, std::make_integer_sequence<int, kLanes>());
+  value = other > value ? other : value;
+  if constexpr (kStep > 1) {
+    return largest<kStep / 2>(value);
+  } else {
+    return value[0];
+  }
+}
+
+// The sum of all lanes, by halves.
+template <int kStep = kLanes / 2>
+FOVEATE_INLINE float folded(Vec value) {
+  value += exchanged<kStep>(value, std::make_integer_sequence<int, kLanes>());
+  if constexpr (kStep > 1) {
+    return folded<kStep / 2>(value);
+  } else {
+    return value[0];
+  }
 }
 
 template <int kStep, int... kAt>

@@ -9,22 +9,6 @@
 constexpr int kWeightRows = 4, kInputLines = 4;
 constexpr int kIntoSecondLevel = 2;  // of caches; into the first, a sixth of the rate was lost on a Zen 4
 
-template <int kStep, int... kAt>
-FOVEATE_INLINE Vec fold(Vec value, std::integer_sequence<int, kAt...>) {
-  return value + __builtin_shufflevector(value, value, (kAt ^ kStep)...);
-}
-
-// The sum of all lanes, by halves.
-template <int kStep = kLanes / 2>
-FOVEATE_INLINE float folded(Vec value) {
-  value = fold<kStep>(value, std::make_integer_sequence<int, kLanes>());
-  if constexpr (kStep > 1) {
-    return folded<kStep / 2>(value);
-  } else {
-    return value[0];
-  }
-}
-
 // A vector of words at the beginning or, where fewer numbers than it holds are left, what they and zeros make.
 template <typename Product, bool kWhole, typename T>
 FOVEATE_INLINE Vec words_of(const T* from, int64_t left) {
