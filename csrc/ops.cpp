@@ -47,6 +47,10 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // [O] -> [N, O]; without a gradient.
   m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales) -> Tensor");
 
+  // pixels [F, H, W, 3] of bytes, one frame or whole depths -> patches [N, 3 * depth * patch^2] in blocks of merge x merge,
+  // each byte through table [3, 256] f32.
+  m.def("patchify(Tensor pixels, Tensor table, int patch, int merge, int depth) -> Tensor");
+
   // silu(gate) * up, gate_up [..., 2 * I] holds gate, then up -> [..., I].
   m.def("silu_mul(Tensor gate_up) -> Tensor");
   m.def("silu_mul_backward(Tensor grad, Tensor gate_up) -> Tensor");

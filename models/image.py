@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from foveate import ops
 from foveate.errors import ImageError
 from foveate.models.config import ImageConfig, VideoConfig, VisionConfig
 
@@ -103,14 +104,10 @@ def patchify(pixels_FHW3: np.ndarray, vision: VisionConfig, image: ImageConfig) 
 
     One frame is repeated to the depth of a patch; several fill whole patches.
     """
-    p, m, depth = vision.patch_size, vision.merge_size, vision.temporal_patch_size
-    _, height, width, _ = pixels_FHW3.shape
-    x_FHW3 = torch.from_numpy(np.array(pixels_FHW3)).float() / 255.0
-    x_FHW3 = (x_FHW3 - torch.tensor(image.mean)) / torch.tensor(image.std)
-    if len(x_FHW3) == 1:
-        x_FHW3 = x_FHW3.expand(depth, -1, -1, -1)
-    blocks = x_FHW3.reshape(-1, depth, height // (p * m), m, p, width // (p * m), m, p, 3)
-    return blocks.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(-1, vision.patch_dim)
+    return ops.patchify(
+        pixels_FHW3, tuple(image.mean), tuple(image.std),
+        patch=vision.patch_size, merge=vision.merge_size, depth=vision.temporal_patch_size,
+    )  # fmt: skip
 
 
 def clip_grid(
