@@ -13,6 +13,7 @@ NAMES = (
     "mla_decode",
     "moe_prefill",
     "moe_decode",
+    "linear",
     "nano_train_step",
     "nano_ask",
 )

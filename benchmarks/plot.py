@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 3
 GROWS = {"window_core": "patches", "window_layer": "patches", "full_attention": "patches",
-         "decoder_attention": "tokens", "moe_prefill": "tokens", "prefill": "pixels"}  # fmt: skip
+         "decoder_attention": "tokens", "moe_prefill": "tokens", "linear": "tokens", "prefill": "pixels"}  # fmt: skip
 SAME = {"decode_8k": "decode"}
 """What is one size of another operation."""
 PAST = "tokens of the past"

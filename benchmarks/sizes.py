@@ -8,6 +8,7 @@ from foveate.benchmarks import (
     decoder_attention,
     full_attention,
     gqa_decode,
+    linear,
     mla_decode,
     moe_prefill,
     window_core,
@@ -33,6 +34,9 @@ def cases() -> Iterator[Case]:
     gate_up, down = matrices()
     for num_tokens in PROMPTS:
         yield moe_prefill.case(num_tokens, gate_up, down)
+    layers = linear.matrices()
+    for num_tokens in PROMPTS:
+        yield linear.case(num_tokens, layers)
     for context in CONTEXTS:
         yield gqa_decode.case(context)
         yield mla_decode.case(context)

@@ -11,6 +11,7 @@ from foveate.benchmarks import (
     decoder_attention,
     experts,
     gqa_decode,
+    linear,
     measure,
     mla_decode,
     moe_decode,
@@ -33,6 +34,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
     monkeypatch.setattr(gqa_decode, "CONTEXT", 30)
     monkeypatch.setattr(gqa_decode, "HELD", 30)
+    monkeypatch.setattr(linear, "WIDTH", 24)
+    monkeypatch.setattr(linear, "MATRICES", 1)
+    monkeypatch.setattr(linear, "TOKENS", (1, 20))
     for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 32, "INNER": 32}.items():
         monkeypatch.setattr(experts, name, value)
     monkeypatch.setattr(moe_prefill, "TOKENS", 10)
@@ -43,7 +47,7 @@ def tensors(result: object) -> list[torch.Tensor]:
 
 
 def all_cases() -> Iterator[Case]:
-    for module in (window_core, window_layer, decoder_attention, gqa_decode, moe_prefill, moe_decode):
+    for module in (window_core, window_layer, decoder_attention, gqa_decode, moe_prefill, moe_decode, linear):
         yield from module.cases()
 
 
@@ -93,7 +97,7 @@ def test_sizes_grow(monkeypatch: pytest.MonkeyPatch) -> None:
         found.setdefault(case.op, []).append(case.size)
     assert found == {
         "window_core": [16, 81, 100], "window_layer": [16, 81, 100], "full_attention": [16, 81], "moe_prefill": [1, 6],
-        "gqa_decode": [16, 32], "mla_decode": [16, 32], "decoder_attention": [5, 9],
+        "linear": [1, 6], "gqa_decode": [16, 32], "mla_decode": [16, 32], "decoder_attention": [5, 9],
     }  # fmt: skip
 
 
