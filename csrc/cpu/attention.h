@@ -46,7 +46,7 @@ constexpr int64_t forward_scratch(int64_t head_dim, int64_t group, int64_t rows)
 
 constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t length) {
   const int64_t dim = padded_dim(head_dim);
-  return group * length * (dim + 1) + 6 * kKeyRows * dim + 2 * kQueryRows * dim + 2 * kQueryRows * kKeyRows;
+  return group * length * (dim + 1) + 6 * kKeyRows * dim + 4 * kQueryRows * dim + 3 * kQueryRows * kKeyRows;
 }
 
 struct AttentionKernels {

@@ -8,8 +8,8 @@
 // Backward: probabilities are computed again (Dao et al., arXiv 2205.14135), from the highest score and the sum and not
 //          from one logarithm of both, whose rounding would be in every probability of a row; the part owns a whole
 //          sequence and key head, so that sums have one order.
-// Pairs:   where the instruction set multiplies pairs of bf16, forward in bf16 rounds turned queries and keys, and the
-//          probabilities, and adds two products at once. Sums and all else stay f32.
+// Pairs:   where the instruction set multiplies pairs of bf16, in bf16 turned queries and keys, the probabilities and the
+//          gradients of scores are rounded, and two products are added at once. Sums and all else stay f32.
 // Bound:   multiply-add, of f32 or of pairs, for sequences above some 100 tokens, unpacking below.
 
 constexpr float kLog2E = 1.44269504f;
@@ -162,9 +162,9 @@ static void soften(const AttentionProblem& problem, float* scores, int64_t num_r
   }
 }
 
-// Forward's products; f32 stays f32.
+// Products of what is stored as T; f32 stays f32.
 template <typename T>
-using ForwardProduct = std::conditional_t<std::is_same_v<T, uint16_t>, Widest, Singles>;
+using ProductOf = std::conditional_t<std::is_same_v<T, uint16_t>, Widest, Singles>;
 
 template <typename T>
 static void forward_part(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
@@ -178,12 +178,12 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
   float* values = keys_across + kKeyRows * padded;
   float* scores = values + kKeyRows * padded;
   const int64_t first_row = part.start + part.query_begin - problem.past;
-  using Product = ForwardProduct<T>;
+  using Product = ProductOf<T>;
   for (int64_t member = 0; member < group; ++member) {
     unpack_rows<T>(problem, problem.q, first_row, rows, part.kv_head * group + member, true,
                    queries + member * rows * padded);
   }
-  Product::along(queries, padded, all, padded);
+  Product::along(queries, padded, all, padded, queries);
   for (int64_t i = 0; i < all * padded; ++i) {
     out[i] = 0;
   }
@@ -196,9 +196,9 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
     const int64_t num_keys = smaller(kKeyRows, part.length - key);
     unpack_rows<T>(problem, problem.k, part.start + key, num_keys, part.kv_head, true, keys);
     transpose_rows(keys, num_keys, padded, keys_across);
-    Product::across(keys_across, kKeyRows, padded, vectors(num_keys) * kLanes);
+    Product::across(keys_across, kKeyRows, padded, vectors(num_keys) * kLanes, keys_across);
     unpack_rows<T>(problem, problem.v, part.start + key, num_keys, part.kv_head, false, values);
-    Product::across(values, padded, num_keys, padded);
+    Product::across(values, padded, num_keys, padded, values);
     for (int64_t member = 0; member < group; ++member) {
       for (int64_t begin = 0; begin < rows; begin += kQueryRows) {
         const int64_t count = smaller(kQueryRows, rows - begin), at = member * rows + begin;
@@ -209,7 +209,7 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
                           vectors(num_keys), Product::depth(dim), false);
         soften(problem, scores, count, part.query_begin + begin, key, num_keys,
                {online.highest + at, online.total + at}, out + at * padded);
-        Product::along(scores, kKeyRows, count, vectors(num_keys) * kLanes);
+        Product::along(scores, kKeyRows, count, vectors(num_keys) * kLanes, scores);
         multiply<Product>({scores, kKeyRows, 1}, values, padded, out + at * padded, padded, count, vectors(dim),
                           Product::depth(num_keys), true);
       }
@@ -292,6 +292,10 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
   float* grads = queries + kQueryRows * padded;
   float* chances = grads + kQueryRows * padded;
   float* grad_scores = chances + kQueryRows * kKeyRows;
+  float* query_pairs = grad_scores + kQueryRows * kKeyRows;  // of rows; what is beside them in a row becomes pairs in place
+  float* grad_pairs = query_pairs + kQueryRows * padded;
+  float* block_pairs = grad_pairs + kQueryRows * padded;
+  using Product = ProductOf<T>;
   for (int64_t i = 0; i < group * length * padded; ++i) {
     grad_q[i] = 0;
   }
@@ -303,8 +307,11 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
     const int64_t num_keys = smaller(kKeyRows, length - key), width = vectors(num_keys);
     unpack_rows<T>(problem, problem.k, part.start + key, num_keys, part.kv_head, true, keys);
     transpose_rows(keys, num_keys, padded, keys_across);
+    Product::across(keys_across, kKeyRows, padded, width * kLanes, keys_across);
+    Product::across(keys, padded, num_keys, padded, keys);
     unpack_rows<T>(problem, problem.v, part.start + key, num_keys, part.kv_head, false, values);
     transpose_rows(values, num_keys, padded, values_across);
+    Product::across(values_across, kKeyRows, padded, width * kLanes, values_across);
     for (int64_t i = 0; i < 2 * block; ++i) {
       grad_k[i] = 0;  // and grad_v behind it
     }
@@ -317,14 +324,25 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
         const int64_t count = smaller(kQueryRows, length - begin);
         unpack_rows<T>(problem, problem.q, part.start + begin, count, head, true, queries);
         unpack_rows<T>(problem, problem.grad_out, part.start + begin, count, head, false, grads);
-        multiply({queries, padded, 1}, keys_across, kKeyRows, chances, kKeyRows, count, width, dim, false);
+        const float* rows_of_queries = Product::across(queries, padded, count, padded, query_pairs);
+        const float* rows_of_grads = Product::across(grads, padded, count, padded, grad_pairs);
+        Product::along(queries, padded, count, padded, queries);
+        Product::along(grads, padded, count, padded, grads);
+        multiply<Product>({queries, padded, 1}, keys_across, kKeyRows, chances, kKeyRows, count, width,
+                          Product::depth(dim), false);
         probabilities(problem, chances, count, begin, key, num_keys, highest + begin, inverse + begin);
-        multiply({chances, 1, kKeyRows}, grads, padded, grad_v, padded, num_keys, vectors(dim), count, true);
-        multiply({grads, padded, 1}, values_across, kKeyRows, grad_scores, kKeyRows, count, width, dim, false);
+        const float* chance_rows = Product::across(chances, kKeyRows, count, width * kLanes, block_pairs);
+        multiply<Product>({chance_rows, 1, kKeyRows}, rows_of_grads, padded, grad_v, padded, num_keys, vectors(dim),
+                          Product::depth(count), true);
+        multiply<Product>({grads, padded, 1}, values_across, kKeyRows, grad_scores, kKeyRows, count, width,
+                          Product::depth(dim), false);
         score_gradients(chances, grad_scores, count, num_keys, products + member * length + begin, problem.scale);
-        multiply({grad_scores, kKeyRows, 1}, keys, padded, grad_q + (member * length + begin) * padded, padded, count,
-                 vectors(dim), num_keys, true);
-        multiply({grad_scores, 1, kKeyRows}, queries, padded, grad_k, padded, num_keys, vectors(dim), count, true);
+        const float* score_rows = Product::across(grad_scores, kKeyRows, count, width * kLanes, block_pairs);
+        multiply<Product>({score_rows, 1, kKeyRows}, rows_of_queries, padded, grad_k, padded, num_keys, vectors(dim),
+                          Product::depth(count), true);
+        Product::along(grad_scores, kKeyRows, count, width * kLanes, grad_scores);
+        multiply<Product>({grad_scores, kKeyRows, 1}, keys, padded, grad_q + (member * length + begin) * padded, padded,
+                          count, vectors(dim), Product::depth(num_keys), true);
       }
     }
     pack_rows<T>(problem, grad_k, part.start + key, num_keys, part.kv_head, true, problem.grad_k);

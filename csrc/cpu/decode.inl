@@ -263,7 +263,7 @@ static void decode_few(const DecodeProblem& problem, const DecodePart& part, flo
     highest[member] = -__builtin_inff();
     total[member] = 0;
   }
-  Product::along(queries, dim, group, dim);
+  Product::along(queries, dim, group, dim, queries);
   for (int64_t i = 0; i < group * width; ++i) {
     part.result[i] = 0;
   }
@@ -273,7 +273,7 @@ static void decode_few(const DecodeProblem& problem, const DecodePart& part, flo
     for (int64_t member = 0; member < group; ++member) {
       shrink[member] = soften(scores + member * kDecodeKeys, count, highest + member, total + member);
     }
-    Product::along(scores, kDecodeKeys, group, vectors(count) * kLanes);
+    Product::along(scores, kDecodeKeys, group, vectors(count) * kLanes, scores);
     const T* values = row_of<T>(problem.v, key, part.kv_head) + part.slot * problem.v_slot;
     weigh_values<Product, T, kWeighed>(values, problem.v.token_stride, count, group, scores, shrink, part.result,
                                        width);
@@ -345,7 +345,7 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
   float* highest = part.result + group * width;
   float* total = highest + lanes;
   spread_queries<T>(problem, part, group, lanes, line, queries);
-  Product::across(queries, lanes, dim, lanes);
+  Product::across(queries, lanes, dim, lanes, queries);
   for (int64_t i = 0; i < group * width; ++i) {
     part.result[i] = 0;
   }
@@ -366,7 +366,7 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
     if (!shared) {
       values_of<Product, T>(problem, part, key, count, values);
     }
-    Product::across(scores, lanes, count, lanes);
+    Product::across(scores, lanes, count, lanes, scores);
     multiply<Product>({scores, 1, lanes}, values, shared ? padded : width, part.result, width, group,
                       vectors(problem.value_dim), Product::depth(count), true);
   }

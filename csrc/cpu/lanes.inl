@@ -172,8 +172,8 @@ struct Singles {
   static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return total + factor * line; }
   static FOVEATE_ALWAYS Vec add(Vec total, Vec one, Vec other) { return total + one * other; }
   static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return numbers; }
-  static FOVEATE_ALWAYS void along(float*, int64_t, int64_t, int64_t) {}
-  static FOVEATE_ALWAYS void across(float*, int64_t, int64_t, int64_t) {}
+  static FOVEATE_ALWAYS const float* along(const float* rows, int64_t, int64_t, int64_t, float*) { return rows; }
+  static FOVEATE_ALWAYS const float* across(const float* rows, int64_t, int64_t, int64_t, float*) { return rows; }
 };
 
 #ifdef FOVEATE_ADD_PAIRS
@@ -186,25 +186,37 @@ struct Pairs {
   }
   static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return (numbers + 1) / 2; }
 
-  // Factors, rows [count, numbers] that are `row` apart: neighbours become pairs, in place.
-  static FOVEATE_ALWAYS void along(float* rows, int64_t row, int64_t count, int64_t numbers) {
-    for (float* line = rows; line < rows + count * row; line += row) {
+  // Factors, rows [count, numbers] that are `row` apart: neighbours become pairs, in `to`, which may be `rows`.
+  static FOVEATE_ALWAYS const float* along(const float* rows, int64_t row, int64_t count, int64_t numbers, float* to) {
+    for (int64_t at = 0; at < count * row; at += row) {
       for (int64_t i = 0; i < numbers; i += 2 * kLanes) {
-        const Vec second = i + kLanes < numbers ? load(line + i + kLanes) : Vec{};
-        store(line + i / 2, FOVEATE_ROUND_BOTH(load(line + i), second));
+        const Vec second = i + kLanes < numbers ? load(rows + at + i + kLanes) : Vec{};
+        store(to + at + i / 2, FOVEATE_ROUND_BOTH(load(rows + at + i), second));
       }
     }
+    return to;
   }
 
-  // What they are multiplied with: a row and the one below become a row of pairs, in place.
-  static FOVEATE_ALWAYS void across(float* rows, int64_t row, int64_t count, int64_t numbers) {
+  // What they are multiplied with: a row and the one below become a row of pairs, likewise.
+  static FOVEATE_ALWAYS const float* across(const float* rows, int64_t row, int64_t count, int64_t numbers, float* to) {
+    constexpr auto kAll = std::make_integer_sequence<int, 2 * kLanes>();
     for (int64_t at = 0; at < count; at += 2) {
       for (int64_t i = 0; i < numbers; i += kLanes) {
         const Vec below = at + 1 < count ? load(rows + (at + 1) * row + i) : Vec{};
-        const VecU first = rounded(load(rows + at * row + i)) >> 16, second = rounded(below) & 0xffff0000;
-        store(rows + at / 2 * row + i, reinterpret_cast<Vec>(first | second));
+        store(to + at / 2 * row + i, side_by_side(FOVEATE_ROUND_BOTH(load(rows + at * row + i), below), kAll));
       }
     }
+    return to;
+  }
+
+ private:
+  using Halves = uint16_t __attribute__((vector_size(kLanes * 4)));
+
+  // Number i of the lower half beside number i of the upper one.
+  template <int... kAt>
+  static FOVEATE_ALWAYS Vec side_by_side(Vec halves, std::integer_sequence<int, kAt...>) {
+    const Halves both = reinterpret_cast<Halves>(halves);
+    return reinterpret_cast<Vec>(__builtin_shufflevector(both, both, (kAt / 2 + kAt % 2 * kLanes)...));
   }
 };
 using Widest = Pairs;
