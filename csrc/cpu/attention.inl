@@ -68,13 +68,25 @@ FOVEATE_INLINE const float* angles_of(const float* table, int64_t token, int64_t
   return table == nullptr ? nullptr : table + token * (head_dim / 2);
 }
 
-// Rows [count, padded_dim] of tokens first .. first + count.
+// Into the second cache, before it is needed.
+template <typename T>
+FOVEATE_INLINE void fetch_row(const T* row, int64_t numbers) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t at = 0; at < numbers; at += kLine) {
+    __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
+// Rows [count, padded_dim] of tokens first .. first + count. Tokens lie pages apart, so that nobody else fetches those of
+// the next head ahead.
 template <typename T>
 static void unpack_rows(const AttentionProblem& problem, const Rows& rows, int64_t first, int64_t count, int64_t head,
                         bool turned, float* to) {
   const int64_t dim = problem.head_dim, padded = padded_dim(dim);
   for (int64_t i = 0; i < count; ++i) {
-    unpack_row(row_of<T>(rows, first + i, head), to + i * padded, dim,
+    const T* from = row_of<T>(rows, first + i, head);
+    fetch_row(from + rows.head_stride, dim);
+    unpack_row(from, to + i * padded, dim,
                turned ? angles_of(problem.cos, first + i, dim) : nullptr,
                turned ? angles_of(problem.sin, first + i, dim) : nullptr);
   }

@@ -113,15 +113,6 @@ static void multiply_members(const T* key, const float* queries, int64_t dim, in
   }
 }
 
-// Into the second cache, before it is needed.
-template <typename T>
-FOVEATE_INLINE void fetch_row(const T* row, int64_t numbers) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t at = 0; at < numbers; at += kLine) {
-    __builtin_prefetch(row + at, 0, 2);
-  }
-}
-
 // scores[member * kDecodeKeys + i] in base 2 for `count` keys; those behind, up to whole vectors, are -inf.
 template <typename Product, typename T>
 static void score_keys(const DecodeProblem& problem, const DecodePart& part, int64_t first, int64_t count, int64_t group,

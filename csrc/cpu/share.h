@@ -1,4 +1,5 @@
-// Parts of different size among torch's threads, which take them one by one from a counter, each with scratch of its own.
+// Parts of different size among torch's threads, which take them from a counter, each with scratch of its own: one by one,
+// or where there are many some that follow each other, so that what one fetches ahead is there for the next.
 #pragma once
 
 #include "../checks.h"
@@ -26,13 +27,17 @@ inline std::unique_ptr<float, Free> aligned_floats(int64_t count) {
 // Calls work(part, scratch) for every part, on at most `num_threads` threads.
 template <typename Part, typename Work>
 void share(const std::vector<Part>& parts, int64_t num_threads, int64_t scratch_floats, const Work& work) {
+  constexpr size_t kMostTaken = 16, kTurns = 8;  // at once, and how often every thread comes at least
   std::atomic<size_t> next(0);
   const int64_t used = std::min<int64_t>(num_threads, parts.size());
+  const size_t taken = std::clamp<size_t>(parts.size() / (kTurns * std::max<int64_t>(1, used)), 1, kMostTaken);
   torch::stable::parallel_for(0, used, 1, [&](int64_t, int64_t) {
     const auto scratch = aligned_floats(scratch_floats);
     STD_TORCH_CHECK(scratch != nullptr, "no memory for ", scratch_floats * 4, " bytes of scratch");
-    for (size_t part = next++; part < parts.size(); part = next++) {
-      work(parts[part], scratch.get());
+    for (size_t first = next.fetch_add(taken); first < parts.size(); first = next.fetch_add(taken)) {
+      for (size_t part = first; part < std::min(first + taken, parts.size()); ++part) {
+        work(parts[part], scratch.get());
+      }
     }
   });
 }
