@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 3
+"""At most."""
 GROWS = {"window_core": "patches", "window_layer": "patches", "full_attention": "patches",
          "decoder_attention": "tokens", "moe_prefill": "tokens", "linear": "tokens", "prefill": "pixels"}  # fmt: skip
 SAME = {"decode_8k": "decode"}
@@ -33,9 +34,10 @@ def draw(result: dict[str, Any], out: Path) -> None:
             panels.setdefault(SAME.get(row["op"], row["op"]), []).append(row)
     if not panels:
         raise InputError("no row says a size; wanted the result of a measurement over several, such as `sizes`")
-    lines = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
+    columns = min(COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4 * columns, 3.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
     peers = dict.fromkeys(row["peer"] for rows in panels.values() for row in rows)
     colors = {peer: f"C{number}" for number, peer in enumerate(peers)}
     for panel, (op, rows) in zip(axes, panels.items(), strict=False):
