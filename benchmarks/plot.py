@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import InputError
+from foveate.extras import from_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,8 @@ Rows = list[dict[str, Any]]
 
 def draw(result: dict[str, Any], out: Path) -> None:
     """Write the picture. Raises InputError when no row has a size."""
-    from matplotlib.figure import Figure
+    with from_extra("train", "matplotlib"):
+        from matplotlib.figure import Figure
 
     panels: dict[str, Rows] = {}
     for row in result["rows"]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from foveate.errors import ConfigError
+from foveate.extras import from_extra
 from foveate.ops import Packing, experts_forward, is_served, packed_attention, window_attention
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ def accelerate(model: "PreTrainedModel") -> list[str]:
     Raises:
         ConfigError: transformers is not installed, or this is not one of its models.
     """
-    try:
+    with from_extra("hub", "transformers"):
         from transformers import PreTrainedModel
-    except ImportError as error:
-        raise ConfigError("transformers is not installed; pip install 'foveate[hub]'") from error
     if not isinstance(model, PreTrainedModel):
         raise ConfigError(f"accelerate got a {type(model).__name__}; it wants a model of transformers")
     _register()

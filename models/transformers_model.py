@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foveate.errors import CheckpointError, ConfigError, ModelError
+from foveate.errors import CheckpointError, ModelError
+from foveate.extras import from_extra
 from foveate.models.chat import Picture, StoredPicture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
 from foveate.models.hub import accelerate
@@ -40,10 +41,8 @@ class TransformersReasoner:
         cls, folder: Path, *, name: str = "transformers", dtype: torch.dtype | None = None
     ) -> "TransformersReasoner":
         """Load a folder; no code of its own is run and nothing is downloaded. Raises CheckpointError for what fails."""
-        try:
+        with from_extra("hub", "transformers"):
             from transformers import AutoModelForImageTextToText
-        except ImportError as error:
-            raise ConfigError("transformers is not installed; pip install 'foveate[hub]'") from error
         if "_attn_implementation_internal" in read_ignoring_code(folder / "config.json"):
             raise CheckpointError(f"{folder / 'config.json'} holds the key _attn_implementation_internal; remove it")
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from foveate.errors import ConfigError, ImageError
+from foveate.errors import ImageError
+from foveate.extras import from_extra
 from foveate.models.config import VideoConfig
 
 
@@ -69,10 +70,8 @@ def read_clip(source: Path | Sequence[Image.Image], fps: float | None, config: V
 
 
 def _read_file(path: Path, fps: float | None, config: VideoConfig, depth: int) -> tuple[list[Image.Image], list[float]]:
-    try:
+    with from_extra("video", "PyAV, which reads videos,"):
         import av
-    except ImportError as error:
-        raise ConfigError("PyAV is not installed, which reads videos; pip install 'foveate[video]'") from error
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from foveate.extras import from_extra
 from foveate.rl.curves import read_metrics, runs_and_out
 
 ENDS = 3
@@ -74,7 +75,8 @@ def _unseen(seeds: Sequence[Path]) -> list[str]:
 
 def draw(runs: Sequence[Path], out: Path) -> None:
     """Accuracy and policy tokens over minutes, a colour for each training."""
-    from matplotlib.figure import Figure
+    with from_extra("train", "matplotlib"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     panels = dict(zip(("accuracy", "policy_tokens"), figure.subplots(1, 2), strict=True))

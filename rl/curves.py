@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.errors import ConfigError
+from foveate.extras import from_extra
 from foveate.rl.journal import METRICS
 
 LOSSES = ("loss", "nll", "first_look", "second_look", "third_look", "balance")
@@ -27,7 +28,8 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
     """Write a picture of the logs of some runs."""
-    from matplotlib.figure import Figure
+    with from_extra("train", "matplotlib"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4 * len(runs)), layout="constrained")
     axes = figure.subplots(len(runs), 2, squeeze=False)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import ConfigError, ModelError
+from foveate.extras import from_extra
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import without_patches
@@ -121,10 +122,8 @@ def cluster(**settings: Any) -> Iterator[Any]:
 
     Raises ConfigError when it is not installed.
     """
-    try:
+    with from_extra("ray", "ray, which ray.actors needs,"):
         import ray
-    except ImportError as error:
-        raise ConfigError("ray.actors needs the package ray: pip install 'foveate[ray]'") from error
     if ray.is_initialized():
         yield ray
         return

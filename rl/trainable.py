@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from foveate.errors import ConfigError
+from foveate.extras import from_extra
 from foveate.models.linear import Linear
 from foveate.models.thinker import Thinker
 
@@ -55,10 +55,8 @@ def whole_weights(thinker: Thinker) -> dict[str, Tensor]:
 
 
 def _add_adapters(thinker: Thinker, lora: LoraConfig) -> None:
-    try:
+    with from_extra("train", f"peft, which lora.rank of {lora.rank} needs,"):
         import peft
-    except ImportError as error:
-        raise ConfigError(f"lora.rank is {lora.rank}, which needs peft: pip install 'foveate[train]'") from error
     blocks = thinker.decoder.blocks.named_modules(prefix="decoder.blocks")
     names = [name for name, module in blocks if isinstance(module, Linear)]
     config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names, bias="none")

@@ -17,7 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from foveate.errors import ConfigError, InputError
+from foveate.errors import InputError
+from foveate.extras import from_extra
 from foveate.models.prefix import common_length
 from foveate.models.reasoner import Message
 from foveate.rl.pairs import Pair, Preference
@@ -144,10 +145,8 @@ def _dataset(path: Path) -> Any:
 
 
 def _datasets() -> Any:
-    try:
+    with from_extra("trl", "datasets, which TRL's form needs,"):
         import datasets
-    except ImportError as error:
-        raise ConfigError("TRL's form needs the package datasets: pip install 'foveate[trl]'") from error
     return datasets
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = frozenset({"errors", "ops"})
+BASE = frozenset({"errors", "extras", "ops"})
 MAY_IMPORT = {
     "_C": frozenset[str](),
     "errors": frozenset[str](),
+    "extras": frozenset({"errors"}),
     "ops": frozenset({"_C", "errors"}),
     "tools": BASE,
     "models": BASE,
