@@ -3,7 +3,8 @@
     metrics.jsonl            one row for every few steps, or one an iteration
     checkpoint.safetensors   f32 masters, moments, how far it is, and the numbers that no row has yet
 
-A checkpoint is written beside its final name and renamed, so a kill at any point leaves an old one or a new one. Rows
+A checkpoint is written beside its final name and renamed, so a kill at any point leaves an old one or a new one. A team
+renames its parts when all are written, so a kill between two of the renames leaves the others ready to be renamed. Rows
 that came after it are dropped when the run goes on from it: they come again.
 """
 
@@ -54,15 +55,21 @@ def save_checkpoint(out: Path, optimizer: MasterOptimizer, progress: Progress, t
 
     Raises CheckpointError when the file cannot be written; the checkpoint before it stays as it was.
     """
-    path = out / checkpoint_name(team)
-    fresh = path.with_name(f"{path.name}.new")
+    path, fresh = _paths(out, team)
     window = [{key: float(value) for key, value in row.items()} for row in progress.window]
     try:
         save_file(optimizer.state_tensors(), fresh, metadata={"step": str(progress.step), "window": json.dumps(window)})
+        team.wait()
         fresh.replace(path)
     except (OSError, SafetensorError) as error:
         fresh.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {path} ({error}); make room, then go on with --resume") from error
+
+
+def _paths(out: Path, team: Team) -> tuple[Path, Path]:
+    """Where this process's checkpoint lies, and where the next one is written."""
+    path = out / checkpoint_name(team)
+    return path, path.with_name(f"{path.name}.new")
 
 
 def load_checkpoint(out: Path, optimizer: MasterOptimizer, team: Team = ALONE) -> Progress:
@@ -86,10 +93,23 @@ def load_checkpoint(out: Path, optimizer: MasterOptimizer, team: Team = ALONE) -
 
 def resumed(out: Path, optimizer: MasterOptimizer, team: Team) -> Progress:
     """`load_checkpoint`, where a team agrees on what it found. Raises CheckpointError when it does not."""
+    path, fresh = _paths(out, team)
+    newest = team.most(_step_of(path))
+    if _step_of(path) < newest == _step_of(fresh):  # a kill when some of the team had renamed theirs
+        fresh.replace(path)
     progress = load_checkpoint(out, optimizer, team)
     if team.most(progress.step) != -team.most(-progress.step):
         raise CheckpointError(f"the processes' checkpoints in {out} are of different steps; start again without them")
     return progress
+
+
+def _step_of(path: Path) -> int:
+    """Of the checkpoint in a file; 0 when there is none, or a half one."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return 0
 
 
 def keep_rows(path: Path, key: str, last: int) -> list[dict[str, Any]]:

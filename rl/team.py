@@ -50,6 +50,10 @@ class Team:
         keys = dict.fromkeys(key for one in rows for key in one)
         return {key: fmean(one[key] for one in rows if key in one) for key in keys}
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        self._all(None)
+
     def _all(self, value: Any) -> list[Any]:
         if self.size == 1:
             return [value]

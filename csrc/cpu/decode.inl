@@ -162,14 +162,6 @@ static float soften(float* scores, int64_t count, float* highest, float* total) 
   return less;
 }
 
-using VecP = uint16_t __attribute__((vector_size(kLanes * 4)));
-
-template <int kFirst, int... kAt>
-FOVEATE_INLINE Vec side_by_side(VecP first, VecP second, std::integer_sequence<int, kAt...>) {
-  return reinterpret_cast<Vec>(
-      __builtin_shufflevector(first, second, (kFirst + kAt / 2 + (kAt % 2) * 2 * kLanes)...));
-}
-
 // kColumns vectors of numbers of a value, or of pairs of them and those of the value behind it, which may be missing.
 template <typename Product, int kColumns, typename T>
 FOVEATE_INLINE void load_values(const T* values, [[maybe_unused]] int64_t stride, [[maybe_unused]] bool both,
@@ -182,13 +174,11 @@ FOVEATE_INLINE void load_values(const T* values, [[maybe_unused]] int64_t stride
     const VecU first = reinterpret_cast<VecU>(load(values)) >> 16;
     to[0] = reinterpret_cast<Vec>(first | reinterpret_cast<VecU>(both ? load(values + stride) : Vec{}));
   } else {
-    constexpr auto kAll = std::make_integer_sequence<int, 2 * kLanes>();
     for (int column = 0; column < kColumns; column += 2) {
       const Vec first = load_words<Product>(values + column * kLanes, 0);
       const Vec second = both ? load_words<Product>(values + stride + column * kLanes, 0) : Vec{};
-      const VecP one = reinterpret_cast<VecP>(first), other = reinterpret_cast<VecP>(second);
-      to[column] = side_by_side<0>(one, other, kAll);
-      to[column + 1] = side_by_side<kLanes>(one, other, kAll);
+      to[column] = side_by_side<0, 0>(first, second);
+      to[column + 1] = side_by_side<kLanes, kLanes>(first, second);
     }
   }
 }

@@ -166,6 +166,21 @@ FOVEATE_INLINE void transpose_square(const float* from, int64_t from_row, float*
   }
 }
 
+using Halves = uint16_t __attribute__((vector_size(kLanes * 4)));  // the numbers of 16 bits in a vector of words
+
+template <int kOne, int kOther, int... kAt>
+FOVEATE_INLINE Vec interleave(Halves one, Halves other, std::integer_sequence<int, kAt...>) {
+  constexpr int kApart = 2 * kLanes + kOther - kOne;
+  return reinterpret_cast<Vec>(__builtin_shufflevector(one, other, (kOne + kAt / 2 + kAt % 2 * kApart)...));
+}
+
+// Words of two numbers of 16 bits: those of `one` from number kOne on, each below that of `other` from kOther on.
+template <int kOne, int kOther>
+FOVEATE_INLINE Vec side_by_side(Vec one, Vec other) {
+  constexpr auto kAll = std::make_integer_sequence<int, 2 * kLanes>();
+  return interleave<kOne, kOther>(reinterpret_cast<Halves>(one), reinterpret_cast<Halves>(other), kAll);
+}
+
 // What a product multiplies and sums: f32 as it lies.
 struct Singles {
   static constexpr int kNumbers = 1;  // of a word
@@ -199,24 +214,14 @@ struct Pairs {
 
   // What they are multiplied with: a row and the one below become a row of pairs, likewise.
   static FOVEATE_ALWAYS const float* across(const float* rows, int64_t row, int64_t count, int64_t numbers, float* to) {
-    constexpr auto kAll = std::make_integer_sequence<int, 2 * kLanes>();
     for (int64_t at = 0; at < count; at += 2) {
       for (int64_t i = 0; i < numbers; i += kLanes) {
         const Vec below = at + 1 < count ? load(rows + (at + 1) * row + i) : Vec{};
-        store(to + at / 2 * row + i, side_by_side(FOVEATE_ROUND_BOTH(load(rows + at * row + i), below), kAll));
+        const Vec both = FOVEATE_ROUND_BOTH(load(rows + at * row + i), below);
+        store(to + at / 2 * row + i, side_by_side<0, kLanes>(both, both));
       }
     }
     return to;
-  }
-
- private:
-  using Halves = uint16_t __attribute__((vector_size(kLanes * 4)));
-
-  // Number i of the lower half beside number i of the upper one.
-  template <int... kAt>
-  static FOVEATE_ALWAYS Vec side_by_side(Vec halves, std::integer_sequence<int, kAt...>) {
-    const Halves both = reinterpret_cast<Halves>(halves);
-    return reinterpret_cast<Vec>(__builtin_shufflevector(both, both, (kAt / 2 + kAt % 2 * kLanes)...));
   }
 };
 using Widest = Pairs;

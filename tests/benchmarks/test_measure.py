@@ -24,6 +24,7 @@ from foveate.benchmarks import (
 from foveate.benchmarks.measure import SETS, Case, Floors, compare
 from foveate.benchmarks.windows import window_lengths
 from foveate.cli import main
+from foveate.cli.bench import print_list
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_the_command_prints_a_row_for_each_comparison(
 ) -> None:
     monkeypatch.setattr(measure, "_product_flops", lambda dtype, device: 1e12)
     assert main(["bench", "decoder_attention", "--json", "--seconds", "0"]) == 0
-    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    (row,) = json.loads(capsys.readouterr().out)
     assert set(row) == {
         "op",
         "shape",
@@ -133,7 +134,17 @@ def test_the_command_prints_a_row_for_each_comparison(
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nothing"]) == 2
-    assert f"no measurement is named 'nothing'; there are {', '.join(NAMES)}" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"no measurement is named 'nothing'; there are {', '.join(NAMES)}" in printed.err
+    assert not printed.out
+
+
+def test_rows_are_one_list_and_each_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for rows in ([], [{"op": "linear"}], [{"op": "linear"}, {"op": "gqa_decode"}]):
+        print_list(rows)
+        out = capsys.readouterr().out
+        assert json.loads(out) == rows
+        assert len(out.splitlines()) == max(1, len(rows))
 
 
 def test_nano_answers_the_same_in_plain_pytorch() -> None:

@@ -2,8 +2,8 @@
 
 Proved with real gloo processes and the tiny thinker, in f32: a supervised run of two equals one that accumulates two
 batches, also when it is cut and resumed by a team; an iteration of PMD over two equals one over all questions; each
-process's checkpoint holds a part, what is exported is whole; a team refuses checkpoints of different steps; its
-processes leave without the interpreter's own end, a process that is alone stays.
+process's checkpoint holds a part, what is exported is whole; a kill between two renames loses nothing; a team refuses
+checkpoints of different steps; its processes leave without the interpreter's own end, a process that is alone stays.
 """
 
 import json
@@ -70,6 +70,12 @@ def test_two_learn_what_one_learns_from_both_batches(run: Path) -> None:
     for name, tensor in whole.items():
         both = [half[name] for half in halves]
         assert both[0].dim() == 0 or sum(map(len, both)) == len(tensor), name
+    parts[0].rename(f"{parts[0]}.new")
+    save_file(halves[0], parts[0], metadata={"step": "2"})  # as if a kill had struck between the two renames
+    done = together(*start, str(run / "two"), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert not Path(f"{parts[0]}.new").exists()
+    same_weights(run / "one", run / "two", 1e-2)
     save_file(halves[0], parts[0], metadata={"step": "2"})
     done = together(*start, str(run / "two"), "--resume")
     assert done.returncode != 0

@@ -1,27 +1,44 @@
 """`foveate bench`: what the native operations are worth on this machine."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
+Row = dict[str, object]
+HEAD = f"{'operation':18}{'dtype':10}{'ours':>10}  {'peer':14}{'peer':>10}{'ratio':>8}{'floor':>10}   ms, shape"
+
 
 def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all without a name.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each comparison.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object for each comparison.")] = False,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="About how long each takes.")] = 10.0,
 ) -> int:
     """Compare Foveate's operations with what one would run instead, interleaved in one run."""
     from foveate.benchmarks.measure import rows
 
-    if not as_json:
-        print(f"{'operation':18}{'dtype':10}{'ours':>10}  {'peer':14}{'peer':>10}{'ratio':>8}{'floor':>10}   ms, shape")
-    for row in rows(names or [], seconds):
-        print(json.dumps(row) if as_json else _line(row), flush=True)
+    (print_list if as_json else _print_table)(rows(names or [], seconds))
     return 0
 
 
-def _line(row: dict[str, object]) -> str:
+def print_list(rows: Iterable[Row]) -> None:
+    """One JSON list, each row on a line of its own as soon as it is measured."""
+    ahead, end = "[", "[]"
+    for row in rows:
+        print(ahead, json.dumps(row), sep="", end="", flush=True)
+        ahead, end = ",\n", "]"
+    print(end)
+
+
+def _print_table(rows: Iterable[Row]) -> None:
+    for number, row in enumerate(rows):
+        if not number:
+            print(HEAD)
+        print(_line(row), flush=True)
+
+
+def _line(row: Row) -> str:
     floor = "" if row["floor_ms"] is None else f"{row['floor_ms']:.3f}"
     return (
         f"{row['op']:18}{row['dtype']:10}{row['ours_ms']:>10.3f}  {row['peer']:14}{row['peer_ms']:>10.3f}"
