@@ -6,7 +6,7 @@ traced back to the user's picture it is a part of. Every failure is a step that 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from foveate.agent.images import ImageStore, StoredImages, box_to_pixels, crop_r
 from foveate.agent.messages import Call, clean_text, image_label
 from foveate.agent.records import ImageRecord, Step, Usage
 from foveate.agent.state import RunContext
-from foveate.errors import ToolArgumentError
+from foveate.errors import ImageError, ToolArgumentError, ToolError
 from foveate.models.reasoner import Reasoner
+from foveate.tools.schema import is_number
 from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 
 
@@ -43,7 +44,15 @@ class ToolRunner:
         """Make one call; `images` are the records of all images so far. Never raises for what model or tool did."""
         start = time.monotonic()
         result = self._perform(call_id, call, images, context.tools)
-        record, text, failed, tokens = self._received(result, images, context, usage)
+        text, failed, record, tokens = clean_text(result.text), result.failed, None, 0
+        if result.image is not None:
+            try:
+                record, tokens = self._received(result, result.image, images, context, usage)
+            except (ImageError, ToolError) as error:
+                text, failed = f"{text}\nthe image is not shown: {error}".strip(), True
+            else:
+                label = image_label(len(images))
+                text = text if label in text else f"{text}\n{label}".strip()
         seconds = time.monotonic() - start
         step = Step(
             kind="tool",
@@ -76,35 +85,54 @@ class ToolRunner:
     def _in_pixels(self, call: Call, tool: Tool, images: Sequence[ImageRecord]) -> dict[str, Any]:
         """The arguments with each box in pixels of the image that the call names; a wrong image is left to the tool."""
         number = call.arguments.get("image", 0)
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(images):
+        if not is_number(number) or number not in range(len(images)):
             return call.arguments
+        number = int(number)
         size_px = (images[number].width_px, images[number].height_px)
         seen_px = self.reasoner.seen_size(*size_px)
         space = call.box_space or self.reasoner.dialect.box_space
         properties = tool.parameters["properties"]
-        return {
-            name: list(box_to_pixels(value, size_px, space, seen_px))
-            if properties.get(name, {}).get("format") == "box"
-            else value
-            for name, value in call.arguments.items()
-        }
+
+        def in_pixels(box: Any) -> list[float]:
+            return list(box_to_pixels(box, size_px, space, seen_px))
+
+        return {name: with_boxes(value, properties.get(name, {}), in_pixels) for name, value in call.arguments.items()}
 
     def _received(
-        self, result: ToolResult, images: Sequence[ImageRecord], context: RunContext, usage: Usage
-    ) -> tuple[ImageRecord | None, str, bool, int]:
-        """Record of the new image, text for the model, whether the call failed, and tokens of the image."""
-        text = clean_text(result.text)
-        if result.image is None:
-            return None, text, result.failed, 0
-        shown = self.observe_image(result.image) if self.observe_image else result.image
+        self,
+        result: ToolResult,
+        image: Image.Image,
+        images: Sequence[ImageRecord],
+        context: RunContext,
+        usage: Usage,
+    ) -> tuple[ImageRecord, int]:
+        """Store a new image: its record and its tokens. Raises ImageError or ToolError for one that is not shown."""
+        shown = self.observe_image(image) if self.observe_image else image
         tokens = self.reasoner.image_tokens(shown.width, shown.height)
         refusal = context.budget.refuses_image(usage, tokens)
         if refusal:
-            return None, f"the image is not shown: {refusal}", True, 0
+            raise ToolError(refusal)
+        source = result.source_idx
+        if source is not None and source not in range(len(images)):
+            raise ToolError(f"it is said to be a part of image {source}, wanted one of the {len(images)} so far")
         sha256, size_px = self.store.put(shown), (shown.width, shown.height)
-        if result.source_idx is not None and result.box_px is not None:
-            record = crop_record(images[result.source_idx], result.box_px, sha256, size_px)
-        else:
-            record = picture_record(sha256, size_px)
-        label = image_label(len(images))
-        return record, text if label in text else f"{text}\n{label}".strip(), result.failed, tokens
+        if source is not None and result.box_px is not None:
+            return crop_record(images[source], result.box_px, sha256, size_px), tokens
+        return picture_record(sha256, size_px), tokens
+
+
+def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], list[float]]) -> Any:
+    """An argument with every box in it converted; its schema says where one may be, also in a list or beside null."""
+    if schema.get("format") == "box":
+        return convert(value)
+    if value is not None and (form := next((one for one in schema.get("anyOf", ()) if holds_box(one)), None)):
+        return with_boxes(value, form, convert)
+    if isinstance(value, list) and holds_box(schema):
+        return [with_boxes(item, schema["items"], convert) for item in value]
+    return value
+
+
+def holds_box(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema is that of a box, or of a list of them."""
+    items = schema.get("items")
+    return schema.get("format") == "box" or (isinstance(items, Mapping) and holds_box(items))

@@ -27,7 +27,7 @@ from PIL import Image
 import foveate.models
 import foveate.tools
 from foveate.agent.budget import Budget
-from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, open_checkpointer
+from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, legible, open_checkpointer
 from foveate.agent.graph import Graph, build_graph
 from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.messages import clean_text
@@ -41,7 +41,9 @@ from foveate.tools.tool import Tool
 PATIENCE_S = 0.1
 """How long a cancelled run may go on until its tools are told, each time anew."""
 CLOSE_PATIENCE_S = 5.0
-"""How long a closing agent waits for a run; a cell that cannot be interrupted is killed before."""
+"""How long a closing agent, or one that is interrupted by force, waits for a run; a cell that cannot be interrupted is
+killed before.
+"""
 PictureSource = str | Path | bytes | Image.Image
 
 
@@ -142,22 +144,35 @@ class Agent:
     def unfinished(self, thread: str) -> str | None:
         """The question that a killed process left unfinished in `thread`; None when there is none."""
         self._check_thread(thread)
-        snapshot = self._kept.get_state(_config(thread))
+        with legible():
+            snapshot = self._kept.get_state(_config(thread))
         return snapshot.values.get("question") if snapshot.next else None
 
     def exchanges(self, thread: str) -> tuple[Exchange, ...]:
         """The finished questions of a conversation with their answers, the oldest first."""
         self._check_thread(thread)
-        return exchanges_of(cast(RunState, self._kept.get_state(_config(thread)).values))
+        with legible():
+            return exchanges_of(cast(RunState, self._kept.get_state(_config(thread)).values))
 
     def image(self, sha256: str) -> Image.Image:
-        """An image that an answer or a step names."""
-        return self.store.get(sha256)
+        """An image that an answer or a step names; a copy."""
+        return self.store.get(sha256).copy()
 
     def cancel(self) -> None:
         """End every run at its next token or call, with the status "cancelled". Safe in a signal handler."""
         for run in list(self._runs.values()):
             run.cancelled = True
+
+    def release(self, thread: str) -> None:
+        """Free the tools of a conversation, its code kernel with all variables; it gets new ones with a next question.
+
+        Raises InputError while it is answering.
+        """
+        with self._lock:
+            if f"thread {thread}" in self._runs:
+                raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
+            tools = self._open_tools.pop(thread, ())
+        _close(tools)
 
     def close(self) -> None:
         """Cancel what runs and free tools and files; may be called twice."""
@@ -224,13 +239,17 @@ class Agent:
         )
         run.worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
         run.worker.start()
+        patience_s = math.inf
         try:
             while not isinstance(event := _next_event(run), RunDone):
                 if isinstance(event, BaseException):
                     raise event
                 yield event
+        except KeyboardInterrupt:  # by force
+            patience_s = CLOSE_PATIENCE_S
+            raise
         finally:
-            _end(run)
+            _end(run, patience_s)
             if thread is None:
                 _close(run.tools)
         yield event
@@ -242,7 +261,8 @@ class Agent:
             if run.thread is None:
                 state = self._passing.invoke(given, config, context=context)
             else:
-                state = self._kept.invoke(given, config, context=context, durability="sync")
+                with legible():
+                    state = self._kept.invoke(given, config, context=context, durability="sync")
             run.events.put(RunDone(answer=exchanges_of(cast(RunState, state))[-1].answer))
         except BaseException as error:  # noqa: BLE001 - `_events` raises it in the caller's thread
             run.events.put(error)

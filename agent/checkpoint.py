@@ -5,6 +5,8 @@ allowed modules is empty, whatever LANGGRAPH_STRICT_MSGPACK says, and pickle sta
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -30,16 +32,31 @@ def open_checkpointer(where: str | Path | None) -> BaseCheckpointSaver[str] | No
     if str(where) == IN_MEMORY:
         return InMemorySaver(serde=strict_serializer())
     path = Path(where)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
-        saver = SqliteSaver(connection, serde=strict_serializer())
-        saver.setup()
-    except (OSError, sqlite3.Error) as error:
-        raise InputError(
-            f"cannot keep conversations in {path} ({error}); give the path of a new file or of an earlier one"
-        ) from error
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
+            stack.callback(connection.close)
+            saver = SqliteSaver(connection, serde=strict_serializer())
+            saver.setup()
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(
+                f"cannot keep conversations in {path} ({error}); give the path of a new file or of an earlier one"
+            ) from error
+        stack.pop_all()
     return saver
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Around what reads or writes conversations: an error of SQLite becomes an InputError that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InputError(
+            f"the conversations cannot be read or written ({error}); make room or end what locks their file, or give "
+            "another file"
+        ) from error
 
 
 def close_checkpointer(saver: BaseCheckpointSaver[str] | None) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from foveate.agent.plain import printable
+from foveate.agent.plain import one_line, printable
 from foveate.agent.state import Exchange
 
 SCHEMA_VERSION = 1
@@ -24,7 +24,7 @@ def _section(exchange: Exchange) -> str:
     for step in answer.steps:
         if step.kind == "tool":
             lines += [
-                f"`{printable(step.tool or 'tool').replace('`', '')}`",
+                f"`{one_line(step.tool or 'tool').replace('`', '')}`",
                 "",
                 _indented(f"{step.arguments}\n{step.text}"),
                 "",

@@ -10,7 +10,6 @@ Boxes are x0, y0, x1, y1. `box_to_pixels` leads from what a model writes to pixe
 
 import contextlib
 import io
-import math
 import os
 import re
 import threading
@@ -105,7 +104,7 @@ class ImageStore:
 
 
 class StoredImages(Sequence[Image.Image]):
-    """The images of a run in order, each fetched from the store when it is asked for."""
+    """The images of a run in order, each a copy made when it is asked for: a tool may draw on it."""
 
     def __init__(self, store: ImageStore, sha256s: Sequence[str]) -> None:
         self._store = store
@@ -123,7 +122,7 @@ class StoredImages(Sequence[Image.Image]):
     def __getitem__(self, key: int | slice) -> "Image.Image | StoredImages":
         if isinstance(key, slice):
             return StoredImages(self._store, self._sha256s[key])
-        return self._store.get(self._sha256s[key])
+        return self._store.get(self._sha256s[key]).copy()
 
 
 def picture_record(sha256: str, size_px: tuple[int, int]) -> ImageRecord:
@@ -162,28 +161,10 @@ def box_to_pixels(
     return (x0 * x_scale, y0 * y_scale, x1 * x_scale, y1 * y_scale)
 
 
-def box_from_pixels(box_px: Box, size_px: tuple[int, int], space: BoxSpace) -> list[float]:
-    """A box in pixels as a model of that space writes it, rounded outward: integers, or 4 decimals for "unit"."""
-    x_span, y_span = _spans(size_px, space)
-    width, height = size_px
-    x0, y0, x1, y1 = box_px
-    values = (x0 * x_span / width, y0 * y_span / height, x1 * x_span / width, y1 * y_span / height)
-    if space == "unit":
-        return [
-            _outward(value * 10_000, up) / 10_000 for value, up in zip(values, (False, False, True, True), strict=True)
-        ]
-    return [_outward(value, up) for value, up in zip(values, (False, False, True, True), strict=True)]
-
-
 def _spans(size_px: tuple[int, int], space: BoxSpace) -> tuple[float, float]:
     if space == "relative_1000":
         return 1000.0, 1000.0
     return (1.0, 1.0) if space == "unit" else (float(size_px[0]), float(size_px[1]))
-
-
-def _outward(value: float, up: bool) -> int:
-    """Floor or ceiling that a rounding error of the division does not move to the next integer."""
-    return math.ceil(value - 1e-6) if up else math.floor(value + 1e-6)
 
 
 def _file_of(image: Image.Image, sha256: str, encoded: bytes | None) -> tuple[bytes, str]:

@@ -1,14 +1,12 @@
-"""The boxes of a run, drawn on the pictures that they were cut from.
+"""The boxes of a run on the pictures that they were cut from.
 
 A mark is a numbered, coloured box in the upright pixels of one of the user's pictures. Its number is the number of the
-crop in the run (the ``N`` of ``image N`` that the model was told), so the page, the PNG and the model's own text agree.
+crop in the run (the ``N`` of ``image N`` that the model was told), so the page and the model's own text agree.
 A crop that an earlier question of the conversation made is a faint mark: the run could look at it, but did not cut it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-from PIL import Image, ImageDraw, ImageFont
+from dataclasses import dataclass
 
 from foveate.agent.records import Answer, Box, ImageRecord, Step
 
@@ -60,29 +58,6 @@ def is_crop(record: ImageRecord) -> bool:
     return record.original != record.sha256
 
 
-def draw_boxes(picture: Image.Image, marks: Sequence[Mark], *, limit_px: int = 1600) -> Image.Image:
-    """A copy of `picture`, at most `limit_px` on its long side, with the numbered boxes drawn on it.
-
-    `marks` are in the pixels of `picture` as given, before it is made smaller.
-    """
-    scale = min(1.0, limit_px / max(picture.size))
-    size_px = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    drawn = picture.convert("RGB").resize(size_px, Image.Resampling.LANCZOS)
-    canvas = ImageDraw.Draw(drawn)
-    line_px = max(2, round(max(size_px) / 500))
-    font = ImageFont.load_default(size=max(12, round(max(size_px) / 55)))
-    placed = [replace(mark, box_px=_as_box([value * scale for value in mark.box_px])) for mark in marks]
-    plate_px = max(14.0, max(size_px) / 55 + 8)
-    corners = plate_corners(placed, plate_px)
-    for mark, corner in sorted(zip(placed, corners, strict=True), key=lambda pair: not pair[0].faint):
-        x0, y0, x1, y1 = (round(value) for value in mark.box_px)
-        outer = (x0 - line_px, y0 - line_px, max(x1, x0 + 1) + line_px, max(y1, y0 + 1) + line_px)
-        canvas.rectangle(outer, outline="white", width=2 * line_px)
-        canvas.rectangle(outer, outline=mark.colour, width=line_px)
-        _draw_plate(canvas, mark, corner, plate_px, font)
-    return drawn
-
-
 def plate_width(mark: Mark, height: float) -> float:
     """Width of the plate that holds the mark's number, for plates of this height."""
     return height * (0.62 + 0.4 * len(str(mark.number)))
@@ -108,16 +83,3 @@ def _place(step: Step) -> tuple[str | None, Box | None]:
 def _as_box(box_px: Sequence[float]) -> Box:
     x0, y0, x1, y1 = box_px
     return x0, y0, x1, y1
-
-
-def _draw_plate(
-    canvas: ImageDraw.ImageDraw,
-    mark: Mark,
-    corner: tuple[float, float],
-    height: float,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    x, y = corner
-    width = plate_width(mark, height)
-    canvas.rounded_rectangle((x, y, x + width, y + height), radius=4, fill=mark.colour)
-    canvas.text((x + width / 2, y + height / 2), str(mark.number), font=font, fill="white", anchor="mm")

@@ -47,11 +47,12 @@ class Nodes:
     observe_image: Callable[[Image.Image], Image.Image] | None = None
 
     def begin(self, state: RunState, runtime: Runtime[RunContext]) -> Plain:
-        """Add the question and its pictures to the conversation and start to count anew."""
+        """Add the question and its pictures, if the budget takes them, to the conversation and start to count anew."""
         context = runtime.context
         pictures = state["pictures"]
         tokens = sum(self.reasoner.image_tokens(picture["width_px"], picture["height_px"]) for picture in pictures)
         refusal = context.budget.refuses_image(Usage(), tokens) if pictures else None
+        pictures = [] if refusal else pictures
         message = question_message(state["question"], [picture["sha256"] for picture in pictures])
         opening = self.reasoner.dialect.wants_system_prompt and not state.get("messages")
         system = [system_message(context.tools, self.reasoner.dialect)] if opening else []

@@ -31,6 +31,7 @@ import json_repair
 
 from foveate.agent.messages import Call, clean_text
 from foveate.errors import ParseError
+from foveate.tools.schema import is_number
 
 MAX_DEPTH = 16
 """Deepest nesting of a call's arguments."""
@@ -274,7 +275,7 @@ def _plain(value: object, *, depth: int) -> object:
 
 def _from_one(number: object) -> object:
     """An index from 0 for one from 1; what is no number stays for the tool to refuse."""
-    if isinstance(number, int) and not isinstance(number, bool):
+    if is_number(number):
         if number < 1:
             raise ParseError(f"got target_image {number}, wanted a number from 1")
         return number - 1

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
-Status = Literal["answered", "out_of_budget", "no_answer", "cancelled", "error"]
+Status = Literal["answered", "out_of_budget", "cancelled", "error"]
 Box = tuple[float, float, float, float]
 
 

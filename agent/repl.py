@@ -22,6 +22,7 @@ from foveate.agent.session import Session
 from foveate.agent.state import Exchange
 from foveate.agent.trace import write_trace
 from foveate.errors import FoveateError, InputError
+from foveate.paths import existing_file, expanded
 
 COMMANDS = {
     "/image": "PATH: add a picture (typing just its path does the same)",
@@ -129,7 +130,7 @@ class Repl:
     def _add_picture(self, text: str) -> None:
         if not text:
             raise InputError("got no path, wanted /image PATH")
-        path = picture_path(text) or Path(text).expanduser()
+        path = picture_path(text) or expanded(text)
         width_px, height_px = self._session.add_picture(path).size
         self._say(f"added {path.name}, {width_px} x {height_px} px")
 
@@ -147,13 +148,13 @@ class Repl:
 
     def _write_trace(self, folder: str) -> None:
         last = self._last()
-        target = Path(folder).expanduser() if folder else Path("foveate-trace")
+        target = expanded(folder) if folder else Path("foveate-trace")
         self._say(f"wrote {write_trace(last.answer, last.question, self._session.image, target).absolute()}")
 
     def _save(self, file: str) -> None:
         if not file:
             raise InputError("got no file, wanted /save FILE (.md or .json)")
-        path = Path(file).expanduser()
+        path = expanded(file)
         text = conversation_text(self._session.history(), as_json=path.suffix == ".json")
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         self._say(f"wrote {path.absolute()}")
@@ -193,12 +194,9 @@ def picture_path(line: str) -> Path | None:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
     for candidate in (text, unquote(text.removeprefix("file://")), text.replace("\\ ", " ")):
-        path = Path(candidate).expanduser()
-        try:
-            if path.suffix and path.is_file():
-                return path
-        except (OSError, ValueError):  # too long for a name, or a NUL in it: a question
-            continue
+        path = existing_file(candidate)
+        if path is not None and path.suffix:
+            return path
     return None
 
 

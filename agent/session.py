@@ -31,6 +31,8 @@ class Session:
         self._conversations = conversations
         self._conversation = conversation
         self._agent = make_agent(conversation.model)
+        if self.waiting and self.unfinished() is not None:  # killed when the pictures had just gone with the question
+            self._keep(replace(conversation, pending=()))
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +85,9 @@ class Session:
 
     def start_anew(self, model: str | None = None) -> None:
         """A new conversation, with another model when one is named."""
-        if model is not None:
+        if model is None:
+            self._agent.release(self._conversation.thread)
+        else:
             agent = self._make_agent(model)
             self._agent.close()
             self._agent = agent

@@ -40,7 +40,6 @@ ICONS = {
 STATUS_TEXT = {
     "answered": "answered",
     "out_of_budget": "out of budget",
-    "no_answer": "no answer",
     "cancelled": "cancelled",
     "error": "error",
 }

@@ -1,4 +1,4 @@
-"""The python tool for many short conversations: kernels go back into a pool, with nothing left of who had them.
+"""The python tool for many short conversations: kernels go back into a pool, cleared of who had them.
 
 Starting a kernel takes longer than most conversations of nano do. The sandbox is the one of every run.
 """

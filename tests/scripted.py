@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from foveate.errors import ImageError
 from foveate.models.reasoner import NANO, Dialect, Message, Sample, StopReason
 
 HERMES = Dialect(name="hermes", box_space="pixels", wants_system_prompt=True)
@@ -53,6 +54,8 @@ class ScriptedReasoner:
         return width_px, height_px
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
+        if max(width_px, height_px) > 200 * min(width_px, height_px):
+            raise ImageError(f"picture is {width_px} x {height_px} px")
         return self._tokens_per_image
 
     def sample(

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = frozenset({"errors", "extras", "ops"})
+BASE = frozenset({"errors", "extras", "ops", "paths"})
 MAY_IMPORT = {
     "_C": frozenset[str](),
     "errors": frozenset[str](),
     "extras": frozenset({"errors"}),
+    "paths": frozenset[str](),
     "ops": frozenset({"_C", "errors"}),
     "tools": BASE,
     "models": BASE,

@@ -31,7 +31,15 @@ from PIL import Image
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
 from foveate.tools.cell import MAX_OUTPUT_CHARS, CellOutput, execute_content, take
-from foveate.tools.sandbox import INSIDE, Limits, Tier, environment, required_tier, sandbox_command
+from foveate.tools.sandbox import (
+    INSIDE,
+    SHARED_MEMORY,
+    Limits,
+    Tier,
+    environment,
+    required_tier,
+    sandbox_command,
+)
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 START_TIMEOUT_S = 30.0
@@ -41,13 +49,21 @@ INTERRUPT_RETRY_S = 0.5
 CLOSE_RETRY_S = 0.05
 SIGNATURE = "hmac-sha256"
 FORGET = """\
-import os, shutil
-os.chdir({home!r})
-for entry in os.scandir():
-    shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+import os, shutil, signal
+if {alone}:
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+for folder in {folders!r}:
+    for entry in os.scandir(folder):
+        shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+os.chdir({folders!r}[0])
 %reset -f
 """
-"""A cell that leaves no file and no variable."""
+"""A cell that leaves no file and no variable; where the kernel is alone with what it has started, no process either."""
+OPEN, READABLE = 0o755, 0o644
+"""Whatever our umask says: a kernel may have another user id."""
 MAX_MESSAGE_BYTES = 16 * 2**20
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
 """Kernels are started from this thread: bubblewrap dies with the thread that started it, and this one never ends."""
@@ -62,8 +78,8 @@ class Kernel:
         self.unsafe = unsafe
         self.tier = tier
         self.folder: Path | None = None
-        self._home = ""
-        """The working folder as the kernel sees it."""
+        self._folders: tuple[str, ...] = ()
+        """What the kernel may write to, as it sees it, the working folder first."""
         self._in_use = threading.RLock()
         """Held while a cell runs and while the kernel is freed."""
         self._cancel_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -109,11 +125,15 @@ class Kernel:
                 raise
 
     def forget(self) -> None:
-        """Clear variables, images and files of a kernel that runs, for the next conversation. Raises as `run` does."""
+        """Clear variables, images, files and processes of a kernel that runs, for the next conversation.
+
+        A kernel that cannot be cleared is ended. What was changed inside a module stays. Raises as `run` does.
+        """
         if not self.is_running:
             return
-        self.run(FORGET.format(home=self._home))
         with self._in_use:
+            if self.run(FORGET.format(folders=self._folders, alone=len(self._folders) > 1)).error:
+                self.close()
             if self.folder is not None:
                 for path in (self.folder / "host" / "images").glob("image_*.png"):
                     path.unlink()
@@ -145,11 +165,13 @@ class Kernel:
         """Write the images that are new where the kernel looks for them."""
         assert self.folder is not None
         shelf = self.folder / "host" / "images"
-        for idx, image in enumerate(images):
+        for idx in range(len(images)):
             path = shelf / f"image_{idx}.png"
             if not path.exists():
-                image.save(path.with_suffix(".part"), "PNG", compress_level=0)
-                path.with_suffix(".part").rename(path)
+                part = path.with_suffix(".part")
+                images[idx].save(part, "PNG", compress_level=0)
+                part.chmod(READABLE)
+                part.rename(path)
 
     def _start(self) -> None:
         """Start the kernel unless it runs; returns when it answers."""
@@ -173,8 +195,9 @@ class Kernel:
     def _launch(self, tier: Tier, folder: Path) -> None:
         """Start the process and connect the sockets."""
         host, ipc, work = folder / "host", folder / "ipc", folder / "work"
-        for made in (host / "images", ipc, work):
-            made.mkdir(parents=True)
+        for made in (host, host / "images", ipc, work):
+            made.mkdir()
+            made.chmod(OPEN)
         ipc.chmod(0o777)  # the folder above it lets nobody else in
         inside = {"host": INSIDE / "host", "ipc": INSIDE / "ipc", "work": INSIDE / "work"}
         seen = inside if tier != "unsafe" else {"host": host, "ipc": ipc, "work": work}
@@ -182,12 +205,13 @@ class Kernel:
         ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, start=1)}
         connection = {"transport": "ipc", "ip": f"{seen['ipc']}/k", "key": key, "signature_scheme": SIGNATURE, **ports}
         (host / "connection.json").write_text(json.dumps(connection), encoding="utf-8")
+        (host / "connection.json").chmod(READABLE)
         arguments = (str(seen["host"] / "connection.json"), str(seen["host"] / "images"), MAX_OUTPUT_CHARS)
-        self._home = str(seen["work"])
+        self._folders = (str(seen["work"]), *(() if tier == "unsafe" else SHARED_MEMORY))
         program = files("foveate.tools").joinpath("kernel_main.py").read_text(encoding="utf-8")
         body = f"{program}\nstart_kernel(*{arguments!r})"
         command = sandbox_command(tier, host, ipc, self.limits, body)
-        process = _SPAWNER.submit(spawned, command, self._home, work).result()
+        process = _SPAWNER.submit(spawned, command, self._folders[0], work).result()
         self._pidfd = os.pidfd_open(process.pid)
         self._process = process  # from here on `close` may kill it
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -261,11 +285,6 @@ class Kernel:
             if "shell" not in waiting and "iopub" in waiting:
                 deadline = min(deadline, time.monotonic() + INTERRUPT_GRACE_S)
             messages = self._receive(deadline)
-            if not messages and "shell" not in waiting:
-                output.write("\n[some output was too large and is missing]\n")
-                return output
-            if not messages:
-                raise ToolTimeoutError(f"the code ran longer than {timeout_s:g} s")
             for channel, message in messages:
                 if message["parent_header"].get("msg_id") != request:
                     continue
@@ -274,6 +293,12 @@ class Kernel:
                     waiting.discard(channel)
                 if channel == "iopub":
                     take(message, output)
+            late = not messages or time.monotonic() >= deadline  # a kernel that never stops to send is late too
+            if late and "shell" in waiting:
+                raise ToolTimeoutError(f"the code ran longer than {timeout_s:g} s")
+            if late and waiting:
+                output.write("\n[some output was too large and is missing]\n")
+                return output
         return output
 
     def _interrupt_or_kill(self) -> str:

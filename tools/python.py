@@ -1,7 +1,7 @@
 """python: run code in the sandboxed kernel of a run. Variables persist; the images of the run are files.
 
 The kernel starts with the first call and ends with the run. The model reads the printed text and, after an error, the
-exception with the failing line; the full output is in the result's details for the trace.
+exception with the failing line; the full output is in the result's details.
 """
 
 import re

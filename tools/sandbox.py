@@ -1,9 +1,10 @@
 """The boundary that model-written code runs behind: the operating system's, never a filter over Python.
 
 One tier so far, bubblewrap. Inside there is no network, no file of the user and no variable of the environment; the
-system and this Python are read-only; only a working folder in memory, capped in size, can be written. The process
-loses its user id when Foveate runs as root (bubblewrap alone would keep root's rights over /proc/sys), and the code in
-confine.py, which runs first inside, sets limits on memory, processes, files and system calls.
+system and this Python are read-only; only a working folder, /tmp and /dev/shm can be written, each in memory and capped
+in size. The process loses its user id when Foveate runs as root (bubblewrap alone would keep root's rights over
+/proc/sys), and the code in confine.py, which runs first inside, sets limits on memory, processes, files and system
+calls.
 
 What it does not do: it trusts the kernel of the host; without a cgroup the memory limit holds per process; and when an
 ordinary user runs Foveate, code can put files (capped in size each) into the folder of the sockets, which is removed
@@ -27,6 +28,8 @@ from foveate.errors import SandboxUnavailableError
 Tier = Literal["bubblewrap", "unsafe"]
 INSIDE = Path("/sandbox")
 """Inside: work/ (the working folder, in memory), host/ (read-only: connection.json, images/), ipc/ (the sockets)."""
+SHARED_MEMORY = ("/dev/shm", "/tmp")
+"""Inside, these can be written too."""
 SEARCH_PATH = "/usr/bin:/bin:/usr/local/bin"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/fonts", "/etc/localtime")
@@ -40,7 +43,7 @@ class Limits:
     memory_bytes: int = 1024 * 2**20
     """Private memory of one process."""
     work_bytes: int = 256 * 2**20
-    """Everything in the working folder together; it lies in memory."""
+    """Everything in the working folder, and as much in each of SHARED_MEMORY; it lies in memory."""
     file_bytes: int = 256 * 2**20
     processes: int = 64
     """Processes and threads together."""
@@ -86,8 +89,9 @@ def bubblewrap_command(bwrap: str, host: Path, ipc: Path, limits: Limits, *, as_
     for name in (name for name in ETC if Path(name).exists()):
         command += [*parent_folders(Path(name)), "--ro-bind", name, name]
     command += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
-    command += ["--dev", "/dev", "--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
-    command += ["--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
+    command += ["--dev", "/dev"]
+    for name in SHARED_MEMORY:
+        command += ["--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", name]
     for name in python_folders():  # after /tmp: an environment may lie there
         command += [*parent_folders(Path(name)), "--ro-bind", name, name]
     command += parent_folders(INSIDE / "work")

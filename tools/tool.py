@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from PIL import Image
 
 from foveate.errors import ToolArgumentError, ToolError
-from foveate.tools.schema import Schema, checked_arguments, parameters_of
+from foveate.tools.schema import checked_arguments, parameters_of
 
 Box = Annotated[tuple[float, float, float, float], "box"]
 """x0, y0, x1, y1 in pixels of the upright image; the schema says "format": "box", so that an agent can translate."""
@@ -53,7 +53,7 @@ class ToolResult:
     """The part of that source that `image` shows, in the source's upright pixels."""
     failed: bool = False
     details: dict[str, Any] = field(default_factory=dict)
-    """More for a trace, never shown to the model (for python: the full output)."""
+    """More for a program that calls the tool itself, never shown to the model (for python: the full output)."""
 
 
 class Tool:
@@ -72,11 +72,6 @@ class Tool:
         self.name: str = name or function.__name__
         self.description: str = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
         self.parameters, self._hints = parameters_of(function, skip=int(wants_images))
-
-    def schema(self) -> Schema:
-        """The tool in the form of OpenAI's `tools` list."""
-        about = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": about}
 
     def call(self, arguments: dict[str, Any], images: Sequence[Image.Image]) -> ToolResult:
         """Check the arguments and run the function; `images` are the upright pictures of the run, in order.

@@ -291,6 +291,32 @@ def test_tools_live_as_long_as_a_named_conversation() -> None:
     assert log == ["open", "open", "close", "close"]
 
 
+def test_a_conversation_that_is_released_gets_new_tools() -> None:
+    call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
+    log: list[str] = []
+    with Agent(ScriptedReasoner([call, answer("K7")] * 2), tools=[Counter(log)], checkpoint=":memory:") as agent:
+        agent.ask("What?", thread="trip")
+        agent.release("trip")
+        agent.release("trip")
+        assert log == ["open", "close"]
+        assert agent.ask("What?", thread="trip").steps[1].text == "1"
+
+
+def test_a_second_interrupt_does_not_wait_for_a_tool_that_cannot_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.agent.agent.CLOSE_PATIENCE_S", 0.2)
+    let_go = threading.Event()
+    call = '<tool_call>{"name":"wait","arguments":{}}</tool_call>'
+    agent = Agent(ScriptedReasoner([call, answer("K7")]), tools=[Tool(lambda: str(let_go.wait(30)), name="wait")])
+    events = agent.stream("What?")
+    next(events)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        events.throw(KeyboardInterrupt)
+    assert time.monotonic() - start < 5
+    let_go.set()
+    agent.close()
+
+
 @pytest.mark.parametrize("make", [lambda: None, lambda: 5])
 def test_what_a_users_tool_returns_is_shown_as_text(make: Callable[[], Any]) -> None:
     call = '<tool_call>{"name":"make","arguments":{}}</tool_call>'

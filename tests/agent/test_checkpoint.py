@@ -146,6 +146,14 @@ def test_a_tampered_checkpoint_calls_nothing(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+def test_what_sqlite_cannot_do_later_is_a_clear_error_too(tmp_path: Path) -> None:
+    agent = Agent(ScriptedReasoner([answer("K7")]), checkpoint=tmp_path / "talk.sqlite")
+    agent.close()
+    for act in (agent.exchanges, agent.unfinished, lambda thread: agent.ask("What?", thread=thread)):
+        with pytest.raises(InputError, match=r"cannot be read or written \(Cannot operate on a closed database"):
+            act("trip")
+
+
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "talk.sqlite").write_text("hello, I am a text of more than one hundred bytes. " * 40)
     with pytest.raises(InputError, match="cannot keep conversations in"):

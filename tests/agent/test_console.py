@@ -75,7 +75,6 @@ def test_a_whole_answer_renders_with_its_usage() -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "said"),
     [
-        ("no_answer", "", "no answer"),
         ("cancelled", "cancelled by the user", "cancelled by the user"),
         ("out_of_budget", "turns: 3 of 3 used", "out of budget: turns: 3 of 3 used"),
         ("error", "line\nbreak\x1b", "error: line break\ufffd"),

@@ -26,7 +26,7 @@ from foveate.agent.records import Answer, Event, RunDone, StepDone, TextDelta
 from foveate.agent.state import RunContext, RunState, exchanges_of, question_input
 from foveate.errors import ModelError
 from foveate.models.reasoner import Message, Sample
-from foveate.tools.tool import Tool
+from foveate.tools.tool import Box, Tool, ToolResult
 from foveate.tools.zoom import zoom_tool
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -160,6 +160,52 @@ def test_a_crop_that_costs_too_much_is_not_shown_and_the_run_goes_on() -> None:
     assert record.steps[1].failed
     assert "image_tokens: 16 of 20 used" in state["messages"][2]["content"][0]["text"]
     assert (len(record.images), record.usage.image_tokens) == (1, 16)
+
+
+def test_pictures_that_the_budget_refuses_do_not_stay_in_the_conversation() -> None:
+    record, state = run(ScriptedReasoner([answer("K7")]), context=RunContext(budget=Budget(image_tokens=10)))
+    assert (record.status, record.images) == ("out_of_budget", ())
+    assert [part["type"] for part in state["messages"][0]["content"]] == ["text"]
+
+
+@pytest.mark.parametrize(("image", "box"), [("0.0", "[0,500,1000,509]"), ("0", "[0,500,1000,509]")])
+def test_a_crop_that_no_model_can_see_is_told(image: str, box: str) -> None:
+    call = f'<tool_call>{{"name":"zoom","arguments":{{"image":{image},"box":{box}}}}}</tool_call>'
+    record, state = run(ScriptedReasoner([call, answer("K7")]), pictures=[Image.new("RGB", (3000, 448))])
+    assert (record.status, record.steps[1].failed, len(record.images)) == ("answered", True, 1)
+    assert "the image is not shown: picture is 3000 x" in state["messages"][2]["content"][0]["text"]
+
+
+def test_text_that_came_with_an_image_that_is_not_shown_is_kept() -> None:
+    def sketch() -> ToolResult:
+        return ToolResult(text="42 lines", image=Image.new("RGB", (8, 8)), source_idx=5, box_px=(0, 0, 8, 8))
+
+    reasoner = ScriptedReasoner(['<tool_call>{"name":"sketch","arguments":{}}</tool_call>', answer("K7")])
+    record, _ = run(reasoner, context=RunContext(tools=(Tool(sketch),)))
+    assert record.steps[1].text == (
+        "42 lines\nthe image is not shown: it is said to be a part of image 5, wanted one of the 1 so far"
+    )
+
+
+def test_boxes_are_translated_wherever_a_schema_has_them() -> None:
+    def mark(image: int, boxes: list[Box], around: Box | None = None) -> str:
+        return f"{boxes} {around}"
+
+    arguments = '"image":0.0,"boxes":[[0,0,500,500],[500,500,1000,1000]],"around":[0,0,1000,1000]'
+    call = f'<tool_call>{{"name":"mark","arguments":{{{arguments}}}}}</tool_call>'
+    record, _ = run(ScriptedReasoner([call, answer("K7")]), context=RunContext(tools=(Tool(mark),)))
+    assert record.steps[1].text == ("[(0.0, 0.0, 320.0, 240.0), (320.0, 240.0, 640.0, 480.0)] (0.0, 0.0, 640.0, 480.0)")
+
+
+def test_a_tool_that_draws_on_its_images_changes_no_picture() -> None:
+    def deface(images: Sequence[Image.Image]) -> str:
+        images[0].paste((255, 0, 0), (0, 0, 9, 9))
+        return "done"
+
+    reasoner = ScriptedReasoner(['<tool_call>{"name":"deface","arguments":{}}</tool_call>', answer("K7")])
+    run(reasoner, context=RunContext(tools=(Tool(deface, wants_images=True),)))
+    (image,) = [part["image"] for part in reasoner.seen[1][0]["content"] if part["type"] == "image"]
+    assert image.getpixel((0, 0)) == (0, 0, 0)
 
 
 def test_spent_time_stops_the_model_in_the_middle_of_a_turn() -> None:

@@ -1,8 +1,6 @@
 """Marks number and place every crop; the PNG has the mark's colour around the box and the picture inside it."""
 
-from PIL import Image, ImageColor
-
-from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, draw_boxes, mark_of, marks_of, plate_corners
+from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, mark_of, marks_of, plate_corners
 from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage
 
 
@@ -33,22 +31,6 @@ def test_colours_start_again_after_the_last() -> None:
     steps = tuple(zoomed(f"c{i}", box) for i, box in enumerate(boxes))
     marks = marks_of(Answer(text="", status="answered", steps=steps, usage=Usage(), images=images))
     assert marks[-1].colour == COLOURS[0]
-
-
-def test_draw_boxes_frames_the_box_and_leaves_its_inside() -> None:
-    picture = Image.new("RGB", (3200, 800), "#204060")
-    mark = Mark(number=3, original="p", box_px=(1000.0, 200.0, 1400.0, 600.0), colour=COLOURS[0])
-    drawn = draw_boxes(picture, [mark], limit_px=1600)
-    assert drawn.size == (1600, 400)
-    frame = ImageColor.getrgb(COLOURS[0])
-    assert frame in {drawn.getpixel((x, 200)) for x in range(494, 501)}
-    assert drawn.getpixel((600, 200)) == (0x20, 0x40, 0x60)
-    assert picture.getpixel((1000, 200)) == (0x20, 0x40, 0x60)
-
-
-def test_a_box_at_the_very_corner_is_drawn() -> None:
-    mark = Mark(number=12, original="p", box_px=(0.0, 0.0, 0.4, 0.4), colour=COLOURS[1])
-    assert draw_boxes(Image.new("RGB", (40, 30)), [mark]).size == (40, 30)
 
 
 def test_plates_of_boxes_with_one_corner_do_not_hide_each_other() -> None:

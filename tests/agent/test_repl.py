@@ -71,7 +71,9 @@ def test_the_name_of_a_picture_adds_it(conversations: Conversations, picture: Pa
         assert "added a street.png" in talk(conversations, line), line
 
 
-@pytest.mark.parametrize("line", ["What is this?", "x" * 5000, "no\0thing.png", "/tmp", "etc."])
+@pytest.mark.parametrize(
+    "line", ["What is this?", "x" * 5000 + ".png", "no\0thing.png", "/tmp", "etc.", "~50 cm or more?"]
+)
 def test_other_lines_are_no_picture(line: str) -> None:
     assert picture_path(line) is None
 
@@ -87,6 +89,7 @@ def test_other_lines_are_no_picture(line: str) -> None:
         ("/save", "got no file"),
         ("/save /no/such/folder/file.md", "No such file"),
         ("/resume", "unfinished"),
+        ("/image ~nobody-here/a.png", "nobody-here"),
     ],
 )
 def test_an_error_is_one_line_and_the_conversation_goes_on(conversations: Conversations, line: str, said: str) -> None:

@@ -143,7 +143,7 @@ def test_a_picture_is_embedded_small_and_a_crop_whole() -> None:
 def test_a_zoom_on_the_whole_picture_shows_the_picture_once() -> None:
     whole = record("p" * 64, (0.0, 0.0, 2400.0, 1200.0))
     step = Step(kind="tool", tool="zoom", text="image 1", arguments={}, box_px=whole.box_px, image="p" * 64)
-    answer = Answer(text="", status="no_answer", steps=(step,), usage=Usage(), images=(whole, whole))
+    answer = Answer(text="", status="out_of_budget", steps=(step,), usage=Usage(), images=(whole, whole))
     assert page_of(answer).count('class="picture"') == 1
 
 

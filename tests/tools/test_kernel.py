@@ -4,11 +4,13 @@ Proves: what they print comes back; whatever they do to the kernel, the next cel
 ends the cell that runs and no other, with its variables kept where that can be; closing from another thread is safe.
 """
 
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import dedent
 
 import pytest
 from PIL import Image
@@ -113,6 +115,53 @@ def test_an_endless_loop_is_interrupted_and_variables_stay(kernel: Kernel) -> No
         kernel.run("while True: pass", timeout_s=0.5)
     assert time.monotonic() - start < 2.0
     assert kernel.run("kept").text == "42\n"
+
+
+@needs_bubblewrap
+def test_a_cell_that_never_stops_to_send_is_ended_too(kernel: Kernel) -> None:
+    flood = """
+    from IPython import get_ipython
+    k = get_ipython().kernel
+    while True:
+        k.session.send(k.iopub_socket, "stream", {"name": "stdout", "text": "x"}, parent=k.get_parent())
+    """
+    start = time.monotonic()
+    with pytest.raises(ToolTimeoutError, match=r"longer than 0.5 s"):
+        kernel.run(dedent(flood), timeout_s=0.5)
+    assert time.monotonic() - start < 2 * INTERRUPT_GRACE_S
+
+
+@needs_bubblewrap
+def test_a_kernel_forgets_files_processes_and_variables() -> None:
+    with Kernel() as kernel:
+        kernel.run("import os, subprocess; os.makedirs('d/e'); open('/tmp/t', 'w').close(); open('/dev/shm/s', 'w')")
+        kernel.run("child = subprocess.Popen(['sleep', '99']).pid; kept = os.getpid()")
+        kernel.forget()
+        left = "import os; os.listdir(), os.listdir('/tmp'), os.listdir('/dev/shm'), 'kept' in globals()"
+        assert kernel.run(left).text == "([], [], [], False)\n"
+        later = "[p for p in map(int, filter(str.isdigit, os.listdir('/proc'))) if p > os.getpid()]"
+        alive = f"[p for p in {later} if open(f'/proc/{{p}}/stat').read().split()[2] != 'Z']"
+        assert kernel.run(alive).text == "[]\n"
+
+
+@needs_bubblewrap
+def test_a_kernel_that_cannot_be_cleared_is_ended() -> None:
+    with Kernel() as kernel:
+        kernel.run("import os; os.makedirs('d/e'); os.chmod('d', 0); kept = 1")
+        kernel.forget()
+        assert not kernel.is_running
+        assert kernel.run("import os; os.path.exists('d'), 'kept' in globals()").text == "(False, False)\n"
+
+
+@needs_bubblewrap
+def test_it_works_whatever_the_umask() -> None:
+    before = os.umask(0o077)
+    try:
+        with Kernel() as kernel:
+            code = "from PIL import Image; print(Image.open('image_0.png').size)"
+            assert kernel.run(code, images=[Image.new("RGB", (6, 4))]).text == "(6, 4)\n"
+    finally:
+        os.umask(before)
 
 
 @needs_bubblewrap

@@ -42,18 +42,13 @@ def call(name: str, **arguments: object) -> ToolResult:
 
 
 def test_schema_is_the_one_that_chat_models_read() -> None:
-    assert Tool(count_words).schema() == {
-        "type": "function",
-        "function": {
-            "name": "count_words",
-            "description": "Count words.",
-            "parameters": {
-                "type": "object",
-                "properties": {"text": {"type": "string", "description": "Any text."}},
-                "required": ["text"],
-                "additionalProperties": False,
-            },
-        },
+    tool = Tool(count_words)
+    assert (tool.name, tool.description) == ("count_words", "Count words.")
+    assert tool.parameters == {
+        "type": "object",
+        "properties": {"text": {"type": "string", "description": "Any text."}},
+        "required": ["text"],
+        "additionalProperties": False,
     }
 
 

@@ -1,6 +1,7 @@
 """`foveate ask`: one question about pictures, answered with its steps in view."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ from foveate.cli.options import (
     tools_for,
 )
 from foveate.errors import ImageError, InputError
+from foveate.paths import existing_file, expanded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from foveate.agent.agent import Agent
     from foveate.agent.records import Answer
 
-EXIT_BY_STATUS = {"answered": 0, "out_of_budget": 1, "no_answer": 1, "error": 1, "cancelled": 130}
+EXIT_BY_STATUS = {"answered": 0, "out_of_budget": 1, "error": 1, "cancelled": 130}
 
 
 def ask(
@@ -56,8 +58,10 @@ def ask(
     """Answer a question about one or more pictures."""
     paths, question = split_inputs(inputs)
     budget = Budget(turns=max_turns, policy_tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
-    if temperature < 0:
+    if not 0 <= temperature < math.inf:
         raise InputError(f"got --temperature {temperature}, wanted 0 or more")
+    if save_trace is not None and save_trace.exists() and not save_trace.is_dir():
+        raise InputError(f"got --save-trace {save_trace}, which is a file; wanted a folder, which may be missing")
     from foveate.tools.pictures import open_picture
 
     pictures = [open_picture(path) for path in paths]
@@ -81,16 +85,16 @@ def split_inputs(inputs: list[str]) -> tuple[list[Path], str]:
     *pictures, question = inputs
     if not question.strip():
         raise InputError('got an empty question, wanted text: foveate ask IMAGE... "question"')
-    if Path(question).suffix and Path(question).is_file():
+    if Path(question).suffix and existing_file(question):
         raise InputError(f'got no question after {question!r}, wanted: foveate ask IMAGE... "question"')
     if not pictures:
         raise InputError(f'got no picture before {question!r}, wanted: foveate ask IMAGE... "question"')
     for picture in pictures:
-        if not Path(picture).expanduser().is_file():
+        if existing_file(picture) is None:
             raise ImageError(
                 f"there is no picture {picture!r}; the last argument is the question, all before are files"
             )
-    return [Path(picture).expanduser() for picture in pictures], question
+    return [expanded(picture) for picture in pictures], question
 
 
 def _answer_live(agent: "Agent", question: str, pictures: "list[Image]", *, quiet: bool) -> "Answer":

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.cli.options import tools_for
-from foveate.cli.reasoner import LoadReasoner
+from foveate.cli.reasoner import LoadReasoner, lasting_name
 from foveate.errors import InputError
+from foveate.paths import expanded
 
 if TYPE_CHECKING:
     from foveate.agent.agent import Agent
@@ -31,8 +32,8 @@ def chat(
 
     if data_dir is None:
         data_dir = user_data_path("foveate")
-    conversations = Conversations(data_dir.expanduser())
-    conversation = _conversation(conversations, model, resume=resume)
+    conversations = Conversations(expanded(data_dir))
+    conversation = _conversation(conversations, lasting_name(model) if model else None, resume=resume)
     console = Console(highlight=False)
 
     def make_agent(name: str) -> "Agent":
