@@ -23,7 +23,7 @@ FOLDERS = {
 }
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable interface has all that csrc/ needs
 ARCHITECTURES = "80,90a,100a,120"
-"""Of GPUs; for the last one the code that a driver can turn into that of later ones is kept too."""
+"""Of GPUs; for the first and the last the code that a driver can turn into that of others is kept too."""
 NO_COMPILER = """
 foveate: no C++ compiler found ($CXX, c++, g++, clang++). The package is installed without its native kernels; plain
 PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 11 or newer and install foveate again.
@@ -32,8 +32,7 @@ PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 1
 
 def packages() -> list[str]:
     """Every package that a wheel must hold, nested ones included."""
-    homes = {"src/foveate": "foveate", **FOLDERS}
-    nested = [f"{target}.{inner}" for folder, target in homes.items() for inner in find_packages(folder)]
+    nested = [f"{target}.{inner}" for folder, target in FOLDERS.items() for inner in find_packages(folder)]
     return [*FOLDERS.values(), *nested]
 
 
@@ -94,16 +93,15 @@ class BuildCuda(Command):
         """One call of nvcc for everything."""
         from torch.utils import cpp_extension
 
-        *_, last = self.targets
         codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in self.targets]
         includes = [f"-isystem={path}" for path in cpp_extension.include_paths()]
         sources = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
         options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=0"]
         definition = f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"
-        kept = f"-gencode=arch=compute_{last},code=compute_{last}"
+        kept = [f"-gencode=arch=compute_{one},code=compute_{one}" for one in {self.targets[0], self.targets[-1]}]
         with tempfile.TemporaryDirectory() as folder:
             needs = [stand_in(name, folder) for name in ("libtorch_cpu.so", "libtorch_cuda.so")]
-            command = ["nvcc", *options, *codes, kept, definition, *includes, *sources, "-o", self.out]
+            command = ["nvcc", *options, *codes, *kept, definition, *includes, *sources, "-o", self.out]
             subprocess.run([*command, f"-Xlinker={','.join(['--no-as-needed', *needs])}"], check=True)
 
 

@@ -14,6 +14,7 @@ from foveate.errors import InputError
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 
+PARTS = ("text", "image", "video")
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 
 
@@ -112,18 +113,19 @@ def checked_role(message: Message) -> str:
 
 def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
     """Texts, pictures and videos of a message in order. Raises InputError for a part that is none of them."""
-    content: str | Sequence[dict[str, Any]] = message.get("content", "")
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-        if part.get("type") == "text":
-            yield part["text"]
-        elif part.get("type") == "image":
+    content: str | Sequence[dict[str, Any]] | None = message.get("content")
+    for part in [{"type": "text", "text": content or ""}] if isinstance(content, str | None) else content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in PARTS or kind not in part:
+            raise InputError(f"message part is {part!r:.80}, wanted a 'type' of {', '.join(PARTS)} and what it names")
+        if kind == "text":
+            yield str(part["text"])
+        elif kind == "image":
             yield _picture(part["image"], part.get("sha256"))
-        elif part.get("type") == "video":
+        else:
             source, fps = part["video"], part.get("fps")
             frames = Path(source) if isinstance(source, str | Path) else tuple(source)
             yield VideoPart(frames, None if fps is None else float(fps))
-        else:
-            raise InputError(f"message part has type {part.get('type')!r}, wanted 'text', 'image' or 'video'")
 
 
 def _picture(source: Image.Image | str | Path, sha256: str | None) -> Picture:
@@ -139,7 +141,10 @@ def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:
     """
     sampled = list(message.get("token_ids") or [])
     if not sampled:
-        yield [*codec.encode_model_text(message.get("content", "")), codec.end_of_turn], True
+        texts = list(content_of(message))
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError("an assistant's message has an image or a video, wanted text alone")
+        yield [*codec.encode_model_text("".join(map(str, texts))), codec.end_of_turn], True
         return
     yield sampled, True
     if sampled[-1] not in codec.ends:

@@ -19,11 +19,13 @@ from foveate.models.files import read_values
 from foveate.models.published.folder import COMPANIONS, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_tensors, sources
 from foveate.models.published.turning import row_order
-from foveate.models.shards import SINGLE, Shards
+from foveate.models.shards import SINGLE, Shards, shard_names
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+EXACT = ".correction_bias"
+"""Keeps the dtype that it is stored in: rounded, it would choose other experts."""
 TIED = "lm_head.weight"
 """What files of models with tied embeddings may still hold."""
 
@@ -92,7 +94,8 @@ def _assembled(
         part = _fitted(shards.read(rule.theirs[0]), shape, rule, config)
         if part.shape != shape:
             raise CheckpointError(_misfit(shards, rule, f"has shape {list(part.shape)}, wanted {list(shape)}"))
-        return part.to(dtype or part.dtype).contiguous()
+        exact = rule.ours.endswith(EXACT)
+        return part.to(part.dtype if exact else dtype or part.dtype).contiguous()
     parts = [shards.read(theirs) for theirs in rule.theirs]
     filled, wanted = sum(map(len, parts)), shape[:-1].numel() if len(shape) > 1 else shape[0]
     if filled != wanted or any(part.shape[1:] != shape[-1:][: len(shape) - 1] for part in parts):
@@ -132,13 +135,16 @@ def save_thinker(
     folder.mkdir(parents=True, exist_ok=True)
     rules = RULES.get(thinker.config.model_type)
     own = dict(thinker.named_parameters()) if weights is None else weights
-    named = {name: p.detach().to(dtype or p.dtype) for name, p in own.items()}
+    named = {name: p.detach().to(p.dtype if name.endswith(EXACT) else dtype or p.dtype) for name, p in own.items()}
     tensors = published_tensors(named, rules, thinker.config) if rules else named
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})
     written = [SINGLE, *_write_companions(thinker, folder)]
+    shards = shard_names(folder)
     for name in written:
         (folder / f"{name}.new").replace(folder / name)
+    for name in shards:  # they would be read instead
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_companions(thinker: Thinker, folder: Path) -> list[str]:

@@ -5,7 +5,8 @@ follow the published configurations (Qwen2.5-VL, Kimi-VL), so that a reader of t
 """
 
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from foveate.errors import ConfigError
 
@@ -234,15 +235,23 @@ def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ConfigError(f"{path.removesuffix('.')} is {value!r}, wanted one of {', '.join(map(str, get_args(hint)))}")
-    options = [hint, *getattr(hint, "__args__", ())]
-    nested = next((option for option in options if is_dataclass(option)), None)
-    if nested is not None and isinstance(value, dict):
-        return from_json(nested, value, path)  # type: ignore[arg-type]
-    if hint in (int, float, bool, str) and type(value) not in ((int, float) if hint is float else (hint,)):
-        raise ConfigError(f"{path.removesuffix('.')} is {value!r}, wanted {_PLAIN_TYPES[hint]}")
-    return tuple(value) if isinstance(value, list) else value
+    origin, parts, wrong = get_origin(hint), get_args(hint), f"{path.removesuffix('.')} is {value!r}, wanted"
+    if origin in (Union, UnionType):
+        return None if value is None and NoneType in parts else _convert(parts[0], value, path)
+    if origin is Literal and value not in parts:
+        raise ConfigError(f"{wrong} one of {', '.join(map(str, parts))}")
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{wrong} a mapping of keys to values")
+        return from_json(hint, value, path)  # type: ignore[arg-type]
+    if origin is tuple:
+        kinds = parts[:1] * len(value) if Ellipsis in parts and isinstance(value, list | tuple) else parts
+        if not isinstance(value, list | tuple) or len(value) != len(kinds):
+            raise ConfigError(f"{wrong} a list" + ("" if Ellipsis in parts else f" of {len(parts)}"))
+        return tuple(_convert(kind, item, path) for kind, item in zip(kinds, value, strict=True))
+    if hint in _PLAIN_TYPES and type(value) not in ((int, float) if hint is float else (hint,)):
+        raise ConfigError(f"{wrong} {_PLAIN_TYPES[hint]}")
+    return value
 
 
 NANO = ThinkerConfig(

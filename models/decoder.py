@@ -63,8 +63,8 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x_TD: Tensor, tables: Tables, attend: Attend) -> tuple[Tensor, Tensor]:
         """[T, D] -> [T, D] and the layer's load-balancing loss (zero when dense)."""
-        x_TD = x_TD + self.attn(self.norm1(x_TD), tables, self.layer, attend)
-        y = self.mlp(self.norm2(x_TD))
+        normed_TD, x_TD = self.norm2.of_sum(self.attn(self.norm1(x_TD), tables, self.layer, attend), x_TD)
+        y = self.mlp(normed_TD)
         y_TD, balance = y if isinstance(y, tuple) else (y, x_TD.new_zeros(()))
         return x_TD + y_TD, balance
 
@@ -86,7 +86,8 @@ class Decoder(nn.Module):
 
     def embeddings(self) -> Tensor:
         """The table [V, D] that `embed_text` reads."""
-        return self.embed.weight * self.config.embed_scale
+        weight_VD: Tensor = self.embed.weight
+        return weight_VD * self.config.embed_scale if self.config.embed_scale != 1.0 else weight_VD
 
     def embed_text(self, token_ids_T: Tensor) -> Tensor:
         """Embeddings [T, D] of text tokens."""

@@ -9,7 +9,7 @@ Shape letters: T tokens, D width, V vocabulary, B requests in a step.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -63,8 +63,10 @@ class Slot:
 class Engine:
     """Continuous batching over one thinker. Thread-safe."""
 
-    def __init__(self, thinker: Thinker, num_slots: int = 8) -> None:
+    def __init__(self, thinker: Thinker, num_slots: int = 8, *, truncates: bool = True) -> None:
+        """`truncates`: whether the model's top_k and top_p count where tokens are drawn."""
         self.thinker = thinker
+        self.choice = thinker.config if truncates else replace(thinker.config, top_k=0, top_p=1.0)
         self.codec = thinker.processor.codec
         self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight)
         self.seen = SeenImages(thinker)
@@ -80,9 +82,13 @@ class Engine:
             self.waiting.append(request)
         while request.stop_reason is None:
             with self.pace.changed, torch.inference_mode():
-                self.pace.changed.wait_for(lambda: request.stop_reason is not None or self._may_step())
-                if request.stop_reason is None:
-                    self.step()
+                try:
+                    self.pace.changed.wait_for(lambda: request.stop_reason is not None or self._may_step())
+                    if request.stop_reason is None:
+                        self.step()
+                except BaseException as error:
+                    self._abandon(request, error)
+                    raise
         if request.error:
             raise ModelError(request.error)
         return request
@@ -102,6 +108,17 @@ class Engine:
         if active:
             self._decode(active)
         self.pace.tick()
+
+    def _abandon(self, request: Request, error: BaseException) -> None:
+        """End whom a step that was broken off concerns, and forget what the slots hold: some of it may be half."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+            self.pace.go(request.player)
+        for other in [slot.request for slot in self.slots if slot.request is not None]:
+            other.error = f"the step that sampled for several was broken off ({type(error).__name__}); ask again"
+            self._end(other, "cancelled")
+        self.forget(tower=False)
+        self.pace.changed.notify_all()
 
     def _may_step(self) -> bool:
         """Whether all players that are due have come; where nobody decodes, the clock goes on to who comes next."""
@@ -173,7 +190,7 @@ class Engine:
             request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
             self._end(request, "cancelled")
             return
-        token = pick(logprobs_V, request.temperature, request.generator, self.thinker.config)
+        token = pick(logprobs_V, request.temperature, request.generator, self.choice)
         request.token_ids.append(token)
         request.logprobs.append(float(logprobs_V[token]))
         if request.on_text is not None:

@@ -13,11 +13,12 @@ from foveate.models.thinker import Thinker
 class ThinkerReasoner:
     """A thinker as the agent's graph sees it."""
 
-    def __init__(self, thinker: Thinker, *, name: str = "nano", num_slots: int = 8) -> None:
+    def __init__(self, thinker: Thinker, *, name: str = "nano", num_slots: int = 8, truncates: bool = True) -> None:
+        """`truncates`: whether the model's top_k and top_p count where tokens are drawn."""
         self.thinker = thinker
         self.name = name
         self.dialect = DIALECTS.get(thinker.config.model_type, NANO)
-        self.engine = Engine(thinker, num_slots)
+        self.engine = Engine(thinker, num_slots, truncates=truncates)
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """See Reasoner."""

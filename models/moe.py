@@ -3,6 +3,9 @@
 Shape letters: T tokens, D width, E experts, K experts of a token.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +53,11 @@ class MoE(nn.Module):
         if self.shared is not None:
             y_TD = y_TD + self.shared(x_TD)
         return y_TD, balance
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What moves a module moves its rounded weights too."""
+        self.int8 = self.int8 and (self.int8[0].moved(fn), self.int8[1].moved(fn))
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def to_int8(self) -> None:
         """Keep the experts' weights rounded, and nothing else of them."""

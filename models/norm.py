@@ -20,6 +20,10 @@ class RMSNorm(nn.Module):
         """[..., D] -> [..., D], same dtype."""
         return ops.rms_norm(x_TD, self.weight, self.eps)
 
+    def of_sum(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of x + residual, and that sum, the next residual stream."""
+        return ops.rms_norm(x_TD, self.weight, self.eps, residual_TD)
+
 
 def make_norm(kind: Literal["rms", "layer"], size: int, eps: float) -> nn.Module:
     """The norm that a configuration names."""

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,16 +22,19 @@ from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Part, Transcript, build_transcript
 
+_REMEMBERING = Lock()
+"""Of all processors: one with a lock of its own could not be copied with its thinker."""
+
 
 class Processor:
     """Turns messages into transcripts for one thinker."""
 
     def __init__(
-        self, config: ThinkerConfig, codec: TextCodec, chat: Chat | None = None, remembered_images: int = 64
+        self, config: ThinkerConfig, codec: TextCodec, chat: Chat | None = None, room_bytes: int = 2**29
     ) -> None:
-        """`chat` lays out conversations; nano's form when None."""
+        """`chat` lays out conversations, nano's form when None; `room_bytes` for pictures that are remembered."""
         self.config, self.codec, self.chat = config, codec, chat or ChatML(codec)
-        self.remembered_images = remembered_images
+        self.room_bytes = room_bytes
         self._images: OrderedDict[str, ImageInput] = OrderedDict()
 
     def __call__(self, messages: Sequence[Message], *, generate: bool = False) -> Transcript:
@@ -70,7 +74,7 @@ class Processor:
         grid = replace(grid, t=len(frames.pictures) // config.vision.temporal_patch_size)
         pixels_FHW3 = np.stack([resize(picture, grid, config.vision, config.image) for picture in frames.pictures])
         return ImageInput(
-            key=hashlib.blake2b(pixels_FHW3.tobytes() + repr(grid).encode(), digest_size=16).hexdigest(),
+            key=hashlib.blake2b(pixels_FHW3.tobytes() + repr((grid, frames.step)).encode(), digest_size=16).hexdigest(),
             grid=grid,
             num_tokens=grid.num_tokens(config.vision.merge_size),
             patches_NP=patchify(pixels_FHW3, config.vision, config.image),
@@ -87,16 +91,20 @@ class Processor:
 
     def _prepared(self, key: str, picture: Image.Image) -> ImageInput:
         """The input of a picture whose pixels the key names; made once while it is remembered."""
-        if key not in self._images:
+        with _REMEMBERING:
+            prepared = self._images.get(key)
+        if prepared is None:
             grid = image_grid(*picture.size, self.config.vision, self.config.image)
             pixels_HW3 = resize(_rgb(picture), grid, self.config.vision, self.config.image)
             patches_NP = patchify(pixels_HW3[None], self.config.vision, self.config.image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
-            self._images[key] = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
-        prepared = self._images[key]
-        self._images.move_to_end(key)
-        while len(self._images) > self.remembered_images:
-            self._images.popitem(last=False)
+            prepared = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
+        with _REMEMBERING:
+            self._images[key] = prepared
+            self._images.move_to_end(key)
+            held_bytes = sum(image.patches_NP.nbytes for image in self._images.values())
+            while held_bytes > self.room_bytes and len(self._images) > 1:
+                held_bytes -= self._images.popitem(last=False)[1].patches_NP.nbytes
         return prepared
 
 
@@ -108,5 +116,5 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"cannot read the picture {path}: {error}") from error

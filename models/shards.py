@@ -69,24 +69,35 @@ class Shards:
         }
 
     def _files(self) -> list[Path]:
-        index = self.folder / INDEX
-        if not index.is_file():
+        names = [name for name in shard_names(self.folder) if name != INDEX]
+        if not names:
             if not (self.folder / SINGLE).is_file() and (pickle := self._pickle()):
                 raise CheckpointError(
                     f"{pickle} is a pickle, which can run code when it is read; wanted {SINGLE} (convert it first)"
                 )
             return [self.folder / SINGLE]
-        try:
-            names = json.loads(index.read_text())["weight_map"].values()
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{index} is no index of safetensors files: {error!r}") from error
-        for name in names:
-            if Path(name).name != name:
-                raise CheckpointError(f"{index} names the file {name!r}, wanted one beside it")
-        return [self.folder / name for name in sorted(set(names))]
+        return [self.folder / name for name in names]
 
     def _pickle(self) -> Path | None:
         return next((path for pattern in PICKLES for path in sorted(self.folder.glob(pattern))), None)
+
+
+def shard_names(folder: Path) -> list[str]:
+    """The index of a folder whose weights lie in several files, and those files; none where they lie in one.
+
+    Raises CheckpointError for what is no index.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return []
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        outside = [name for name in names if Path(name).name != name]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index} is no index of safetensors files: {error!r}") from error
+    if outside:
+        raise CheckpointError(f"{index} names the file {outside[0]!r}, wanted one beside it")
+    return [INDEX, *sorted(names)]
 
 
 @contextmanager

@@ -98,7 +98,11 @@ class TextCodec:
         """Read a tokenizer.json. Raises CheckpointError when it is missing or lacks a control token."""
         if not path.is_file():
             raise CheckpointError(f"no tokenizer at {path}; a checkpoint folder holds tokenizer.json")
-        return cls(Tokenizer.from_file(str(path)))
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"cannot read the tokenizer {path}: {error}") from error
+        return cls(tokenizer)
 
     def _id(self, token: str) -> int:
         index = self.tokenizer.token_to_id(token)

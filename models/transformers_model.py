@@ -1,7 +1,8 @@
 """Any vision-language model of transformers as a reasoner, with our operations where they fit.
 
 Its own processor lays out the conversation, so a turn that was sampled is encoded again from its text: unlike with the
-thinker, transcripts are not token-exact. Text of users and tools never becomes a control token. One turn at a time.
+thinker, transcripts are not token-exact. Where a family has a chat template, text of users and tools never becomes a
+control token. One turn at a time.
 
 Shape letters: T tokens, V vocabulary, S sampled tokens.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from foveate.errors import CheckpointError, ModelError
@@ -51,7 +53,7 @@ class TransformersReasoner:
             model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype or "auto", use_safetensors=True, **local
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines() or [repr(error)]
             raise CheckpointError(f"transformers cannot load {folder}: {reason[0]}") from error
         accelerate(model)
@@ -94,13 +96,15 @@ class TransformersReasoner:
             out = self._generate(
                 inputs, max_new_tokens=max_new_tokens, stopping_criteria=[watch], streamer=watch, **settings
             )
-        logits_SV = torch.cat(out.logits).float()
-        ids_S = out.sequences[0, -len(logits_SV) :]
-        logprobs_S = logits_SV.log_softmax(-1).gather(-1, ids_S[:, None])[:, 0]
+        ids_S = out.sequences[0, -len(out.logits) :]
+        logprobs = [
+            float(logits_1V[0].float().log_softmax(-1)[index])
+            for logits_1V, index in zip(out.logits, ids_S.tolist(), strict=True)
+        ]
         return Sample(
             text=self._text(ids_S.tolist()),
             token_ids=tuple(ids_S.tolist()),
-            logprobs=tuple(logprobs_S.tolist()),
+            logprobs=tuple(logprobs),
             stop_reason=self._reason(ids_S, watch),
             prompt_tokens=inputs["input_ids"].shape[1],
         )

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foveate.errors import CheckpointError
+from foveate.rl.lines import lines_of
 from foveate.rl.optimizer import MasterOptimizer
 from foveate.rl.team import ALONE, Team
 
@@ -92,8 +93,14 @@ def load_checkpoint(out: Path, optimizer: MasterOptimizer, team: Team = ALONE) -
 
 
 def resumed(out: Path, optimizer: MasterOptimizer, team: Team) -> Progress:
-    """`load_checkpoint`, where a team agrees on what it found. Raises CheckpointError when it does not."""
+    """`load_checkpoint`, where a team agrees on what it found.
+
+    Raises CheckpointError when it does not, and when what lies there is of another number of processes.
+    """
     path, fresh = _paths(out, team)
+    others = [other for other in out.glob("checkpoint*.safetensors") if not path.exists()]
+    if team.most(len(others)):
+        raise CheckpointError(f"the checkpoint in {out} is not one of {team.size} processes; start as many as before")
     newest = team.most(_step_of(path))
     if _step_of(path) < newest == _step_of(fresh):  # a kill when some of the team had renamed theirs
         fresh.replace(path)
@@ -101,6 +108,13 @@ def resumed(out: Path, optimizer: MasterOptimizer, team: Team) -> Progress:
     if team.most(progress.step) != -team.most(-progress.step):
         raise CheckpointError(f"the processes' checkpoints in {out} are of different steps; start again without them")
     return progress
+
+
+def refuse_another(out: Path, team: Team) -> None:
+    """Raises CheckpointError when a run that begins in a folder would write over one that lies there."""
+    path = out / METRICS
+    if team.most(any(out.glob("checkpoint*.safetensors")) or (path.is_file() and bool(lines_of(path)))):
+        raise CheckpointError(f"{out} holds a run already; go on with --resume, or name another folder")
 
 
 def _step_of(path: Path) -> int:
@@ -115,11 +129,15 @@ def _step_of(path: Path) -> int:
 def keep_rows(path: Path, key: str, last: int) -> list[dict[str, Any]]:
     """Drop the rows of a JSONL file whose number under `key` is beyond `last`, and a half one; returns those kept."""
     kept: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in lines_of(path) if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:  # a kill in the middle of a line
             continue
+        if key not in row:
+            raise CheckpointError(
+                f"{path} is of another kind of training: its rows have no {key!r}; name another folder"
+            )
         kept += [row] if row[key] <= last else []
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")

@@ -7,6 +7,7 @@ Shape letters: S tokens that the policy wrote, B samples.
 """
 
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from foveate.rl.grpo import grpo_loss, grpo_targets, rloo_loss, rloo_targets
 from foveate.rl.journal import SKIPPED
 from foveate.rl.length import length_rewards
 from foveate.rl.logprobs import conversation_of, written_logprobs
-from foveate.rl.optimizer import MasterOptimizer
+from foveate.rl.optimizer import MasterOptimizer, learning_rate
 from foveate.rl.pmd import pmd_loss, pmd_targets
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.rollout import Trajectory
@@ -33,6 +34,8 @@ from foveate.rl.team import ALONE, Team, gathered
 
 OF_FAMILY = "accuracy_"
 """Before a family's name in a row of metrics.jsonl."""
+SILENT = 1e-6
+"""Targets this small are zero."""
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -43,6 +46,10 @@ class Sampled:
     trajectory: Trajectory
     reward: float
     target: float
+
+
+Size = Callable[[Sequence[Sampled]], int]
+"""Of samples."""
 
 
 def rewarded(
@@ -58,7 +65,9 @@ def rewarded(
     right_B = torch.tensor([trajectory.right for trajectory in kept])
     lengths_B = torch.tensor([len(trajectory.sampled_S) for trajectory in kept])
     bonus_B = torch.tensor([bonus(trajectory, config.bonus) for trajectory in kept])
-    rewards_B = right_B.float() + bonus_B + weight * length_rewards(lengths_B, right_B, groups_B)
+    rewards_B = (
+        right_B.float() + bonus_B + weight * length_rewards(lengths_B, right_B, groups_B, config.length.least_spread)
+    )
     if objective == "pmd":
         targets_B = pmd_targets(rewards_B, groups_B, config.pmd)
     elif objective == "grpo":
@@ -74,6 +83,13 @@ def loss_of(objective: Objective, config: PolicyConfig) -> Loss:
     if objective == "pmd":
         return partial(pmd_loss, config=config.pmd)
     return partial(grpo_loss, config=config.grpo) if objective == "grpo" else rloo_loss
+
+
+def size_of(objective: Objective, config: PolicyConfig) -> Size:
+    """What an objective's mean is over: samples, or the tokens that the policy wrote."""
+    if objective == "grpo" or (objective == "pmd" and config.pmd.level == "token"):
+        return lambda samples: sum(len(sample.trajectory.sampled_S) for sample in samples)
+    return len
 
 
 def batches(samples: Sequence[Sampled], most_tokens: int) -> Iterator[list[Sampled]]:
@@ -109,15 +125,18 @@ def gradient(
     loss: Loss,
     most_tokens: int,
     *,
+    size: Size = len,
     see: SeenImages | None = None,
     team: Team = ALONE,
     idle: Trajectory | None = None,
 ) -> dict[str, float]:
     """Add the gradient of the mean loss of a team's samples, batch by batch; how far the policy has moved from them.
 
-    All of a team take as many passes: one that has no sample left goes over `idle`, which then counts nothing.
+    The mean is over what `size` counts, samples or tokens, and over samples whose group is without signal too, though
+    the network does not see those: at the policy that sampled, their gradient is zero. All of a team take as many
+    passes: one that has no sample left goes over `idle`, which then counts nothing.
     """
-    own, total = list(batches(samples, most_tokens)), team.total(len(samples))
+    own, total = list(batches(with_signal(samples), most_tokens)), team.total(size(samples))
     drift, tokens = 0.0, 0
     for which in range(int(team.most(len(own)))):
         if which >= len(own):
@@ -130,16 +149,26 @@ def gradient(
         logprobs_S = said(transcript, see)
         targets_B = torch.tensor([sample.target for sample in batch])
         value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
-        (value * (len(batch) * team.size / total)).backward()  # a team's gradients are averaged
+        (value * (size(batch) * team.size / total)).backward()  # a team's gradients are averaged
         drift += float((sampled_S - logprobs_S.detach()).sum())
         tokens += len(sampled_S)
     return {"kl": team.total(drift) / max(1.0, team.total(tokens))}
 
 
-def shares(samples: Sequence[Sampled], count: int, team: Team = ALONE) -> list[list[Sampled]]:
-    """Samples dealt out by prompt, so that each update sees whole groups; some may get none."""
-    turns = [sample.trajectory.job.group // team.size % count for sample in samples]
+def shares(samples: Sequence[Sampled], count: int, order: Sequence[int]) -> list[list[Sampled]]:
+    """Samples dealt out by prompt, so that each update sees whole groups; some may get none.
+
+    `order` shuffles the prompts of an iteration, whose families come by turns: dealt out as they come, an update would
+    see some families and another the rest.
+    """
+    turns = [order[sample.trajectory.job.group % len(order)] % count for sample in samples]
     return [[sample for sample, turn in zip(samples, turns, strict=True) if turn == which] for which in range(count)]
+
+
+def with_signal(samples: Sequence[Sampled]) -> list[Sampled]:
+    """The samples of groups that say anything: not all of one reward."""
+    speaking = {sample.trajectory.job.group for sample in samples if abs(sample.target) > SILENT}
+    return [sample for sample in samples if sample.trajectory.job.group in speaking]
 
 
 class Learner:
@@ -155,15 +184,18 @@ class Learner:
         """Step on the trajectories of an iteration; returns its numbers."""
         config, team = self.config, self.team
         samples = rewarded(trajectories, self.objective, config, config.length.at(iteration))
-        self.optimizer.reset()
-        loss, drifts, norms = loss_of(self.objective, config), list[float](), list[float]()
-        for share in shares(samples, config.updates, team):
-            if team.total(len(share)):
-                row = gradient(
-                    self.said, share, loss, config.tokens_per_batch, see=see, team=team, idle=trajectories[0]
-                )
-                drifts.append(row["kl"])
-                norms.append(self.optimizer.step(config.optimizer.lr))
+        order = random.Random(f"{config.seed}/{iteration}/order").sample(range(config.prompts), config.prompts)
+        lr = learning_rate(config.optimizer, iteration, config.iterations)
+        step = partial(
+            gradient, self.said, loss=loss_of(self.objective, config), most_tokens=config.tokens_per_batch,
+            size=size_of(self.objective, config), see=see, team=team, idle=trajectories[0],
+        )  # fmt: skip
+        drifts, norms = list[float](), list[float]()
+        for share in shares(samples, config.updates, order):
+            if team.total(len(with_signal(share))):
+                drifts.append(step(samples=share)["kl"])
+                norms.append(self.optimizer.step(lr))
+        self.optimizer.reset()  # what is saved holds no moments that the next iteration would drop
         finite = [norm for norm in norms if math.isfinite(norm)]
         row = {
             "accuracy": fmean(trajectory.right for trajectory in trajectories),
@@ -173,6 +205,7 @@ class Learner:
             "cut": fmean(not trajectory.is_whole for trajectory in trajectories),
             "kl": fmean(drifts or [0.0]),
             "grad_norm": fmean(finite or [0.0]),
+            "lr": lr,
             **({SKIPPED: float(len(norms) - len(finite))} if len(finite) < len(norms) else {}),
             **{f"{OF_FAMILY}{name}": rate for name, rate in _rates(trajectories).items()},
         }

@@ -7,6 +7,9 @@ Over the samples of one prompt, with lengths in tokens that the policy wrote:
 
 and nothing when all are of one length. The weight w is zero during a warm-up, then constant.
 
+Deviation, when `least_spread` is set: max - min counts as at least that share of their mean, so that a few tokens more
+or less, such as the digits of a box, are not worth as much as half a right answer.
+
 Shape letters: B samples.
 """
 
@@ -14,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from foveate.rl.groups import group_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +28,22 @@ class LengthPenalty:
     weight: float = 1.0
     warmup_iterations: int = 1
     """Iterations without it."""
+    least_spread: float = 0.0
+    """Of the lengths of a prompt's samples, as a share of their mean, for the whole penalty."""
 
     def at(self, iteration: int) -> float:
         """The weight of an iteration, from 0."""
         return self.weight if iteration >= self.warmup_iterations else 0.0
 
 
-def length_rewards(lengths_B: Tensor, right_B: Tensor, groups_B: Tensor) -> Tensor:
+def length_rewards(lengths_B: Tensor, right_B: Tensor, groups_B: Tensor, least_spread: float = 0.0) -> Tensor:
     """What length adds to each sample's reward at weight 1, [B] f32 in [-0.5, 0.5].
 
     Args:
         lengths_B: tokens that the policy wrote.
         right_B: bool, whether the answer is right.
         groups_B: int64, the prompt of each sample.
+        least_spread: see LengthPenalty.
     """
     lengths_B = lengths_B.float()
     count = int(groups_B.max()) + 1 if len(groups_B) else 0
@@ -43,6 +51,6 @@ def length_rewards(lengths_B: Tensor, right_B: Tensor, groups_B: Tensor) -> Tens
         lengths_B.new_zeros(count).scatter_reduce(0, groups_B, lengths_B, reduce, include_self=False)[groups_B]
         for reduce in ("amin", "amax")
     )
-    share_B = (lengths_B - least) / (most - least).clamp_min(1)
-    lambda_B = torch.where(most > least, 0.5 - share_B, 0.0)
+    spread_B = torch.maximum(most - least, least_spread * group_mean(lengths_B, groups_B)).clamp_min(1)
+    lambda_B = torch.where(most > least, ((most + least) / 2 - lengths_B) / spread_B, 0.0)
     return torch.where(right_B, lambda_B, lambda_B.clamp_max(0.0))

@@ -14,6 +14,7 @@ from jinja2 import Environment
 from foveate.agent.plain import printable
 from foveate.models.tokenizer import TextCodec
 from foveate.rl.journal import METRICS
+from foveate.rl.lines import lines_of
 from foveate.rl.rollout import Trajectory
 
 EXAMPLES, PAGE = "examples.jsonl", "report.html"
@@ -130,4 +131,4 @@ def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return list(map(json.loads, lines_of(path))) if path.is_file() else []

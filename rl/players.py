@@ -80,7 +80,7 @@ class OwnPlayers:
 def own_players(config: PolicyConfig, thinker: Thinker, team: Team) -> Iterator[OwnPlayers]:
     """This process, with kernels for the block."""
     with (
-        rollouts(thinker, at_once=config.at_once, temperature=config.temperature, budget=config.budget) as stage,
+        rollouts(thinker, at_once=config.at_once, budget=config.budget) as stage,
         partial_rollouts(stage) as partial,
     ):
         yield OwnPlayers(stage, partial, config, team)

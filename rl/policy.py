@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from foveate.errors import ConfigError
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
-from foveate.rl.journal import METRICS, Progress, keep_rows, resumed, save_checkpoint
+from foveate.rl.journal import METRICS, Progress, keep_rows, refuse_another, resumed, save_checkpoint
 from foveate.rl.learner import OF_FAMILY, Learner, Said
 from foveate.rl.page import EXAMPLES, add_examples, write_page
 from foveate.rl.players import players
@@ -37,15 +38,21 @@ def train_policy(
 
     Processes that torchrun started share the questions and the weights that learn (foveate.rl.team).
     """
+    if config.samples < 2:
+        raise ConfigError(
+            f"samples is {config.samples}, wanted at least 2: those of a prompt are compared with each other"
+        )
     out.mkdir(parents=True, exist_ok=True)
     with joined("cpu") as team, told_to_stop() as told:
         learning = Thinker.from_pretrained(config.start, dtype=compute_dtype())
         make_trainable(learning, config.lora, tower=config.train_tower)
         playing = learning if team.size == 1 else deepcopy(learning)
         learner = Learner(objective, config, share_out(Said(learning), team), team)
+        if not resume:
+            refuse_another(out, team)
         done, _ = resumed(out, learner.optimizer, team) if resume else Progress()
         rows, _ = (keep_rows(out / name, "iteration", done) if team.leads else [] for name in (METRICS, EXAMPLES))
-        success = _success_so_far(rows)
+        success = team.of_first(_success_so_far(rows))
         started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
         bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
         learner.give(playing)

@@ -1,18 +1,22 @@
 """Settings of a training of a policy on its own rollouts."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from foveate.agent.budget import Budget
+from foveate.errors import ConfigError
 from foveate.rl.bonus import BonusConfig
 from foveate.rl.grpo import GrpoConfig
 from foveate.rl.length import LengthPenalty
 from foveate.rl.optimizer import OptimizerConfig
 from foveate.rl.pmd import PmdConfig
 from foveate.rl.sampler import SamplerConfig
+from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trackers import Tracker
 from foveate.rl.trainable import LoraConfig
 
+LEAST = {"iterations": 1, "prompts": 1, "samples": 1, "at_once": 1, "turns": 1, "updates": 1}
 Objective = Literal["pmd", "grpo", "rloo"]
 
 
@@ -41,7 +45,6 @@ class PolicyConfig:
     """Conversations in flight."""
     partial: float = 0.0
     """Share of the questions whose samples may go on in the next iteration (partial rollouts)."""
-    temperature: float = 1.0
     turns: int = 8
     policy_tokens: int = 480
     """Of one conversation; longer ones are cut and leave the loss."""
@@ -54,7 +57,10 @@ class PolicyConfig:
     bonus: BonusConfig = field(default_factory=BonusConfig)
     pmd: PmdConfig = field(default_factory=PmdConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0))
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0, warmup_steps=0)
+    )
+    """Its schedule counts iterations."""
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -64,5 +70,14 @@ class PolicyConfig:
 
     @property
     def budget(self) -> Budget:
-        """Of one conversation."""
-        return Budget(turns=self.turns, policy_tokens=self.policy_tokens)
+        """Of one conversation; no clock ends one, or the same seeds would not give the same trajectories."""
+        return Budget(turns=self.turns, policy_tokens=self.policy_tokens, seconds=math.inf)
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted at least {least}")
+        if unknown := set(self.sampler.families) - set(FAMILIES):
+            raise ConfigError(f"families names {', '.join(sorted(unknown))}, wanted some of {', '.join(FAMILIES)}")
+        if not 0 <= self.partial < 1:
+            raise ConfigError(f"partial is {self.partial}, wanted a share from 0 to below 1")

@@ -199,11 +199,15 @@ def rollouts(
     budget: Budget | None = None,
     keeps_messages: bool = False,
 ) -> Iterator[Rollouts]:
-    """Rollouts with a thinker; its kernels end with the block."""
+    """Rollouts with a thinker; its kernels end with the block.
+
+    Tokens are drawn from all of the policy's distribution, whatever top_k and top_p its checkpoint names: an objective
+    takes the log-probabilities for those of what was drawn.
+    """
     pool = KernelPool()
     try:
         yield Rollouts(
-            reasoner=ThinkerReasoner(thinker, num_slots=at_once),
+            reasoner=ThinkerReasoner(thinker, num_slots=at_once, truncates=False),
             at_once=at_once,
             temperature=temperature,
             budget=budget or Budget(),

@@ -44,7 +44,11 @@ def roll_out(
         sampler=SamplerConfig(families=families),
         seed=seed,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch()
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
     counts = {"right": 0, "tokens": 0}
     with rollouts(
         Thinker.from_pretrained(model),

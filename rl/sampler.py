@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
+from foveate.errors import ConfigError
 from foveate.rl.tasks.scene import FAMILIES
 
 LEAST_SHARE = 0.1
@@ -26,6 +27,10 @@ class SamplerConfig:
     curriculum: int = 10
     """Iterations from the easy to the hard."""
 
+    def __post_init__(self) -> None:
+        if not self.families or self.curriculum < 1:
+            raise ConfigError(f"got {self}, wanted at least one family and one iteration of the curriculum")
+
 
 def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
     """Success rates after an iteration that saw those in `now`."""
@@ -38,7 +43,9 @@ def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, itera
     if config.order != "uniform" and success:
         hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
         rated = {name: success.get(name, 0.0) for name in config.families}
-        weights = {name: max(LEAST_SHARE, (1 - hard) * rate + hard * (1 - rate)) for name, rate in rated.items()}
+        weights = {name: (1 - hard) * rate + hard * (1 - rate) for name, rate in rated.items()}
+        floor_weight = LEAST_SHARE * (sum(weights.values()) / len(weights) or 1.0)
+        weights = {name: max(floor_weight, weight) for name, weight in weights.items()}
     wanted = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
     counts = {name: floor(share) for name, share in wanted.items()}
     rest = sorted(wanted, key=lambda name: counts[name] - wanted[name])

@@ -133,7 +133,7 @@ def chosen(suite: Suite, *, limit: int | None, seed: int) -> Sequence[int]:
 def _read_answers(folder: Path) -> tuple[Item, ...]:
     path = folder / ANSWERS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); give a folder with {ANSWERS} in UTF-8") from error
     items = tuple(_item(folder, f"{path}:{idx + 1}", line) for idx, line in enumerate(lines) if line.strip())

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,8 @@ from torch.distributed.tensor import DTensor
 
 from foveate.models.decoder import DecoderBlock
 from foveate.models.vision import VisionBlock
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Team:
         rows = self._all(row)
         keys = dict.fromkeys(key for one in rows for key in one)
         return {key: fmean(one[key] for one in rows if key in one) for key in keys}
+
+    def of_first(self, value: T) -> T:
+        """What the first process has."""
+        first: T = self._all(value)[0]
+        return first
 
     def wait(self) -> None:
         """Until every process is here."""

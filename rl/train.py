@@ -9,11 +9,11 @@ import json
 import math
 import signal
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from foveate.rl.journal import (
     Progress,
     keep_rows,
     mean_of_each,
+    refuse_another,
     resumed,
     save_checkpoint,
 )
@@ -73,7 +74,7 @@ class TrainConfig:
     """Batches of a step, in each process."""
     echo_after: int = 0
     """Each batch is used again when so many others have been drawn (data echoing); 0 for never. A GPU learns from a
-    batch in less time than sixteen cores need to draw one. A resumed run has none to repeat at first."""
+    batch in less time than sixteen cores need to draw one."""
     checkpoint_minutes: float = 5.0
     log_every: int = 20
     trackers: tuple[Tracker, ...] = ()
@@ -82,9 +83,9 @@ class TrainConfig:
 
 
 class _Batches(Dataset[Any]):
-    """Batches by index, for a loader that draws ahead in another process; a team deals them out in turns."""
+    """Batches by index, for a loader that draws ahead in another process."""
 
-    def __init__(self, stage: Stage, idxs: range) -> None:
+    def __init__(self, stage: Stage, idxs: Sequence[int]) -> None:
         self.stage, self.idxs = stage, idxs
 
     def __len__(self) -> int:
@@ -108,7 +109,7 @@ class _Loss(nn.Module):
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to a whole group, it is for the process that saves
     torch.set_num_threads(1)
 
 
@@ -123,28 +124,37 @@ def told_to_stop() -> Iterator[Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def batches(stage: Stage, start: int, config: TrainConfig, team: Team) -> DataLoader[Any]:
-    """This process's batches from step `start` on."""
-    each = config.accumulate * team.size
-    return DataLoader(
-        _Batches(stage, range(start * each + team.rank, config.steps * each, team.size)),
+def batches(stage: Stage, start: int, config: TrainConfig, team: Team) -> Iterator[Any]:
+    """This process's batches from step `start` on; a team deals them out in turns."""
+    wanted = list(islice(echoed(config.echo_after), start * config.accumulate, config.steps * config.accumulate))
+    loader = DataLoader(
+        _Batches(stage, [number * team.size + team.rank for number in dict.fromkeys(wanted)]),
         batch_size=None,
         num_workers=config.num_workers,
         prefetch_factor=6 if config.num_workers else None,
         worker_init_fn=_start_worker,
         pin_memory=torch.device(config.device).type == "cuda",
     )
+    return as_often(iter(loader), wanted)
 
 
-def echoed(drawn: Iterable[Any], after: int) -> Iterator[Any]:
-    """Every batch when it is drawn and, by turns, one from `after` batches before (Choi et al., arXiv 1907.05550)."""
-    kept: deque[Any] = deque()
-    for batch in drawn:
+def echoed(after: int) -> Iterator[int]:
+    """The numbers from 0 and, by turns, the one of `after` before (data echoing, Choi et al., arXiv 1907.05550)."""
+    for number in count():
+        yield number
+        if after and number >= after:
+            yield number - after
+
+
+def as_often(drawn: Iterator[Any], wanted: Sequence[int]) -> Iterator[Any]:
+    """What was drawn for each number, which comes once, as often as the number is wanted."""
+    left, kept = Counter(wanted), dict[int, Any]()
+    for number in wanted:
+        batch = kept.pop(number) if number in kept else next(drawn)
+        left[number] -= 1
+        if left[number]:
+            kept[number] = batch
         yield batch
-        if after:
-            kept.append(batch)
-            if len(kept) > after:
-                yield kept.popleft()
 
 
 def train(
@@ -160,13 +170,15 @@ def train(
         track = stack.enter_context(tracked(config.trackers if team.leads else (), out))
         learner = share_out(_Loss(stage), team)
         optimizer = MasterOptimizer(stage.module, config.optimizer)
+        if not resume:
+            refuse_another(out, team)
         step, held = resumed(out, optimizer, team) if resume else Progress()
         window: list[Metrics] = list(held)
         rows = keep_rows(out / METRICS, "step", step) if team.leads else []
         started = saved = time.monotonic()
         spent = rows[-1]["seconds"] if rows else 0.0
         bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0, disable=not team.leads)
-        drawn = echoed(batches(stage, step, config, team), config.echo_after)
+        drawn = batches(stage, step, config, team)
         while step < config.steps and (some := list(islice(drawn, config.accumulate))):
             numbers = _learn(learner, some)
             lr = learning_rate(config.optimizer, step, config.steps)
@@ -229,7 +241,10 @@ def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; the ones that ship are in configs/")
-    values = yaml.safe_load(path.read_text())
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, wanted a mapping of keys to values")
     for override in overrides:
@@ -240,6 +255,8 @@ def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
         target = values
         for parent in parents:
             target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"override {override!r}: {parent} holds {target!r}, wanted a mapping")
         target[leaf] = yaml.safe_load(text)
     return values
 

@@ -19,6 +19,7 @@ from foveate.agent.images import ImageStore
 from foveate.agent.messages import image_part, resolve
 from foveate.errors import InputError
 from foveate.models.reasoner import Message
+from foveate.rl.lines import lines_of
 from foveate.rl.rollout import Trajectory
 
 SCHEMA_VERSION = 1
@@ -48,13 +49,20 @@ class Saved:
 
 
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> int:
-    """Write trajectories that kept their messages as they come; returns how many."""
-    pictures, logprobs = _pictures(path), {}
-    with path.open("w", encoding="utf-8") as file:
-        for idx, trajectory in enumerate(trajectories):
-            file.write(json.dumps(_line(trajectory, pictures), ensure_ascii=False) + "\n")
-            logprobs[str(idx)] = trajectory.sampled_S
-    save_file(logprobs, path.with_suffix(".safetensors"), metadata={"schema_version": str(SCHEMA_VERSION)})
+    """Write trajectories that kept their messages as they come; returns how many.
+
+    Where that breaks off, the file holds those that had come.
+    """
+    pictures, logprobs = _pictures(path), dict[str, Tensor]()
+    beside = path.with_suffix(".safetensors")
+    beside.unlink(missing_ok=True)
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            for idx, trajectory in enumerate(trajectories):
+                file.write(json.dumps(_line(trajectory, pictures), ensure_ascii=False) + "\n")
+                logprobs[str(idx)] = trajectory.sampled_S
+    finally:
+        save_file(logprobs, beside, metadata={"schema_version": str(SCHEMA_VERSION)})
     return len(logprobs)
 
 
@@ -62,7 +70,7 @@ def read_trajectories(path: Path) -> Iterator[Saved]:
     """Read what `write_trajectories` wrote. Raises InputError naming the file and the line that is wrong."""
     pictures = _pictures(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path)
         logprobs = load_file(path.with_suffix(".safetensors"))
     except (OSError, UnicodeDecodeError, SafetensorError) as error:
         raise InputError(f"cannot read trajectories from {path}: {error}") from error

@@ -21,10 +21,10 @@ from foveate.errors import InputError
 from foveate.extras import from_extra
 from foveate.models.prefix import common_length
 from foveate.models.reasoner import Message
+from foveate.rl.lines import lines_of
 from foveate.rl.pairs import Pair, Preference
 
 SIDES = ("chosen", "rejected")
-SUFFIXES = (".jsonl", ".parquet")
 
 
 class TrlRows:
@@ -47,7 +47,7 @@ class TrlRows:
             raise IndexError(idx)
         try:
             return preference_of(self._rows[idx], self.path.parent)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             raise InputError(f"{self.path}, row {idx}: {error}; wanted TRL's prompt, chosen and rejected") from error
 
 
@@ -125,7 +125,7 @@ def _picture(source: Any, folder: Path) -> Image.Image | Path:
 
 def _lines(path: Path) -> list[Mapping[str, Any]]:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in lines_of(path)]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read preferences from {path}: {error}") from error
     if not all(isinstance(row, dict) for row in rows):

@@ -83,7 +83,6 @@ Tensor decode_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
   firsts.push_back(parts.size());
   const int64_t group = num_heads / num_kv_heads, result = decode_result(value_dim, group);
   const auto results = aligned_floats(result * parts.size());
-  STD_TORCH_CHECK(results != nullptr, "no memory for ", result * parts.size() * 4, " bytes of results");
   for (size_t i = 0; i < parts.size(); ++i) {
     parts[i].result = results.get() + i * result;
   }

@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "operands.h"
+#include "order.h"
 #include "share.h"
 #include "weights.h"
 
@@ -57,23 +58,15 @@ void check_matrices(const Tensor& x, const Tensor& gate_up, const Tensor& down) 
 }
 
 Order order_of(const Tensor& experts, int64_t num_experts) {
-  const int64_t* chosen = experts.const_data_ptr<int64_t>();
   const int64_t count = experts.numel();
-  std::vector<int64_t> starts(num_experts + 1, 0);
-  for (int64_t choice = 0; choice < count; ++choice) {
-    STD_TORCH_CHECK(chosen[choice] >= 0 && chosen[choice] < num_experts, "experts must lie in 0 to ", num_experts - 1,
-                    ", got ", chosen[choice]);
-    ++starts[chosen[choice] + 1];
-  }
   Order order{std::vector<int64_t>(count), std::vector<int64_t>(count), {}};
+  const auto begins = place_choices(experts.const_data_ptr<int64_t>(), count, num_experts, order.places.data());
   for (int64_t expert = 0; expert < num_experts; ++expert) {
-    if (starts[expert + 1] > 0) {
-      order.experts.push_back({expert, starts[expert], starts[expert + 1], 0, 0});
+    if (begins[expert + 1] > begins[expert]) {
+      order.experts.push_back({expert, begins[expert], begins[expert + 1] - begins[expert], 0, 0});
     }
-    starts[expert + 1] += starts[expert];
   }
   for (int64_t choice = 0; choice < count; ++choice) {
-    order.places[choice] = starts[chosen[choice]]++;
     order.choices[order.places[choice]] = choice;
   }
   return order;
@@ -103,7 +96,7 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   const Tensor input = torch::stable::contiguous(x);
   Tensor out = torch::stable::new_empty(input, {num_tokens, width});
   std::unique_ptr<float, Free> room;
-  const bool pairs = is_paired(input, up);
+  const bool pairs = is_paired(input, up) && is_paired(input, back);
   const void* tokens = pairs ? input.const_data_ptr() : widened(input, room);
   const int64_t num_choices = num_tokens * top_k;
   const auto hidden = aligned_floats(num_choices * inner), results = aligned_floats(num_choices * width);

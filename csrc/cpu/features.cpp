@@ -50,6 +50,8 @@ std::vector<std::pair<std::string, bool>> cpu_features() {
       {"fma", ymm && bit(basic.ecx, 12)},
       {"avx512f", zmm && bit(extended.ebx, 16)},
       {"avx512bw", zmm && bit(extended.ebx, 30)},
+      {"avx512dq", zmm && bit(extended.ebx, 17)},
+      {"avx512vl", zmm && bit(extended.ebx, 31)},
       {"avx512vnni", zmm && bit(extended.ecx, 11)},
       {"avx512bf16", zmm && bit(more.eax, 5)},
       {"amx_tile", tiles && bit(extended.edx, 24)},

@@ -1,4 +1,4 @@
-// What the processor and the operating system offer. Kernels of one instruction set each will choose by it.
+// What the processor and the operating system offer. The kernels, each built for one instruction set, are chosen by it.
 #pragma once
 
 #include <string>

@@ -22,8 +22,8 @@ const std::vector<Requirement>& requirements() {
   static const std::vector<Requirement> all = {
       {Isa::kGeneric, {}},
       {Isa::kAvx2, {"avx2", "fma"}},
-      {Isa::kAvx512, {"avx2", "fma", "avx512f", "avx512bw"}},
-      {Isa::kAvx512Bf16, {"avx2", "fma", "avx512f", "avx512bw", "avx512bf16"}},
+      {Isa::kAvx512, {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}},
+      {Isa::kAvx512Bf16, {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16"}},
   };
   return all;
 }

@@ -7,7 +7,10 @@
 #include <utility>
 
 #if defined(__x86_64__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // what the header leaves undefined on purpose
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")

@@ -9,15 +9,14 @@
 
 #include "kernels.h"
 #include "operands.h"
+#include "order.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <optional>
 #include <tuple>
-#include <vector>
 
 namespace foveate {
 namespace {
@@ -62,21 +61,11 @@ std::tuple<Tensor, Tensor> order(const Tensor& experts, int64_t num_experts) {
   FOVEATE_CHECK_CPU(experts);
   STD_TORCH_CHECK(experts.scalar_type() == ScalarType::Long && experts.dim() == 2 && experts.is_contiguous(),
                   "experts must be a contiguous int64 tensor [tokens, choices], got shape ", shape_text(experts));
-  const int64_t* chosen = experts.const_data_ptr<int64_t>();
-  const int64_t count = experts.numel();
-  std::vector<int32_t> next(num_experts + 1, 0);
-  for (int64_t choice = 0; choice < count; ++choice) {
-    STD_TORCH_CHECK(chosen[choice] >= 0 && chosen[choice] < num_experts, "experts must lie in 0 to ", num_experts - 1,
-                    ", got ", chosen[choice]);
-    ++next[chosen[choice] + 1];
-  }
-  std::partial_sum(next.begin(), next.end(), next.begin());
   Tensor place = torch::stable::new_empty(experts, {experts.size(0), experts.size(1)});
   Tensor ends = torch::stable::new_empty(experts, {num_experts + 1}, ScalarType::Int);
-  std::copy(next.begin(), next.end(), ends.mutable_data_ptr<int32_t>());
-  for (int64_t choice = 0; choice < count; ++choice) {
-    place.mutable_data_ptr<int64_t>()[choice] = next[chosen[choice]]++;
-  }
+  const auto begins = place_choices(experts.const_data_ptr<int64_t>(), experts.numel(), num_experts,
+                                    place.mutable_data_ptr<int64_t>());
+  std::copy(begins.begin(), begins.end(), ends.mutable_data_ptr<int32_t>());
   return {place, ends};
 }
 

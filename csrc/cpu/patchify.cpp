@@ -55,9 +55,13 @@ Tensor patchify(const Tensor& pixels, const Tensor& table, int64_t patch, int64_
   STD_TORCH_CHECK(table.is_cpu() && table.scalar_type() == ScalarType::Float && table.is_contiguous() &&
                       table.dim() == 2 && table.size(0) == 3 && table.size(1) == 256,
                   "table must be contiguous float32 [3, 256], got shape ", shape_text(table));
-  const int64_t frames = pixels.size(0), height = pixels.size(1), width = pixels.size(2), side = patch * merge;
-  STD_TORCH_CHECK(patch > 0 && merge > 0 && depth > 0 && height % side == 0 && width % side == 0 &&
-                      (frames == 1 || frames % depth == 0),
+  constexpr int64_t kMostFrames = 1 << 16;  // of a patch
+  const int64_t frames = pixels.size(0), height = pixels.size(1), width = pixels.size(2);
+  STD_TORCH_CHECK(0 < patch && patch <= height && 0 < merge && merge <= height && 0 < depth && depth <= kMostFrames,
+                  "patch, merge and depth must fit a picture of shape ", shape_text(pixels), ", got ", patch, ", ",
+                  merge, " and ", depth);
+  const int64_t side = patch * merge;
+  STD_TORCH_CHECK(height % side == 0 && width % side == 0 && (frames == 1 || frames % depth == 0),
                   "pixels must fill blocks of ", side, " x ", side, " and, unless there is one, ", depth,
                   " frames each; got shape ", shape_text(pixels));
   const int64_t rows = height / side, columns = width / side, times = frames == 1 ? 1 : frames / depth;

@@ -21,7 +21,9 @@ struct Free {
 
 inline std::unique_ptr<float, Free> aligned_floats(int64_t count) {
   const size_t bytes = static_cast<size_t>(count * 4 + 63) / 64 * 64;
-  return std::unique_ptr<float, Free>(static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(64, bytes))));
+  float* data = static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(64, bytes)));
+  STD_TORCH_CHECK(data != nullptr, "no memory for ", bytes, " bytes of scratch");
+  return std::unique_ptr<float, Free>(data);
 }
 
 // Calls work(part, scratch) for every part, on at most `num_threads` threads.
@@ -33,7 +35,6 @@ void share(const std::vector<Part>& parts, int64_t num_threads, int64_t scratch_
   const size_t taken = std::clamp<size_t>(parts.size() / (kTurns * std::max<int64_t>(1, used)), 1, kMostTaken);
   torch::stable::parallel_for(0, used, 1, [&](int64_t, int64_t) {
     const auto scratch = aligned_floats(scratch_floats);
-    STD_TORCH_CHECK(scratch != nullptr, "no memory for ", scratch_floats * 4, " bytes of scratch");
     for (size_t first = next.fetch_add(taken); first < parts.size(); first = next.fetch_add(taken)) {
       for (size_t part = first; part < std::min(first + taken, parts.size()); ++part) {
         work(parts[part], scratch.get());

@@ -39,9 +39,11 @@ inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::o
     return {data, nullptr, rows, depth, is_bf16(x) ? WeightKind::kBfloat16 : WeightKind::kFloat};
   }
   STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char, name, " with scales must be int8");
-  STD_TORCH_CHECK(scales->is_cpu() && scales->scalar_type() == ScalarType::Float && scales->is_contiguous() &&
-                      scales->dim() == weights.dim() - 1 && scales->numel() * depth == weights.numel() &&
-                      scales->size(scales->dim() - 1) == rows,
+  bool fits = scales->dim() == weights.dim() - 1;
+  for (int64_t at = 0; fits && at < scales->dim(); ++at) {
+    fits = scales->size(at) == weights.size(at);
+  }
+  STD_TORCH_CHECK(scales->is_cpu() && scales->scalar_type() == ScalarType::Float && scales->is_contiguous() && fits,
                   "the scales of ", name, " must be contiguous float32 on the CPU, one for each row of ",
                   shape_text(weights), ", got shape ", shape_text(*scales));
   return {data, scales->const_data_ptr<float>(), rows, depth, WeightKind::kInt8};

@@ -10,6 +10,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <cassert>
 #include <cmath>
 
 namespace foveate::cuda {
@@ -28,7 +29,8 @@ struct Problem {
   const bf16* q;  // [B, H, D]
   Cache k, v;
   const int64_t *slots, *lengths;
-  int batch, num_heads, num_kv_heads, num_parts;
+  int64_t num_slots, capacity;
+  int num_heads, num_kv_heads, num_parts;
   float scale;
   bf16* out;  // [B, H, E]
   float* sums;  // [B, H, parts, E]
@@ -59,6 +61,8 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
   const int kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * kQueries;
   const int queries = min(kQueries, group - first);
   const int64_t head = int64_t{sequence} * problem.num_heads + kv_head * group + first, slot = problem.slots[sequence];
+  assert(slot >= 0 && slot < problem.num_slots);
+  assert(problem.lengths[sequence] >= 1 && problem.lengths[sequence] <= problem.capacity);
   const Span span = span_of(static_cast<int>(problem.lengths[sequence]), problem.num_parts, part, kKeys);
   for (int idx = threadIdx.x; idx < kQueries * (kDim / 8); idx += kThreads) {
     const int row = idx / (kDim / 8), piece = idx % (kDim / 8) * 8;
@@ -267,7 +271,8 @@ Tensor decode_attention(const Tensor& queries, const Tensor& k, const Tensor& v,
   problem.v = cache_of(v);
   problem.slots = slots.const_data_ptr<int64_t>();
   problem.lengths = lengths.const_data_ptr<int64_t>();
-  problem.batch = static_cast<int>(batch);
+  problem.num_slots = k.size(0);
+  problem.capacity = k.size(1);
   problem.num_heads = static_cast<int>(num_heads);
   problem.num_kv_heads = static_cast<int>(k.size(2));
   problem.num_parts = parts;

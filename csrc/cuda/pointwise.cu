@@ -8,6 +8,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <cassert>
 #include <vector>
 
 namespace foveate::cuda {
@@ -168,15 +169,20 @@ Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back) 
 
 // --- tokens to rows and back ---
 
-__global__ void scatter(const bf16* x, const int64_t* place, const float* weights, bf16* rows, int64_t num_choices,
-                        int top_k, int width) {
+__device__ __forceinline__ int64_t row_of(const int64_t* place, int64_t choice, int64_t num_rows) {
+  assert(place[choice] >= 0 && place[choice] < num_rows);
+  return place[choice];
+}
+
+__global__ void scatter(const bf16* x, const int64_t* place, const float* weights, bf16* rows, int64_t num_rows,
+                        int64_t num_choices, int top_k, int width) {
   const int pieces = width / kWide;
   const int64_t choice = thread_number() / pieces, at = thread_number() % pieces * kWide;
   if (choice >= num_choices) {
     return;
   }
   const bf16* from = x + choice / top_k * width + at;
-  bf16* to = rows + place[choice] * width + at;
+  bf16* to = rows + row_of(place, choice, num_rows) * width + at;
   if (weights == nullptr) {
     *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
     return;
@@ -186,8 +192,8 @@ __global__ void scatter(const bf16* x, const int64_t* place, const float* weight
   sum.put(to);
 }
 
-__global__ void gather(const bf16* rows, const int64_t* place, const float* weights, bf16* out, int64_t num_tokens,
-                       int top_k, int width) {
+__global__ void gather(const bf16* rows, int64_t num_rows, const int64_t* place, const float* weights, bf16* out,
+                       int64_t num_tokens, int top_k, int width) {
   const int pieces = width / kWide;
   const int64_t token = thread_number() / pieces, at = thread_number() % pieces * kWide;
   if (token >= num_tokens) {
@@ -196,19 +202,19 @@ __global__ void gather(const bf16* rows, const int64_t* place, const float* weig
   Wide sum = {};
   for (int choice = 0; choice < top_k; ++choice) {
     const int64_t which = token * top_k + choice;
-    sum.add(Wide::of(rows + place[which] * width + at), weights == nullptr ? 1.0f : weights[which]);
+    sum.add(Wide::of(rows + row_of(place, which, num_rows) * width + at), weights == nullptr ? 1.0f : weights[which]);
   }
   sum.put(out + token * width + at);
 }
 
 // A warp for each choice.
-__global__ void multiply_choices(const bf16* x, const bf16* rows, const int64_t* place, float* out, int64_t num_choices,
-                                 int top_k, int width) {
+__global__ void multiply_choices(const bf16* x, const bf16* rows, int64_t num_rows, const int64_t* place, float* out,
+                                 int64_t num_choices, int top_k, int width) {
   const int64_t choice = thread_number() / 32;
   if (choice >= num_choices) {
     return;
   }
-  const bf16 *one = x + choice / top_k * width, *other = rows + place[choice] * width;
+  const bf16 *one = x + choice / top_k * width, *other = rows + row_of(place, choice, num_rows) * width;
   float sum = 0;
   for (int at = threadIdx.x % 32 * kWide; at < width; at += 32 * kWide) {
     const Wide left = Wide::of(one + at), right = Wide::of(other + at);
@@ -251,8 +257,8 @@ Tensor dispatch(const Tensor& x, const Tensor& place, const std::optional<Tensor
   Tensor rows = num_rows > place.numel() ? torch::stable::new_zeros(input, {num_rows, width})
                                          : torch::stable::new_empty(input, {num_rows, width});
   device.launch(scatter, blocks_for(place.numel() * (width / kWide)), kThreads, 0, read(input),
-                place.const_data_ptr<int64_t>(), factors, write(rows), place.numel(), static_cast<int>(place.size(1)),
-                static_cast<int>(width));
+                place.const_data_ptr<int64_t>(), factors, write(rows), num_rows, place.numel(),
+                static_cast<int>(place.size(1)), static_cast<int>(width));
   return rows;
 }
 
@@ -266,7 +272,7 @@ Tensor dots(const Tensor& x, const Tensor& rows, const Tensor& place) {
   const OnDevice device(one);
   Tensor out = torch::stable::new_empty(one, {place.size(0), place.size(1)}, ScalarType::Float);
   device.launch(multiply_choices, blocks_for(place.numel() * 32), kThreads, 0, read(one), read(other),
-                place.const_data_ptr<int64_t>(), out.mutable_data_ptr<float>(), place.numel(),
+                other.size(0), place.const_data_ptr<int64_t>(), out.mutable_data_ptr<float>(), place.numel(),
                 static_cast<int>(place.size(1)), static_cast<int>(one.size(1)));
   return out;
 }
@@ -280,8 +286,8 @@ Tensor combine(const Tensor& rows, const Tensor& place, const std::optional<Tens
   const OnDevice device(input);
   Tensor out = torch::stable::new_empty(input, {place.size(0), width});
   device.launch(gather, blocks_for(place.size(0) * (width / kWide)), kThreads, 0, read(input),
-                place.const_data_ptr<int64_t>(), factors, write(out), place.size(0), static_cast<int>(place.size(1)),
-                static_cast<int>(width));
+                input.size(0), place.const_data_ptr<int64_t>(), factors, write(out), place.size(0),
+                static_cast<int>(place.size(1)), static_cast<int>(width));
   return out;
 }
 

@@ -12,6 +12,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <cassert>
 #include <cmath>
 #include <tuple>
 #include <type_traits>
@@ -233,6 +234,7 @@ template <int kHead>
 __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
   using Sizes = Place<kHead>;
   Tile tile;
+  assert(blockIdx.x > 0 || problem.ends[problem.num_windows] == problem.num_tokens);
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }

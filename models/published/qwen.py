@@ -162,5 +162,5 @@ def _video(videos: Values, vision: Values, family: str) -> VideoConfig:
         max_pixels=size.get("longest_edge") or (24576 * block_px if qwen3 else 768 * block_px),
         max_clip_pixels=None if qwen3 else int(128_000 * block_px * 0.9),
         time="text" if qwen3 else "positions" if family == "qwen2_5_vl" else "order",
-        positions_per_second=vision.get("tokens_per_second", 2 if family == "qwen2_5_vl" else 4),
+        positions_per_second=vision.get("tokens_per_second", 4),
     )

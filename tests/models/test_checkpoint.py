@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from pictures import noise
 from safetensors.torch import load_file, save_file
 
-from foveate.errors import CheckpointError, InputError
+from foveate.errors import CheckpointError, ConfigError, InputError
 from foveate.models import Thinker
+from foveate.models.config import ThinkerConfig, from_json
+from foveate.models.processor import Processor
 
 
 @pytest.fixture
@@ -65,6 +68,55 @@ def test_code_unknown_keys_and_missing_files_are_refused(folder: Path, tmp_path:
 
 
 def test_unknown_roles_and_parts_are_refused(thinker: Thinker) -> None:
-    for message in ({"role": "root", "content": ""}, {"role": "user", "content": [{"type": "audio"}]}):
+    wrong: list[tuple[str, Any]] = [("root", "")]
+    wrong += [("user", [part]) for part in ({"type": "audio"}, {"type": "image"}, {"type": "text"}, "text")]
+    wrong += [("assistant", [{"type": "image", "image": "a.png"}])]
+    for role, content in wrong:
         with pytest.raises(InputError, match="wanted"):
-            thinker.processor([message])
+            thinker.processor([{"role": role, "content": content}])
+
+
+def test_forms_of_text_are_the_same_text(thinker: Thinker) -> None:
+    for role in ("user", "assistant"):
+        one = thinker.processor([{"role": role, "content": "ab"}]).token_ids
+        parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+        two = thinker.processor([{"role": role, "content": parts}]).token_ids
+        decode = thinker.processor.codec.tokenizer.decode
+        assert decode(one.tolist(), skip_special_tokens=False) == decode(two.tolist(), skip_special_tokens=False)
+        assert len(thinker.processor([{"role": role, "content": None}]).token_ids) < len(one)
+
+
+def test_a_tokenizer_that_was_cut_is_named(folder: Path) -> None:
+    whole = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"cannot read the tokenizer .*tokenizer\.json"):
+        Thinker.from_pretrained(folder)
+
+
+def test_remembered_pictures_have_a_room(thinker: Thinker) -> None:
+    processor = Processor(thinker.config, thinker.processor.codec, room_bytes=2**19)
+    sizes = []
+    for seed in range(8):
+        processor([{"role": "user", "content": [{"type": "image", "image": noise(200, 160, seed)}]}])
+        sizes.append(sum(image.patches_NP.nbytes for image in processor._images.values()))
+    assert max(sizes) <= 2**19
+    assert sizes[-1] > 2**18
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"vision": None}, "vision is None, wanted a mapping"),
+        ({"vision": {"full_attention_layers": 3}}, "vision.full_attention_layers is 3, wanted a list"),
+        ({"vision": {"full_attention_layers": ["a"]}}, "vision.full_attention_layers is 'a', wanted a whole number"),
+        ({"decoder": {"moe": 3}}, "decoder.moe is 3, wanted a mapping"),
+        ({"decoder": {"mrope_section": [1, 2]}}, r"decoder.mrope_section is \[1, 2\], wanted a list of 3"),
+        ({"video": 1}, "video is 1, wanted a mapping"),
+    ],
+)
+def test_wrong_types_are_named_with_their_key(thinker: Thinker, values: dict[str, Any], said: str) -> None:
+    plain = thinker.config.to_json()
+    for key, value in values.items():
+        plain[key] = plain[key] | value if isinstance(value, dict) else value
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        from_json(ThinkerConfig, plain)

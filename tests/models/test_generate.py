@@ -132,3 +132,16 @@ def test_a_turn_ends_at_the_longest_that_the_model_takes(
     monkeypatch.setattr(thinker, "config", replace(thinker.config, max_turn_tokens=5))
     sample = ThinkerReasoner(thinker).sample(conversation, max_new_tokens=50)
     assert (len(sample.token_ids), sample.stop_reason) == (5, "length")
+
+
+def test_a_step_that_is_broken_off_ends_its_turns_and_no_other(thinker: Thinker, conversation: Messages) -> None:
+    reasoner = ThinkerReasoner(thinker)
+    wanted = reasoner.sample(conversation, max_new_tokens=6)
+
+    def break_off(_: str) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            reasoner.sample(conversation, max_new_tokens=6, on_text=break_off)
+        assert reasoner.sample(conversation, max_new_tokens=6) == wanted

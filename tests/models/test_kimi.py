@@ -98,6 +98,15 @@ def test_two_conversations_at_once_and_a_later_turn(thinker: Thinker) -> None:
     assert reasoner.sample(later, max_new_tokens=16).token_ids == thinker.generate(later, max_new_tokens=16).token_ids
 
 
+def test_the_bias_that_chooses_experts_keeps_its_dtype(saved: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    half = Thinker.from_pretrained(saved[1], dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path, dtype=torch.bfloat16)
+    for thinker in (half, Thinker.from_pretrained(tmp_path)):
+        kept = {name for name, parameter in thinker.named_parameters() if parameter.dtype != torch.bfloat16}
+        assert kept
+        assert all(name.endswith("correction_bias") for name in kept)
+
+
 def test_the_folder_comes_back(saved: tuple[nn.Module, Path], thinker: Thinker, tmp_path: Path) -> None:
     thinker.save_pretrained(tmp_path)
     again = Thinker.from_pretrained(tmp_path)

@@ -156,6 +156,15 @@ def test_tied_weights_shards_and_dtype(family: str, tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
 
 
+def test_what_is_saved_over_shards_is_what_is_read(family: str, tmp_path: Path) -> None:
+    qwen.save(family, tmp_path, max_shard_size="100KB")
+    thinker = Thinker.from_pretrained(tmp_path)
+    thinker.decoder.norm.weight.fill_(3.0)
+    thinker.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+    assert Thinker.from_pretrained(tmp_path).decoder.norm.weight.eq(3.0).all()
+
+
 def test_what_we_save_transformers_reads(
     family: str, saved: tuple[nn.Module, Path], thinker: Thinker, tmp_path: Path
 ) -> None:

@@ -49,6 +49,18 @@ def test_decoding_runs_over_the_rounded_weights_too(tmp_path: Path) -> None:
     torch.testing.assert_close(again, torch.tensor(said.logprobs), atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl_moe"])
+def test_rounded_weights_go_where_the_model_goes(family: str, tmp_path: Path) -> None:
+    qwen.save(family, tmp_path)
+    thinker = Thinker.from_pretrained(tmp_path, int8=True).to(torch.bfloat16).to("meta")
+    for module in thinker.decoder.modules():
+        if isinstance(module, Linear | MoE):
+            assert module.int8 is not None
+            for rows in module.int8 if isinstance(module, MoE) else [module.int8]:
+                assert (rows.values.device.type, rows.scales.device.type) == ("meta", "meta")
+                assert (rows.values.dtype, rows.scales.dtype) == (torch.int8, torch.float32)
+
+
 def test_a_suffix_of_the_name_asks_for_it() -> None:
     reasoner = load_reasoner("nano:int8")
     head = reasoner.thinker.decoder.head

@@ -164,6 +164,17 @@ def test_times_are_positions_in_qwen2_5_vl(family: str, thinker: Thinker) -> Non
     assert times.unique().tolist() == wanted
 
 
+def test_a_video_at_another_speed_is_another_to_the_cache(family: str, thinker: Thinker) -> None:
+    keys = []
+    for fps in (1.0, 8.0):
+        given = messages(6)
+        for part in given[0]["content"]:
+            if part["type"] == "video":
+                part["fps"] = fps
+        keys.append([image.key for image in thinker.processor(given).images if image.pad_id is not None])
+    assert (keys[0] != keys[1]) == (family == "qwen2_5_vl")
+
+
 def test_nano_sees_no_videos() -> None:
     with pytest.raises(InputError, match="no videos"):
         Thinker.from_pretrained(nano_path()).processor(messages(2))

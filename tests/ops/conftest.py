@@ -10,7 +10,7 @@ from foveate import ops
 
 def instruction_sets() -> list[str]:
     """Those that the kernels have a unit for and this processor can run."""
-    wide = ("avx512f", "avx512bw")
+    wide = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
     wanted = {"generic": (), "avx2": ("avx2", "fma"), "avx512": wide, "avx512bf16": (*wide, "avx512bf16")}
     if not ops.is_native():
         return []

@@ -3,7 +3,7 @@
 Proved for each: the error against f64 is at most twice that of PyTorch's fused attention in the same dtype plus one
 rounding; odd lengths and head sizes, empty and single-token sequences, no tokens, shared key heads, strided inputs;
 opcheck's contract, torch.compile, gradcheck of the plain form; equal bits with 1, 2 and 5 threads; a NaN stays in its
-sequence, and under a causal mask with the tokens after it; what does not fit is named.
+sequence, and one in a key under a causal mask with the tokens after it; what does not fit is named.
 """
 
 import os

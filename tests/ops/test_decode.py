@@ -68,6 +68,16 @@ def test_plain_pytorch_gives_the_same() -> None:
     torch.testing.assert_close(decode(q, k, v, [2, 0], [50, 3]), wanted)
 
 
+def test_keys_and_values_alone_may_want_a_gradient() -> None:
+    q, k, v = (draw(shape, torch.float32, seed) for seed, shape in enumerate([(1, 2, 16), *[(1, 5, 2, 16)] * 2]))
+    where = torch.zeros(1, dtype=torch.long), torch.tensor([5])
+    for leaf in (k, v):
+        leaf.requires_grad_()
+        (grad,) = torch.autograd.grad(ops.decode_attention(q, k, v, *where, 5).square().sum(), leaf)
+        assert grad.any()
+        leaf.requires_grad_(False)
+
+
 def test_a_cache_may_be_a_view() -> None:
     layers = draw((2, 3, 40, 2, 32), torch.float32, 1)
     q = draw((2, 4, 32), torch.float32, 3)

@@ -77,6 +77,21 @@ def test_int8_weights_are_what_they_round_to(dtype: torch.dtype) -> None:
         assert (off <= each.scales[..., None] * 0.5001).all()
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_matrix_in_int8_and_the_other_not(which: int) -> None:
+    x, chosen, weights, *matrices = problem(4, 70, 24, 2, torch.bfloat16)
+    mixed: list[Tensor | Int8Rows] = list(matrices)
+    mixed[which] = rounded = Int8Rows.of(matrices[which])
+    alike = list(matrices)
+    alike[which] = rounded.dequantized(torch.float64)
+    exact = references.experts(*wide((x, chosen, weights, *alike)))
+    alike[which] = rounded.dequantized(torch.bfloat16)
+    assert_as_exact_as_torch(
+        experts_forward(x, chosen, weights, *mixed), references.experts(x, chosen, weights, *alike), exact
+    )
+
+
 def test_a_row_of_zeros_stays_zero_in_int8() -> None:
     assert not Int8Rows.of(torch.zeros(1, 2, 3)).dequantized(torch.float32).any()
 

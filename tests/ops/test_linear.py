@@ -59,6 +59,11 @@ def test_leading_dimensions_strides_no_token_and_nan() -> None:
     assert linear(x, weight, bias).isnan().any(-1).tolist() == [False, False, True, False]
 
 
+def test_a_bias_may_have_gaps() -> None:
+    x, weight, bias = draw((3, 8), torch.float32, 1), draw((5, 8), torch.float32, 2), draw((10,), torch.float32, 3)[::2]
+    torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
 def test_gradients_are_those_of_torch() -> None:
     x, weight, bias = layer((2, 16, 8), torch.float32)
     grads = []

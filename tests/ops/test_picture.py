@@ -51,5 +51,8 @@ def test_what_does_not_fit_is_named() -> None:
         patches(pixels, table, 4, 2, 1)
     with pytest.raises(RuntimeError, match="pixels must fill blocks of 12 x 12"):
         patches(pixels[None], table, 6, 2, 1)
+    for sizes in ((2**32, 2**32, 1), (4, 2, 2**62), (0, 2, 1)):
+        with pytest.raises(RuntimeError, match="patch, merge and depth must fit a picture"):
+            patches(pixels[None], table, *sizes)
     with pytest.raises(RuntimeError, match=r"table must be contiguous float32 \[3, 256\]"):
         patches(pixels[None], table[:, :9], 4, 2, 1)

@@ -30,8 +30,18 @@ from foveate.errors import CheckpointError
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
-from foveate.rl.journal import CHECKPOINT, METRICS, Progress, keep_rows, load_checkpoint, save_checkpoint
+from foveate.rl.journal import (
+    CHECKPOINT,
+    METRICS,
+    Progress,
+    keep_rows,
+    load_checkpoint,
+    refuse_another,
+    resumed,
+    save_checkpoint,
+)
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
+from foveate.rl.team import ALONE
 from foveate.rl.train import Metrics, TrainConfig, train
 
 
@@ -94,6 +104,19 @@ def test_a_killed_run_ends_like_one_that_was_not(kind: str, thinker: Thinker, tm
         assert any(row["grad_norm"] for row in rows(out))  # it did learn
 
 
+def test_a_signal_to_the_whole_group_loses_nothing(tmp_path: Path) -> None:
+    arguments, out = supervised(tmp_path), tmp_path / "out"
+    settings = ("num_workers=1", "steps=100000", "log_every=1", "checkpoint_minutes=100.0")
+    command = [sys.executable, "-m", "foveate", *arguments, "--out", str(out)]
+    command += [word for setting in settings for word in ("--set", setting)]
+    process = subprocess.Popen(command, start_new_session=True)
+    while process.poll() is None and not rows(out):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert (out / CHECKPOINT).is_file()
+
+
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
     """No file may become longer than this."""
@@ -138,6 +161,24 @@ def test_rows_beyond_the_checkpoint_and_half_ones_are_dropped(tmp_path: Path) ->
     path.write_text('{"step": 2, "loss": 0.25}\n{"step": 4}\n{"step": 2, "lo')
     assert keep_rows(path, "step", 2) == [{"step": 2, "loss": 0.25}]
     assert path.read_text() == '{"step": 2, "loss": 0.25}\n'
+    with pytest.raises(CheckpointError, match="another kind of training: its rows have no 'iteration'"):
+        keep_rows(path, "iteration", 2)
+
+
+def test_only_a_line_feed_ends_a_row(tmp_path: Path) -> None:
+    path = tmp_path / METRICS
+    path.write_text('{"step": 1, "said": "a\u2028b\x85c"}\n\n', encoding="utf-8")
+    assert keep_rows(path, "step", 1) == [{"step": 1, "said": "a\u2028b\x85c"}]
+
+
+def test_what_lies_there_is_not_written_over(tmp_path: Path) -> None:
+    refuse_another(tmp_path, ALONE)
+    save_checkpoint(tmp_path, optimizer_of(4), Progress(3))
+    with pytest.raises(CheckpointError, match="holds a run already; go on with --resume"):
+        refuse_another(tmp_path, ALONE)
+    (tmp_path / CHECKPOINT).rename(tmp_path / "checkpoint-1-of-2.safetensors")
+    with pytest.raises(CheckpointError, match="is not one of 1 processes"):
+        resumed(tmp_path, optimizer_of(4), ALONE)
 
 
 class Stumbling:

@@ -173,6 +173,8 @@ def test_length_rewards_of_hand_made_groups() -> None:
     right = torch.tensor([True, True, False, True, False, False, True])
     groups = torch.tensor([0, 0, 0, 1, 1, 2, 2])
     assert length_rewards(lengths, right, groups).tolist() == [0.5, 0.0, -0.5, 0.0, 0.0, 0.0, -0.5]
+    few = length_rewards(torch.tensor([98, 102, 50, 150]), torch.tensor([True] * 4), torch.tensor([0, 0, 1, 1]), 0.2)
+    assert few.tolist() == pytest.approx([0.1, -0.1, 0.5, -0.5])
     penalty = LengthPenalty(weight=0.4, warmup_iterations=2)
     assert [penalty.at(iteration) for iteration in range(4)] == [0.0, 0.0, 0.4, 0.4]
 

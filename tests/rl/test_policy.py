@@ -18,9 +18,20 @@ from played import BUDGET, jobs, whole
 from foveate.cli import main
 from foveate.errors import ConfigError
 from foveate.models import Thinker
-from foveate.rl.learner import Said, Sampled, batches, gradient, loss_of, rewarded, shares
+from foveate.rl.learner import (
+    Said,
+    Sampled,
+    batches,
+    gradient,
+    loss_of,
+    rewarded,
+    shares,
+    size_of,
+    with_signal,
+)
 from foveate.rl.logprobs import written_logprobs
-from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.pmd import PmdConfig
+from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.pooled import KernelPool, PooledPython
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.stages import main as train
@@ -76,16 +87,18 @@ def test_what_was_cut_and_who_is_alone_leave_the_batch(played: list[Trajectory])
     assert rewarded([], "grpo", config, 0.0) == []
 
 
-@pytest.mark.parametrize("objective", ["pmd", "rloo"])
-def test_many_batches_give_the_gradient_of_one(objective: str, thinker: Thinker, played: list[Trajectory]) -> None:
-    config = PolicyConfig(start="", iterations=1)
-    samples = rewarded(whole(played), objective, config, 0.5)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("objective", "level"), [("pmd", "sequence"), ("pmd", "token"), ("grpo", ""), ("rloo", "")])
+def test_many_batches_give_the_gradient_of_one(
+    objective: Objective, level: str, thinker: Thinker, played: list[Trajectory]
+) -> None:
+    config = PolicyConfig(start="", iterations=1, pmd=PmdConfig(level="token" if level == "token" else "sequence"))
+    samples = rewarded(whole(played), objective, config, 0.5)
     assert len(samples) == 6
     assert [len(batch) for batch in batches(samples, 1)] == [1] * 6
     thinker.requires_grad_(True)
     gradients = []
     for most in (1, 100_000):
-        gradient(Said(thinker), samples, loss_of(objective, config), most)  # type: ignore[arg-type]
+        gradient(Said(thinker), samples, loss_of(objective, config), most, size=size_of(objective, config))
         gradients.append({name: p.grad.clone() for name, p in thinker.named_parameters() if p.grad is not None})
         thinker.zero_grad(set_to_none=True)
     thinker.requires_grad_(False)
@@ -97,8 +110,23 @@ def test_many_batches_give_the_gradient_of_one(objective: str, thinker: Thinker,
 
 def test_updates_see_whole_groups(played: list[Trajectory]) -> None:
     samples = [Sampled(trajectory=t, reward=0.0, target=0.0) for t in played]
-    dealt = shares(samples, 3)
+    dealt = shares(samples, 3, [0, 1])
     assert [{s.trajectory.job.group for s in share} for share in dealt] == [{0}, {1}, set()]
+    assert [{s.trajectory.job.group for s in share} for share in shares(samples, 2, [1, 0])] == [{1}, {0}]
+
+
+def test_groups_that_say_nothing_are_left_out_and_count(thinker: Thinker, played: list[Trajectory]) -> None:
+    samples = [Sampled(trajectory=t, reward=0.0, target=float(t.job.group)) for t in played]
+    assert {s.trajectory.job.group for s in with_signal(samples)} == {1}
+    config = PolicyConfig(start="", iterations=1)
+    thinker.requires_grad_(True)
+    norms = []
+    for some in (samples, with_signal(samples)):
+        gradient(Said(thinker), some, loss_of("rloo", config), 100_000)
+        norms.append(float(thinker.decoder.norm.weight.grad.norm()))
+        thinker.zero_grad(set_to_none=True)
+    thinker.requires_grad_(False)
+    assert norms[1] == pytest.approx(norms[0] * len(samples) / len(with_signal(samples)), rel=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["pmd", "grpo", "rloo"])
@@ -114,6 +142,7 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     arguments = ["train", objective, "--config", str(tmp_path / "run.yaml"), "--out", str(out)]
     assert main([*arguments, "--max-minutes", "0"]) == 0
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
+    assert main(arguments) == 2  # it would begin anew over what is there
     assert main([*arguments, "--resume"]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2]
@@ -131,6 +160,18 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("start: x\niterations: 1\nsampler: {order: often}\n")
     with pytest.raises(ConfigError, match=r"sampler\.order is 'often', wanted one of uniform, prioritized"):
         train("pmd", tmp_path / "run.yaml", tmp_path / "out")
+    for line, said in {
+        "samples: 1": "samples is 1, wanted at least 2",
+        "updates: 0": "updates is 0, wanted at least 1",
+        "partial: 1.0": "partial is 1.0, wanted a share",
+        "sampler: {families: [tabel]}": "families names tabel, wanted some of label",
+        "lora:": "lora is None, wanted a mapping",
+        "trackers: tensorboard": "trackers is 'tensorboard', wanted a list",
+        "samples: [": "is no YAML",
+    }.items():
+        (tmp_path / "run.yaml").write_text(f"start: x\niterations: 1\n{line}\n")
+        with pytest.raises(ConfigError, match=said):
+            train("pmd", tmp_path / "run.yaml", tmp_path / "out")
     (tmp_path / "run.yaml").write_text("start: x\n")
     with pytest.raises(ConfigError, match="the key 'iterations' is missing"):
         train("pmd", tmp_path / "run.yaml", tmp_path / "out")

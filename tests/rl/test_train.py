@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from foveate.rl.journal import load_checkpoint, mean_of_each
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.oracle_messages import Conversation
 from foveate.rl.stages import make_stage
-from foveate.rl.train import TrainConfig, echoed, read_yaml, split_config, train
+from foveate.rl.team import Team
+from foveate.rl.train import TrainConfig, batches, echoed, read_yaml, split_config, train
 from foveate.rl.views import draw_sheet
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
@@ -178,8 +180,23 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
 
 
 def test_batches_come_again_after_others() -> None:
-    assert list(echoed(range(6), 0)) == [0, 1, 2, 3, 4, 5]
-    assert list(echoed(range(6), 2)) == [0, 1, 2, 0, 3, 1, 4, 2, 5, 3]
+    assert list(islice(echoed(0), 6)) == [0, 1, 2, 3, 4, 5]
+    assert list(islice(echoed(2), 10)) == [0, 1, 2, 0, 3, 1, 4, 2, 5, 3]
+
+
+@pytest.mark.parametrize("echo_after", [0, 1, 3])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_goes_on_with_the_batches_that_were_due(echo_after: int, accumulate: int) -> None:
+    class Numbers:
+        def batch(self, index: int) -> int:
+            return index
+
+    config = TrainConfig(steps=9, num_workers=0, echo_after=echo_after, accumulate=accumulate)
+    for team in (Team(), Team(1, 2)):
+        whole = list(batches(Numbers(), 0, config, team))  # type: ignore[arg-type]
+        assert len(whole) == 9 * accumulate
+        for start in range(9):
+            assert list(batches(Numbers(), start, config, team)) == whole[start * accumulate :]  # type: ignore[arg-type]
 
 
 def test_a_run_that_uses_batches_twice_takes_its_steps(tmp_path: Path, tokenizer: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_feature, is_native, is_served
+from foveate.ops.native import Context, has_feature, is_native, is_served, wants_gradient
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
@@ -63,7 +63,7 @@ def packed_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packi
     if _is_ours(q_THD):
         out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_TGD, v_TGD, packing.ends(q_THD.device), causal)[0]
         return out_THD
-    if q_THD.is_cuda and q_THD.dtype != torch.float32:
+    if q_THD.is_cuda and q_THD.dtype in {torch.bfloat16, torch.float16}:
         return _flash_attention(q_THD, k_TGD, v_TGD, packing, causal)
     return _plain_attention(q_THD, k_TGD, v_TGD, packing, causal)
 
@@ -76,7 +76,7 @@ def prefix_attention(q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor) -> Tensor:
         k_CGD: of q's dtype; G divides H, and neighbouring query heads share a key head.
         v_CGD: as k_CGD.
     """
-    if _is_ours(q_THD) and not (torch.is_grad_enabled() and q_THD.requires_grad):
+    if _is_ours(q_THD) and not wants_gradient(q_THD, k_CGD, v_CGD):
         ours_THD: Tensor = torch.ops.foveate.prefix_attention(q_THD, k_CGD, v_CGD)
         return ours_THD
     past = len(k_CGD) - len(q_THD)

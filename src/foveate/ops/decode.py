@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import CUDA_MULTIPLE, is_native, is_served
+from foveate.ops.native import CUDA_ALIGNMENT, CUDA_MULTIPLE, is_native, is_served, wants_gradient
 
 CUDA_HEADS = frozenset({64, 128, 256})
 """Sizes of heads that the kernel for GPUs takes ..."""
@@ -39,9 +39,7 @@ def decode_attention(
         scale: of the products of queries and keys; None for D^-0.5.
     """
     scale = q_BHD.shape[-1] ** -0.5 if scale is None else scale
-    if is_served(q_BHD, cuda=_has_cuda_kernel(k_SCGD, v_SCGE)) and not (
-        torch.is_grad_enabled() and q_BHD.requires_grad
-    ):
+    if is_served(q_BHD, cuda=_has_cuda_kernel(k_SCGD, v_SCGE)) and not wants_gradient(q_BHD, k_SCGD, v_SCGE):
         out_BHE: Tensor = torch.ops.foveate.decode_attention(q_BHD, k_SCGD, v_SCGE, slots_B, lengths_B, scale)
         return out_BHE
     k_BGCD, v_BGCE = (x[slots_B, :longest].transpose(1, 2) for x in (k_SCGD, v_SCGE))
@@ -57,9 +55,10 @@ def decode_attention(
 def _has_cuda_kernel(k: Tensor, v: Tensor) -> bool:
     """Whether the kernel for GPUs takes such a cache: equal sizes of keys and values, or latents."""
     width, value_width = k.shape[-1], v.shape[-1]
-    aligned = all(stride % CUDA_MULTIPLE == 0 for x in (k, v) for stride in x.stride()[:3])
+    strided = all(stride % CUDA_MULTIPLE == 0 for x in (k, v) for stride in x.stride()[:3])
+    aligned = strided and all(x.data_ptr() % CUDA_ALIGNMENT == 0 for x in (k, v))
     if (width, value_width) == CUDA_LATENT:
-        return aligned and k.data_ptr() == v.data_ptr()
+        return aligned and k.data_ptr() == v.data_ptr() and k.stride() == v.stride()
     return aligned and width == value_width and width in CUDA_HEADS
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import combine, dispatch, order
-from foveate.ops.native import has_feature, is_native, is_served
+from foveate.ops.native import has_feature, is_native, is_served, wants_gradient
 
 MOST_PADDING = 64
 """Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
@@ -120,7 +120,7 @@ def _one_by_one(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: W
 
 def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tensor, down: Tensor) -> bool:
     """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (x_TD, weights_TK, gate_up, down))
+    wanted = wants_gradient(x_TD, weights_TK, gate_up, down)
     served = is_served(x_TD, cuda=_is_one_product(x_TD, gate_up, down))
     return served and not wanted and experts_TK.numel() <= _most_choices(x_TD) * len(gate_up)
 

@@ -3,6 +3,7 @@
 Shape letters: R rows, D width.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,11 @@ class Int8Rows(NamedTuple):
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weights as numbers, [..., R, D]."""
         return (self.values.float() * self.scales[..., None]).to(dtype)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Int8Rows":
+        """On the device that `move` takes a tensor to, which is all that may change."""
+        values = move(self.values)
+        return Int8Rows(values, self.scales.to(values.device))
 
     def each(self) -> "list[Int8Rows]":
         """Along the first dimension."""

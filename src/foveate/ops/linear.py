@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.native import has_feature, is_native, is_served
+from foveate.ops.native import has_feature, is_native, is_served, wants_gradient
 
 FEW, AMX_FEW = 16, 4
 """Tokens up to which our kernel is as fast as torch's product or faster, and where torch has tiles of AMX."""
@@ -24,14 +24,14 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
     if not _is_few(x_ND, weight_OD, bias_O):
         return product(x_ND, weight_OD, bias_O)
     weight, scales = parts(weight_OD)
-    out_ND: Tensor = torch.ops.foveate.linear(x_ND.reshape(-1, x_ND.shape[-1]), weight, bias_O, scales)
+    bias = None if bias_O is None else bias_O.contiguous()
+    out_ND: Tensor = torch.ops.foveate.linear(x_ND.reshape(-1, x_ND.shape[-1]), weight, bias, scales)
     return out_ND.view(*x_ND.shape[:-1], -1)
 
 
 def _is_few(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come."""
-    leaves = [x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)]
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in leaves)
+    wanted = wants_gradient(*(x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)))
     most = AMX_FEW if x_ND.dtype == torch.bfloat16 and has_feature("amx_bf16") else FEW
     return is_served(x_ND) and not wanted and 0 < x_ND.numel() <= most * x_ND.shape[-1]
 

@@ -8,6 +8,7 @@ brings kernels for GPUs.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Protocol
@@ -19,6 +20,10 @@ from foveate.errors import ConfigError
 
 CUDA_MULTIPLE = 8
 """Widths of rows that the kernels for GPUs take are multiples of this: they read 16 bytes at a time."""
+CUDA_ALIGNMENT = 16
+"""Bytes."""
+CUDA_OLDEST = (8, 0)
+"""Compute capability of the GPUs that the kernels run on: their instructions came with Ampere."""
 _LOGGER = logging.getLogger("foveate.ops")
 _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
@@ -86,9 +91,21 @@ def is_served(x: Tensor, *, cuda: bool = False) -> bool:
     return has_kernels(x.device) and x.dtype in {torch.bfloat16, torch.float32}
 
 
+def wants_gradient(*tensors: Tensor) -> bool:
+    """Whether autograd follows any of them: operations without a gradient leave those to torch's own."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 def has_kernels(device: torch.device) -> bool:
     """Whether there are kernels for a device."""
-    return is_native() and (device.type == "cpu" or (device.type == "cuda" and not _CUDA_PROBLEM))
+    if not is_native():
+        return False
+    return device.type == "cpu" or (device.type == "cuda" and not _CUDA_PROBLEM and _is_new_enough(device.index))
+
+
+@cache
+def _is_new_enough(gpu: int | None) -> bool:
+    return torch.cuda.get_device_capability(gpu) >= CUDA_OLDEST
 
 
 def has_feature(name: str) -> bool:

@@ -1,0 +1,12 @@
+"""Lines of JSON."""
+
+from pathlib import Path
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file that say something.
+
+    Only a line feed ends one: JSON may hold other characters that `str.splitlines` takes for ends. Raises OSError, and
+    UnicodeDecodeError for what is not UTF-8.
+    """
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
