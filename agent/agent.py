@@ -79,7 +79,8 @@ class Agent:
         model: a Reasoner, a checkpoint folder, or "nano" for the one that ships with the package.
         tools: None for zoom, python and search; () for none.
         checkpoint: a SQLite file that keeps conversations, ":memory:" for this process only, None to keep none.
-        store: where images live; by default beside the checkpoint file (``FILE.images``), else in memory.
+        store: where images live; by default beside the checkpoint file (``FILE.images``), else in memory, which keeps
+            every picture and crop as long as the agent lives: give an ImageStore of a folder to one that lives long.
         observe_image: replaces each image that a tool made before the model sees it, for faithfulness controls.
         """
         self.budget = budget or Budget()

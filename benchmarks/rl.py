@@ -87,6 +87,7 @@ def _played() -> Iterator[Case]:
             actors = torch.get_num_threads()
             config = replace(config, at_once=AT_ONCE, ray=RayConfig(actors=actors))
             far = stack.enter_context(players(config, thinker, ALONE))
+            far.renew(thinker)  # the iterations before have moved it
             yield Case(
                 op="rollout", shape=f"{shape}, in {actors} actors of Ray; one conversation", dtype=dtype,
                 repeats=len(jobs), ours=lambda _: far.play(0, {}), peers={"one_at_a_time": _playing(one, jobs)},

@@ -324,3 +324,10 @@ TINY = ThinkerConfig(
 )
 
 PRESETS = {"nano": NANO, "tiny": TINY}
+
+
+def preset(name: str) -> ThinkerConfig:
+    """A thinker of ours by name. Raises ConfigError for one that is not there."""
+    if name not in PRESETS:
+        raise ConfigError(f"the preset is {name!r}, wanted one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -3,7 +3,7 @@
 `accelerate(model)` registers two functions with transformers under the name "foveate" (its attention interface and its
 experts interface) and sets them in the model, and lets the vision attention of the Qwen families take all windows of a
 picture in one call instead of one by one. What the operations do not serve (a mask, a sliding window, dropout, other
-gates, other dtypes, a GPU) goes where it went before.
+gates, other dtypes, a GPU) goes where it went before; only the vision attention of those families is ours everywhere.
 
 Shape letters: B batch, T tokens, H query heads, G key heads, L length, D head dimension; N patches, W width.
 """

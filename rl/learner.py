@@ -3,6 +3,9 @@
 A sample's reward is 1 for a right answer, and what length and bonus add. Conversations that a budget cut leave the
 loss and their group's statistics; so do groups of one. The optimizer's moments are reset every iteration (Kimi k1.5).
 
+Deviation: groups whose samples are all worth the same are not computed. Their gradient is zero at the policy that
+sampled; for PMD, the pull back to that policy in later updates of the iteration is lost.
+
 Shape letters: S tokens that the policy wrote, B samples.
 """
 

@@ -4,7 +4,7 @@
     short      among right answers the one with fewer tokens
     faithful   among right answers one whose crops were looked at rather than one that answered without a tool
 
-Only whole conversations are compared, and each is at most once on each side.
+Only whole conversations are compared, and for each of these reasons one is at most once on each side.
 """
 
 from collections import defaultdict

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.agent.plain import one_line
 from foveate.errors import ConfigError
-from foveate.models.config import PRESETS, ThinkerConfig
+from foveate.models.config import ThinkerConfig, preset
 from foveate.models.image import Grid
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
@@ -100,13 +101,17 @@ class SftConfig:
     gaze_coef: float = 0.0
     """Weight of the loss on where some heads look; 0 for none."""
     brought_coef: float = 0.0
-    """Weight of the loss on what a head that reads would bring of every image token; 0 for none."""
+    """Weight of the loss on what a head that reads would bring of every image token; 0 for none. It needs gaze_coef."""
     dense_coef: float = 0.0
     """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
     """Most named things of a scene that are asked for before the scene's own questions."""
     demonstrators: Demonstrators = field(default_factory=Demonstrators)
     """Who answers a scene's questions; the oracle unless some of their habits are wanted."""
+
+    def __post_init__(self) -> None:
+        if self.brought_coef and not self.gaze_coef:
+            raise ConfigError(f"brought_coef is {self.brought_coef} and gaze_coef 0; wanted both, or brought_coef 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,11 +339,17 @@ def starting_point(config: SftConfig) -> Learner:
         thinker = Thinker.from_pretrained(start, dtype=torch.float32).requires_grad_(True)
         tensors = load_file(start / HEADS_FILE) if (start / HEADS_FILE).exists() else {}
     else:
-        thinker = Thinker(PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer)))
+        thinker = Thinker(preset(config.preset), TextCodec.from_file(Path(config.tokenizer)))
         tensors = load_file(start) if config.start else {}
         vision = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
-        missing = thinker.load_state_dict(vision, strict=False).unexpected_keys
-        assert not missing, f"{config.start} holds {missing[:3]} that the preset {config.preset} has not"
+        try:
+            unknown = thinker.load_state_dict(vision, strict=False).unexpected_keys
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{config.start} is no tower of the preset {config.preset}: {one_line(str(error))}"
+            ) from error
+        if unknown:
+            raise ConfigError(f"{config.start} holds {unknown[0]}, which the preset {config.preset} has not")
     learner = Learner(thinker, dense=config.dense_coef > 0)
     heads = {name.removeprefix(HEADS): tensor for name, tensor in tensors.items() if name.startswith(HEADS)}
     if learner.token_heads is not None and heads:

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from foveate.agent.plain import one_line
 from foveate.errors import ConfigError
-from foveate.models.config import PRESETS, ThinkerConfig
+from foveate.models.config import ThinkerConfig, preset
 from foveate.models.image import Grid, patchify
 from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
@@ -121,7 +122,7 @@ class TowerStage:
 
     def __init__(self, config: TowerConfig, seed: int, device: str) -> None:
         self.config, self.seed = config, seed
-        self.thinker, self.codec = PRESETS[config.preset], TextCodec.from_file(Path(config.tokenizer))
+        self.thinker, self.codec = preset(config.preset), TextCodec.from_file(Path(config.tokenizer))
         torch.manual_seed(seed)
         self.module = DenseReader(self.thinker)
         if config.start:
@@ -134,7 +135,12 @@ class TowerStage:
         if not start.is_file():
             raise ConfigError(f"stage.start is {start}, which does not exist; train the stage before, or set it")
         tensors = {name.replace("vision.", "tower.", 1): tensor for name, tensor in load_file(start).items()}
-        self.module.load_state_dict(tensors, strict=False)
+        try:
+            self.module.load_state_dict(tensors, strict=False)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{start} is no tower of the preset {self.config.preset}: {one_line(str(error))}"
+            ) from error
         for parameter in self.module.patch_heads.parameters():
             nn.init.zeros_(parameter)
 

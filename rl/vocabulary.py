@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from foveate.models.config import PRESETS
+from foveate.models.config import NANO
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import MODEL_TAGS, make_tokenizer, split_pieces
 from foveate.rl.oracle_messages import scene_conversation
@@ -63,7 +63,7 @@ def main() -> None:
         piece for text in (*ALWAYS, *(f" {name}" for name in ICONS)) for piece, _ in splitter.pre_tokenize_str(text)
     ]
     common = [piece for piece, count in counts.most_common() if count >= arguments.min_count]
-    tokenizer = make_tokenizer([*always, *common], PRESETS["nano"].decoder.vocab_size)
+    tokenizer = make_tokenizer([*always, *common], NANO.decoder.vocab_size)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(arguments.out))
     print(f"{tokenizer.get_vocab_size()} tokens, {len(common)} pieces seen {arguments.min_count} times or more")
