@@ -3,7 +3,7 @@
 // Equals: tests/references.py, experts and expert_order.
 
 #include "grouped_gemm.cuh"
-#include "pointwise.h"
+#include "moe.h"
 #include "routing.cuh"
 
 #include <torch/csrc/stable/library.h>

@@ -1,4 +1,4 @@
-// What other operations use of pointwise.cu.
+// What other operations use of moe.cu.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
