@@ -1,6 +1,6 @@
 """What the agent's graph needs from a model: messages in, sampled tokens out.
 
-Our thinker, an endpoint and a scripted fake in a test all satisfy `Reasoner`; the graph cannot tell them apart.
+Our thinker, a model of transformers and a scripted fake in a test all satisfy `Reasoner`; the graph cannot tell them apart.
 Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL image or path>}``; a "sha256"
 beside a PIL image names its pixels, which are then not hashed again. An assistant message that was sampled carries its
 ``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing that a model

@@ -13,7 +13,7 @@ KERNELS_KEPT = "4096"
 
 
 def train(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage's name, as in docs/training.md.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="tower, sft, dpo, pmd, grpo or rloo.")],
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The stage's settings, YAML.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where checkpoints and the log go.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
