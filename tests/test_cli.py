@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import PIPE
@@ -156,18 +155,18 @@ def test_debug_shows_the_traceback(picture: str, monkeypatch: pytest.MonkeyPatch
 def test_an_interrupt_ends_with_130(picture: str) -> None:
     code = (
         "import sys; from looking import looks_once; from scripted import ScriptedReasoner;"
-        f"from foveate.cli import main; sys.exit(main(['ask', {picture!r}, 'a slow question'], "
-        "load=lambda _: print('ready', flush=True) or ScriptedReasoner(looks_once, seconds_per_token=0.02)))"
+        "look = lambda messages: print('ready', flush=True) or looks_once(messages);"
+        f"from foveate.cli import main; sys.exit(main(['ask', '--json', {picture!r}, 'a slow question'], "
+        "load=lambda _: ScriptedReasoner(look, seconds_per_token=0.05)))"
     )
     asking = subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=PIPE, stderr=PIPE, text=True
     )
     assert asking.stdout is not None
     assert asking.stdout.readline() == "ready\n"
-    time.sleep(2)
     asking.send_signal(signal.SIGINT)
     out, err = asking.communicate(timeout=20)
-    assert (asking.returncode, out) == (130, "")
+    assert (asking.returncode, json.loads(out)["status"]) == (130, "cancelled")
     assert err.startswith("foveate: ")
     assert err.count("\n") == 1
 

@@ -138,7 +138,7 @@ def test_a_cancel_ends_the_run_at_the_next_token_and_keeps_the_conversation() ->
         start = time.monotonic()
         agent.cancel()
         *_, last = events
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10  # the turn would go on for much longer
         assert isinstance(last, RunDone)
         assert (last.answer.status, last.answer.text) == ("cancelled", "")
         assert [step.kind for step in last.answer.steps] == ["think"]

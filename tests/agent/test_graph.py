@@ -211,9 +211,9 @@ def test_a_tool_that_draws_on_its_images_changes_no_picture() -> None:
 def test_spent_time_stops_the_model_in_the_middle_of_a_turn() -> None:
     reasoner = ScriptedReasoner(["<think>" + "long " * 1000], seconds_per_token=0.001)
     start = time.monotonic()
-    record, state = run(reasoner, context=RunContext(budget=Budget(seconds=0.1)))
-    assert time.monotonic() - start < 2
-    assert record.reason.startswith("seconds: 0.1")
+    record, state = run(reasoner, context=RunContext(budget=Budget(seconds=0.5)))
+    assert time.monotonic() - start < 4
+    assert record.reason.startswith("seconds: 0.5")
     assert record.text.startswith("long long")
     assert [message["role"] for message in state["messages"]] == ["user"]
 

@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from played import LONG, unsure
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -62,13 +62,10 @@ def supervised(folder: Path) -> list[str]:
 
 
 def policy(folder: Path, thinker: Thinker) -> list[str]:
-    """A policy that hardly knows what to say, so that its turns end now and then and it learns from them."""
-    start = deepcopy(thinker)
-    start.decoder.norm.weight.mul_(0.1)
-    start.save_pretrained(folder / "start")
+    unsure(thinker).save_pretrained(folder / "start")
     settings = {
         "start": str(folder / "start"), "iterations": 3, "prompts": 2, "samples": 3, "at_once": 3, "updates": 2,
-        "turns": 2, "policy_tokens": 400, "sampler": {"families": ["label"], "order": "prioritized"},
+        **LONG, "sampler": {"families": ["label"], "order": "prioritized"},
         "length": {"weight": 0.5, "warmup_iterations": 0},
     }  # fmt: skip
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
@@ -85,6 +82,7 @@ def killed(arguments: list[str], out: Path, seen: Path) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["sft", "pmd"])
 def test_a_killed_run_ends_like_one_that_was_not(kind: str, thinker: Thinker, tmp_path: Path) -> None:
     threads = torch.get_num_threads()

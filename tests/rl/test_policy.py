@@ -7,13 +7,14 @@ stop; a wrong key is named.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from pictures import noise
-from played import BUDGET, jobs, whole
+from played import BUDGET, LONG, jobs, unsure, whole
 
 from foveate.cli import main
 from foveate.errors import ConfigError
@@ -80,10 +81,10 @@ def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
 def test_what_was_cut_and_who_is_alone_leave_the_batch(played: list[Trajectory]) -> None:
     config = PolicyConfig(start="", iterations=1)
     trajectories = whole(played)
-    trajectories[0] = played[0] if played[0].status != "answered" else trajectories[0]
+    trajectories[0] = replace(trajectories[0], status="out_of_budget")
     kept = rewarded(trajectories[:4], "pmd", config, 0.0)
-    assert all(sample.trajectory.is_whole for sample in kept)
-    assert rewarded(trajectories[:1], "pmd", config, 0.0) == []
+    assert [sample.trajectory.job.seed for sample in kept] == [1, 3]  # 0 was cut, and 2 is alone without it
+    assert rewarded(whole(played)[:1], "pmd", config, 0.0) == []
     assert rewarded([], "grpo", config, 0.0) == []
 
 
@@ -131,10 +132,10 @@ def test_groups_that_say_nothing_are_left_out_and_count(thinker: Thinker, played
 
 @pytest.mark.parametrize("objective", ["pmd", "grpo", "rloo"])
 def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Path) -> None:
-    thinker.save_pretrained(tmp_path / "start")
+    unsure(thinker).save_pretrained(tmp_path / "start")
     settings = {
-        "start": str(tmp_path / "start"), "iterations": 2, "prompts": 2, "samples": 2, "at_once": 2, "updates": 1,
-        "turns": 2, "policy_tokens": 400, "sampler": {"families": ["label"], "order": "prioritized"},
+        "start": str(tmp_path / "start"), "iterations": 2, "prompts": 2, "samples": 4, "at_once": 4, "updates": 1,
+        **LONG, "sampler": {"families": ["label"], "order": "prioritized"},
         "length": {"weight": 0.5, "warmup_iterations": 0},
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
@@ -146,6 +147,7 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     assert main([*arguments, "--resume"]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2]
+    assert any(row["grad_norm"] for row in rows)
     assert {"accuracy", "accuracy_label", "reward", "policy_tokens", "kl", "seconds"} <= rows[0].keys()
     assert Thinker.from_pretrained(out).config == thinker.config
     page = (out / "report.html").read_text()

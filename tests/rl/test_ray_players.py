@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from played import LONG, unsure
 
 from foveate.cli import main
 from foveate.errors import ConfigError, ModelError
@@ -39,10 +40,10 @@ def _cluster() -> Iterator[None]:
 
 @pytest.fixture
 def run(thinker: Thinker, tmp_path: Path) -> Path:
-    thinker.save_pretrained(tmp_path / "start")
+    unsure(thinker).save_pretrained(tmp_path / "start")
     settings = {
         "start": str(tmp_path / "start"), "iterations": 3, "prompts": 4, "samples": 2, "at_once": 2, "updates": 1,
-        "turns": 2, "policy_tokens": 40, "sampler": {"families": ["label", "table"]},
+        **LONG, "sampler": {"families": ["label", "table"]}, "length": {"weight": 0.5, "warmup_iterations": 0},
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path
@@ -57,8 +58,11 @@ def trained(run: Path, name: str, *overrides: str) -> list[dict[str, Any]]:
 def test_two_actors_play_what_one_process_plays(run: Path) -> None:
     own, far = trained(run, "own"), trained(run, "far", "ray.actors=2")
     assert [row["age"] for row in far] == [0, 0, 0]
+    assert any(row["grad_norm"] for row in own)  # so what is played depends on what was learned
     for key in ("iteration", "accuracy", "policy_tokens", "tool_calls", "cut", "accuracy_label"):
         assert [row[key] for row in far] == [row[key] for row in own], key
+    for key in ("reward", "kl", "grad_norm"):
+        assert [row[key] for row in far] == pytest.approx([row[key] for row in own], rel=1e-3, abs=1e-6), key
 
 
 def test_playing_ahead_ends_with_the_same_counts(run: Path) -> None:

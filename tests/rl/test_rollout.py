@@ -91,7 +91,7 @@ def test_few_are_made_ahead() -> None:
 
     with made_ahead(numbers(), 3) as ahead:
         assert [ahead.take(), ahead.take()] == [0, 1]
-        time.sleep(0.1)
+        ahead.made[-1].result()
         assert made == [0, 1, 2, 3, 4]
         assert [ahead.take() for _ in range(7)] == [2, 3, 4, 5, 6, 7, 8]
         with pytest.raises(ValueError, match="no more numbers"):

@@ -46,9 +46,11 @@ def soon(act: Callable[[], None], every_s: float = 0.4) -> Iterator[None]:
 
     thread = threading.Thread(target=act_until_the_end)
     thread.start()
-    yield
-    ended.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @needs_bubblewrap
