@@ -98,7 +98,8 @@ class BuildCuda(Command):
         sources = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
         options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=0"]
         definition = f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"
-        kept = [f"-gencode=arch=compute_{one},code=compute_{one}" for one in sorted({self.targets[0], self.targets[-1]})]
+        portable = sorted({self.targets[0], self.targets[-1]})
+        kept = [f"-gencode=arch=compute_{target},code=compute_{target}" for target in portable]
         with tempfile.TemporaryDirectory() as folder:
             needs = [stand_in(name, folder) for name in ("libtorch_cpu.so", "libtorch_cuda.so")]
             command = ["nvcc", *options, *codes, *kept, definition, *includes, *sources, "-o", self.out]

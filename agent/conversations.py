@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from foveate.errors import InputError
+from foveate.models.reasoner import name_parts
+from foveate.paths import expanded
 
 SCHEMA_VERSION = 1
 
@@ -28,6 +30,15 @@ class Conversation:
     """Name or folder of the model that it is held with."""
     pending: tuple[str, ...] = ()
     """Paths of pictures that go with the next question."""
+    sending: bool = False
+    """Whether they are just going with one: a process that is killed now may have sent them, or not."""
+
+
+def lasting_name(model: str) -> str:
+    """The same model by a name that holds in any working folder."""
+    prefix, name, suffix = name_parts(model)
+    folder = expanded(name)
+    return f"{prefix}{folder.absolute()}{suffix}" if name != "nano" and folder.is_dir() else model
 
 
 class Conversations:
@@ -58,7 +69,7 @@ class Conversations:
 
     def start(self, model: str) -> Conversation:
         """A new conversation; it becomes the last one when it is saved."""
-        return Conversation(thread=uuid.uuid4().hex, model=model)
+        return Conversation(thread=uuid.uuid4().hex, model=lasting_name(model))
 
     def save(self, conversation: Conversation) -> None:
         """Make it the last conversation."""
@@ -72,7 +83,8 @@ class Conversations:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             pending = tuple(str(path) for path in record["pending"])
-            return Conversation(thread=str(record["thread"]), model=str(record["model"]), pending=pending)
+            thread, model, sending = str(record["thread"]), str(record["model"]), bool(record.get("sending"))
+            return Conversation(thread=thread, model=lasting_name(model), pending=pending, sending=sending)
         except FileNotFoundError:
             raise InputError(
                 f"there is no conversation to continue in {self.folder}; start one with: foveate"

@@ -31,8 +31,9 @@ class Session:
         self._conversations = conversations
         self._conversation = conversation
         self._agent = make_agent(conversation.model)
-        if self.waiting and self.unfinished() is not None:  # killed when the pictures had just gone with the question
-            self._keep(replace(conversation, pending=()))
+        if conversation.sending:  # killed when the pictures were going with a question
+            pending = self.waiting if self.unfinished() is None else ()
+            self._keep(replace(conversation, pending=pending, sending=False))
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +74,8 @@ class Session:
         if not self.waiting and not self.history() and self.unfinished() is None:
             raise InputError("there is no picture yet; type the path of one, then ask")
         events = self._agent.stream(question, self.waiting, thread=self._conversation.thread)
+        if self.waiting:
+            self._keep(replace(self._conversation, sending=True))
         yield from self._started(events)
 
     def resume(self) -> Iterator[Event]:
@@ -97,7 +100,7 @@ class Session:
         """The events; with the first one the pictures are in the checkpoint and wait no longer."""
         for event in events:
             if self.waiting:
-                self._keep(replace(self._conversation, pending=()))
+                self._keep(replace(self._conversation, pending=(), sending=False))
             yield event
 
     def _keep(self, conversation: Conversation) -> None:

@@ -133,6 +133,7 @@ def save_thinker(
     if thinker.decoder.head.int8 is not None:
         raise CheckpointError("weights that were rounded to int8 are not saved; load the folder without int8 first")
     folder.mkdir(parents=True, exist_ok=True)
+    shards = shard_names(folder)
     rules = RULES.get(thinker.config.model_type)
     own = dict(thinker.named_parameters()) if weights is None else weights
     named = {name: p.detach().to(p.dtype if name.endswith(EXACT) else dtype or p.dtype) for name, p in own.items()}
@@ -140,10 +141,9 @@ def save_thinker(
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})
     written = [SINGLE, *_write_companions(thinker, folder)]
-    shards = shard_names(folder)
     for name in written:
         (folder / f"{name}.new").replace(folder / name)
-    for name in shards:  # they would be read instead
+    for name in set(shards) - set(written):  # they would be read instead
         (folder / name).unlink(missing_ok=True)
 
 

@@ -1,10 +1,10 @@
 """What the agent's graph needs from a model: messages in, sampled tokens out.
 
-Our thinker, a model of transformers and a scripted fake in a test all satisfy `Reasoner`; the graph cannot tell them apart.
-Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL image or path>}``; a "sha256"
-beside a PIL image names its pixels, which are then not hashed again. An assistant message that was sampled carries its
-``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing that a model
-wrote is ever encoded again.
+Our thinker, a model of transformers and a scripted fake in a test all satisfy `Reasoner`; the graph cannot tell them
+apart. Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL image or path>}``; a
+"sha256" beside a PIL image names its pixels, which are then not hashed again. An assistant message that was sampled
+carries its ``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing that a model wrote
+is ever encoded again.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,13 @@ INT8 = ":int8"
 TRANSFORMERS = "transformers:"
 """Before a folder: its model runs in transformers."""
 StopReason = Literal["stop", "length", "cancelled"]
+
+
+def name_parts(model: str) -> tuple[str, str, str]:
+    """What stands before a model's name, the name, and what stands behind it."""
+    prefix = TRANSFORMERS if model.startswith(TRANSFORMERS) else ""
+    suffix = INT8 if model.endswith(INT8) else ""
+    return prefix, model.removeprefix(prefix).removesuffix(suffix), suffix
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,12 +98,12 @@ def resumed(out: Path, optimizer: MasterOptimizer, team: Team) -> Progress:
     Raises CheckpointError when it does not, and when what lies there is of another number of processes.
     """
     path, fresh = _paths(out, team)
-    others = [other for other in out.glob("checkpoint*.safetensors") if not path.exists()]
-    if team.most(len(others)):
-        raise CheckpointError(f"the checkpoint in {out} is not one of {team.size} processes; start as many as before")
     newest = team.most(_step_of(path))
     if _step_of(path) < newest == _step_of(fresh):  # a kill when some of the team had renamed theirs
         fresh.replace(path)
+    others = [] if path.exists() else list(out.glob("checkpoint*.safetensors"))
+    if team.most(len(others)):
+        raise CheckpointError(f"the checkpoint in {out} is not one of {team.size} processes; start as many as before")
     progress = load_checkpoint(out, optimizer, team)
     if team.most(progress.step) != -team.most(-progress.step):
         raise CheckpointError(f"the processes' checkpoints in {out} are of different steps; start again without them")

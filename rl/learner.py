@@ -11,7 +11,7 @@ Shape letters: S tokens that the policy wrote, B samples.
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +37,6 @@ from foveate.rl.team import ALONE, Team, gathered
 
 OF_FAMILY = "accuracy_"
 """Before a family's name in a row of metrics.jsonl."""
-SILENT = 1e-6
-"""Targets this small are zero."""
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -170,8 +168,10 @@ def shares(samples: Sequence[Sampled], count: int, order: Sequence[int]) -> list
 
 def with_signal(samples: Sequence[Sampled]) -> list[Sampled]:
     """The samples of groups that say anything: not all of one reward."""
-    speaking = {sample.trajectory.job.group for sample in samples if abs(sample.target) > SILENT}
-    return [sample for sample in samples if sample.trajectory.job.group in speaking]
+    rewards = defaultdict[int, set[float]](set)
+    for sample in samples:
+        rewards[sample.trajectory.job.group].add(sample.reward)
+    return [sample for sample in samples if len(rewards[sample.trajectory.job.group]) > 1]
 
 
 class Learner:

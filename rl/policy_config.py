@@ -31,6 +31,16 @@ class RayConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyOptimizer(OptimizerConfig):
+    """The optimizer with a policy's own values where a file says nothing; its schedule counts iterations."""
+
+    lr: float = 2e-5
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    muon: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """Settings of a run; the YAML file's keys."""
 
@@ -57,10 +67,7 @@ class PolicyConfig:
     bonus: BonusConfig = field(default_factory=BonusConfig)
     pmd: PmdConfig = field(default_factory=PmdConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=2e-5, muon=False, weight_decay=0.0, warmup_steps=0)
-    )
-    """Its schedule counts iterations."""
+    optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,7 +1,7 @@
 """Which families an iteration asks about: all alike, or more of some (curriculum and prioritized sampling, Kimi k1.5).
 
 Prioritized, a family's share is in proportion to 1 - its success rate; in a curriculum it goes over `curriculum`
-iterations from its success rate to that, from the easy to the hard. It is never below a tenth of an equal share, so
+iterations from its success rate to that, from the easy to the hard. A tenth of the questions is for all alike, so
 that nothing is forgotten. Success is remembered over iterations, the newest counting most.
 """
 
@@ -44,11 +44,11 @@ def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, itera
         hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
         rated = {name: success.get(name, 0.0) for name in config.families}
         weights = {name: (1 - hard) * rate + hard * (1 - rate) for name, rate in rated.items()}
-        floor_weight = LEAST_SHARE * (sum(weights.values()) / len(weights) or 1.0)
-        weights = {name: max(floor_weight, weight) for name, weight in weights.items()}
-    wanted = {name: count * weight / sum(weights.values()) for name, weight in weights.items()}
+    total, even = sum(weights.values()) or 1.0, 1 / len(weights)
+    shares = {name: (1 - LEAST_SHARE) * weight / total + LEAST_SHARE * even for name, weight in weights.items()}
+    wanted = {name: count * share / sum(shares.values()) for name, share in shares.items()}
     counts = {name: floor(share) for name, share in wanted.items()}
-    rest = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    rest = sorted(wanted, key=lambda name: (counts[name] > 0, counts[name] - wanted[name]))
     for name in rest[: count - sum(counts.values())]:
         counts[name] += 1
     return _in_turns(counts)

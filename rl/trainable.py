@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveate.extras import from_extra
 from foveate.models.linear import Linear
+from foveate.models.moe import MoE
 from foveate.models.thinker import Thinker
 
 ADAPTER = "default"
@@ -32,6 +33,9 @@ def make_trainable(thinker: Thinker, lora: LoraConfig, *, tower: bool) -> None:
     Raises ConfigError when adapters are wanted and peft is not installed.
     """
     thinker.requires_grad_(True)
+    for module in thinker.modules():
+        if isinstance(module, MoE) and module.config.scoring == "sigmoid":
+            module.correction_bias.requires_grad_(False)  # chooses experts, which has no gradient
     if lora.rank:
         _add_adapters(thinker, lora)
     thinker.vision.requires_grad_(tower)

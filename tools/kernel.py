@@ -37,6 +37,7 @@ from foveate.tools.sandbox import (
     Limits,
     Tier,
     environment,
+    mounts_in,
     required_tier,
     sandbox_command,
 )
@@ -57,6 +58,8 @@ if {alone}:
         pass
 for folder in {folders!r}:
     for entry in os.scandir(folder):
+        if entry.path in {mounts!r}:
+            continue
         shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
 os.chdir({folders!r}[0])
 %reset -f
@@ -132,7 +135,8 @@ class Kernel:
         if not self.is_running:
             return
         with self._in_use:
-            if self.run(FORGET.format(folders=self._folders, alone=len(self._folders) > 1)).error:
+            alone = len(self._folders) > 1
+            if self.run(FORGET.format(folders=self._folders, alone=alone, mounts=mounts_in(SHARED_MEMORY))).error:
                 self.close()
             if self.folder is not None:
                 for path in (self.folder / "host" / "images").glob("image_*.png"):

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -106,6 +107,14 @@ def python_folders() -> list[str]:
     found = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent}
     outside = {str(path) for path in found if not path.is_relative_to("/usr")}
     return sorted(path for path in outside if not any(path.startswith(f"{other}/") for other in outside))
+
+
+def mounts_in(folders: Sequence[str]) -> list[str]:
+    """What lies in these folders and leads to this Python: an environment may stand in /tmp."""
+    inside = [(folder, Path(name)) for folder in folders for name in python_folders()]
+    return [
+        str(Path(folder, name.relative_to(folder).parts[0])) for folder, name in inside if name.is_relative_to(folder)
+    ]
 
 
 def parent_folders(path: Path) -> list[str]:

@@ -17,14 +17,13 @@ namespace foveate::cuda {
 
 #define FOVEATE_CHECK_CUDA(tensor, dtype)                                                                       \
   STD_TORCH_CHECK((tensor).is_cuda() && (tensor).scalar_type() == ScalarType::dtype && (tensor).is_contiguous() && \
-                      is_aligned(tensor),                                                                       \
-                  #tensor " must be a contiguous " #dtype " tensor on a GPU, floats at a multiple of 16 bytes, "  \
+                      (ScalarType::dtype != ScalarType::BFloat16 || is_aligned(tensor)),                        \
+                  #tensor " must be a contiguous " #dtype " tensor on a GPU, bf16 at a multiple of 16 bytes, "    \
                   "got shape ", shape_text(tensor))
 
-// Numbers that are copied 16 bytes at a time; indices are read one by one.
+// As numbers must be that are copied 16 bytes at a time.
 inline bool is_aligned(const Tensor& tensor) {
-  const bool is_float = tensor.scalar_type() == ScalarType::BFloat16 || tensor.scalar_type() == ScalarType::Float;
-  return !is_float || reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
 }
 
 inline void check_cuda(cudaError_t error, const char* what) {

@@ -68,7 +68,7 @@ Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back) 
   const OnDevice device(input);
   const Heads heads = {read(input), input.stride(0), input.stride(1)};
   const bool wide = half % kWide == 0 && heads.token_stride % kWide == 0 && heads.head_stride % kWide == 0 &&
-                    is_aligned(input);
+                    is_aligned(input) && is_aligned(cos) && is_aligned(sin);
   device.launch(wide ? turn_pairs<kWide> : turn_pairs<1>, blocks_for(out.numel() / 2 / (wide ? kWide : 1)), kThreads, 0,
                 heads, write(out), cos.const_data_ptr<float>(), sin.const_data_ptr<float>(), num_tokens,
                 static_cast<int>(num_heads), static_cast<int>(half), back);

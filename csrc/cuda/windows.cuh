@@ -203,6 +203,7 @@ inline Problem problem_of(const Tensor& qkv, const Tensor& cos, const Tensor& si
   FOVEATE_CHECK_CUDA(qkv, BFloat16);
   FOVEATE_CHECK_CUDA(cos, Float);
   FOVEATE_CHECK_CUDA(sin, Float);
+  STD_TORCH_CHECK(is_aligned(cos) && is_aligned(sin), "cos and sin must lie at a multiple of 16 bytes");
   FOVEATE_CHECK_CUDA(ends, Int);
   FOVEATE_CHECK_DIM(qkv, 2);
   STD_TORCH_CHECK(num_heads > 0 && qkv.size(1) > 0 && qkv.size(1) % (6 * num_heads) == 0,

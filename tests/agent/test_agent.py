@@ -304,11 +304,18 @@ def test_a_conversation_that_is_released_gets_new_tools() -> None:
 
 def test_a_second_interrupt_does_not_wait_for_a_tool_that_cannot_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foveate.agent.agent.CLOSE_PATIENCE_S", 0.2)
-    let_go = threading.Event()
+    let_go, begun = threading.Event(), threading.Event()
+
+    def wait() -> str:
+        begun.set()
+        return str(let_go.wait(30))
+
     call = '<tool_call>{"name":"wait","arguments":{}}</tool_call>'
-    agent = Agent(ScriptedReasoner([call, answer("K7")]), tools=[Tool(lambda: str(let_go.wait(30)), name="wait")])
+    agent = Agent(ScriptedReasoner([call, answer("K7")]), tools=[Tool(wait)])
     events = agent.stream("What?")
-    next(events)
+    while not isinstance(next(events), StepDone):
+        pass
+    assert begun.wait(10)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         events.throw(KeyboardInterrupt)

@@ -117,7 +117,7 @@ def test_updates_see_whole_groups(played: list[Trajectory]) -> None:
 
 
 def test_groups_that_say_nothing_are_left_out_and_count(thinker: Thinker, played: list[Trajectory]) -> None:
-    samples = [Sampled(trajectory=t, reward=0.0, target=float(t.job.group)) for t in played]
+    samples = [Sampled(trajectory=t, reward=t.job.group * t.job.seed, target=float(t.job.group)) for t in played]
     assert {s.trajectory.job.group for s in with_signal(samples)} == {1}
     config = PolicyConfig(start="", iterations=1)
     thinker.requires_grad_(True)

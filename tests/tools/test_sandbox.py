@@ -15,7 +15,7 @@ import pytest
 
 from foveate.errors import SandboxUnavailableError
 from foveate.tools.kernel import Kernel
-from foveate.tools.sandbox import SEARCH_PATH, Limits, python_folders, required_tier, sandbox_tier
+from foveate.tools.sandbox import SEARCH_PATH, Limits, mounts_in, python_folders, required_tier, sandbox_tier
 
 needs_bubblewrap = pytest.mark.skipif(
     shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
@@ -60,6 +60,11 @@ def test_without_a_tier_code_is_refused_unless_accepted() -> None:
         required_tier(found="bubblewrap is not installed")
     assert required_tier(unsafe=True, found="bubblewrap is not installed") == "unsafe"
     assert required_tier(unsafe=True, found="confined") == "bubblewrap"
+
+
+def test_an_environment_in_tmp_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.tools.sandbox.python_folders", lambda: ["/opt/python", "/tmp/a/venv"])
+    assert mounts_in(("/dev/shm", "/tmp")) == ["/tmp/a"]
 
 
 def test_python_folders_are_no_folder_twice() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.cli.options import tools_for
-from foveate.cli.reasoner import LoadReasoner, lasting_name
+from foveate.cli.reasoner import LoadReasoner
 from foveate.errors import InputError
 from foveate.paths import expanded
 
@@ -33,7 +33,7 @@ def chat(
     if data_dir is None:
         data_dir = user_data_path("foveate")
     conversations = Conversations(expanded(data_dir))
-    conversation = _conversation(conversations, lasting_name(model) if model else None, resume=resume)
+    conversation = _conversation(conversations, model, resume=resume)
     console = Console(highlight=False)
 
     def make_agent(name: str) -> "Agent":
@@ -62,7 +62,9 @@ def _conversation(conversations: "Conversations", model: str | None, *, resume: 
     """The last conversation or a new one; a conversation goes on with the model that it began with."""
     if not resume:
         return conversations.start(model or "nano")
+    from foveate.agent.conversations import lasting_name
+
     last = conversations.last()
-    if model not in (None, last.model):
+    if model is not None and lasting_name(model) != last.model:
         raise InputError(f"got --model {model}, wanted {last.model}: a conversation stays with its model; leave out -c")
     return last

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from foveate.errors import ModelError
-from foveate.models.reasoner import INT8, TRANSFORMERS
+from foveate.models.reasoner import INT8, TRANSFORMERS, name_parts
 from foveate.paths import expanded
 
 if TYPE_CHECKING:
@@ -26,24 +26,10 @@ def load_reasoner(model: str) -> "Reasoner":
 
 def known_model(model: str) -> str:
     """nano, or the folder that `model` names, with its suffix; ModelError when it is neither."""
-    prefix, name, suffix = _parts(model)
+    prefix, name, suffix = name_parts(model)
     folder = expanded(name)
     if prefix and suffix:
         raise ModelError(f"got the model {model!r}: {INT8} is for our own thinker, {TRANSFORMERS} runs without it")
     if (prefix or name != "nano") and not folder.is_dir():
         raise ModelError(f"got the model {model!r}, wanted nano or a folder that holds a checkpoint")
     return model if name == "nano" else f"{prefix}{folder}{suffix}"
-
-
-def lasting_name(model: str) -> str:
-    """The same model by a name that holds in any working folder."""
-    prefix, name, suffix = _parts(model)
-    folder = expanded(name)
-    return f"{prefix}{folder.absolute()}{suffix}" if name != "nano" and folder.is_dir() else model
-
-
-def _parts(model: str) -> tuple[str, str, str]:
-    """What stands before the name, the name, and what stands behind it."""
-    prefix = TRANSFORMERS if model.startswith(TRANSFORMERS) else ""
-    suffix = INT8 if model.endswith(INT8) else ""
-    return prefix, model.removeprefix(prefix).removesuffix(suffix), suffix
