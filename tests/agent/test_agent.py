@@ -9,7 +9,6 @@ tools live as long as they should and are closed.
 import io
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs_bubblewrap
 from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
@@ -27,13 +27,9 @@ from foveate.agent.interrupt import cancel_on_interrupt
 from foveate.agent.records import RunDone, StepDone, TextDelta
 from foveate.errors import ConfigError, ImageError, InputError
 from foveate.tools.python import PythonTool
-from foveate.tools.sandbox import SEARCH_PATH
 from foveate.tools.tool import Tool
 from foveate.tools.zoom import zoom_tool
 
-needs_bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
-)
 ENDLESS = "<think>" + "on and on " * 10_000
 
 

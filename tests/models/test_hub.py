@@ -5,16 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers
+from needs import needs_native
 from torch import Tensor, nn
 
-from foveate import ops
 from foveate.errors import ConfigError
 from foveate.models import hub
 from references import draw
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 512}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}

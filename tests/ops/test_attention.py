@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from needs import needs_native
 from torch import Tensor
 
 import references
@@ -20,7 +21,6 @@ from foveate import ops
 from foveate.ops import Packing, packed_attention, prefix_attention, window_attention
 from references import assert_as_exact_as_torch, draw
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
 LENGTHS = [[64, 64, 16, 4], [0, 3, 0, 130, 1], [261], []]
 SHAPES = [(4, 2, 64), (1, 1, 80), (3, 1, 72), (2, 2, 128), (2, 1, 7)]

@@ -7,13 +7,13 @@ bits with 1, 2 and 5 threads; what does not fit is named.
 
 import pytest
 import torch
+from needs import needs_native
 from torch import Tensor
 
 import references
 from foveate import ops
 from references import assert_as_exact_as_torch, draw
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 SHAPES = [(8, 4, 32), (16, 2, 128), (3, 1, 80), (2, 2, 7), (18, 1, 16), (10, 2, 64), (2, 2, 16)]
 """Query heads, key heads, head size."""
 

@@ -8,15 +8,14 @@ it; opcheck; equal bits with 1, 2 and 5 threads; what does not fit is named.
 
 import pytest
 import torch
+from needs import needs_native
 from torch import Tensor
 
 import references
-from foveate import ops
 from foveate.ops import Int8Rows, experts_forward
 from foveate.ops.experts import expert_order, grouped_experts, padding
 from references import assert_as_exact_as_torch, draw
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
 SIZES = [(1, 64, 32, 2), (5, 48, 40, 3), (3, 7, 5, 1), (9, 130, 33, 4), (70, 65, 24, 4)]
 """Tokens, width, width of an expert, experts of a token."""

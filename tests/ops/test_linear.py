@@ -7,15 +7,14 @@ torch; NaN stays with its token; opcheck; equal bits with 1, 2 and 5 threads; wh
 
 import pytest
 import torch
+from needs import needs_native
 from torch import Tensor
 from torch.nn import functional as F
 
 import references
-from foveate import ops
 from foveate.ops import Int8Rows, linear
 from references import assert_as_exact_as_torch, draw
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
 SIZES = [(1, 64, 96), (3, 7, 5), (4, 130, 33), (2, 1, 1), (15, 70, 21)]
 """Tokens, inputs, outputs."""

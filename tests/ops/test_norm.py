@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from needs import needs_native
 from torch import Tensor
 
 from foveate import ops
@@ -21,8 +22,6 @@ from references import add_rms_norm, assert_as_exact_as_torch, draw, rms_norm
 EPS = 1e-6
 SIZES = [(1, 1), (3, 7), (5, 16), (33, 80), (64, 257), (300, 64), (0, 8)]
 DTYPES = [torch.bfloat16, torch.float32]
-
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 
 
 def draw_all(dtype: torch.dtype, *size: int) -> tuple[Tensor, Tensor, Tensor]:

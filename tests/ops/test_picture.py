@@ -6,10 +6,10 @@ Proved: one frame and several, odd patches; opcheck; equal bits with 1, 2 and 5 
 import numpy as np
 import pytest
 import torch
+from needs import needs_native
 
 from foveate import ops
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
 

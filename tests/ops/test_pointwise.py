@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from needs import needs_native
 from torch import Tensor
 
 import references
@@ -16,7 +17,6 @@ from foveate import ops
 from foveate.ops.moe import order
 from references import assert_as_exact_as_torch, draw
 
-needs_native = pytest.mark.skipif(not ops.is_native(), reason=ops.backend())
 DTYPES = [torch.bfloat16, torch.float32]
 
 

@@ -5,7 +5,6 @@ ends the cell that runs and no other, with its variables kept where that can be;
 """
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +12,12 @@ from contextlib import contextmanager
 from textwrap import dedent
 
 import pytest
+from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, png_of, take
 from foveate.tools.kernel import INTERRUPT_GRACE_S, Kernel
-from foveate.tools.sandbox import SEARCH_PATH
-
-needs_bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
-)
 
 
 @pytest.fixture(scope="module")

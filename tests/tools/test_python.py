@@ -1,18 +1,14 @@
 """The python tool as a model meets it: short text, the failing line of an error, one kernel per run."""
 
-import shutil
 import threading
 
 import pytest
+from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.tools import PythonTool, ToolCall, ToolResult, perform
 from foveate.tools.python import shortened
-from foveate.tools.sandbox import SEARCH_PATH
 
-needs_bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
-)
 IMAGES = [Image.new("RGB", (6, 4), "red")]
 
 

@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needs import needs_bubblewrap
 
 from foveate.errors import SandboxUnavailableError
 from foveate.tools.kernel import Kernel
-from foveate.tools.sandbox import SEARCH_PATH, Limits, mounts_in, python_folders, required_tier, sandbox_tier
-
-needs_bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap", path=SEARCH_PATH) is None, reason="bubblewrap is not installed"
-)
+from foveate.tools.sandbox import Limits, mounts_in, python_folders, required_tier, sandbox_tier
 
 
 @pytest.fixture(scope="module")
