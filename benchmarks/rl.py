@@ -27,9 +27,9 @@ from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
 from foveate.rl.learner import Learner, Said
 from foveate.rl.logprobs import written_logprobs
-from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
+from foveate.rl.optimizer import MasterOptimizer
 from foveate.rl.players import jobs_of, players
-from foveate.rl.policy_config import PolicyConfig, RayConfig
+from foveate.rl.policy_config import PolicyConfig, PolicyOptimizer, RayConfig
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.preferences import Preferences, open_preferences
 from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
@@ -54,7 +54,7 @@ SHAPE: dict[str, Any] = QWEN | {
         "fullatt_block_indexes": [5],
     },
 }  # fmt: skip
-OPTIMIZER = OptimizerConfig(lr=1e-5, muon=False, weight_decay=0.0, warmup_steps=0)
+OPTIMIZER = PolicyOptimizer(lr=1e-5)
 
 
 def cases() -> Iterator[Case]:
