@@ -64,6 +64,9 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
   assert(slot >= 0 && slot < problem.num_slots);
   assert(problem.lengths[sequence] >= 1 && problem.lengths[sequence] <= problem.capacity);
   const Span span = span_of(static_cast<int>(problem.lengths[sequence]), problem.num_parts, part, kKeys);
+  if (span.begin >= span.end) {
+    return;
+  }
   for (int idx = threadIdx.x; idx < kQueries * (kDim / 8); idx += kThreads) {
     const int row = idx / (kDim / 8), piece = idx % (kDim / 8) * 8;
     copy_async(q + row * padded(kDim) + piece, problem.q + (head + (row < queries ? row : 0)) * kDim + piece,
@@ -134,7 +137,6 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
       multiply_columns<kColumns / 8, kStride>(sums, left, v + depth * kStride + warp * kColumns, lane);
     }
   }
-  wait_for_copies<0>();  // of the queries, where there was no key
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     total[half] += __shfl_xor_sync(~0u, total[half], 1);
@@ -174,15 +176,16 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
   }
 }
 
-// The parts of a query head, each as large as its highest score says; a thread a column. A part without keys counts 0.
+// The parts of a query head that have keys, each as large as its highest score says; a thread a column.
 __global__ void __launch_bounds__(kJoinThreads) join_parts(Problem problem, int value_dim) {
   extern __shared__ float factors[];  // [parts]
   __shared__ float of_warps[2][kJoinThreads / 32];
   const int64_t head = blockIdx.x;
   const float2* stats = problem.stats + head * problem.num_parts;
-  const int warp = threadIdx.x / 32;
+  const int length = static_cast<int>(problem.lengths[head / problem.num_heads]), warp = threadIdx.x / 32;
+  const int parts = parts_with_keys(length, problem.num_parts, kKeys);
   float highest = -INFINITY, total = 0;
-  for (int part = threadIdx.x; part < problem.num_parts; part += kJoinThreads) {
+  for (int part = threadIdx.x; part < parts; part += kJoinThreads) {
     highest = fmaxf(highest, stats[part].x);
   }
   for (int step = 16; step > 0; step /= 2) {
@@ -191,7 +194,7 @@ __global__ void __launch_bounds__(kJoinThreads) join_parts(Problem problem, int 
   of_warps[0][warp] = highest;
   __syncthreads();
   highest = fmaxf(of_warps[0][0], of_warps[0][1]);
-  for (int part = threadIdx.x; part < problem.num_parts; part += kJoinThreads) {
+  for (int part = threadIdx.x; part < parts; part += kJoinThreads) {
     factors[part] = exp2f(stats[part].x - highest);
     total += stats[part].y * factors[part];
   }
@@ -205,7 +208,7 @@ __global__ void __launch_bounds__(kJoinThreads) join_parts(Problem problem, int 
   const float* sums = problem.sums + head * problem.num_parts * value_dim + column;
   float sum = 0;
 #pragma unroll 8
-  for (int part = 0; part < problem.num_parts; ++part) {
+  for (int part = 0; part < parts; ++part) {
     sum += sums[int64_t{part} * value_dim] * factors[part];
   }
   problem.out[head * value_dim + column] = __float2bfloat16(sum / total);

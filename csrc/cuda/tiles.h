@@ -51,8 +51,18 @@ struct Span {
   int begin, end;
 };
 
+FOVEATE_HOST_DEVICE int tiles_of_part(int length, int parts, int rows) {
+  return ((length + rows - 1) / rows + parts - 1) / parts;
+}
+
+// How many of the parts have a key: the first ones.
+FOVEATE_HOST_DEVICE int parts_with_keys(int length, int parts, int rows) {
+  const int each = tiles_of_part(length, parts, rows) * rows;
+  return length > 0 ? (length + each - 1) / each : 0;
+}
+
 FOVEATE_HOST_DEVICE Span span_of(int length, int parts, int part, int rows) {
-  const int tiles = (length + rows - 1) / rows, each = (tiles + parts - 1) / parts;
+  const int each = tiles_of_part(length, parts, rows);
   const int begin = part * each * rows, end = begin + each * rows;
   return {begin < length ? begin : length, end < length ? end : length};
 }

@@ -50,6 +50,8 @@ void check_spans(int length, int parts, int rows) {
     const Span span = span_of(length, parts, part, rows);
     check(span.begin == at && span.end >= span.begin, "a span does not follow the one before", length, part);
     check(span.end == length || span.end % rows == 0, "a span ends inside a tile", length, part);
+    const bool counted = part < parts_with_keys(length, parts, rows);
+    check(counted == (span.begin < span.end), "a part is taken for one with keys, or not", length, part);
     at = span.end;
   }
   check(at == length, "keys are left over", length, parts);
