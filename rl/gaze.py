@@ -212,7 +212,7 @@ def _forms(run: Sequence[Glyph]) -> Iterator[Sequence[Glyph]]:
 
 def _found(text: str, wanted: str, end: int) -> list[int]:
     """Where a text stands whole and not in quotes in the first `end` characters of a turn."""
-    if len(wanted) < SHORTEST_READ:
+    if len(wanted) < SHORTEST_READ or text.find(wanted, 0, end) < 0:  # a pattern takes longer to compile than to apply
         return []
     return [match.start() for match in re.finditer(rf"(?<![\w.\"]){re.escape(wanted)}(?!\w|\.\d)", text[:end])]
 

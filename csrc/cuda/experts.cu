@@ -15,7 +15,7 @@ namespace foveate::cuda {
 namespace {
 
 struct Order {
-  Tensor place, source, ends;
+  Tensor place, source, ends, tiles;
 };
 
 Order order_of(const OnDevice& device, const Tensor& experts, int64_t num_experts) {
@@ -26,8 +26,10 @@ Order order_of(const OnDevice& device, const Tensor& experts, int64_t num_expert
   const int64_t num_choices = experts.numel();
   Order order = {torch::stable::empty_like(experts),
                  torch::stable::new_empty(experts, {num_choices}, ScalarType::Int),
-                 torch::stable::new_zeros(experts, {num_experts + 1}, ScalarType::Int)};
+                 torch::stable::new_empty(experts, {num_experts + 1}, ScalarType::Int),
+                 torch::stable::new_empty(experts, {num_experts + 1}, ScalarType::Int)};
   if (num_choices == 0) {
+    torch::stable::zero_(order.ends);
     return order;
   }
   Routing routing = {};
@@ -42,6 +44,8 @@ Order order_of(const OnDevice& device, const Tensor& experts, int64_t num_expert
   routing.place = order.place.mutable_data_ptr<int64_t>();
   routing.source = order.source.mutable_data_ptr<int>();
   routing.ends = order.ends.mutable_data_ptr<int>();
+  routing.tiles = order.tiles.mutable_data_ptr<int>();
+  routing.tile_rows = gemm_rows(num_choices, routing.num_experts);
   order_choices(device, routing);
   return order;
 }
@@ -79,11 +83,11 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   const Order order = order_of(device, experts, num_experts);
   Tensor hidden = torch::stable::new_empty(x, {num_rows, inner});
   Tensor results = torch::stable::new_empty(x, {num_rows, width});
-  const int* ends = order.ends.const_data_ptr<int>();
-  multiply<true>(device, {read(x), order.source.const_data_ptr<int>(), read(gate_up), ends, write(hidden), num_experts,
-                          inner, width}, num_rows);
-  multiply<false>(device, {read(hidden), nullptr, read(down), ends, write(results), num_experts, width, inner},
-                  num_rows);
+  const int *ends = order.ends.const_data_ptr<int>(), *tiles = order.tiles.const_data_ptr<int>();
+  multiply<true>(device, {read(x), order.source.const_data_ptr<int>(), read(gate_up), ends, tiles, write(hidden),
+                          num_experts, inner, width}, num_rows);
+  multiply<false>(device, {read(hidden), nullptr, read(down), ends, tiles, write(results), num_experts, width,
+                           inner}, num_rows);
   return combine(results, order.place, weights);
 }
 

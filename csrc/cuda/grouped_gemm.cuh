@@ -14,7 +14,7 @@ struct Product {
   const bf16* rows;  // [P, depth], or the tokens' [T, depth] when `source` is given
   const int* source;  // [P] or null
   const bf16* weights;  // [E, columns, depth], with a gate [E, 2 * columns, depth]
-  const int* ends;  // [E + 1]
+  const int *ends, *tiles;  // [E + 1]
   bf16* out;  // [P, columns]
   int num_experts, columns, depth;
 };
@@ -48,12 +48,29 @@ __device__ __forceinline__ void load_piece(const Product& product, const Tile& t
   }
 }
 
+// The tile of a block, looked for by all its threads at once; false where there are fewer tiles than blocks.
+__device__ __forceinline__ bool find_tile_of_experts(const Product& product, int rows, Tile& found) {
+  __shared__ Tile tile;
+  bool mine = false;
+  for (int expert = threadIdx.x; expert < product.num_experts && !mine; expert += kGemmThreads) {
+    mine = is_tile_of(product.ends, product.tiles, expert, rows, blockIdx.x, found);
+  }
+  if (mine) {
+    tile = found;
+  }
+  if (!__syncthreads_or(mine)) {
+    return false;
+  }
+  found = tile;
+  return true;
+}
+
 template <int kBlock, bool kGated>
 __global__ void __launch_bounds__(kGemmThreads) multiply_groups(Product product) {
   using Shape = Warps<kBlock>;
   constexpr int kStages = gemm_stages(kBlock), kStage = (kBlock + kGemmColumns) * kGemmDepth;
   Tile tile;
-  if (!find_tile(product.ends, product.num_experts, kBlock, blockIdx.x, tile)) {
+  if (!find_tile_of_experts(product, kBlock, tile)) {
     return;
   }
   extern __shared__ __align__(128) unsigned char memory[];
@@ -124,20 +141,19 @@ __global__ void __launch_bounds__(kGemmThreads) multiply_groups(Product product)
 template <int kBlock, bool kGated>
 void launch_groups(const OnDevice& device, const Product& product, int64_t num_rows) {
   constexpr int kColumns = kGated ? kGemmColumns / 2 : kGemmColumns;
-  const dim3 grid(num_slots(num_rows, product.num_experts, kBlock), (product.columns + kColumns - 1) / kColumns);
+  const dim3 grid(most_tiles(num_rows, product.num_experts, kBlock), (product.columns + kColumns - 1) / kColumns);
   device.launch(multiply_groups<kBlock, kGated>, grid, kGemmThreads, gemm_bytes(kBlock), product);
 }
 
-// Blocks of as many rows as an expert has on average, or so.
 template <bool kGated>
 void multiply(const OnDevice& device, const Product& product, int64_t num_rows) {
-  const int64_t each = num_rows / product.num_experts;
-  if (each <= 16) {
-    launch_groups<16, kGated>(device, product, num_rows);
-  } else if (each <= 128) {
-    launch_groups<64, kGated>(device, product, num_rows);
-  } else {
-    launch_groups<128, kGated>(device, product, num_rows);
+  switch (gemm_rows(num_rows, product.num_experts)) {
+    case 16:
+      return launch_groups<16, kGated>(device, product, num_rows);
+    case 64:
+      return launch_groups<64, kGated>(device, product, num_rows);
+    default:
+      return launch_groups<128, kGated>(device, product, num_rows);
   }
 }
 

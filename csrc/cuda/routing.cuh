@@ -1,4 +1,4 @@
-// Choices of experts put in the order of experts: a stable counting sort in two kernels.
+// Choices of experts put in the order of experts: a stable counting sort in two kernels, in one where a block can do it.
 //
 // The first counts each chunk's choices by expert; in the second every block adds up what stands before its chunk and
 // gives its choices their rows, so that rows of one expert keep the order of tokens and the same choices give the same
@@ -6,6 +6,7 @@
 #pragma once
 
 #include "launch.h"
+#include "tiles.h"
 
 #include <cassert>
 
@@ -21,6 +22,8 @@ struct Routing {
   int64_t* place;  // [S]: the row of a choice
   int* source;  // [S]: the token of a row
   int* ends;  // [E + 1]
+  int* tiles;  // [E + 1]: where each expert's tiles end
+  int tile_rows;
 };
 
 __device__ __forceinline__ int expert_at(const Routing& routing, int64_t choice) {
@@ -29,8 +32,8 @@ __device__ __forceinline__ int expert_at(const Routing& routing, int64_t choice)
   return static_cast<int>(expert);
 }
 
-static __global__ void __launch_bounds__(kRoutingThreads) count_choices(Routing routing) {
-  __shared__ int counts[kMostExperts];
+// How many choices of the block's chunk each expert has, into shared memory.
+__device__ __forceinline__ void count_chunk(const Routing& routing, int* counts) {
   for (int expert = threadIdx.x; expert < routing.num_experts; expert += kRoutingThreads) {
     counts[expert] = 0;
   }
@@ -41,16 +44,35 @@ static __global__ void __launch_bounds__(kRoutingThreads) count_choices(Routing 
     atomicAdd(&counts[expert_at(routing, choice)], 1);
   }
   __syncthreads();
+}
+
+static __global__ void __launch_bounds__(kRoutingThreads) count_choices(Routing routing) {
+  __shared__ int counts[kMostExperts];
+  count_chunk(routing, counts);
   for (int expert = threadIdx.x; expert < routing.num_experts; expert += kRoutingThreads) {
     routing.counts[blockIdx.x * routing.num_experts + expert] = counts[expert];
   }
 }
 
-// next[e]: the first row of this chunk's choices of expert e. Block 0 also writes where experts end.
+// Each lane's number and those of the lanes before it.
+__device__ __forceinline__ int sum_so_far(int own) {
+  int sum = own;
+  for (int step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(~0u, sum, step);
+    sum += static_cast<int>(threadIdx.x) % 32 >= step ? other : 0;
+  }
+  return sum;
+}
+
+// next[e]: the first row of this chunk's choices of expert e. Block 0 also writes where experts and their tiles end.
 __device__ __forceinline__ void find_rows(const Routing& routing, int* next, int* totals) {
+  const bool alone = routing.num_chunks == 1;
+  if (alone) {
+    count_chunk(routing, totals);
+  }
   for (int expert = threadIdx.x; expert < routing.num_experts; expert += kRoutingThreads) {
-    int before = 0, total = 0;
-    for (int chunk = 0; chunk < routing.num_chunks; ++chunk) {
+    int before = 0, total = alone ? totals[expert] : 0;
+    for (int chunk = 0; chunk < routing.num_chunks && !alone; ++chunk) {
       const int count = routing.counts[chunk * routing.num_experts + expert];
       before += chunk < static_cast<int>(blockIdx.x) ? count : 0;
       total += count;
@@ -60,24 +82,22 @@ __device__ __forceinline__ void find_rows(const Routing& routing, int* next, int
   }
   __syncthreads();
   if (threadIdx.x < 32) {  // one warp adds up the experts before each
-    int carry = 0;
+    int rows = 0, tiles = 0;
     for (int base = 0; base < routing.num_experts; base += 32) {
       const int expert = base + threadIdx.x, own = expert < routing.num_experts ? totals[expert] : 0;
-      int sum = own;
-      for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(~0u, sum, step);
-        sum += static_cast<int>(threadIdx.x) >= step ? other : 0;
-      }
+      const int end = rows + sum_so_far(own), last_tile = tiles + sum_so_far(tiles_of(own, routing.tile_rows));
       if (expert < routing.num_experts) {
-        next[expert] += carry + sum - own;
+        next[expert] += end - own;
         if (blockIdx.x == 0) {
-          routing.ends[expert + 1] = carry + sum;
+          routing.ends[expert + 1] = end;
+          routing.tiles[expert + 1] = last_tile;
         }
       }
-      carry += __shfl_sync(~0u, sum, 31);
+      rows = __shfl_sync(~0u, end, 31);
+      tiles = __shfl_sync(~0u, last_tile, 31);
     }
     if (blockIdx.x == 0 && threadIdx.x == 0) {
-      routing.ends[0] = 0;
+      routing.ends[0] = routing.tiles[0] = 0;
     }
   }
   __syncthreads();
@@ -123,7 +143,9 @@ static __global__ void __launch_bounds__(kRoutingThreads) place_choices(Routing 
 
 // Orders experts [T, K]; the tensors that the routing points to are the caller's.
 inline void order_choices(const OnDevice& device, Routing routing) {
-  device.launch(count_choices, dim3(routing.num_chunks), kRoutingThreads, 0, routing);
+  if (routing.num_chunks > 1) {
+    device.launch(count_choices, dim3(routing.num_chunks), kRoutingThreads, 0, routing);
+  }
   device.launch(place_choices, dim3(routing.num_chunks), kRoutingThreads,
                 static_cast<int>((1 + kRoutingWarps) * routing.num_experts * sizeof(int)), routing);
 }

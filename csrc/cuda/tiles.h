@@ -45,6 +45,27 @@ FOVEATE_HOST_DEVICE bool find_tile(const int* ends, int count, int rows, int slo
   return first < end;
 }
 
+// --- tiles of experts one after the other, without gaps: where each begins is written down when choices are ordered ---
+
+// No more tiles than this hold so many rows of so many experts.
+FOVEATE_HOST_DEVICE int most_tiles(int64_t total_rows, int num_experts, int rows) {
+  const int64_t slots = total_rows / rows + num_experts;
+  return static_cast<int>(total_rows < slots ? total_rows : slots);
+}
+
+FOVEATE_HOST_DEVICE int tiles_of(int length, int rows) {
+  return (length + rows - 1) / rows;
+}
+
+// Whether tile `slot` is one of this expert; then that tile. ends, tiles [count + 1]: 0 and where each expert's end.
+FOVEATE_HOST_DEVICE bool is_tile_of(const int* ends, const int* tiles, int expert, int rows, int slot, Tile& tile) {
+  if (slot < tiles[expert] || slot >= tiles[expert + 1]) {
+    return false;
+  }
+  tile = {expert, ends[expert], ends[expert] + (slot - tiles[expert]) * rows, ends[expert + 1]};
+  return true;
+}
+
 // --- keys of one sequence, shared among `parts` blocks in whole tiles ---
 
 struct Span {
@@ -107,6 +128,12 @@ FOVEATE_HOST_DEVICE constexpr int decode_bytes(int dim, int value_dim, bool shar
 }
 
 constexpr int kGemmColumns = 128, kGemmDepth = 64, kGemmThreads = 256;
+
+// Rows of a block: as many as an expert has on average, or so.
+FOVEATE_HOST_DEVICE int gemm_rows(int64_t num_rows, int num_experts) {
+  const int64_t each = num_rows / num_experts;
+  return each <= 16 ? 16 : each <= 128 ? 64 : 128;
+}
 
 FOVEATE_HOST_DEVICE constexpr int gemm_stages(int rows) {
   return rows > 64 ? 3 : 4;

@@ -43,6 +43,36 @@ void check_tiles(const std::vector<int>& lengths, int rows) {
   }
 }
 
+// Every row of every expert lies in one tile, and no tile is empty.
+void check_tiles_of_experts(const std::vector<int>& lengths, int rows) {
+  std::vector<int> ends = {0}, tiles = {0};
+  for (const int length : lengths) {
+    ends.push_back(ends.back() + length);
+    tiles.push_back(tiles.back() + tiles_of(length, rows));
+  }
+  const int count = static_cast<int>(lengths.size());
+  check(tiles.back() <= most_tiles(ends.back(), count, rows), "more tiles than blocks", tiles.back(), ends.back());
+  std::vector<int> seen(ends.back(), 0);
+  for (int slot = 0; slot < tiles.back(); ++slot) {
+    int found = 0;
+    for (int expert = 0; expert < count; ++expert) {
+      Tile tile;
+      if (!is_tile_of(ends.data(), tiles.data(), expert, rows, slot, tile)) {
+        continue;
+      }
+      ++found;
+      check(tile.sequence == expert && tile.first >= tile.begin && tile.first < tile.end, "not an expert's", slot, expert);
+      for (int row = tile.first; row < tile.first + rows && row < tile.end; ++row) {
+        ++seen[row];
+      }
+    }
+    check(found == 1, "a tile is not of one expert", slot, found);
+  }
+  for (size_t row = 0; row < seen.size(); ++row) {
+    check(seen[row] == 1, "an expert's row is not in one tile", static_cast<long>(row), seen[row]);
+  }
+}
+
 // Spans are whole tiles, follow each other and end with the keys.
 void check_spans(int length, int parts, int rows) {
   int at = 0;
@@ -123,15 +153,18 @@ void check_memory() {
 int main() {
   std::mt19937 random(1);
   for (const int rows : {16, 64, 128}) {
-    check_tiles({}, rows);
-    check_tiles({0, 0, 0}, rows);
-    check_tiles({rows, rows, 1, 0, rows + 1, rows - 1, 5 * rows, 0}, rows);
+    for (const auto& lengths : std::vector<std::vector<int>>{
+             {}, {0, 0, 0}, {rows, rows, 1, 0, rows + 1, rows - 1, 5 * rows, 0}, {0, 1, 0, 1, 0, 0, 1, 0}}) {
+      check_tiles(lengths, rows);
+      check_tiles_of_experts(lengths, rows);
+    }
     for (int trial = 0; trial < 300; ++trial) {
       std::vector<int> lengths(random() % 40);
       for (int& length : lengths) {
         length = random() % 4 == 0 ? 0 : static_cast<int>(random() % (3 * rows));
       }
       check_tiles(lengths, rows);
+      check_tiles_of_experts(lengths, rows);
     }
   }
   for (int length = 1; length < 900; ++length) {
