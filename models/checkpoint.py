@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig, from_json
 from foveate.models.files import read_values
+from foveate.models.init import laid_out
 from foveate.models.published.folder import COMPANIONS, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_tensors, sources
 from foveate.models.published.turning import row_order
@@ -42,12 +43,12 @@ def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
     rules = RULES.get(family)
     if rules is not None:
         published = read_published(folder, values)
-        with torch.device("meta"):
+        with laid_out():
             thinker = Thinker(published.config, published.codec, published.chat)
         thinker.origin = folder
     elif family == "foveate":
         config = read_config(folder / CONFIG)
-        with torch.device("meta"):
+        with laid_out():
             thinker = Thinker(config, TextCodec.from_file(folder / TOKENIZER))
     else:
         raise CheckpointError(

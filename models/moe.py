@@ -24,8 +24,10 @@ class MoE(nn.Module):
         self.config = config
         inner = config.intermediate_size
         self.router = nn.Linear(hidden_size, config.num_experts, bias=False)
-        self.gate_up = nn.Parameter(torch.randn(config.num_experts, 2 * inner, hidden_size) * hidden_size**-0.5)
-        self.down = nn.Parameter(torch.randn(config.num_experts, hidden_size, inner) * inner**-0.5)
+        self.gate_up = nn.Parameter(torch.empty(config.num_experts, 2 * inner, hidden_size))
+        self.down = nn.Parameter(torch.empty(config.num_experts, hidden_size, inner))
+        nn.init.normal_(self.gate_up, std=hidden_size**-0.5)
+        nn.init.normal_(self.down, std=inner**-0.5)
         if config.scoring == "sigmoid":
             self.correction_bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
         self.shared = SwiGLU(hidden_size, inner * config.num_shared_experts) if config.num_shared_experts else None

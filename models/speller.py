@@ -22,7 +22,9 @@ class Speller(nn.Module):
         super().__init__()
         self.places, self.tokens = places, tokens
         self.head = nn.Linear(width, places * (1 + tokens[1] - tokens[0]))
-        self.turns = nn.Parameter(torch.stack([nn.init.orthogonal_(torch.empty(width, width)) for _ in range(places)]))
+        self.turns = nn.Parameter(torch.empty(places, width, width))
+        for turn_EE in self.turns.detach():
+            nn.init.orthogonal_(turn_EE)
 
     def forward(self, tokens_ME: Tensor, embeddings_VE: Tensor) -> Tensor:
         """What is said of each token in the decoder's embeddings, [M, E]; class 0 of a place says nothing."""

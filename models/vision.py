@@ -99,7 +99,8 @@ class VisionTower(nn.Module):
         self.stem = ConvStem(config) if config.stem == "conv" else LinearStem(config)
         if config.position_grid:
             side = config.position_grid
-            self.positions = nn.Parameter(torch.randn(side, side, config.hidden_size) * 0.02)
+            self.positions = nn.Parameter(torch.empty(side, side, config.hidden_size))
+            nn.init.normal_(self.positions, std=0.02)
         if config.output_position_grid:
             self.output_positions = nn.Parameter(sincos_positions(config.output_position_grid, out_dim))
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.num_layers))
@@ -199,8 +200,14 @@ def resample_table(table_SSD: Tensor, rows: int, columns: int, mode: Literal["bi
 def sincos_positions(side: int, width: int) -> Tensor:
     """A table [side, side, D] to start from: sines and cosines of the row, then of the column, 1/4 to side/2 waves.
 
-    Smooth from the start, unlike noise: what is learned about one place holds next to it.
+    Smooth from the start, unlike noise: what is learned about one place holds next to it. On the processor, also where
+    a model is laid out without numbers (foveate.models.init).
     """
+    with torch.device("cpu"):
+        return _sincos(side, width)
+
+
+def _sincos(side: int, width: int) -> Tensor:
     waves_F = torch.logspace(math.log2(0.25), math.log2(side / 2), width // 4, base=2)
     angles_SF = 2 * torch.pi * (torch.arange(side)[:, None] + 0.5) / side * waves_F
     line_SF = torch.cat([angles_SF.sin(), angles_SF.cos()], dim=-1)

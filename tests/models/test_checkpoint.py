@@ -1,6 +1,8 @@
 """A saved thinker comes back with the same numbers; a wrong folder is refused in one line naming file and key."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from pictures import noise
 from safetensors.torch import load_file, save_file
 
 from foveate.errors import CheckpointError, ConfigError, InputError
-from foveate.models import Thinker
+from foveate.models import Thinker, nano_path
 from foveate.models.config import ThinkerConfig, from_json
 from foveate.models.processor import Processor
 
@@ -27,6 +29,14 @@ def test_round_trip(thinker: Thinker, folder: Path, conversation: list[dict[str,
     assert loaded.config == thinker.config
     assert torch.equal(loaded(inputs), thinker(thinker.processor(conversation)))
     assert Thinker.from_pretrained(folder, dtype=torch.bfloat16)(inputs).dtype == torch.bfloat16
+
+
+def test_loading_does_not_bring_torchs_compiler() -> None:
+    """That would be two seconds of every command."""
+    code = "import sys; from foveate.models import Thinker as T; T.from_pretrained(sys.argv[1]); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code, str(nano_path())], capture_output=True, text=True, check=True)
+    assert "foveate.models.thinker" in run.stdout.split()
+    assert "torch._dynamo" not in run.stdout.split()
 
 
 def test_generate_takes_messages(folder: Path, conversation: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """From what ``--model`` names to a reasoner."""
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,13 @@ def load_reasoner(model: str) -> "Reasoner":
     Raises ModelError for a name that is neither, CheckpointError for files that cannot be used.
     """
     name = known_model(model)  # a slip is told before torch is loaded
-    from foveate.agent.agent import load_reasoner as load
+    gc.disable()  # what an import makes stays: looking for garbage in it takes a tenth of the time
+    try:
+        from foveate.agent.agent import load_reasoner as load
 
-    return load(name)
+        return load(name)
+    finally:
+        gc.enable()
 
 
 def known_model(model: str) -> str:
