@@ -367,9 +367,11 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
 }
 
 static void attention_forward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
+  const TileWork tiles;
   problem.bf16 ? forward_part<uint16_t>(problem, part, scratch) : forward_part<float>(problem, part, scratch);
 }
 
 static void attention_backward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
+  const TileWork tiles;
   problem.bf16 ? backward_part<uint16_t>(problem, part, scratch) : backward_part<float>(problem, part, scratch);
 }

@@ -383,6 +383,7 @@ static void join_parts(const DecodeProblem& problem, const DecodePart* parts, in
 }
 
 static void decode_part(const DecodeProblem& problem, const DecodePart& part, float* scratch) {
+  const TileWork tiles;
   if (is_few(problem)) {
     if (problem.bf16 && problem.head_dim % (2 * kLanes) == 0) {
       return decode_few<Widest, uint16_t>(problem, part, scratch);

@@ -22,10 +22,14 @@
 namespace foveate {
 namespace {
 
-// Choices of one expert: places [first, first + count) in the order of experts, rows [begin, end) of its matrix.
+constexpr int64_t kLinesOnTiles = 256;
+
+// Choices of one expert: places [first, first + count) in the order of experts, rows [begin, end) of its matrix; on tiles
+// the blocks from `block` on hold them.
 struct Part {
   int64_t expert, first, count;
-  int64_t begin, end;
+  int64_t block = -1;
+  int64_t begin = 0, end = 0;
 };
 
 // Choices in the order of experts.
@@ -33,6 +37,7 @@ struct Order {
   std::vector<int64_t> choices;  // which choice stands at a place
   std::vector<int64_t> places;   // where a choice stands
   std::vector<Part> experts;     // those that were chosen, without rows
+  int64_t num_blocks = 0;
 };
 
 void check_choices(const Tensor& x, const Tensor& experts, const Tensor& weights) {
@@ -57,13 +62,18 @@ void check_matrices(const Tensor& x, const Tensor& gate_up, const Tensor& down) 
                   shape_text(gate_up), " and ", shape_text(down));
 }
 
-Order order_of(const Tensor& experts, int64_t num_experts) {
+Order order_of(const Tensor& experts, int64_t num_experts, bool tiled) {
   const int64_t count = experts.numel();
-  Order order{std::vector<int64_t>(count), std::vector<int64_t>(count), {}};
+  Order order{std::vector<int64_t>(count), std::vector<int64_t>(count), {}, 0};
   const auto begins = place_choices(experts.const_data_ptr<int64_t>(), count, num_experts, order.places.data());
   for (int64_t expert = 0; expert < num_experts; ++expert) {
-    if (begins[expert + 1] > begins[expert]) {
-      order.experts.push_back({expert, begins[expert], begins[expert + 1] - begins[expert], 0, 0});
+    const int64_t most = tiled ? kLinesOnTiles : count;
+    for (int64_t first = begins[expert]; first < begins[expert + 1]; first += most) {
+      order.experts.push_back({expert, first, std::min(most, begins[expert + 1] - first)});
+      if (tiled && order.experts.back().count >= kManyLines) {
+        order.experts.back().block = order.num_blocks;
+        order.num_blocks += (order.experts.back().count + kBlockLines - 1) / kBlockLines;
+      }
     }
   }
   for (int64_t choice = 0; choice < count; ++choice) {
@@ -75,13 +85,43 @@ Order order_of(const Tensor& experts, int64_t num_experts) {
 std::vector<Part> parts_of(const std::vector<Part>& experts, int64_t num_rows) {
   std::vector<Part> parts;
   for (const Part& expert : experts) {
-    for (int64_t begin = 0; begin < num_rows; begin += kRowsOfPart) {
+    for (int64_t begin = 0, end = 0; begin < num_rows; begin = end) {
+      end = end_of_part(begin, kRowsOfPart, num_rows);
       parts.push_back(expert);
       parts.back().begin = begin;
-      parts.back().end = std::min(num_rows, begin + kRowsOfPart);
+      parts.back().end = end;
     }
   }
   return parts;
+}
+
+// The lines of experts that have blocks, in these.
+std::unique_ptr<float, Free> packed_lines(const Order& order, const void* data, const int64_t* which, int64_t depth,
+                                          int64_t num_threads) {
+  auto blocks = aligned_floats(order.num_blocks * block_floats(depth));
+  std::vector<Part> parts;  // of which `begin` is the first line of a block
+  for (const Part& expert : order.experts) {
+    for (int64_t first = 0; expert.block >= 0 && first < expert.count; first += kBlockLines) {
+      parts.push_back(expert);
+      parts.back().begin = first;
+    }
+  }
+  share(parts, num_threads, 0, [&](const Part& part, float*) {
+    kernels().matvec.pack({data, which + part.first, part.count, true}, part.begin, depth,
+                          blocks.get() + (part.block + part.begin / kBlockLines) * block_floats(depth));
+  });
+  return blocks;
+}
+
+// Rows [begin, end) of an expert's matrix times its lines, which `blocks` hold where it has any.
+void multiply_lines(const Matrices& matrices, int64_t begin, int64_t end, const Part& part, const Lines& lines,
+                    const float* blocks, float* out, int64_t out_row) {
+  const MatvecKernels& run = kernels().matvec;
+  const WeightRows rows = matrices.of(part.expert);
+  if (part.block < 0) {
+    return run.products(rows, begin, end, lines, out, out_row);
+  }
+  run.packed_products(rows, begin, end, blocks + part.block * block_floats(matrices.depth), part.count, out, out_row);
 }
 
 Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights, const Tensor& gate_up,
@@ -92,13 +132,14 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   const Matrices up = matrices_of(x, gate_up, gate_up_scales, "gate_up");
   const Matrices back = matrices_of(x, down, down_scales, "down");
   const int64_t num_tokens = x.size(0), width = x.size(1), inner = down.size(2), top_k = experts.size(1);
-  const Order order = order_of(experts, gate_up.size(0));
   const Tensor input = torch::stable::contiguous(x);
   Tensor out = torch::stable::new_empty(input, {num_tokens, width});
   std::unique_ptr<float, Free> room;
   const bool pairs = is_paired(input, up) && is_paired(input, back);
   const void* tokens = pairs ? input.const_data_ptr() : widened(input, room);
   const int64_t num_choices = num_tokens * top_k;
+  const bool tiled = is_tiled(back, pairs, kManyLines) && is_tiled(up, pairs, kManyLines) && inner >= kLeastRows;
+  const Order order = order_of(experts, gate_up.size(0), tiled);
   const auto hidden = aligned_floats(num_choices * inner), results = aligned_floats(num_choices * width);
   char* between = reinterpret_cast<char*>(hidden.get());  // of the dtype of tokens
   std::vector<int64_t> token_at(num_choices), itself(num_choices);
@@ -109,21 +150,27 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   const int64_t num_threads =
       static_cast<int64_t>(order.experts.size()) * inner * width < kLittle ? 1 : torch::stable::get_num_threads();
   const MatvecKernels& run = kernels().matvec;
-  share(parts_of(order.experts, inner), num_threads, 2 * kRowsOfPart * num_choices, [&](const Part& part, float* gates) {
-    const WeightRows rows = up.of(part.expert);
+  constexpr int64_t kRoom = kRowsOfPart + kLeastRows;
+  auto blocks = packed_lines(order, tokens, token_at.data(), width, num_threads);
+  int64_t most_lines = 0;
+  for (const Part& expert : order.experts) {
+    most_lines = std::max(most_lines, expert.count);
+  }
+  share(parts_of(order.experts, inner), num_threads, 2 * kRoom * most_lines, [&](const Part& part, float* gates) {
     const Lines lines = {tokens, token_at.data() + part.first, part.count, pairs};
-    float* ups = gates + kRowsOfPart * part.count;
-    run.products(rows, part.begin, part.end, lines, gates, kRowsOfPart);
-    run.products(rows, inner + part.begin, inner + part.end, lines, ups, kRowsOfPart);
+    float* ups = gates + kRoom * part.count;
+    multiply_lines(up, part.begin, part.end, part, lines, blocks.get(), gates, kRoom);
+    multiply_lines(up, inner + part.begin, inner + part.end, part, lines, blocks.get(), ups, kRoom);
     for (int64_t n = 0; n < part.count; ++n) {
-      run.gate(gates + n * kRowsOfPart, ups + n * kRowsOfPart, part.end - part.begin,
+      run.gate(gates + n * kRoom, ups + n * kRoom, part.end - part.begin,
                between + ((part.first + n) * inner + part.begin) * (pairs ? 2 : 4), pairs);
     }
   });
+  blocks = packed_lines(order, between, itself.data(), inner, num_threads);
   share(parts_of(order.experts, width), num_threads, 0, [&](const Part& part, float*) {
     const Lines lines = {between, itself.data() + part.first, part.count, pairs};
-    run.products(back.of(part.expert), part.begin, part.end, lines, results.get() + part.first * width + part.begin,
-                 width);
+    multiply_lines(back, part.begin, part.end, part, lines, blocks.get(),
+                   results.get() + part.first * width + part.begin, width);
   });
   char* to = static_cast<char*>(out.mutable_data_ptr());
   for (int64_t token = 0; token < num_tokens; ++token) {

@@ -1,10 +1,14 @@
 // Asks CPUID once a call. An extension counts only if the operating system saves its registers too (XGETBV); for AMX a
-// process must also ask for permission before its first tile instruction, which is left to the kernel that needs it.
+// process must also ask for permission before its first tile instruction (may_use_tiles).
 
 #include "features.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <cstdint>
@@ -64,5 +68,14 @@ std::vector<std::pair<std::string, bool>> cpu_features() {
   return {};
 }
 #endif
+
+bool may_use_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long kAskForRegisters = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kAskForRegisters, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 }  // namespace foveate

@@ -10,4 +10,7 @@ namespace foveate {
 // Name and presence of every instruction set that a kernel may use, narrowest first; empty where none is known.
 std::vector<std::pair<std::string, bool>> cpu_features();
 
+// Asks the operating system for the registers of AMX, which a process needs before its first tile instruction.
+bool may_use_tiles();
+
 }  // namespace foveate

@@ -1,6 +1,7 @@
 #include "isa.h"
 
 #include "features.h"
+#include "kernels.h"
 
 #include <torch/headeronly/util/Exception.h>
 
@@ -24,6 +25,9 @@ const std::vector<Requirement>& requirements() {
       {Isa::kAvx2, {"avx2", "fma"}},
       {Isa::kAvx512, {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}},
       {Isa::kAvx512Bf16, {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16"}},
+      {Isa::kAmx,
+       {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16", "amx_tile", "amx_bf16"}},
+      {Isa::kEmulatedAmx, {}},
   };
   return all;
 }
@@ -37,7 +41,14 @@ bool is_here(const Requirement& wanted) {
       return false;
     }
   }
-  return true;
+  switch (wanted.isa) {
+    case Isa::kAmx:
+      return may_use_tiles() && amx_works();
+    case Isa::kEmulatedAmx:
+      return emulated_amx_works();
+    default:
+      return true;
+  }
 }
 
 Isa named(const std::string& name) {
@@ -60,7 +71,7 @@ Isa first_choice() {
   }
   Isa widest = Isa::kGeneric;
   for (const Requirement& each : requirements()) {
-    widest = is_here(each) ? each.isa : widest;
+    widest = each.isa != Isa::kEmulatedAmx && is_here(each) ? each.isa : widest;
   }
   return widest;
 }
@@ -84,6 +95,10 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::kAvx512Bf16:
       return "avx512bf16";
+    case Isa::kAmx:
+      return "amx";
+    case Isa::kEmulatedAmx:
+      return "emulated_amx";
     default:
       return "generic";
   }

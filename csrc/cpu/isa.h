@@ -6,7 +6,7 @@
 
 namespace foveate {
 
-enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx, kEmulatedAmx };
 
 Isa chosen_isa();
 

@@ -6,6 +6,10 @@ namespace foveate {
 
 const Kernels& kernels() {
   switch (chosen_isa()) {
+    case Isa::kAmx:
+      return amx_kernels();
+    case Isa::kEmulatedAmx:
+      return emulated_amx_kernels();
     case Isa::kAvx512Bf16:
       return avx512bf16_kernels();
     case Isa::kAvx512:

@@ -22,6 +22,12 @@ const Kernels& generic_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
 const Kernels& avx512bf16_kernels();
+const Kernels& amx_kernels();
+const Kernels& emulated_amx_kernels();
+
+// Whether products on tiles are what they are without them.
+bool amx_works();
+bool emulated_amx_works();
 
 // Those of chosen_isa().
 const Kernels& kernels();

@@ -3,6 +3,8 @@
 
 #include "lanes.inl"
 
+#include "tiles.inl"
+
 #include "attention.inl"
 
 #include "decode.inl"
@@ -15,5 +17,6 @@ constexpr Kernels table = {
     {&attention_forward, &attention_backward},
     {&decode_part, &decode_join},
     {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots},
-    {&line_products, &gate_lines, &widen_line, &finish, &weigh, Widest::kNumbers == 2},
+    {&line_products, &gate_lines, &widen_line, &finish, &weigh, Widest::kNumbers == 2, pack_lines,
+     packed_products},
 };

@@ -224,9 +224,6 @@ struct Pairs {
     return to;
   }
 };
-using Widest = Pairs;
-#else
-using Widest = Singles;
 #endif
 
 // Words of a row: f32 numbers, or pairs as they lie.
@@ -301,9 +298,9 @@ static void multiply_columns(Factor a, const float* b, int64_t b_row, float* c, 
 }
 
 // The whole product: c [num_rows, num_vectors * kLanes].
-template <typename Product = Singles>
-static void multiply(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
-                     int64_t num_vectors, int64_t depth, bool accumulate) {
+template <typename Product>
+static void multiply_vectors(Factor a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t num_rows,
+                             int64_t num_vectors, int64_t depth, bool accumulate) {
   if (kTileColumns == 4 && (num_vectors == 5 || num_vectors == 6)) {  // 3 + 2 and 3 + 3 keep more of the unit busy
     multiply_columns<Product, 3>(a, b, b_row, c, c_row, num_rows, num_vectors, depth, accumulate);
   } else {

@@ -1,4 +1,5 @@
-// A linear layer of few tokens: out = x weight^T + bias, everything between in f32. What is read is the weights, once.
+// A linear layer: out = x weight^T + bias, everything between in f32. With few tokens what is read is the weights, once; on
+// tiles of AMX many tokens are multiplied with the weights as they lie.
 // Equals: tests/references.py, linear.
 
 #include "weights.h"
@@ -7,11 +8,12 @@
 
 #include <algorithm>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 namespace foveate {
 namespace {
+
+constexpr int64_t kRowsOnTiles = 256, kLinesOnTiles = 128;
 
 void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
   check_operand(x, "x");
@@ -25,6 +27,23 @@ void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Ten
                         bias->is_contiguous(),
                     "bias must be contiguous [", weight.size(0), "] in the dtype of x, got shape ", shape_text(*bias));
   }
+}
+
+// The part of a result that is computed at once: outputs [begin, end) of lines [first, last).
+struct Piece {
+  int64_t begin, end, first, last;
+};
+
+// Few lines take all of them with some rows of the weights; on tiles rows and lines that fit the second cache together.
+std::vector<Piece> pieces_of(int64_t outputs, int64_t count, int64_t rows, int64_t lines) {
+  std::vector<Piece> pieces;
+  for (int64_t begin = 0, end = 0; begin < outputs; begin = end) {
+    end = end_of_part(begin, rows, outputs);
+    for (int64_t first = 0; first < count; first += lines) {
+      pieces.push_back({begin, end, first, std::min(count, first + lines)});
+    }
+  }
+  return pieces;
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
@@ -44,16 +63,21 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
   const MatvecKernels& run = kernels().matvec;
   char* to = static_cast<char*>(out.mutable_data_ptr());
   const int64_t bytes = is_bf16(x) ? 2 : 4;
-  std::vector<std::pair<int64_t, int64_t>> parts;
-  for (int64_t begin = 0; begin < outputs; begin += kRowsOfPart) {
-    parts.emplace_back(begin, std::min(outputs, begin + kRowsOfPart));
-  }
   const int64_t num_threads = outputs * matrix.depth < kLittle ? 1 : torch::stable::get_num_threads();
-  share(parts, num_threads, kRowsOfPart * count, [&](const std::pair<int64_t, int64_t>& part, float* results) {
-    const auto [begin, end] = part;
-    run.products(matrix.of(0), begin, end, lines, results, kRowsOfPart);
-    for (int64_t n = 0; n < count; ++n) {
-      run.finish(results + n * kRowsOfPart, added == nullptr ? nullptr : added + begin, end - begin,
+  const bool tiled = is_tiled(matrix, pairs, count);
+  const int64_t rows = tiled ? kRowsOnTiles : kRowsOfPart, each = tiled ? kLinesOnTiles : std::max<int64_t>(1, count);
+  const int64_t row_room = rows + kLeastRows;
+  const auto blocks = tiled ? packed(lines, matrix.depth, num_threads) : nullptr;
+  share(pieces_of(outputs, count, rows, each), num_threads, row_room * each, [&](const Piece& piece, float* results) {
+    const auto [begin, end, first, last] = piece;
+    if (tiled) {
+      const float* own = blocks.get() + first / kBlockLines * block_floats(matrix.depth);
+      run.packed_products(matrix.of(0), begin, end, own, last - first, results, row_room);
+    } else {
+      run.products(matrix.of(0), begin, end, lines, results, row_room);
+    }
+    for (int64_t n = first; n < last; ++n) {
+      run.finish(results + (n - first) * row_room, added == nullptr ? nullptr : added + begin, end - begin,
                  to + (n * outputs + begin) * bytes, is_bf16(x));
     }
   });

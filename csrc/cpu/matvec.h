@@ -25,6 +25,14 @@ struct Lines {
   bool bf16;
 };
 
+// Lines that a block of `pack` holds.
+constexpr int64_t kBlockLines = 32;
+
+// Floats of a block: pairs of numbers down, lines across, the depth filled up with zeros.
+constexpr int64_t block_floats(int64_t depth) {
+  return (depth / 2 + 15) / 16 * 16 * kBlockLines;
+}
+
 struct MatvecKernels {
   // out[n * out_row + r - begin] = row r times line which[n], rows [begin, end).
   void (*products)(const WeightRows&, int64_t begin, int64_t end, const Lines&, float* out, int64_t out_row);
@@ -38,6 +46,11 @@ struct MatvecKernels {
   void (*weigh)(const Lines&, const float* weights, int64_t width, void* out, bool bf16);
   // Whether pairs of bf16 are multiplied as they lie.
   bool pairs;
+  // Null without tiles: lines first, first + 1, ... (up to kBlockLines) of an even depth and of bf16 to a block.
+  void (*pack)(const Lines&, int64_t first, int64_t depth, float* block);
+  // Null without tiles: as `products`, of 16 rows or more, of blocks that hold `count` lines.
+  void (*packed_products)(const WeightRows&, int64_t begin, int64_t end, const float* blocks, int64_t count, float* out,
+                          int64_t out_row);
 };
 
 }  // namespace foveate

@@ -167,3 +167,78 @@ static void weigh(const Lines& lines, const float* weights, int64_t width, void*
   bf16 ? weigh_lines(lines, weights, width, static_cast<uint16_t*>(out))
        : weigh_lines(lines, weights, width, static_cast<float*>(out));
 }
+
+#ifdef FOVEATE_TILES
+
+static void pack_lines(const Lines& lines, int64_t first, int64_t depth, float* block) {
+  const float* words_of_lines = static_cast<const float*>(lines.data);
+  const int64_t words = depth / 2;
+  for (int64_t half = 0; half < kBlockLines; half += kTile) {
+    for (int64_t at = 0; at < words; at += kTile) {
+      Vec rows[kTile];
+      for (int64_t i = 0; i < kTile; ++i) {
+        const int64_t line = first + half + i, left = words - at < kTile ? words - at : kTile;
+        rows[i] = line < lines.count ? FOVEATE_LOAD_WORDS(words_of_lines + lines.which[line] * words + at, left) : Vec{};
+      }
+      transpose_step<kLanes / 2>(rows);
+      for (int64_t pair = 0; pair < kTile; ++pair) {
+        store(block + (at + pair) * kBlockLines + half, rows[pair]);
+      }
+    }
+  }
+}
+
+// Sums [16, 16] of rows of weights and lines, rows kBlockLines apart, to out [lines, out_row].
+FOVEATE_INLINE void put_lines(const float* sums, int64_t num_lines, float* out, int64_t out_row) {
+  Vec rows[kTile];
+  for (int64_t row = 0; row < kTile; ++row) {
+    rows[row] = load(sums + row * kBlockLines);
+  }
+  transpose_step<kLanes / 2>(rows);
+  for (int64_t line = 0; line < num_lines && line < kTile; ++line) {
+    store(out + line * out_row, rows[line]);
+  }
+}
+
+// Rows that are no multiple of 16: the last tile begins earlier and its first rows are computed twice.
+static void packed_products(const WeightRows& weights, int64_t begin, int64_t end, const float* blocks, int64_t count,
+                            float* out, int64_t out_row) {
+  const TileWork tiles;
+  const int64_t words = weights.depth / 2, steps = words / kTile, rest = words % kTile, last = end - begin - kTile;
+  const float* rows = static_cast<const float*>(weights.data) + begin * words;
+  alignas(64) float sums[2 * kTile * kBlockLines], rests[2][kTile * kTile];
+  for (int64_t row = 0; row <= last + kTile - 1; row += 2 * kTile) {
+    const int64_t starts[2] = {row < last ? row : last, row + kTile < last ? row + kTile : last};
+    const bool two = starts[1] > starts[0];
+    LeftTile left[2];
+    for (int tile = 0; tile < 2; ++tile) {
+      const float* data = rows + starts[tile] * words;
+      if (rest > 0) {
+        copy_tile_rows(data + steps * kTile, words, kTile, rest, rests[tile], kTile);
+      }
+      left[tile] = {data, words, rests[tile], kTile, sums + tile * kTile * kBlockLines, kBlockLines};
+    }
+    for (int64_t line = 0; line < count; line += kBlockLines) {
+      const float* block = blocks + line / kBlockLines * block_floats(weights.depth);
+      const RightTiles right = {block, kBlockLines, block + steps * kTile * kBlockLines, kBlockLines};
+      const bool wide = count - line > kTile;
+      const auto run = two ? (wide ? &tile_block<2, 2> : &tile_block<2, 1>)
+                           : (wide ? &tile_block<1, 2> : &tile_block<1, 1>);
+      run(left, right, 0, steps, rest > 0, false);
+      for (int tile = 0; tile < (two ? 2 : 1); ++tile) {
+        float* to = out + line * out_row + starts[tile];
+        put_lines(left[tile].sums, count - line, to, out_row);
+        if (wide) {
+          put_lines(left[tile].sums + kTile, count - line - kTile, to + kTile * out_row, out_row);
+        }
+      }
+    }
+  }
+}
+
+#else
+
+constexpr decltype(MatvecKernels::pack) pack_lines = nullptr;
+constexpr decltype(MatvecKernels::packed_products) packed_products = nullptr;
+
+#endif

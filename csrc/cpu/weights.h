@@ -7,11 +7,17 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace foveate {
 
-constexpr int64_t kRowsOfPart = 32;
+constexpr int64_t kRowsOfPart = 32, kLeastRows = 16;  // of a matrix, in one part of the work
 constexpr int64_t kLittle = 1 << 16;  // weights below which threads cost more than they bring
+
+// Where a part of so many rows ends; the last one takes up to kLeastRows more, so that none has fewer.
+inline int64_t end_of_part(int64_t begin, int64_t part, int64_t rows) {
+  return rows - begin < part + kLeastRows ? rows : begin + part;
+}
 
 // Matrices one after another, of `rows` rows each.
 struct Matrices {
@@ -52,6 +58,28 @@ inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::o
 // Whether lines of the dtype of x are multiplied with these as they lie.
 inline bool is_paired(const Tensor& x, const Matrices& matrices) {
   return kernels().matvec.pairs && is_bf16(x) && matrices.kind == WeightKind::kBfloat16;
+}
+
+// Lines from which on tiles are faster than reading the weights once for all lines.
+constexpr int64_t kManyLines = 12;
+
+// Whether products with so many lines of the dtype of x are made on tiles.
+inline bool is_tiled(const Matrices& matrices, bool pairs, int64_t count) {
+  return kernels().matvec.pack != nullptr && pairs && matrices.depth % 2 == 0 && matrices.rows >= kLeastRows &&
+         count >= kManyLines;
+}
+
+// All lines in blocks for tiles.
+inline std::unique_ptr<float, Free> packed(const Lines& lines, int64_t depth, int64_t num_threads) {
+  auto blocks = aligned_floats((lines.count + kBlockLines - 1) / kBlockLines * block_floats(depth));
+  std::vector<int64_t> firsts;
+  for (int64_t first = 0; first < lines.count; first += kBlockLines) {
+    firsts.push_back(first);
+  }
+  share(firsts, num_threads, 0, [&](int64_t first, float*) {
+    kernels().matvec.pack(lines, first, depth, blocks.get() + first / kBlockLines * block_floats(depth));
+  });
+  return blocks;
 }
 
 // x in f32: itself, or a copy that `room` holds.

@@ -11,7 +11,9 @@ from foveate import ops
 def instruction_sets() -> list[str]:
     """Those that the kernels have a unit for and this processor can run."""
     wide = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
-    wanted = {"generic": (), "avx2": ("avx2", "fma"), "avx512": wide, "avx512bf16": (*wide, "avx512bf16")}
+    pairs = (*wide, "avx512bf16")
+    wanted = {"generic": (), "avx2": ("avx2", "fma"), "avx512": wide, "avx512bf16": pairs, "emulated_amx": ()}
+    wanted["amx"] = (*pairs, "amx_tile", "amx_bf16")
     if not ops.is_native():
         return []
     from foveate import _C

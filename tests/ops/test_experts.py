@@ -43,6 +43,16 @@ def test_few_tokens(size: tuple[int, int, int, int], dtype: torch.dtype) -> None
     assert_as_exact_as_torch(experts_forward(*numbers), references.experts(*numbers), exact)
 
 
+@needs_native
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("size", [(70, 66, 40, 4), (400, 64, 16, 2), (900, 32, 34, 8)])
+def test_many_tokens_in_the_kernel(size: tuple[int, int, int, int]) -> None:
+    """On tiles these are blocks of lines, several for some experts, and depths that fill none."""
+    numbers = problem(*size, torch.bfloat16)
+    ours = torch.ops.foveate.moe_experts(*numbers, None, None)
+    assert_as_exact_as_torch(ours, references.experts(*numbers), references.experts(*wide(numbers)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_tokens", [2, 37, 150])
 def test_many_tokens_and_gradients(num_tokens: int, dtype: torch.dtype) -> None:

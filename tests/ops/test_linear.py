@@ -37,6 +37,17 @@ def test_it_equals_its_reference(size: tuple[int, int, int], dtype: torch.dtype,
     assert_as_exact_as_torch(linear(x, weight, bias), references.linear(x, weight, bias), exact)
 
 
+@needs_native
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("size", [(12, 64, 16), (33, 46, 37), (150, 130, 300), (17, 32, 15)])
+def test_many_tokens_in_the_kernel(size: tuple[int, int, int]) -> None:
+    """On tiles these are blocks of lines, and outputs and depths that fill none."""
+    x, weight, bias = layer(size, torch.bfloat16)
+    exact = references.linear(x.double(), weight.double(), bias.double())
+    plain = references.linear(x, weight, bias)
+    assert_as_exact_as_torch(torch.ops.foveate.linear(x, weight, bias, None), plain, exact)
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_tokens", [2, 30])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_feature, is_native, is_served, wants_gradient
+from foveate.ops.native import Context, is_native, is_served, leaves_tiles, wants_gradient
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
@@ -121,8 +121,8 @@ def _check_packing(packing: Packing, num_tokens: int) -> None:
 
 
 def _is_ours(x: Tensor, *, cuda: bool = False) -> bool:
-    """Whether our kernel attends. In bf16 torch's own has AMX where the processor does; ours does not yet."""
-    return is_served(x, cuda=cuda) and not (x.is_cpu and x.dtype == torch.bfloat16 and has_feature("amx_bf16"))
+    """Whether our kernel attends; torch's does where it alone uses tiles of AMX."""
+    return is_served(x, cuda=cuda) and not leaves_tiles(x)
 
 
 def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:

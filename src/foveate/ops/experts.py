@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import combine, dispatch, order
-from foveate.ops.native import has_feature, is_native, is_served, wants_gradient
+from foveate.ops.native import has_tiles, is_native, is_served, leaves_tiles, wants_gradient
 
 MOST_PADDING = 64
 """Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
@@ -25,9 +25,9 @@ PADDED_SHARE = 16
 """The multiple is at most this part of an expert's tokens, on average: few are multiplied in vain."""
 ALIGNED = 8
 """Of a grouped product in bf16 every group begins at, and every row holds, a multiple of this: 16 bytes."""
-FEW, AMX_FEW = 64, 4
+FEW, AMX_FEW, TILED = 64, 4, 1024
 """Tokens of an expert, on average, up to which one call does the whole; beyond, torch's products are faster, those by
-tiles of AMX much sooner."""
+tiles of AMX much sooner where ours use none."""
 CUDA_FEW = 256
 """The same for our products on a GPU; beyond, torch's are faster on Hopper (`foveate bench gpu`)."""
 
@@ -129,7 +129,9 @@ def _most_choices(x_TD: Tensor) -> int:
     """Of an expert, on average, where the kernel for few tokens serves."""
     if x_TD.is_cuda:
         return CUDA_FEW
-    return AMX_FEW if x_TD.dtype == torch.bfloat16 and has_feature("amx_bf16") else FEW
+    if has_tiles() and x_TD.dtype == torch.bfloat16:
+        return TILED
+    return AMX_FEW if leaves_tiles(x_TD) else FEW
 
 
 def _fake(

@@ -1,4 +1,4 @@
-"""A linear layer, by a kernel of ours where few tokens come: there reading the weights is all that counts.
+"""A linear layer, by a kernel of ours where few tokens come and reading the weights is all that counts, or on AMX.
 
 Shape letters: N tokens (any number of leading dimensions), D inputs, O outputs.
 """
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.native import has_feature, is_native, is_served, wants_gradient
+from foveate.ops.native import has_tiles, is_native, is_served, leaves_tiles, wants_gradient
 
 FEW, AMX_FEW = 16, 4
-"""Tokens up to which our kernel is as fast as torch's product or faster, and where torch has tiles of AMX."""
+"""Tokens up to which our kernel is as fast as torch's product or faster, and where only torch uses tiles of AMX."""
 
 
 def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = None) -> Tensor:
@@ -21,7 +21,7 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
         weight_OD: in the dtype of x, or int8, which has no gradient.
         bias_O: in the dtype of x.
     """
-    if not _is_few(x_ND, weight_OD, bias_O):
+    if not _is_ours(x_ND, weight_OD, bias_O):
         return product(x_ND, weight_OD, bias_O)
     weight, scales = parts(weight_OD)
     bias = None if bias_O is None else bias_O.contiguous()
@@ -29,11 +29,14 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
     return out_ND.view(*x_ND.shape[:-1], -1)
 
 
-def _is_few(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
-    """Whether the kernel serves: no gradient is wanted, and few tokens come."""
+def _is_ours(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
+    """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
     wanted = wants_gradient(*(x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)))
-    most = AMX_FEW if x_ND.dtype == torch.bfloat16 and has_feature("amx_bf16") else FEW
-    return is_served(x_ND) and not wanted and 0 < x_ND.numel() <= most * x_ND.shape[-1]
+    if wanted or not is_served(x_ND) or not x_ND.numel():
+        return False
+    if has_tiles() and x_ND.dtype == torch.bfloat16 and isinstance(weight_OD, Tensor):
+        return True
+    return x_ND.numel() <= (AMX_FEW if leaves_tiles(x_ND) else FEW) * x_ND.shape[-1]
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, scales: Tensor | None) -> Tensor:

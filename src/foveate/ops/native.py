@@ -113,6 +113,16 @@ def has_feature(name: str) -> bool:
     return name in _FEATURES
 
 
+def has_tiles() -> bool:
+    """Whether our kernels multiply bf16 on tiles of AMX: the processor has them and $FOVEATE_ISA names no other."""
+    return _ISA == "amx"
+
+
+def leaves_tiles(x: Tensor) -> bool:
+    """Whether torch multiplies x on tiles of AMX and our kernels do not."""
+    return x.is_cpu and x.dtype == torch.bfloat16 and has_feature("amx_bf16") and not has_tiles()
+
+
 def backend() -> str:
     """One line that says what runs the operations: native kernels and with what, or plain PyTorch and why."""
     if _PROBLEM:
