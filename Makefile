@@ -6,6 +6,7 @@
 #   make types        check the types
 #   make eval         measure accuracy on the built-in suite
 #   make check-wheel  install the wheel into an empty environment and ask a question there
+#   make sanitize     run the operations' tests with gcc's checks of addresses and of undefined behaviour
 #   make clean        remove what was built; make distclean removes .venv too
 #
 # Variables: PYTHON (which interpreter), TORCH (which torch), PIP_ARGS (for example an index of CPU builds of torch),
@@ -35,10 +36,10 @@ FOLDERS := agent benchmarks models rl tools
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types eval check-wheel clean distclean
+.PHONY: help demo test lint types eval check-wheel sanitize clean distclean
 
 help:
-	@sed -n '3,9s/^#  *//p' Makefile
+	@sed -n '3,10s/^#  *//p' Makefile
 
 $(VENV)/.torch: constraints.txt
 	@python=$$(for name in $(PYTHON) python3 python3.12 python3.13; do \
@@ -92,6 +93,20 @@ check-wheel: $(VENV)/.run
 	@echo "check-wheel 3/3: asking from another folder"
 	@cp $(PICTURE) build/check/picture.png
 	@cd build/check && venv/bin/foveate doctor && venv/bin/foveate ask picture.png "$(QUESTION)"
+
+SANITIZERS := libasan.so libubsan.so libstdc++.so
+sanitize: $(VENV)/.dev
+	@rm -rf build/sanitized && mkdir -p build/sanitized/foveate
+	@echo "sanitize 1/2: compiling csrc/ (minutes)"
+	@FOVEATE_SANITIZE=address,undefined $(BIN)/python setup.py -q build_ext \
+	    --build-lib build/sanitized/ext --build-temp build/sanitized/temp
+	@ln -s $(CURDIR)/src/foveate/* $(FOLDERS:%=$(CURDIR)/%) build/sanitized/foveate/
+	@rm -f build/sanitized/foveate/*.so
+	@ln -s $(CURDIR)/build/sanitized/ext/foveate/*.so build/sanitized/foveate/
+	@echo "sanitize 2/2: running the tests of operations"
+	@LD_PRELOAD="$$(for name in $(SANITIZERS); do g++ -print-file-name=$$name; done | tr '\n' ' ')" \
+	    ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized \
+	    $(BIN)/python -m pytest tests/ops --ignore tests/ops/test_cuda_build.py $(PYTEST_ARGS)
 
 clean:
 	@rm -rf build dist *.egg-info src/*.egg-info src/foveate/*.so .link-tree .mypy_cache .ruff_cache .pytest_cache

@@ -50,6 +50,8 @@ def extension() -> Extension:
     sources = sorted(str(path) for path in Path("csrc").glob("**/*.cpp"))
     headers = sorted(str(path) for path in Path("csrc").glob("**/*.[hi]*"))
     system_includes = [f"-isystem{path}" for path in (pybind11.get_include(), *cpp_extension.include_paths())]
+    wanted = os.environ.get("FOVEATE_SANITIZE", "")  # as gcc names them; `make sanitize`
+    sanitizers = [f"-fsanitize={wanted}", "-fno-sanitize-recover=all", "-O1", "-g1"] if wanted else []
     return Extension(
         "foveate._C",
         sources=sources,
@@ -64,10 +66,11 @@ def extension() -> Extension:
             "-Wextra",
             "-Wno-psabi",
             *system_includes,
+            *sanitizers,
         ],
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
-        extra_link_args=["-s"] if sys.platform == "linux" else [],
+        extra_link_args=sanitizers or (["-s"] if sys.platform == "linux" else []),
         language="c++",
     )
 

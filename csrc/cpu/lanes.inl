@@ -11,6 +11,7 @@ using VecS = int16_t __attribute__((vector_size(kLanes * 2)));
 using VecB = int8_t __attribute__((vector_size(kLanes)));
 using VecBUnaligned = int8_t __attribute__((vector_size(kLanes), aligned(1)));
 using VecHUnaligned = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2)));
+using VecWords = float __attribute__((vector_size(kLanes * 4), aligned(2)));  // of pairs of numbers of 16 bits
 
 #define FOVEATE_ALWAYS inline __attribute__((always_inline))
 #define FOVEATE_INLINE static FOVEATE_ALWAYS
@@ -232,7 +233,7 @@ FOVEATE_INLINE Vec load_words(const T* row, int64_t word) {
   if constexpr (Product::kNumbers == 1) {
     return load(row + word);
   } else {
-    return load(reinterpret_cast<const float*>(row) + word);
+    return *reinterpret_cast<const VecWords*>(row + 2 * word);
   }
 }
 
