@@ -119,8 +119,9 @@ def test_no_token_one_expert_twice_and_nan() -> None:
 
 @needs_native
 @pytest.mark.usefixtures("threads", "isa")
-def test_the_number_of_threads_changes_no_bit() -> None:
-    numbers = problem(6, 300, 200, 3, torch.bfloat16)
+@pytest.mark.parametrize("num_tokens", [6, 120])
+def test_the_number_of_threads_changes_no_bit(num_tokens: int) -> None:
+    numbers = problem(num_tokens, 300, 200, 3, torch.bfloat16)
     runs = []
     for number in (1, 2, 5):
         torch.set_num_threads(number)

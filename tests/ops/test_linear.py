@@ -86,12 +86,13 @@ def test_gradients_are_those_of_torch() -> None:
 
 @needs_native
 @pytest.mark.usefixtures("threads", "isa")
-def test_the_number_of_threads_changes_no_bit() -> None:
-    x, weight, bias = layer((3, 300, 400), torch.bfloat16)
+@pytest.mark.parametrize("num_tokens", [3, 140])
+def test_the_number_of_threads_changes_no_bit(num_tokens: int) -> None:
+    x, weight, bias = layer((num_tokens, 300, 400), torch.bfloat16)
     runs = []
     for number in (1, 2, 5):
         torch.set_num_threads(number)
-        runs.append(linear(x, weight, bias))
+        runs.append(torch.ops.foveate.linear(x, weight, bias, None))
     assert torch.equal(runs[0], runs[1])
     assert torch.equal(runs[0], runs[2])
 
