@@ -59,14 +59,14 @@ std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t nu
 }
 
 void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
-  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, problem.past, kChunkRows);
+  const AttentionKernels& run = kernels().attention;
+  const int64_t group = problem.num_heads / problem.num_kv_heads, chunk = std::max(kChunkRows, run.chunk_rows / group);
+  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, problem.past, chunk);
   int64_t rows = 0;
   for (const AttentionPart& part : parts) {
     rows = std::max(rows, part.query_end - part.query_begin);
   }
-  const AttentionKernels& run = kernels().attention;
-  share(parts, torch::stable::get_num_threads(),
-        forward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, rows),
+  share(parts, torch::stable::get_num_threads(), forward_scratch(problem.head_dim, group, rows),
         [&](const AttentionPart& part, float* scratch) { run.forward(problem, part, scratch); });
 }
 

@@ -32,7 +32,7 @@ struct AttentionPart {
 constexpr int64_t kWidestLanes = 16;   // rows in scratch are padded to this many numbers
 constexpr int64_t kQueryRows = 48;     // queries of a block
 constexpr int64_t kKeyRows = 128;      // keys of a block
-constexpr int64_t kChunkRows = 240;    // queries of a part, forward: keys are unpacked once for them
+constexpr int64_t kChunkRows = 240;    // queries of a part at least, forward: keys are unpacked once for them
 
 constexpr int64_t padded_dim(int64_t head_dim) {
   return (head_dim + kWidestLanes - 1) / kWidestLanes * kWidestLanes;
@@ -52,6 +52,7 @@ constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t leng
 struct AttentionKernels {
   void (*forward)(const AttentionProblem&, const AttentionPart&, float* scratch);
   void (*backward)(const AttentionProblem&, const AttentionPart&, float* scratch);
+  int64_t chunk_rows;  // queries of a part, of all heads that share a key head
 };
 
 }  // namespace foveate

@@ -366,6 +366,9 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
   }
 }
 
+// Where products take less time than unpacking keys for them, more queries share what was unpacked.
+constexpr int64_t kUnpackedFor = kHasTiles ? 4 * kChunkRows : kChunkRows;
+
 static void attention_forward(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
   const TileWork tiles;
   problem.bf16 ? forward_part<uint16_t>(problem, part, scratch) : forward_part<float>(problem, part, scratch);

@@ -10,6 +10,8 @@
 
 #ifdef FOVEATE_TILES
 
+constexpr bool kHasTiles = true;
+
 struct Tiles : Pairs {};
 using Widest = Tiles;
 
@@ -201,6 +203,8 @@ static bool tiles_agree() {
 }
 
 #else
+
+constexpr bool kHasTiles = false;
 
 struct TileWork {
   TileWork() {}
