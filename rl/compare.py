@@ -3,7 +3,7 @@
 It prints a table in Markdown and draws accuracy and policy tokens over time. Runs whose folders differ in the number at
 the end are seeds of one training and become one row, with the mean and the range. What a run says of itself is of the
 questions that it learned from; an `eval.json` in its folder, which `foveate eval ... --json` prints, is of unseen ones.
-It needs the extra `train`.
+DPO and the imitation before it play nothing themselves: they have the second alone. It needs the extra `train`.
 """
 
 import json
@@ -19,7 +19,7 @@ from foveate.rl.curves import read_metrics, runs_and_out
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
 EVAL = "eval.json"
-COLUMNS = ("training", "seeds", "iterations", "minutes", "accuracy", "policy tokens", "unseen: accuracy", "tokens")
+COLUMNS = ("training", "seeds", "iterations, steps", "minutes", "accuracy", "policy tokens", "unseen: accuracy", "tokens")
 Rows = list[dict[str, float]]
 
 
@@ -39,7 +39,7 @@ def table(runs: Sequence[Path]) -> str:
         cells = [
             name,
             str(len(seeds)),
-            _spread([len(log) for log in logs], "{:.0f}".format),
+            _spread([log[-1].get("step", len(log)) for log in logs], "{:.0f}".format),
             _spread([log[-1]["seconds"] / 60 for log in logs], "{:.0f}".format),
             _from_to(logs, "accuracy", "{:.1%}".format),
             _from_to(logs, "policy_tokens", "{:.0f}".format),
@@ -56,6 +56,8 @@ def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
 
 
 def _from_to(logs: Sequence[Rows], key: str, shown: Callable[[float], str]) -> str:
+    if any(key not in log[0] for log in logs):
+        return ""
     first, last = ([fmean(row[key] for row in rows) for rows in ends] for ends in zip(*map(_ends, logs), strict=True))
     return f"{_spread(first, shown)} → {_spread(last, shown)}"
 
@@ -83,7 +85,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
     for which, (name, seeds) in enumerate(by_training(runs).items()):
         for number, log in enumerate(map(read_metrics, seeds)):
             minutes = [row["seconds"] / 60 for row in log]
-            for key, panel in panels.items():
+            for key, panel in panels.items() if "accuracy" in log[0] else ():
                 values = [row[key] for row in log]
                 panel.plot(minutes, values, color=f"C{which}", linewidth=1.2, label=None if number else name)
     for key, panel in panels.items():

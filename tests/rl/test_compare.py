@@ -37,6 +37,16 @@ def test_seeds_of_one_training_are_one_row(tmp_path: Path) -> None:
     assert header.count("|") == first.count("|") == second.count("|")
 
 
+def test_a_training_that_plays_nothing_has_what_is_unseen(tmp_path: Path) -> None:
+    run = tmp_path / "dpo-0"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 80, "loss": 0.3, "seconds": 600.0}) + "\n")
+    (run / "eval.json").write_text(json.dumps({"accuracy": 0.7, "n": 240, "policy_tokens": 94.2}))
+    assert table([run]).splitlines()[2] == "| dpo | 1 | 80 | 10 |  |  | 70.0% of 240 | 94 |"
+    draw([run, log(tmp_path, "pmd-0", [0.4, 0.6], 100)], tmp_path / "some.png")
+    assert (tmp_path / "some.png").stat().st_size > 0
+
+
 def test_a_picture_shows_every_training(tmp_path: Path) -> None:
     runs = [log(tmp_path, "pmd-0", [0.4, 0.6], 100), log(tmp_path, "grpo-0", [0.5, 0.5], 90)]
     draw(runs, tmp_path / "some.png")
