@@ -19,7 +19,7 @@ from foveate.rl.curves import read_metrics, runs_and_out
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
 EVAL = "eval.json"
-COLUMNS = ("training", "seeds", "iterations, steps", "minutes", "accuracy", "policy tokens", "unseen: accuracy", "tokens")
+COLUMNS = ("training", "seeds", "iterations, steps", "minutes", "accuracy", "policy tokens", "unseen: right", "tokens")
 Rows = list[dict[str, float]]
 
 
