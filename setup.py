@@ -99,7 +99,8 @@ class BuildCuda(Command):
         codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in self.targets]
         includes = [f"-isystem={path}" for path in cpp_extension.include_paths()]
         sources = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
-        options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=0"]
+        options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+        options += ["--threads=0", "--no-device-link"]  # threads met in that link's files; no file calls another's code
         definition = f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"
         portable = sorted({self.targets[0], self.targets[-1]})
         kept = [f"-gencode=arch=compute_{target},code=compute_{target}" for target in portable]
