@@ -18,14 +18,7 @@
 namespace foveate {
 namespace {
 
-constexpr int kLanes = 16, kTileRows = 6, kTileColumns = 4;
-
-#define FOVEATE_INTS_OF_BYTES(from) _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
-#define FOVEATE_ADD_PAIRS(total, one, other)                                                         \
-  reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(total), reinterpret_cast<__m512bh>(one), \
-                                         reinterpret_cast<__m512bh>(other)))
-#define FOVEATE_ROUND_BOTH(low, high) \
-  reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)))
+#include "pairs.inl"
 
 // The header's instructions of GCC 12 do not tell the compiler which memory they read, which then may write it later or
 // not at all: those that touch memory are written here.

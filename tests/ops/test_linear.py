@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import references
-from foveate.ops import Int8Rows, linear
+from foveate.ops import Int8Rows, linear, native
+from foveate.ops.native import takes_tiles
 from references import assert_as_exact_as_torch, draw
 
 DTYPES = [torch.bfloat16, torch.float32]
@@ -46,6 +47,17 @@ def test_many_tokens_in_the_kernel(size: tuple[int, int, int]) -> None:
     exact = references.linear(x.double(), weight.double(), bias.double())
     plain = references.linear(x, weight, bias)
     assert_as_exact_as_torch(torch.ops.foveate.linear(x, weight, bias, None), plain, exact)
+
+
+def test_tiles_take_bf16_of_an_even_depth_and_sixteen_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, _ = layer((40, 64, 32), torch.bfloat16)
+    monkeypatch.setattr(native, "_ISA", "avx2")
+    assert not takes_tiles(x, weight)
+    monkeypatch.setattr(native, "_ISA", "amx")
+    assert takes_tiles(x, weight)
+    for other in (weight[:, :63], weight[:15], weight.float(), Int8Rows.of(weight).values):
+        assert not takes_tiles(x, other)
+    assert not takes_tiles(x.float(), weight)
 
 
 @pytest.mark.usefixtures("isa")

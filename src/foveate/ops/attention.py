@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, is_native, is_served, leaves_tiles, wants_gradient
+from foveate.ops.native import Context, has_tiles, is_native, is_served, torch_has_tiles, wants_gradient
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
@@ -122,7 +122,7 @@ def _check_packing(packing: Packing, num_tokens: int) -> None:
 
 def _is_ours(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether our kernel attends; torch's does where it alone uses tiles of AMX."""
-    return is_served(x, cuda=cuda) and not leaves_tiles(x)
+    return is_served(x, cuda=cuda) and (has_tiles() or not torch_has_tiles(x))
 
 
 def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import combine, dispatch, order
-from foveate.ops.native import has_tiles, is_native, is_served, leaves_tiles, wants_gradient
+from foveate.ops.native import is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
 
 MOST_PADDING = 64
 """Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
@@ -122,16 +122,16 @@ def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tenso
     """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
     wanted = wants_gradient(x_TD, weights_TK, gate_up, down)
     served = is_served(x_TD, cuda=_is_one_product(x_TD, gate_up, down))
-    return served and not wanted and experts_TK.numel() <= _most_choices(x_TD) * len(gate_up)
+    return served and not wanted and experts_TK.numel() <= _most_choices(x_TD, gate_up, down) * len(gate_up)
 
 
-def _most_choices(x_TD: Tensor) -> int:
+def _most_choices(x_TD: Tensor, *matrices: Tensor) -> int:
     """Of an expert, on average, where the kernel for few tokens serves."""
     if x_TD.is_cuda:
         return CUDA_FEW
-    if has_tiles() and x_TD.dtype == torch.bfloat16:
+    if takes_tiles(x_TD, *matrices):
         return TILED
-    return AMX_FEW if leaves_tiles(x_TD) else FEW
+    return AMX_FEW if torch_has_tiles(x_TD) else FEW
 
 
 def _fake(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.native import has_tiles, is_native, is_served, leaves_tiles, wants_gradient
+from foveate.ops.native import is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
 
 FEW, AMX_FEW = 16, 4
-"""Tokens up to which our kernel is as fast as torch's product or faster, and where only torch uses tiles of AMX."""
+"""Tokens up to which our kernel without tiles is as fast as torch's product or faster, and where torch has tiles."""
 
 
 def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = None) -> Tensor:
@@ -34,9 +34,9 @@ def _is_ours(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) 
     wanted = wants_gradient(*(x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)))
     if wanted or not is_served(x_ND) or not x_ND.numel():
         return False
-    if has_tiles() and x_ND.dtype == torch.bfloat16 and isinstance(weight_OD, Tensor):
+    if isinstance(weight_OD, Tensor) and takes_tiles(x_ND, weight_OD):
         return True
-    return x_ND.numel() <= (AMX_FEW if leaves_tiles(x_ND) else FEW) * x_ND.shape[-1]
+    return x_ND.numel() <= (AMX_FEW if torch_has_tiles(x_ND) else FEW) * x_ND.shape[-1]
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, scales: Tensor | None) -> Tensor:

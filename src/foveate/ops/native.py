@@ -24,6 +24,7 @@ CUDA_ALIGNMENT = 16
 """Bytes."""
 CUDA_OLDEST = (8, 0)
 """Compute capability of the GPUs that the kernels run on: their instructions came with Ampere."""
+TILE_ROWS = 16
 _LOGGER = logging.getLogger("foveate.ops")
 _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
@@ -118,9 +119,15 @@ def has_tiles() -> bool:
     return _ISA == "amx"
 
 
-def leaves_tiles(x: Tensor) -> bool:
-    """Whether torch multiplies x on tiles of AMX and our kernels do not."""
-    return x.is_cpu and x.dtype == torch.bfloat16 and has_feature("amx_bf16") and not has_tiles()
+def torch_has_tiles(x: Tensor) -> bool:
+    """Whether torch multiplies x on tiles of AMX."""
+    return x.is_cpu and x.dtype == torch.bfloat16 and has_feature("amx_bf16")
+
+
+def takes_tiles(x: Tensor, *weights: Tensor) -> bool:
+    """Whether our products of x with these [..., rows, depth] are made on tiles: in bf16, of pairs, 16 rows or more."""
+    fit = all(w.dtype == torch.bfloat16 and w.shape[-1] % 2 == 0 and w.shape[-2] >= TILE_ROWS for w in weights)
+    return has_tiles() and fit and x.is_cpu and x.dtype == torch.bfloat16
 
 
 def backend() -> str:
