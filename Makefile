@@ -10,7 +10,7 @@
 #   make clean        remove what was built; make distclean removes .venv too
 #
 # Variables: PYTHON (which interpreter), TORCH (which torch), PIP_ARGS (for example an index of CPU builds of torch),
-# PICTURE and QUESTION (of the demo), SUITE and EVAL_ARGS, PYTEST_ARGS.
+# PICTURE and QUESTION (of the demo), SUITE and EVAL_ARGS, WORKERS (processes that test) and PYTEST_ARGS.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,6 +24,7 @@ PICTURE ?= examples/demo.png
 QUESTION ?= Compare the numbers under the dog and the anchor. What is the larger one?
 SUITE ?= nano-test
 EVAL_ARGS ?=
+WORKERS ?= 2
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -68,7 +69,7 @@ demo: $(VENV)/.run
 	@$(BIN)/foveate ask $(PICTURE) "$(QUESTION)" --save-trace runs/demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check
