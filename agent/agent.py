@@ -19,9 +19,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from PIL import Image
 
 import foveate.models
@@ -34,9 +34,12 @@ from foveate.agent.messages import clean_text
 from foveate.agent.records import Answer, Event, ImageRecord, RunDone
 from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, exchanges_of, question_input
 from foveate.errors import InputError
-from foveate.models.reasoner import INT8, TRANSFORMERS, Reasoner
+from foveate.models.reasoner import ENDPOINT, INT8, TRANSFORMERS, Reasoner
 from foveate.tools.pictures import open_picture
 from foveate.tools.tool import Tool
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 PATIENCE_S = 0.1
 """How long a cancelled run may go on until its tools are told, each time anew."""
@@ -64,7 +67,7 @@ class Agent:
 
     def __init__(
         self,
-        model: Reasoner | str | Path = "nano",
+        model: "Reasoner | BaseChatModel | str | Path" = "nano",
         *,
         tools: Sequence[Tool] | None = None,
         budget: Budget | None = None,
@@ -76,7 +79,8 @@ class Agent:
     ) -> None:
         """Build the agent; InputError or ModelError when a part of it cannot be had.
 
-        model: a Reasoner, a checkpoint folder, or "nano" for the one that ships with the package.
+        model: a Reasoner, a chat model of LangChain, the address of an endpoint, a checkpoint folder, or "nano" for the
+            one that ships with the package.
         tools: None for zoom, python and search; () for none.
         checkpoint: a SQLite file that keeps conversations, ":memory:" for this process only, None to keep none.
         store: where images live; by default beside the checkpoint file (``FILE.images``), else in memory, which keeps
@@ -84,7 +88,7 @@ class Agent:
         observe_image: replaces each image that a tool made before the model sees it, for faithfulness controls.
         """
         self.budget = budget or Budget()
-        self._reasoner = load_reasoner(model) if isinstance(model, str | Path) else model
+        self._reasoner = reasoner_of(model)
         self._tools = tuple(foveate.tools.default_tools() if tools is None else tools)
         self._checkpointer = open_checkpointer(checkpoint)
         on_disk = checkpoint is not None and str(checkpoint) != IN_MEMORY
@@ -288,19 +292,34 @@ class Agent:
             return self._open_tools[thread]
 
 
+def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
+    """A model by its name, a chat model of LangChain, or what is a reasoner already."""
+    if isinstance(model, str | Path):
+        return load_reasoner(model)
+    if isinstance(model, Runnable):
+        from foveate.models.chat_model import ChatModelReasoner
+
+        return ChatModelReasoner(model)
+    return model
+
+
 def load_reasoner(model: str | Path) -> Reasoner:
     """The model of a checkpoint folder, or "nano"; with ":int8" behind it, its weights rounded to int8.
 
-    With "transformers:" before a folder its model runs in transformers, whatever its family. Torch loads here and not
-    before.
+    With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
+    (http://HOST/v1#NAME) it runs where that leads. Torch loads here and not before.
 
     Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16.
     """
+    name = str(model)
+    if name.startswith(ENDPOINT):
+        from foveate.models.chat_model import endpoint
+
+        return endpoint(name)
     import torch
 
     from foveate.ops import compute_dtype
 
-    name = str(model)
     dtype = torch.float32 if compute_dtype() == torch.float32 else None
     if name.startswith(TRANSFORMERS):
         from foveate.models.transformers_model import TransformersReasoner

@@ -29,10 +29,9 @@ from foveate.agent.parse import parse, split_thought
 from foveate.agent.records import Step, StepDone, TextDelta, Usage
 from foveate.agent.state import Plain, RunContext, RunState, ended, exchange_of, image_from, more, step_from, to_plain
 from foveate.errors import InputError, ModelError, ParseError
-from foveate.models.reasoner import Reasoner, Sample
+from foveate.models.reasoner import CHARS_PER_TOKEN, Reasoner, Sample
 
 CANCELLED = "cancelled by the user"
-CHARS_PER_TOKEN = 4
 LAST_TURN = "This is your last turn: give your best answer now."
 MAX_CALLS = 8
 """Tool calls of one turn that are run; the model is told that the rest were not."""
@@ -162,8 +161,8 @@ class Nodes:
 
 
 def count_tokens(sample: Sample) -> int:
-    """Policy tokens of a turn; estimated from its length for a model that does not show its ids."""
-    return len(sample.token_ids) or math.ceil(len(sample.text) / CHARS_PER_TOKEN)
+    """Policy tokens of a turn; estimated from its length for a model that neither shows nor counts them."""
+    return len(sample.token_ids) or sample.counted_tokens or math.ceil(len(sample.text) / CHARS_PER_TOKEN)
 
 
 def _reading(sample: Sample, context: RunContext, used: Usage) -> tuple[str, Plain]:

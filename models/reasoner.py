@@ -1,10 +1,10 @@
 """What the agent's graph needs from a model: messages in, sampled tokens out.
 
-Our thinker, a model of transformers and a scripted fake in a test all satisfy `Reasoner`; the graph cannot tell them
-apart. Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL image or path>}``; a
-"sha256" beside a PIL image names its pixels, which are then not hashed again. An assistant message that was sampled
-carries its ``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing that a model wrote
-is ever encoded again.
+Our thinker, a model of transformers, one behind an address and a scripted fake in a test all satisfy `Reasoner`; the
+graph cannot tell them apart. Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL
+image or path>}``; a "sha256" beside a PIL image names its pixels, which are then not hashed again. An assistant message
+that was sampled carries its ``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing
+that a model wrote is ever encoded again (one that shows no ids reads its text again).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,10 @@ INT8 = ":int8"
 """Behind the name of a model: its weights are rounded to int8 when it is loaded."""
 TRANSFORMERS = "transformers:"
 """Before a folder: its model runs in transformers."""
+ENDPOINT = ("http://", "https://")
+"""How the address of a model begins that is served in OpenAI's protocol."""
+CHARS_PER_TOKEN = 4
+"""Of a model that does not show its tokens, nearly."""
 StopReason = Literal["stop", "length", "cancelled"]
 
 
@@ -53,7 +57,9 @@ class Sample:
     """Natural log-probability of each sampled id under the sampling temperature 1 policy; same length as token_ids."""
     stop_reason: StopReason
     prompt_tokens: int
-    """Tokens of the whole prompt, image tokens included."""
+    """Tokens of the whole prompt, image tokens included; 0 where a provider does not say."""
+    counted_tokens: int = 0
+    """What a provider that shows no ids counts for the turn, hidden thoughts included; 0 where it does not say."""
 
 
 class Reasoner(Protocol):

@@ -22,7 +22,7 @@ from typing import Literal, TextIO
 from PIL import Image
 from tqdm import tqdm
 
-from foveate.agent.agent import Agent, load_reasoner
+from foveate.agent.agent import Agent, load_reasoner, reasoner_of
 from foveate.errors import InputError
 from foveate.models.reasoner import Reasoner
 from foveate.rl.report import Report, Result
@@ -77,7 +77,7 @@ def evaluate(
             results = stack.enter_context(spread(answer_share, job, model, idxs, workers))
             name = str(model)
         else:
-            reasoner = load_reasoner(model) if isinstance(model, str | Path) else model
+            reasoner = reasoner_of(model)
             results, name = answer_all(job, reasoner, questions, idxs), reasoner.name
         done = list(_kept(results, len(idxs), file, progress=progress))
     return Report.of(done, suite=questions.name, model=name, control=control, seed=seed)

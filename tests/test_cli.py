@@ -123,9 +123,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def test_an_unknown_model_is_one_line_and_exit_code_2(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", picture, "What?", "--model", "gpt-9"], load=load_reasoner) == 2
-    assert (
-        capsys.readouterr().err == "foveate: got the model 'gpt-9', wanted nano or a folder that holds a checkpoint\n"
-    )
+    wanted = "wanted nano, a folder that holds a checkpoint, or http://HOST/v1#NAME"
+    assert capsys.readouterr().err == f"foveate: got the model 'gpt-9', {wanted}\n"
 
 
 def test_a_huge_picture_is_refused_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

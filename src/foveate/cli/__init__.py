@@ -54,7 +54,7 @@ def foveate(
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", metavar="PATH", help="A picture to start with.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", metavar="PATH|nano", help=MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", metavar="PATH|URL|nano", help=MODEL_HELP)] = None,
     network: NetworkOption = False,
     unsafe_code: UnsafeOption = False,
     data_dir: DataDirOption = None,

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from foveate.tools.tool import Tool
 
 USUAL = Budget()
-MODEL_HELP = "A checkpoint folder, or nano; DIR:int8 rounds its weights, transformers:DIR runs any family."
-ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="PATH|nano", help=MODEL_HELP)]
+MODEL_HELP = (
+    "A checkpoint folder, or nano; DIR:int8 rounds its weights, transformers:DIR runs any family, "
+    "http://HOST/v1#NAME asks an endpoint."
+)
+ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="PATH|URL|nano", help=MODEL_HELP)]
 NetworkOption = Annotated[bool, typer.Option("--network", help="Let the search tool use the web.")]
 UnsafeOption = Annotated[bool, typer.Option("--unsafe-code", help="Run code also where no sandbox works.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Makes sampling repeatable.")]

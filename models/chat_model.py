@@ -1,0 +1,216 @@
+"""Any chat model of LangChain as a reasoner, and through it every endpoint that speaks OpenAI's protocol.
+
+The conversation goes out as text and pictures alone: calls and their results stand in tags, as the agent's system
+message explains, so a model needs no interface of its own for tools. Ids are not shown, and a turn that was written
+goes back as its text: transcripts are not token-exact.
+"""
+
+import math
+import os
+from base64 import b64encode
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from foveate.errors import InputError, ModelError
+from foveate.extras import from_extra
+from foveate.models.chat import ROLES, Picture, StoredPicture, checked_role, content_of
+from foveate.models.reasoner import CHARS_PER_TOKEN, Dialect, Message, Sample, StopReason
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessageChunk
+
+LONG_SIDE_PX = 1568
+"""Of a picture that is sent: providers shrink what is larger, in ways of their own."""
+TOKEN_SIDE_PX = 28
+"""Of the square that a token stands for, nearly, in the models of most providers."""
+OTHERS_TURN = "<tool_response>"
+"""A model that writes this goes on to make up what its tool returns."""
+TOO_LONG = {"length", "max_tokens", "MAX_TOKENS"}
+"""How providers say that a turn was cut at its longest."""
+
+
+class ChatModelReasoner:
+    """See foveate.models.reasoner.Reasoner."""
+
+    def __init__(self, model: "BaseChatModel", *, name: str = "", hands: Collection[str] = ()) -> None:
+        """`hands` names what a call hands to the model of max_tokens, temperature and seed.
+
+        All else is as the model was made: providers call these by names of their own, and refuse some. A turn whose
+        model was not told how long it may become is cut after about as many tokens.
+        """
+        self.model: Any = model
+        self.hands = frozenset(hands)
+        self.name = name or str(getattr(model, "model_name", "") or type(model).__name__)
+        self.dialect = Dialect(name="chat")
+
+    def image_tokens(self, width_px: int, height_px: int) -> int:
+        """About as many as providers count; they do not tell before."""
+        width, height = self.seen_size(width_px, height_px)
+        return math.ceil(width / TOKEN_SIDE_PX) * math.ceil(height / TOKEN_SIDE_PX)
+
+    def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """The size at which a picture is sent."""
+        scale = min(1.0, LONG_SIDE_PX / max(width_px, height_px))
+        return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+    def sample(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Sample:
+        """See Reasoner. Raises ModelError for whatever the provider raises."""
+        asked = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        handed: dict[str, Any] = {key: value for key, value in asked.items() if key in self.hands and value is not None}
+        longest = math.inf if "max_tokens" in self.hands else max_new_tokens * CHARS_PER_TOKEN
+        spoken, turn = self._spoken(messages), _Turn(longest, on_text)
+        try:
+            with closing(self.model.stream(spoken, **handed)) as chunks:
+                for chunk in chunks:
+                    turn.take(chunk)
+                    if should_stop is not None and should_stop():
+                        turn.ended = "cancelled"
+                    if turn.ended:
+                        break
+        except Exception as error:  # each provider raises errors of its own
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ModelError(f"{self.name} failed while it sampled: {type(error).__name__}: {reason}") from error
+        return turn.sample()
+
+    def _spoken(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The messages as chat models take them; neighbours of one role become one, as some providers want."""
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            role, parts = ROLES[checked_role(message)], self._parts(message)
+            if turns and turns[-1]["role"] == role:
+                turns[-1]["content"] += parts
+            else:
+                turns.append({"role": role, "content": parts})
+        for turn in turns:
+            if all(part["type"] == "text" for part in turn["content"]):
+                turn["content"] = "".join(part["text"] for part in turn["content"])
+        return turns
+
+    def _parts(self, message: Message) -> list[dict[str, Any]]:
+        parts = [_text(part) if isinstance(part, str) else self._picture(part) for part in content_of(message)]
+        if message["role"] == "assistant":
+            return [_text(without_thoughts(part["text"])) for part in parts]
+        return (
+            [_text(f"{OTHERS_TURN}\n"), *parts, _text("\n</tool_response>\n")] if message["role"] == "tool" else parts
+        )
+
+    def _picture(self, part: Any) -> dict[str, Any]:
+        """A picture as a JPEG inside a URL. Raises InputError for a video."""
+        if not isinstance(part, Picture):
+            raise InputError(f"{self.name} is shown pictures alone; wanted 'text' or 'image' parts, got a video")
+        source = part.image if isinstance(part, StoredPicture) else part
+        image = Image.open(source) if isinstance(source, Path) else source
+        buffer = BytesIO()
+        image.convert("RGB").resize(self.seen_size(*image.size), Image.Resampling.LANCZOS).save(
+            buffer, "JPEG", quality=95, subsampling=0
+        )
+        url = f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
+        return {"type": "image_url", "image_url": {"url": url}}
+
+
+def endpoint(address: str) -> ChatModelReasoner:
+    """The model behind an address such as http://localhost:8000/v1#Qwen3-VL-8B; without #NAME the only one there.
+
+    The key is OPENAI_API_KEY, if the environment has one. Raises ConfigError when langchain-openai is not installed,
+    ModelError when nobody answers or there are several models.
+    """
+    with from_extra("openai", "langchain-openai"):
+        from langchain_openai import ChatOpenAI
+    url, _, model = address.partition("#")
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    made: Any = ChatOpenAI
+    chat = made(model=model or _only_model(url, key), base_url=url, api_key=key, stream_usage=True)
+    return ChatModelReasoner(chat, name=address, hands=("max_tokens", "temperature", "seed"))
+
+
+def _only_model(url: str, key: str) -> str:
+    import openai
+
+    try:
+        names = [model.id for model in openai.OpenAI(base_url=url, api_key=key).models.list()]
+    except openai.OpenAIError as error:
+        raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {error}") from error
+    if len(names) != 1:
+        shown = ", ".join(names[:8]) or "none"
+        raise ModelError(f"{url} serves {len(names)} models ({shown}); name one: {url}#NAME")
+    return names[0]
+
+
+def without_thoughts(text: str) -> str:
+    """A turn as its model reads it again: what it thought is left out, as chat templates do."""
+    head, tag, rest = text.partition("<think>")
+    return head + rest.partition("</think>")[2].lstrip() if tag else text
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+class _Turn:
+    """A turn as it arrives."""
+
+    def __init__(self, longest: float, on_text: Callable[[str], None] | None) -> None:
+        """`longest` in characters."""
+        self.longest, self.on_text = longest, on_text
+        self.text, self.shown, self.thinks = "", 0, False
+        self.prompt_tokens = self.counted_tokens = 0
+        self.ended: StopReason | None = None
+        self.said_too_long = False
+
+    def take(self, chunk: "AIMessageChunk") -> None:
+        """The next piece; `ended` tells when no more is wanted."""
+        for block in chunk.content_blocks:
+            if block["type"] == "reasoning" and block.get("reasoning"):
+                self.text += ("" if self.thinks else "<think>") + str(block["reasoning"])
+                self.thinks = True
+            elif block["type"] == "text" and block["text"]:
+                self.text += ("</think>" if self.thinks else "") + block["text"]
+                self.thinks = False
+        if usage := chunk.usage_metadata:
+            self.prompt_tokens += usage["input_tokens"]
+            self.counted_tokens += usage["output_tokens"]
+        self.said_too_long |= not TOO_LONG.isdisjoint(map(str, chunk.response_metadata.values()))
+        if OTHERS_TURN in self.text:
+            self.text, self.ended = self.text.partition(OTHERS_TURN)[0], "stop"
+        elif len(self.text) >= self.longest:
+            self.text, self.ended = self.text[: int(self.longest)], "length"
+        self._show()
+
+    def sample(self) -> Sample:
+        """What came of it."""
+        reason: StopReason = self.ended or ("length" if self.said_too_long else "stop")
+        self.ended = reason
+        self._show()
+        return Sample(
+            text=self.text + ("</think>" if self.thinks else ""),
+            token_ids=(),
+            logprobs=(),
+            stop_reason=reason,
+            prompt_tokens=self.prompt_tokens,
+            counted_tokens=self.counted_tokens,
+        )
+
+    def _show(self) -> None:
+        """Hand on what is new, except for what may be the beginning of somebody else's turn."""
+        held = 0
+        if self.ended is None:
+            held = next((n for n in range(len(OTHERS_TURN) - 1, 0, -1) if self.text.endswith(OTHERS_TURN[:n])), 0)
+        end = len(self.text) - held
+        if self.on_text is not None and end > self.shown:
+            self.on_text(self.text[self.shown : end])
+            self.shown = end

@@ -1,0 +1,274 @@
+"""Chat models of LangChain and endpoints of OpenAI's protocol think behind the same reasoner.
+
+Proved with a real HTTP server that speaks the protocol to the unmodified client, and with chat models of LangChain's
+own kind: what goes out (roles, tags, pictures as JPEG, settings), what comes back (pieces, reasons, counts, thoughts),
+that nobody's turn is made up by another, that a turn can be stopped, that what fails is one line; the whole agent zooms
+and answers through both.
+"""
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pictures import noise
+from PIL import Image
+from pydantic import Field
+from scripted import answer, zoom
+
+from foveate.agent.agent import Agent
+from foveate.cli import main
+from foveate.errors import InputError, ModelError
+from foveate.models.chat_model import LONG_SIDE_PX, ChatModelReasoner, endpoint, without_thoughts
+from foveate.models.reasoner import Message
+
+Request = dict[str, Any]
+QUESTION: list[Message] = [
+    {"role": "system", "content": "Look."},
+    {"role": "user", "content": [{"type": "image", "image": noise(60, 40)}, {"type": "text", "text": "What is it?"}]},
+]
+
+
+class Server:
+    """An endpoint whose n-th answer is `turns[n]`, sent in pieces of five characters."""
+
+    def __init__(self, turns: Sequence[str], *, models: Sequence[str] = ("looker",), finish: str = "stop") -> None:
+        self.requests: list[Request] = []
+        self.keys: list[str | None] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._send("application/json", json.dumps({"data": [{"id": name} for name in models]}))
+
+            def do_POST(self) -> None:
+                server.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                server.keys.append(self.headers["authorization"])
+                number = len(server.requests) - 1
+                if number >= len(turns):
+                    self.send_error(418, "the script is over")
+                    return
+                text = turns[number]
+                deltas = [{"delta": {"content": text[at : at + 5]}} for at in range(0, len(text), 5)]
+                events = [[{"index": 0, **delta}] for delta in deltas]
+                events.append([{"index": 0, "delta": {}, "finish_reason": finish}])
+                usage = {"prompt_tokens": 70, "completion_tokens": 9, "total_tokens": 79}
+                chunks = [{"choices": choices} for choices in events] + [{"choices": [], "usage": usage}]
+                lines = [json.dumps({"id": "x", "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
+                self._send("text/event-stream", "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]))
+
+            def _send(self, kind: str, body: str) -> None:
+                self.send_response(200)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(body.encode())))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    monkeypatch.setenv("OPENAI_API_KEY", "a key")
+    servers: list[Server] = []
+
+    def start(*turns: str, **settings: Any) -> Server:
+        servers.append(Server(turns, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+class Pieces(BaseChatModel):
+    """A chat model of LangChain that sends these pieces."""
+
+    pieces: list[Any]
+    seen: list[Any] = Field(default_factory=list)
+
+    @property
+    def _llm_type(self) -> str:
+        return "pieces"
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        raise NotImplementedError
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **settings: Any) -> Iterator[ChatGenerationChunk]:
+        self.seen.append((messages, settings))
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield ChatGenerationChunk(message=piece if isinstance(piece, AIMessageChunk) else AIMessageChunk(piece))
+
+
+def sampled(*pieces: Any, **settings: Any) -> Any:
+    return ChatModelReasoner(Pieces(pieces=list(pieces))).sample(QUESTION, **{"max_new_tokens": 100, **settings})
+
+
+def test_an_endpoint_gets_the_conversation_and_gives_a_turn(serve: Callable[..., Server]) -> None:
+    server, pieces = serve("It is a cat."), list[str]()
+    sample = endpoint(f"{server.url}#sees").sample(
+        QUESTION, max_new_tokens=50, temperature=0.5, seed=3, on_text=pieces.append
+    )
+    assert (sample.text, sample.stop_reason) == ("It is a cat.", "stop")
+    assert (sample.token_ids, sample.prompt_tokens, sample.counted_tokens) == ((), 70, 9)
+    assert pieces == ["It is", " a ca", "t."]
+    (request,) = server.requests
+    assert server.keys == ["Bearer a key"]
+    assert (request["model"], request["temperature"], request["seed"], request["stream"]) == ("sees", 0.5, 3, True)
+    assert 50 in (request.get("max_tokens"), request.get("max_completion_tokens"))
+    system, user = request["messages"]
+    assert system == {"role": "system", "content": "Look."}
+    assert [part["type"] for part in user["content"]] == ["image_url", "text"]
+
+
+def test_a_turn_that_the_server_cut_was_too_long(serve: Callable[..., Server]) -> None:
+    server = serve("It is a", finish="length")
+    assert endpoint(server.url).sample(QUESTION, max_new_tokens=2).stop_reason == "length"
+
+
+def test_the_only_model_is_taken_and_one_of_several_must_be_named(serve: Callable[..., Server]) -> None:
+    server = serve("Yes.")
+    assert endpoint(server.url).sample(QUESTION, max_new_tokens=5).text == "Yes."
+    assert server.requests[0]["model"] == "looker"
+    several = serve(models=("one", "two"))
+    with pytest.raises(ModelError, match=rf"serves 2 models \(one, two\); name one: {several.url}#NAME"):
+        endpoint(several.url)
+
+
+def test_the_agent_looks_again_through_an_endpoint(serve: Callable[..., Server], tmp_path: Path, capsys: Any) -> None:
+    server = serve(zoom(0, 250, 0, 750, 1000), answer("a cat"))
+    noise(400, 200).save(tmp_path / "picture.png")
+    arguments = ["ask", str(tmp_path / "picture.png"), "What is it?", "--json", "--model", f"{server.url}#sees"]
+    assert main(arguments) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["answer"], said["status"], said["usage"]["policy_tokens"]) == ("a cat", "answered", 18)
+    assert [step["box"] for step in said["steps"] if step["tool"] == "zoom"] == [[100, 0, 300, 200]]
+    roles = [message["role"] for message in server.requests[1]["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert "tool_call" in server.requests[0]["messages"][0]["content"]
+    assert server.requests[1]["messages"][2]["content"].startswith("<tool_call>")  # what it thought stays out
+    result = server.requests[1]["messages"][3]["content"]
+    assert result[0]["text"].startswith("<tool_response>\n")
+    assert [part["type"] for part in result].count("image_url") == 1
+
+
+def test_what_fails_is_one_line(serve: Callable[..., Server], tmp_path: Path, capsys: Any) -> None:
+    server = serve(models=())
+    noise(20, 20).save(tmp_path / "picture.png")
+    asked = ["ask", str(tmp_path / "picture.png"), "What is it?", "--model"]
+    for address, code, said in (
+        (f"{server.url}#sees", 1, "#sees failed while it sampled: "),
+        (server.url, 2, "serves 0 models"),
+        ("http://127.0.0.1:1/v1", 2, "nobody speaks OpenAI's protocol at http://127.0.0.1:1/v1"),
+    ):
+        assert main([*asked, address]) == code
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+
+
+def test_a_chat_model_of_langchain_thinks_for_the_agent() -> None:
+    model = Pieces(pieces=["<think>I know it.</think>", "<answer>a cat</answer>"])
+    with Agent(model) as agent:
+        given = agent.ask("What is it?", [noise(60, 40)])
+    assert (given.text, given.status) == ("a cat", "answered")
+    assert given.steps[0].text == "I know it."
+    assert not any(model.seen[0][1].values())  # its own settings stand
+
+
+def test_pictures_go_out_small_enough_in_colours_that_last() -> None:
+    model = Pieces(pieces=["Yes."])
+    reasoner = ChatModelReasoner(model)
+    picture = Image.new("RGB", (4000, 1000), (10, 200, 30))
+    reasoner.sample(
+        [{"role": "user", "content": [{"type": "image", "image": picture, "sha256": "0"}]}], max_new_tokens=9
+    )
+    (part,) = model.seen[0][0][0].content
+    sent = Image.open(BytesIO(base64.b64decode(part["image_url"]["url"].removeprefix("data:image/jpeg;base64,"))))
+    assert sent.size == reasoner.seen_size(4000, 1000) == (LONG_SIDE_PX, LONG_SIDE_PX // 4)
+    assert max(abs(a - b) for a, b in zip(sent.getpixel((700, 200)), (10, 200, 30), strict=True)) <= 2  # type: ignore[arg-type]
+    assert reasoner.image_tokens(4000, 1000) == 56 * 14
+    assert reasoner.seen_size(60, 40) == (60, 40)
+    assert reasoner.seen_size(9000, 1) == (LONG_SIDE_PX, 1)
+
+
+def test_neighbours_of_one_role_become_one_turn() -> None:
+    model = Pieces(pieces=["Yes."])
+    results: list[Message] = [{"role": "tool", "content": text} for text in ("4", "5")]
+    ChatModelReasoner(model).sample(
+        [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "<tool_call></tool_call>"}, *results],
+        max_new_tokens=9,
+    )
+    assert [message.content for message in model.seen[0][0]] == [
+        "2+2?",
+        "<tool_call></tool_call>",
+        "<tool_response>\n4\n</tool_response>\n<tool_response>\n5\n</tool_response>\n",
+    ]
+
+
+def test_thoughts_of_their_own_kind_are_thoughts() -> None:
+    thinks = [AIMessageChunk([{"type": "reasoning", "reasoning": word}]) for word in ("A cat", "?")]
+    assert sampled(*thinks, "A ", "cat.").text == "<think>A cat?</think>A cat."
+    assert sampled(*thinks).text == "<think>A cat?</think>"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("<think>Hm.</think>\nYes.", "Yes."),
+        ("Yes.", "Yes."),
+        ("So: <think>Hm.</think>Yes.", "So: Yes."),
+        ("<think>Hm.", ""),
+    ],
+)
+def test_thoughts_do_not_go_back(text: str, kept: str) -> None:
+    assert without_thoughts(text) == kept
+
+
+def test_nobody_elses_turn_is_made_up() -> None:
+    pieces: list[str] = []
+    sample = sampled("Wait<tool_", "resp", "onse>42", "never", on_text=pieces.append)
+    assert (sample.text, sample.stop_reason, "".join(pieces)) == ("Wait", "stop", "Wait")
+    pieces.clear()
+    assert sampled("a <tool", "s>", on_text=pieces.append).text == "".join(pieces) == "a <tools>"
+    pieces.clear()
+    assert sampled("a <tool", on_text=pieces.append).text == "".join(pieces) == "a <tool"
+
+
+def test_a_turn_can_be_stopped_and_grows_no_longer_than_asked() -> None:
+    stopped = sampled("one", "two", should_stop=lambda: True)
+    assert (stopped.text, stopped.stop_reason) == ("one", "cancelled")
+    long = sampled("x" * 30, "y" * 30, max_new_tokens=10)
+    assert (long.text, long.stop_reason) == ("x" * 30 + "y" * 10, "length")
+
+
+def test_what_a_provider_raises_is_one_line() -> None:
+    with pytest.raises(ModelError, match=r"\APieces failed while it sampled: RuntimeError: no more\Z"):
+        sampled("one", RuntimeError("no more\nof it"))
+
+
+def test_a_video_is_refused() -> None:
+    part = {"type": "video", "video": "film.mp4"}
+    with pytest.raises(InputError, match="got a video"):
+        ChatModelReasoner(Pieces(pieces=[])).sample([{"role": "user", "content": [part]}], max_new_tokens=9)
