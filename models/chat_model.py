@@ -7,11 +7,14 @@ goes back as its text: transcripts are not token-exact.
 
 import math
 import os
+import threading
 from base64 import b64encode
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
+from contextvars import copy_context
 from io import BytesIO
 from pathlib import Path
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -31,6 +34,10 @@ TOKEN_SIDE_PX = 28
 """Of the square that a token stands for, nearly, in the models of most providers."""
 OTHERS_TURN = "<tool_response>"
 """A model that writes this goes on to make up what its tool returns."""
+HEED_S = 0.1
+"""How long a call to stop may go unheard while nothing comes."""
+PATIENCE_S = 120.0
+"""How long an endpoint may say nothing."""
 TOO_LONG = {"length", "max_tokens", "MAX_TOKENS"}
 """How providers say that a turn was cut at its longest."""
 
@@ -75,12 +82,13 @@ class ChatModelReasoner:
         longest = math.inf if "max_tokens" in self.hands else max_new_tokens * CHARS_PER_TOKEN
         spoken, turn = self._spoken(messages), _Turn(longest, on_text)
         try:
-            with closing(self.model.stream(spoken, **handed)) as chunks:
+            with closing(_as_it_comes(lambda: self.model.stream(spoken, **handed))) as chunks:
                 for chunk in chunks:
-                    turn.take(chunk)
-                    if should_stop is not None and should_stop():
+                    if chunk is not None:
+                        turn.take(chunk)
+                    if turn.ended is None and should_stop is not None and should_stop():
                         turn.ended = "cancelled"
-                    if turn.ended:
+                    if turn.ended is not None:
                         break
         except Exception as error:  # each provider raises errors of its own
             reason = (str(error).strip().splitlines() or [""])[0]
@@ -134,7 +142,7 @@ def endpoint(address: str) -> ChatModelReasoner:
     url, _, model = address.partition("#")
     key = os.environ.get("OPENAI_API_KEY") or "none"
     made: Any = ChatOpenAI
-    chat = made(model=model or _only_model(url, key), base_url=url, api_key=key, stream_usage=True)
+    chat = made(model=model or _only_model(url, key), base_url=url, api_key=key, timeout=PATIENCE_S, stream_usage=True)
     return ChatModelReasoner(chat, name=address, hands=("max_tokens", "temperature", "seed"))
 
 
@@ -149,6 +157,41 @@ def _only_model(url: str, key: str) -> str:
         shown = ", ".join(names[:8]) or "none"
         raise ModelError(f"{url} serves {len(names)} models ({shown}); name one: {url}#NAME")
     return names[0]
+
+
+def _as_it_comes(begin: "Callable[[], Iterator[AIMessageChunk]]") -> "Generator[AIMessageChunk | None]":
+    """What `begin` gives, and None each time that nothing has come for a while.
+
+    It runs in a thread of its own, which leaves when the next piece comes after nobody wants it any more.
+    """
+    arrived: Queue[AIMessageChunk | Exception | None] = Queue()
+    unwanted = threading.Event()
+
+    def bring() -> None:
+        try:
+            for chunk in begin():
+                arrived.put(chunk)
+                if unwanted.is_set():
+                    return
+            arrived.put(None)
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            arrived.put(error)
+
+    threading.Thread(target=copy_context().run, args=(bring,), name="chat-model", daemon=True).start()
+    try:
+        while True:
+            try:
+                piece = arrived.get(timeout=HEED_S)
+            except Empty:
+                yield None
+                continue
+            if piece is None:
+                return
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+    finally:
+        unwanted.set()
 
 
 def without_thoughts(text: str) -> str:

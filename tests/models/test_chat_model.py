@@ -2,13 +2,14 @@
 
 Proved with a real HTTP server that speaks the protocol to the unmodified client, and with chat models of LangChain's
 own kind: what goes out (roles, tags, pictures as JPEG, settings), what comes back (pieces, reasons, counts, thoughts),
-that nobody's turn is made up by another, that a turn can be stopped, that what fails is one line; the whole agent zooms
-and answers through both.
+that nobody's turn is made up by another, that a turn can be stopped also while nothing comes, that a backend in trouble
+is asked again, that what fails is one line; the whole agent zooms and answers through both.
 """
 
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -25,6 +26,7 @@ from pydantic import Field
 from scripted import answer, zoom
 
 from foveate.agent.agent import Agent
+from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import InputError, ModelError
 from foveate.models.chat_model import LONG_SIDE_PX, ChatModelReasoner, endpoint, without_thoughts
@@ -38,11 +40,22 @@ QUESTION: list[Message] = [
 
 
 class Server:
-    """An endpoint whose n-th answer is `turns[n]`, sent in pieces of five characters."""
+    """An endpoint whose n-th answer is `turns[n]`, sent in pieces of five characters.
 
-    def __init__(self, turns: Sequence[str], *, models: Sequence[str] = ("looker",), finish: str = "stop") -> None:
+    `trouble` is a status and how many requests get it at first.
+    """
+
+    def __init__(
+        self,
+        turns: Sequence[str],
+        *,
+        models: Sequence[str] = ("looker",),
+        finish: str = "stop",
+        trouble: tuple[int, int] = (0, 0),
+    ) -> None:
         self.requests: list[Request] = []
         self.keys: list[str | None] = []
+        self.refused = 0
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,6 +63,11 @@ class Server:
                 self._send("application/json", json.dumps({"data": [{"id": name} for name in models]}))
 
             def do_POST(self) -> None:
+                if server.refused < trouble[1]:
+                    server.refused += 1
+                    self.rfile.read(int(self.headers["content-length"]))
+                    self.send_error(trouble[0])
+                    return
                 server.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                 server.keys.append(self.headers["authorization"])
                 number = len(server.requests) - 1
@@ -103,7 +121,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
 class Pieces(BaseChatModel):
     """A chat model of LangChain that sends these pieces."""
 
-    pieces: list[Any]
+    pieces: Any
     seen: list[Any] = Field(default_factory=list)
 
     @property
@@ -261,6 +279,36 @@ def test_a_turn_can_be_stopped_and_grows_no_longer_than_asked() -> None:
     assert (stopped.text, stopped.stop_reason) == ("one", "cancelled")
     long = sampled("x" * 30, "y" * 30, max_new_tokens=10)
     assert (long.text, long.stop_reason) == ("x" * 30 + "y" * 10, "length")
+
+
+def test_a_turn_of_which_nothing_comes_can_be_stopped() -> None:
+    silent, begun = threading.Event(), time.monotonic()
+
+    def wait() -> Iterator[str]:
+        silent.wait(20)
+        yield "late"
+
+    with Agent(Pieces(pieces=wait()), budget=Budget(seconds=0.3)) as agent:
+        given = agent.ask("What is it?", [noise(60, 40)])
+    silent.set()
+    assert given.status == "out_of_budget"
+    assert "seconds" in given.reason
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_backend_in_trouble_is_asked_again_and_then_ends_the_question(
+    status: int, serve: Callable[..., Server], capsys: Any, tmp_path: Path
+) -> None:
+    troubled = serve("<answer>a cat</answer>", trouble=(status, 1))
+    with Agent(f"{troubled.url}#sees") as agent:
+        assert agent.ask("What is it?", [noise(60, 40)]).text == "a cat"
+    troubled = serve("<answer>a cat</answer>", trouble=(status, 99))
+    with Agent(f"{troubled.url}#sees") as agent:
+        given = agent.ask("What is it?", [noise(60, 40)])
+    assert given.status == "error"
+    assert str(status) in given.reason
+    assert "\n" not in given.reason
 
 
 def test_what_a_provider_raises_is_one_line() -> None:
