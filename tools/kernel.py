@@ -30,7 +30,7 @@ from jupyter_client.session import Session
 from PIL import Image
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
-from foveate.tools.cell import MAX_OUTPUT_CHARS, CellOutput, execute_content, take
+from foveate.tools.cell import MAX_OUTPUT_CHARS, CellOutput, execute_content, only_calculates, take
 from foveate.tools.sandbox import (
     INSIDE,
     SHARED_MEMORY,
@@ -114,7 +114,8 @@ class Kernel:
         with self._in_use:
             self._forget_cancel()
             self._start()
-            self._show(images)
+            if not only_calculates(code):
+                self._show(images)
             try:
                 request = self._send("shell", "execute_request", execute_content(code))
                 return self._collect(request, time.monotonic() + timeout_s, timeout_s)

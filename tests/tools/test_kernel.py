@@ -16,7 +16,7 @@ from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
-from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, png_of, take
+from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, only_calculates, png_of, take
 from foveate.tools.kernel import INTERRUPT_GRACE_S, Kernel
 
 
@@ -67,6 +67,35 @@ def test_images_of_the_run_are_files(kernel: Kernel) -> None:
     assert kernel.run("open('image_0.png', 'w')").error.startswith("OSError")
     listed = kernel.run("import glob; print(glob.glob('*.png'))", images=[*images, Image.new("RGB", (2, 2))])
     assert listed.text.count("image_") == 3
+
+
+@pytest.mark.parametrize("code", ["print(round(2.5 + max(3, 4), 1))", "a, b = 3, [1, 2]\nf'{sum(b) - a}'", "x = 1"])
+def test_a_calculation_needs_no_files(code: str) -> None:
+    assert only_calculates(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('image_0.png')", "import glob", "from PIL import Image", "f(1)", "later", "!ls", "%ls", "eval('1')",
+        "().__class__", "sum = open\nsum('x')", "y('x')\ny = 1", "print(g := 1, g(2))", "a = lambda: 1\na()",
+        "[f(x) for x in range(3)]", "def f(): ...\nf()", "@f\nclass A: ...", "[" * 2000, "\x00", "__import__('os')",
+    ],
+)  # fmt: skip
+def test_what_could_open_a_file_is_no_calculation(code: str) -> None:
+    assert not only_calculates(code)
+
+
+@needs_bubblewrap
+def test_pictures_become_files_when_a_cell_may_want_them() -> None:
+    images = [Image.new("RGB", (6, 4), "red")]
+    with Kernel() as kernel:
+        assert kernel.run("print(1 + 1)", images=images).text == "2\n"
+        assert kernel.folder is not None
+        shelf = kernel.folder / "host" / "images"
+        assert list(shelf.iterdir()) == []
+        assert kernel.run("read = lambda: open('image_0.png').name\nread()", images=images).text == "'image_0.png'\n"
+        assert len(list(shelf.iterdir())) == 1
 
 
 @needs_bubblewrap
