@@ -1,16 +1,15 @@
 """Generation for many conversations at once, each keeping its cache from turn to turn.
 
-The engine holds a cache with one slot per conversation. A request prefills only what its slot does not hold yet, with
-others that begin in the same step, then joins the batch that decodes one token a step; it leaves when it ends and
-others go on (continuous batching). There is no thread of its own: whoever waits for an answer drives the engine for
-everybody, one step under the lock at a time, when the players that it waits for have come (foveate.models.pace).
+The engine holds a cache with one slot per conversation. A request prefills only what its slot does not hold yet, then
+joins the batch that decodes one token a step; it leaves when it ends and others go on (continuous batching). There is
+no thread of its own: whoever waits for an answer drives the engine for everybody, one step under the lock at a time,
+when the players that it waits for have come (foveate.models.pace).
 
-Shape letters: T tokens, P tokens of a part, D width, V vocabulary, B requests in a step.
+Shape letters: T tokens, D width, V vocabulary, B requests in a step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -23,12 +22,10 @@ from foveate.models.reasoner import StopReason
 from foveate.models.sampling import allowed_logprobs, pick
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
-from foveate.models.transcript import ImageInput, Transcript
+from foveate.models.transcript import Transcript
 
 PREFILL = 4096
 """Tokens that are computed at once at most: what a long beginning takes of memory does not grow with its length."""
-WORTH_A_PASS = 32
-"""Tokens of a beginning for which a conversation waits until another has computed them."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,8 +44,6 @@ class Request:
     error: str = ""
     """Why no token could be sampled; the turn is over then."""
     slot: int = -1
-    start: int = 0
-    """Tokens that the slot held when it was given."""
     next_position: int = 0
     shown: str = ""
     player: int | None = None
@@ -106,7 +101,9 @@ class Engine:
 
     def step(self) -> None:
         """Admit who is due, then decode one token for everybody who is active."""
-        self._admit(self._due())
+        for request in self._due():
+            self.waiting.remove(request)
+            self._admit(request)
         active = [slot.request for slot in self.slots if slot.request is not None]
         if active:
             self._decode(active)
@@ -137,73 +134,35 @@ class Engine:
     def _free(self) -> list[int]:
         return [index for index, slot in enumerate(self.slots) if slot.request is None]
 
-    def _admit(self, due: list[Request]) -> None:
-        """Give each a slot with as much of a known prefix as possible, and prefill the rest.
-
-        That is computed for all at once, unless one begins with what another is yet to compute.
-        """
-        together: list[Request] = []
-        for request in due:
-            self.waiting.remove(request)
-            keys = token_keys(request.transcript)
-            pending = [other.slot for other in together]
-            shared, source = self._longest(keys, without=pending)
-            soon = max((common_length(self.slots[index].keys, keys) for index in pending), default=0)
-            fresh = len(keys) - shared + sum(len(other.transcript) - other.start for other in together)
-            if together and (soon > shared + WORTH_A_PASS or fresh > PREFILL):
-                self._begin(together)
-                together = []
-                shared, source = self._longest(keys)
-            self._place(request, keys, shared, source)
-            together.append(request)
-        if together:
-            self._begin(together)
-
-    def _longest(self, keys: list[Key], without: Sequence[int] = ()) -> tuple[int, int]:
-        """The most tokens that a slot has in common with these, and the slot."""
-        known = ((common_length(slot.keys, keys), index) for index, slot in enumerate(self.slots))
-        return max((one for one in known if one[1] not in without), default=(0, 0))
-
-    def _place(self, request: Request, keys: list[Key], shared: int, source: int) -> None:
-        """Give the request a slot that holds `shared` tokens of the slot `source`."""
+    def _admit(self, request: Request) -> None:
+        """Give the request a slot, with as much of a known prefix as possible, and prefill the rest."""
         self.clock += 1
+        keys = token_keys(request.transcript)
+        shared, source = max((common_length(slot.keys, keys), index) for index, slot in enumerate(self.slots))
         free = self._free()
         oldest = min(free, key=lambda index: self.slots[index].used_at)
         target = source if source in free and shared == len(self.slots[source].keys) else oldest
-        request.slot, request.start = target, image_boundary(request.transcript, min(shared, len(keys) - 1))
-        self.cache.copy_prefix(source, target, request.start)
+        start = image_boundary(request.transcript, min(shared, len(keys) - 1))
+        self.cache.copy_prefix(source, target, start)
         slot = self.slots[target]
-        slot.keys, slot.used_at, slot.request = keys, self.clock, request
+        slot.keys, slot.used_at, slot.request, request.slot = keys, self.clock, request, target
+        hidden_TD = self._prefill(request.transcript, start, target)
+        request.next_position = int(request.transcript.positions_3T.max()) + 1
+        if request.max_new_tokens < 1:
+            self._end(request, "length")
+        else:
+            self._append(request, self._logprobs(hidden_TD[-1:])[0])
 
-    def _begin(self, requests: list[Request]) -> None:
-        """Prefill, and sample the first token of each."""
-        for request, logprobs_V in zip(requests, self._logprobs(self._prefill(requests)), strict=True):
-            request.next_position = int(request.transcript.positions_3T.max()) + 1
-            if request.max_new_tokens < 1:
-                self._end(request, "length")
-            else:
-                self._append(request, logprobs_V)
-
-    def _prefill(self, requests: list[Request]) -> Tensor:
-        """Compute what the slots do not hold yet; the last hidden state of each request [B, D]."""
-        begun = [(request.transcript, request.start) for request in requests]
-        ends = list(accumulate(len(transcript) - start for transcript, start in begun))
-        images, places = list[ImageInput](), list[int]()
-        for (transcript, start), end in zip(begun, ends, strict=True):
-            for place, image in zip(transcript.image_starts, transcript.images, strict=True):
-                if place >= start:
-                    images.append(image)
-                    places.append(end - len(transcript) + place)
-        token_ids = torch.cat([transcript.token_ids[start:] for transcript, start in begun])
-        positions_3T = torch.cat([transcript.positions_3T[:, start:] for transcript, start in begun], dim=1)
-        x_TD = self.thinker.embed(token_ids, images, places, self.seen(images) if images else None)
-        if len(requests) > 1:
-            counts = [end - begin for begin, end in pairwise([0, *ends])]
-            hidden_TD = self._forward(x_TD, positions_3T, [request.slot for request in requests], counts)
-            return hidden_TD[torch.tensor(ends, device=hidden_TD.device) - 1]
-        for x_PD, positions_3P in zip(x_TD.split(PREFILL), positions_3T.split(PREFILL, dim=1), strict=True):
-            hidden_TD = self._forward(x_PD, positions_3P, [requests[0].slot], [len(x_PD)])
-        return hidden_TD[-1:]
+    def _prefill(self, transcript: Transcript, start: int, slot: int) -> Tensor:
+        late = [
+            (s - start, image)
+            for s, image in zip(transcript.image_starts, transcript.images, strict=True)
+            if s >= start
+        ]
+        images, starts = [image for _, image in late], [s for s, _ in late]
+        x_TD = self.thinker.embed(transcript.token_ids[start:], images, starts, self.seen(images) if images else None)
+        parts = zip(x_TD.split(PREFILL), transcript.positions_3T[:, start:].split(PREFILL, dim=1), strict=True)
+        return [self._forward(x_TD, positions_3T, [slot], [len(x_TD)]) for x_TD, positions_3T in parts][-1]
 
     def _decode(self, active: list[Request]) -> None:
         x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))

@@ -3,11 +3,9 @@
 What an engine computes for a token depends a little on what it computes beside it, and on whether the tokens before
 came one at a time or together. Where many conversations are played, their order must therefore not depend on how fast
 each was, or the same seeds would not sample the same tokens. Steps are the clock: a player asks for its next turn
-`latency` steps after its last one ended, and the engine waits for it before it goes beyond. Turns begin at every
-`latency`th step, so that several begin together and are prefilled in one batch.
+`latency` steps after its last one ended, and the engine waits for it before it goes beyond.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -87,7 +85,7 @@ class Pace:
         """A turn of the player has ended."""
         with self.changed:
             if player in self._players:
-                self._away[player] = (math.ceil(self.now / self.latency) + 1) * self.latency
+                self._away[player] = self.now + self.latency
                 self._undecided.add(player)
 
     def tick(self) -> None:

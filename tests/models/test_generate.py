@@ -1,7 +1,4 @@
-"""Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new.
-
-Whoever begins in one step is prefilled in one batch, a beginning that several share once.
-"""
+"""Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +10,6 @@ from pictures import noise
 
 from foveate.errors import ModelError
 from foveate.models import engine
-from foveate.models.engine import Request
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
@@ -27,10 +23,6 @@ def next_turn(messages: Messages, sample: Any, seed: int = 5) -> Messages:
     parts = [{"type": "text", "text": "image 1"}, {"type": "image", "image": noise(60, 80, seed)}]
     turn = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
     return [*messages, turn, {"role": "tool", "name": "zoom", "tool_call_id": "1", "content": parts}]
-
-
-def picture_of(seed: int) -> Messages:
-    return [{"role": "user", "content": [{"type": "image", "image": noise(90, 90, seed)}]}]
 
 
 def fresh_logprobs(thinker: Thinker, messages: Messages, token_ids: tuple[int, ...]) -> torch.Tensor:
@@ -64,9 +56,7 @@ def test_second_turn_prefills_only_what_is_new(
     prefilled: list[int] = []
     prefill = reasoner.engine._prefill
     monkeypatch.setattr(
-        reasoner.engine,
-        "_prefill",
-        lambda asked: prefilled.extend(len(one.transcript) - one.start for one in asked) or prefill(asked),
+        reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot)
     )
     second = reasoner.sample(next_turn(conversation, first), max_new_tokens=3)
     assert prefilled == [second.prompt_tokens - first.prompt_tokens - len(first.token_ids) + 1]
@@ -93,55 +83,10 @@ def test_eight_conversations_at_once_equal_one_at_a_time(thinker: Thinker) -> No
         assert sample.token_ids == alone.token_ids
 
 
-def test_who_begins_together_is_prefilled_together_and_a_shared_beginning_once(
-    thinker: Thinker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "WORTH_A_PASS", 10)
-    reasoner, groups = ThinkerReasoner(thinker, num_slots=6, truncates=False), list[list[int]]()
-    prefill = reasoner.engine._prefill
-    monkeypatch.setattr(
-        reasoner.engine,
-        "_prefill",
-        lambda asked: groups.append([len(one.transcript) - one.start for one in asked]) or prefill(asked),
-    )
-    prompts = [thinker.processor(picture_of(seed), generate=True) for seed in (1, 1, 1, 2, 3)]
-    asked = [
-        Request(transcript=prompt, max_new_tokens=6, temperature=1.0, generator=torch.Generator().manual_seed(seed))
-        for seed, prompt in enumerate(prompts)
-    ]
-    with reasoner.engine.pace.changed:
-        reasoner.engine.waiting += asked[1:]
-    reasoner.engine.run(asked[0])
-    first, second, third = len(prompts[0]), len(prompts[3]), len(prompts[4])
-    header = prompts[0].image_starts[0]  # begins alike in all of them
-    assert groups == [[first], [1, second - header, third - header, 1]]
-    for request, seed in zip(asked, (1, 1, 1, 2, 3), strict=True):
-        wanted = fresh_logprobs(thinker, picture_of(seed), tuple(request.token_ids))
-        torch.testing.assert_close(torch.tensor(request.logprobs), wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("most", [1, 10_000])
-def test_a_prefill_is_no_longer_than_it_may_be(thinker: Thinker, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "PREFILL", most)
-    reasoner, counts = ThinkerReasoner(thinker, num_slots=2), list[int]()
-    forward = reasoner.engine._forward
-    monkeypatch.setattr(
-        reasoner.engine, "_forward", lambda x_TD, *rest: counts.append(len(x_TD)) or forward(x_TD, *rest)
-    )
-    asked = [
-        Request(transcript=thinker.processor(picture_of(seed)), max_new_tokens=1, temperature=0.0, generator=None)
-        for seed in (1, 2)
-    ]
-    reasoner.engine.waiting.append(asked[1])
-    reasoner.engine.run(asked[0])
-    assert max(counts) <= most
-    assert len(counts) == 1 or most == 1
-
-
 def test_another_picture_of_the_same_size_is_not_taken_for_the_first(thinker: Thinker) -> None:
     reasoner = ThinkerReasoner(thinker, num_slots=1)
     for seed in (1, 2):
-        messages = picture_of(seed)
+        messages: Messages = [{"role": "user", "content": [{"type": "image", "image": noise(90, 90, seed)}]}]
         sample = reasoner.sample(messages, max_new_tokens=4)
         wanted = fresh_logprobs(thinker, messages, sample.token_ids)
         torch.testing.assert_close(torch.tensor(sample.logprobs), wanted, atol=1e-5, rtol=1e-5)
