@@ -118,7 +118,17 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Name"] == "foveate"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "data", "dev", "hub", "ray", "train", "trl", "video"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "all",
+        "data",
+        "dev",
+        "hub",
+        "openai",
+        "ray",
+        "train",
+        "trl",
+        "video",
+    }
     assert "foveate = foveate.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
     assert f"{info}/licenses/LICENSE" in archive.namelist()
 
