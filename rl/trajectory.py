@@ -112,5 +112,11 @@ def _line(trajectory: Trajectory, pictures: ImageStore) -> dict[str, Any]:
 def _by_reference(message: Message, pictures: ImageStore) -> Message:
     if isinstance(message["content"], str):
         return message
-    parts = [image_part(pictures.put(part["image"])) if "image" in part else part for part in message["content"]]
+    parts = [image_part(_stored(part, pictures)) if "image" in part else part for part in message["content"]]
     return {**message, "content": parts}
+
+
+def _stored(part: dict[str, Any], pictures: ImageStore) -> str:
+    """The name of a picture, which is stored unless it is already: samples of a prompt show the same."""
+    named: str = part.get("sha256", "")
+    return named if named in pictures else pictures.put(part["image"])
