@@ -72,11 +72,13 @@ def test_impossible_headers_are_refused(size: tuple[int, int]) -> None:
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         b"SIMPLE  =                    T" + b" " * 2850,
         b"8BPS\x00\x01" + bytes(40),
+        encoded(PICTURE, "PDF"),
+        b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(40),
         encoded(PICTURE, "PNG")[:-40],
         encoded(PICTURE, "JPEG")[:200],
         encoded(PICTURE, "PNG").replace(b"IDAT", b"IDAX"),
     ],
-    ids=["empty", "html", "svg", "eps", "fits", "psd", "cut-png", "cut-jpeg", "wrong-crc"],
+    ids=["empty", "html", "svg", "eps", "fits", "psd", "pdf", "heic", "cut-png", "cut-jpeg", "wrong-crc"],
 )
 def test_what_is_no_whole_picture_is_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"

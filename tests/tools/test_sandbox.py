@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from needs import needs_bubblewrap
+from PIL import Image
 
 from foveate.errors import SandboxUnavailableError
 from foveate.tools.kernel import Kernel
@@ -187,3 +188,25 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert folder.startswith("/tmp/fv-"), run.stderr
     wait_until_gone(folder)
     shutil.rmtree(folder)
+
+
+@needs_bubblewrap
+def test_links_pipes_and_devices_reach_no_file_of_the_host(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.txt"
+    theirs.write_text("as it was")
+    with Kernel() as kernel:
+        kernel.run(
+            f"import os; os.symlink({str(theirs)!r}, 'image_1.png'); os.symlink({str(tmp_path)!r}, 'deep'); "
+            "os.mkfifo('image_2.png'); os.mkfifo('pipe')"
+        )
+        assert error_of(kernel, "os.mknod('disk', 0o60666, os.makedev(8, 0))").startswith("PermissionError")
+        assert error_of(kernel, "os.link(os.__file__, 'module.py')").startswith(("OSError", "PermissionError"))
+        assert error_of(kernel, "open('image_1.png', 'w')").startswith("FileNotFoundError")
+        images = [Image.new("RGB", (4, 4))] * 3
+        assert kernel.run("open; 1", images=images).text == "1\n"  # none of the three is written through
+        folder = kernel.folder
+        kernel.forget()
+        assert kernel.run("os.listdir()").error.startswith("NameError")
+    assert folder is not None
+    assert not folder.exists()
+    assert theirs.read_text() == "as it was"
