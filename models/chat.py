@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from PIL import Image
+from PIL import Image, ImageOps
 
-from foveate.errors import InputError
+from foveate.errors import ImageError, InputError
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 
@@ -132,6 +132,18 @@ def _picture(source: Image.Image | str | Path, sha256: str | None) -> Picture:
     if not isinstance(source, Image.Image):
         return Path(source)
     return source if sha256 is None else StoredPicture(source, sha256)
+
+
+def rgb_of(source: Picture) -> Image.Image:
+    """The pixels of a picture, those of a file upright. Raises ImageError for a file that cannot be read."""
+    picture = source.image if isinstance(source, StoredPicture) else source
+    if isinstance(picture, Image.Image):
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    try:
+        with Image.open(picture) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot read the picture {picture}: {error}") from error
 
 
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:

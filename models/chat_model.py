@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from contextvars import copy_context
 from io import BytesIO
-from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from PIL import Image
 
 from foveate.errors import InputError, ModelError
 from foveate.extras import from_extra
-from foveate.models.chat import ROLES, Picture, StoredPicture, checked_role, content_of
+from foveate.models.chat import ROLES, Picture, checked_role, content_of, rgb_of
 from foveate.models.reasoner import CHARS_PER_TOKEN, Dialect, Message, Sample, StopReason
 
 if TYPE_CHECKING:
@@ -121,12 +120,9 @@ class ChatModelReasoner:
         """A picture as a JPEG inside a URL. Raises InputError for a video."""
         if not isinstance(part, Picture):
             raise InputError(f"{self.name} is shown pictures alone; wanted 'text' or 'image' parts, got a video")
-        source = part.image if isinstance(part, StoredPicture) else part
-        image = Image.open(source) if isinstance(source, Path) else source
-        buffer = BytesIO()
-        image.convert("RGB").resize(self.seen_size(*image.size), Image.Resampling.LANCZOS).save(
-            buffer, "JPEG", quality=95, subsampling=0
-        )
+        image, buffer = rgb_of(part), BytesIO()
+        sent = image.resize(self.seen_size(*image.size), Image.Resampling.LANCZOS)
+        sent.save(buffer, "JPEG", quality=95, subsampling=0)
         url = f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
         return {"type": "image_url", "image_url": {"url": url}}
 
@@ -151,8 +147,9 @@ def _only_model(url: str, key: str) -> str:
 
     try:
         names = [model.id for model in openai.OpenAI(base_url=url, api_key=key).models.list()]
-    except openai.OpenAIError as error:
-        raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {error}") from error
+    except (openai.OpenAIError, AttributeError, TypeError) as error:  # the latter where a page of another kind came
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {type(error).__name__}: {reason}") from error
     if len(names) != 1:
         shown = ", ".join(names[:8]) or "none"
         raise ModelError(f"{url} serves {len(names)} models ({shown}); name one: {url}#NAME")
@@ -195,9 +192,9 @@ def _as_it_comes(begin: "Callable[[], Iterator[AIMessageChunk]]") -> "Generator[
 
 
 def without_thoughts(text: str) -> str:
-    """A turn as its model reads it again: what it thought is left out, as chat templates do."""
-    head, tag, rest = text.partition("<think>")
-    return head + rest.partition("</think>")[2].lstrip() if tag else text
+    """A turn as its model reads it again: what it thought is left out, as chat templates do, unless it is all."""
+    head, _, rest = text.partition("<think>")
+    return head + rest.partition("</think>")[2].lstrip() or text
 
 
 def _text(text: str) -> dict[str, Any]:

@@ -8,14 +8,12 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from foveate.errors import ImageError
-from foveate.models.chat import Chat, ChatML, Frames, Picture, StoredPicture
+from foveate.models.chat import Chat, ChatML, Frames, Picture, StoredPicture, rgb_of
 from foveate.models.config import ThinkerConfig
 from foveate.models.image import clip_grid, image_grid, patchify, resize
 from foveate.models.reasoner import Message
@@ -85,8 +83,7 @@ class Processor:
     def _image(self, source: Picture) -> ImageInput:
         if isinstance(source, StoredPicture):
             return self._prepared(source.sha256, source.image)
-        picture = source if isinstance(source, Image.Image) else _open(source)
-        rgb = _rgb(picture)
+        rgb = rgb_of(source)
         return self._prepared(hashlib.blake2b(rgb.tobytes() + repr(rgb.size).encode(), digest_size=16).hexdigest(), rgb)
 
     def _prepared(self, key: str, picture: Image.Image) -> ImageInput:
@@ -95,7 +92,7 @@ class Processor:
             prepared = self._images.get(key)
         if prepared is None:
             grid = image_grid(*picture.size, self.config.vision, self.config.image)
-            pixels_HW3 = resize(_rgb(picture), grid, self.config.vision, self.config.image)
+            pixels_HW3 = resize(rgb_of(picture), grid, self.config.vision, self.config.image)
             patches_NP = patchify(pixels_HW3[None], self.config.vision, self.config.image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             prepared = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
@@ -106,15 +103,3 @@ class Processor:
             while held_bytes > self.room_bytes and len(self._images) > 1:
                 held_bytes -= self._images.popitem(last=False)[1].patches_NP.nbytes
         return prepared
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read the picture {path}: {error}") from error

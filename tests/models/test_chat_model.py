@@ -60,6 +60,9 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if "page" in models:
+                    self._send("text/html", "<html>\n</html>")
+                    return
                 self._send("application/json", json.dumps({"data": [{"id": name} for name in models]}))
 
             def do_POST(self) -> None:
@@ -192,12 +195,13 @@ def test_the_agent_looks_again_through_an_endpoint(serve: Callable[..., Server],
 
 
 def test_what_fails_is_one_line(serve: Callable[..., Server], tmp_path: Path, capsys: Any) -> None:
-    server = serve(models=())
+    server, page = serve(models=()), serve(models=["page"])
     noise(20, 20).save(tmp_path / "picture.png")
     asked = ["ask", str(tmp_path / "picture.png"), "What is it?", "--model"]
     for address, code, said in (
         (f"{server.url}#sees", 1, "#sees failed while it sampled: "),
         (server.url, 2, "serves 0 models"),
+        (page.url, 2, "nobody speaks OpenAI's protocol"),
         ("http://127.0.0.1:1/v1", 2, "nobody speaks OpenAI's protocol at http://127.0.0.1:1/v1"),
     ):
         assert main([*asked, address]) == code
@@ -257,7 +261,7 @@ def test_thoughts_of_their_own_kind_are_thoughts() -> None:
         ("<think>Hm.</think>\nYes.", "Yes."),
         ("Yes.", "Yes."),
         ("So: <think>Hm.</think>Yes.", "So: Yes."),
-        ("<think>Hm.", ""),
+        ("<think>Hm.", "<think>Hm."),
     ],
 )
 def test_thoughts_do_not_go_back(text: str, kept: str) -> None:
