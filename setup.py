@@ -70,7 +70,8 @@ def extension() -> Extension:
         ],
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
-        extra_link_args=sanitizers or (["-s"] if sys.platform == "linux" else []),
+        # A C++ library that a compiler links in statically stays inside: torch's, in the same process, is another one.
+        extra_link_args=sanitizers or (["-s", "-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else []),
         language="c++",
     )
 

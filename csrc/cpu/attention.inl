@@ -158,7 +158,7 @@ static void soften(const AttentionProblem& problem, float* scores, int64_t num_r
     const float highest = here > before ? here : before;
     Vec parts = {};
     for (int64_t i = 0; i < width; ++i) {
-      const Vec power = exp2_of(load(line + i * kLanes) * log2_scale - highest);
+      const Vec power = exp2_of(FOVEATE_FUSED(Vec{} - highest, load(line + i * kLanes), Vec{} + log2_scale));
       parts += power;
       store(line + i * kLanes, power);
     }
@@ -169,7 +169,7 @@ static void soften(const AttentionProblem& problem, float* scores, int64_t num_r
         store(out + row * padded + d, load(out + row * padded + d) * shrink);
       }
     }
-    online.total[row] += sum(parts);
+    online.total[row] += folded(parts);
     online.highest[row] = highest;
   }
 }
@@ -272,7 +272,8 @@ static void probabilities(const AttentionProblem& problem, float* scores, int64_
   for (int64_t row = 0; row < num_rows; ++row) {
     float* line = scores + row * kKeyRows;
     for (int64_t i = 0; i < width; ++i) {
-      store(line + i * kLanes, exp2_of(load(line + i * kLanes) * log2_scale - highest[row]) * inverse[row]);
+      const Vec power = FOVEATE_FUSED(Vec{} - highest[row], load(line + i * kLanes), Vec{} + log2_scale);
+      store(line + i * kLanes, exp2_of(power) * inverse[row]);
     }
     for (int64_t j = num_seen(problem.causal, first_query + row, first_key, num_keys); j < width * kLanes; ++j) {
       line[j] = 0;

@@ -20,6 +20,7 @@ namespace {
 
 constexpr int kLanes = 16, kTileRows = 6, kTileColumns = 4;
 
+#define FOVEATE_FUSED(total, one, other) _mm512_fmadd_ps(one, other, total)
 #define FOVEATE_INTS_OF_BYTES(from) _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
 
 #include "kernels.inl"
