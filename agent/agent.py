@@ -27,7 +27,7 @@ from PIL import Image
 import foveate.models
 import foveate.tools
 from foveate.agent.budget import Budget
-from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, legible, open_checkpointer
+from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, is_postgres, legible, open_checkpointer
 from foveate.agent.graph import Graph, build_graph
 from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.messages import clean_text
@@ -82,7 +82,8 @@ class Agent:
         model: a Reasoner, a chat model of LangChain, the address of an endpoint, a checkpoint folder, or "nano" for the
             one that ships with the package.
         tools: None for zoom, python and search; () for none.
-        checkpoint: a SQLite file that keeps conversations, ":memory:" for this process only, None to keep none.
+        checkpoint: what keeps conversations: a SQLite file, the URL of a PostgreSQL database (postgresql://..., which
+            needs a store), ":memory:" for this process only, None to keep none.
         store: where images live; by default beside the checkpoint file (``FILE.images``), else in memory, which keeps
             every picture and crop as long as the agent lives: give an ImageStore of a folder to one that lives long.
         observe_image: replaces each image that a tool made before the model sees it, for faithfulness controls.
@@ -90,9 +91,8 @@ class Agent:
         self.budget = budget or Budget()
         self._reasoner = reasoner_of(model)
         self._tools = tuple(foveate.tools.default_tools() if tools is None else tools)
+        self.store = store or _store_beside(checkpoint)
         self._checkpointer = open_checkpointer(checkpoint)
-        on_disk = checkpoint is not None and str(checkpoint) != IN_MEMORY
-        self.store = store or ImageStore(f"{checkpoint}.images" if on_disk else None)
         self._observe_image = observe_image
         self._temperature = temperature
         self._seed = seed
@@ -151,7 +151,8 @@ class Agent:
         self._check_thread(thread)
         with legible():
             snapshot = self._kept.get_state(_config(thread))
-        return snapshot.values.get("question") if snapshot.next else None
+        # Not `next`: it leaves out a node whose writes are kept while the step after it is not.
+        return snapshot.values.get("question") if snapshot.tasks else None
 
     def exchanges(self, thread: str) -> tuple[Exchange, ...]:
         """The finished questions of a conversation with their answers, the oldest first."""
@@ -290,6 +291,18 @@ class Agent:
             if thread not in self._open_tools:
                 self._open_tools[thread] = tuple(tool.for_run() for tool in self._tools)
             return self._open_tools[thread]
+
+
+def _store_beside(checkpoint: str | Path | None) -> ImageStore:
+    """The images of conversations: in a folder beside their file, or in memory."""
+    if checkpoint is None or str(checkpoint) == IN_MEMORY:
+        return ImageStore()
+    if is_postgres(checkpoint):
+        raise InputError(
+            "conversations in PostgreSQL need a folder of images that every process which asks in them can read: "
+            "Agent(..., store=ImageStore(FOLDER))"
+        )
+    return ImageStore(f"{checkpoint}.images")
 
 
 def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:

@@ -124,6 +124,7 @@ def test_metadata(wheel: Path) -> None:
         "dev",
         "hub",
         "openai",
+        "postgres",
         "ray",
         "train",
         "trl",
