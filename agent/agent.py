@@ -277,20 +277,20 @@ class Agent:
 
     def _begin(self, thread: str | None) -> _Run:
         """Note a run; `_work` forgets it at its end, also when nobody waits for that."""
-        run = _Run(thread=thread, tools=self._tools_for(thread))
         with self._lock:
-            if _key(run) in self._runs:
+            if thread is not None and f"thread {thread}" in self._runs:
                 raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
+            run = _Run(thread=thread, tools=self._tools_for(thread))
             self._runs[_key(run)] = run
         return run
 
     def _tools_for(self, thread: str | None) -> tuple[Tool, ...]:
+        """New ones, or those of the conversation; under the lock, so that nobody releases them meanwhile."""
         if thread is None:
             return tuple(tool.for_run() for tool in self._tools)
-        with self._lock:
-            if thread not in self._open_tools:
-                self._open_tools[thread] = tuple(tool.for_run() for tool in self._tools)
-            return self._open_tools[thread]
+        if thread not in self._open_tools:
+            self._open_tools[thread] = tuple(tool.for_run() for tool in self._tools)
+        return self._open_tools[thread]
 
 
 def _store_beside(checkpoint: str | Path | None) -> ImageStore:

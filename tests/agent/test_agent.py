@@ -298,6 +298,32 @@ def test_a_conversation_that_is_released_gets_new_tools() -> None:
         assert agent.ask("What?", thread="trip").steps[1].text == "1"
 
 
+def test_a_question_that_begins_keeps_its_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who releases a conversation while a question begins in it is told so, and closes nothing."""
+    call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
+    log: list[str] = []
+    refused: list[str] = []
+    with Agent(ScriptedReasoner([call, answer("K7")]), tools=[Counter(log)], checkpoint=":memory:") as agent:
+
+        def release() -> None:
+            try:
+                agent.release("trip")
+            except InputError as error:
+                refused.append(str(error))
+
+        def released_meanwhile(tool: Counter) -> Counter:
+            rival.start()
+            rival.join(0.2)
+            return for_run(tool)
+
+        rival, for_run = threading.Thread(target=release), Counter.for_run
+        monkeypatch.setattr(Counter, "for_run", released_meanwhile)
+        assert agent.ask("What?", thread="trip").steps[1].text == "1"
+        rival.join()
+        assert log == ["open"]
+    assert refused == ["the thread 'trip' is still answering; wait for it or cancel it"]
+
+
 def test_a_second_interrupt_does_not_wait_for_a_tool_that_cannot_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foveate.agent.agent.CLOSE_PATIENCE_S", 0.2)
     let_go, begun = threading.Event(), threading.Event()
