@@ -8,12 +8,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from needs import needs_bubblewrap
 from PIL import Image
+from psutil import Process
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, only_calculates, png_of, take
@@ -290,6 +293,28 @@ def test_closing_is_final_and_free(kernel: Kernel) -> None:
     idle.close()
     idle.close()
     assert not idle.is_running
+
+
+@needs_bubblewrap
+def test_kernels_leave_nothing_behind(kernel: Kernel) -> None:
+    kernel.run("1")
+
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), len(Process().children(recursive=True))
+
+    def live(number: int) -> tuple[str, bool]:
+        with Kernel() as one:
+            text = one.run(f"print({number})").text
+            folder = one.folder
+            assert folder is not None
+            assert folder.is_dir()
+        return text, folder.exists()
+
+    before = held()
+    with ThreadPoolExecutor(6) as pool:
+        lives = [*map(live, range(4)), *pool.map(live, range(4, 10))]
+    assert lives == [(f"{number}\n", False) for number in range(10)]
+    assert held() == before
 
 
 def test_text_is_capped_on_the_host() -> None:
