@@ -74,20 +74,21 @@ def _in_postgres(url: str) -> BaseCheckpointSaver[str]:
     with from_extra("postgres", "langgraph-checkpoint-postgres"):
         import psycopg
         from langgraph.checkpoint.postgres import PostgresSaver
+        from psycopg.conninfo import conninfo_to_dict
         from psycopg.rows import dict_row
         from psycopg_pool import ConnectionPool
     session: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    try:
+        conninfo_to_dict(url)
+    except psycopg.Error:  # quotes parts of the URL, and that holds a password
+        raise _no_database("what follows postgresql:// cannot be read") from None
     try:
         with psycopg.connect(url, connect_timeout=int(BUSY_TIMEOUT_S), **session) as connection:
             with _alone(connection):
                 PostgresSaver(connection).setup()
             place = f"{connection.info.dbname} at {connection.info.host}"
-    except psycopg.Error as error:  # which may repeat the URL, and that holds a password
-        reason = str(error).replace(url, "the URL").splitlines()[0]
-        raise InputError(
-            f"cannot keep conversations in PostgreSQL ({reason}); give postgresql://USER:PASSWORD@HOST/DATABASE of a "
-            "server that runs and a database where USER may make tables"
-        ) from None
+    except psycopg.Error as error:
+        raise _no_database(_first_line(error)) from error
     pool: ConnectionPool[Connection[dict[str, Any]]] = ConnectionPool(
         url,
         kwargs=session,
@@ -100,6 +101,13 @@ def _in_postgres(url: str) -> BaseCheckpointSaver[str]:
         open=True,
     )
     return PostgresSaver(pool, serde=strict_serializer())
+
+
+def _no_database(reason: str) -> InputError:
+    return InputError(
+        f"cannot keep conversations in PostgreSQL ({reason}); give postgresql://USER:PASSWORD@HOST/DATABASE of a server "
+        "that runs and a database where USER may make tables"
+    )
 
 
 @contextmanager
@@ -128,9 +136,12 @@ def legible() -> Iterator[None]:
         ) from error
     except _postgres_errors() as error:
         raise InputError(
-            f"the conversations cannot be read or written ({str(error).splitlines()[0]}); see that PostgreSQL runs, "
-            "then resume"
+            f"the conversations cannot be read or written ({_first_line(error)}); see that PostgreSQL runs, then resume"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _postgres_errors() -> tuple[type[Exception], ...]:

@@ -201,15 +201,15 @@ def test_processes_make_the_tables_at_once(database: str) -> None:
     [
         "postgresql://me:s3cret@127.0.0.1:1/here",
         "postgresql://me:s3cret@[::1/here",
+        "postgresql://me:s3cret%zz@127.0.0.1:1/here",
         "postgresql://me:s3cret@127.0.0.1:1/here?no_such=1",
     ],
 )
 def test_what_is_no_database_is_one_line_without_the_password(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot keep conversations in PostgreSQL") as caught:
         Agent(ScriptedReasoner([]), checkpoint=url, store=ImageStore(tmp_path))
-    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in f"{caught.value}{caught.value.__cause__}"
     assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
 
 
 def test_images_of_a_database_need_a_folder() -> None:
