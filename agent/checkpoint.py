@@ -105,8 +105,8 @@ def _in_postgres(url: str) -> BaseCheckpointSaver[str]:
 
 def _no_database(reason: str) -> InputError:
     return InputError(
-        f"cannot keep conversations in PostgreSQL ({reason}); give postgresql://USER:PASSWORD@HOST/DATABASE of a server "
-        "that runs and a database where USER may make tables"
+        f"cannot keep conversations in PostgreSQL ({reason}); give postgresql://USER:PASSWORD@HOST/DATABASE of a "
+        "server that runs and a database where USER may make tables"
     )
 
 
