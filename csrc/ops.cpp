@@ -28,16 +28,15 @@ STABLE_TORCH_LIBRARY(foveate, m) {
       "window_attention_backward(Tensor grad_out, Tensor qkv, Tensor cos, Tensor sin, Tensor ends, int num_heads,"
       " Tensor out, Tensor stats) -> Tensor grad_qkv");
 
-  // The same over q [T, H, D], k and v [T, G, D], G a divisor of H; causal: a token sees itself and those before it.
-  // -> out [T, H, D], stats [2, H, T].
+  // The same over q [T, H, D], k and v [C, G, D], G a divisor of H; query_ends [W + 1] int32: 0 and where in q the queries
+  // of each sequence end, which has some for all its tokens or for the last of them; causal: a token sees itself and those
+  // before it. -> out [T, H, D], stats [2, H, T].
   m.def(
-      "packed_attention(Tensor q, Tensor k, Tensor v, Tensor ends, bool causal) -> (Tensor out, Tensor stats)");
+      "packed_attention(Tensor q, Tensor k, Tensor v, Tensor ends, Tensor query_ends, bool causal)"
+      " -> (Tensor out, Tensor stats)");
   m.def(
-      "packed_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor ends, bool causal,"
-      " Tensor out, Tensor stats) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
-
-  // Causal, of one sequence: q [T, H, D] of the last T of C tokens, k and v [C, G, D] -> [T, H, D]; without a gradient.
-  m.def("prefix_attention(Tensor q, Tensor k, Tensor v) -> Tensor");
+      "packed_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor ends, Tensor query_ends,"
+      " bool causal, Tensor out, Tensor stats) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 
   // One new token of each sequence over a cache: q [B, H, D], k [S, C, G, D], v [S, C, G, E], slots and lengths [B] int64.
   // Sequence b sees the first lengths[b] places of slot slots[b]. -> [B, H, E]; without a gradient.

@@ -32,14 +32,15 @@ class Attend(Protocol):
 class PackedAttend:
     """Each token sees itself and those before it in its packed conversation."""
 
-    def __init__(self, packing: Packing, watch: Watch | None = None) -> None:
-        self.packing, self.watch = packing, watch
+    def __init__(self, packing: Packing, watch: Watch | None = None, queries: Packing | None = None) -> None:
+        """`queries`: of how many last tokens of each conversation; of all unless given."""
+        self.packing, self.watch, self.queries = packing, watch, queries
 
     def heads(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
         """See Attend."""
         if self.watch is not None:
             self.watch(layer, q_THD, k_TGD, v_TGD)
-        return packed_attention(q_THD, k_TGD, v_TGD, self.packing, causal=True)
+        return packed_attention(q_THD, k_TGD, v_TGD, self.packing, causal=True, queries=self.queries)
 
     def latents(self, layer: int, queries: "LatentQueries", latents_TW: Tensor) -> Tensor:
         """See Attend."""

@@ -1,13 +1,15 @@
-"""Packed conversations that begin alike: what neighbours share is computed once.
+"""Packed conversations that begin alike: what they share is computed once.
 
-Samples of one prompt have its pictures and its question in common, which are a good part of their tokens. What a token
-becomes depends on it and on those before it alone, so equal beginnings come to equal states. Attention gets back the
-whole conversations; all else sees each token of a shared beginning once, and gradients of those who share it add up.
+Samples of one prompt have its pictures and its question in common, some of them also what was said and seen after it.
+What a token becomes depends on it and on those before it alone, so equal beginnings come to equal states. Each token of
+a shared beginning is computed once, its query too; keys and values are handed to every conversation that it begins, and
+gradients of those who share it add up.
 
 Shape letters: P tokens of packed conversations, T tokens that are computed, D width, H query heads, G key heads.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from foveate.models.prefix import common_length, token_keys
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
-from foveate.ops import Packing, take_rows
+from foveate.ops import Packing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,32 +30,38 @@ class Branches:
     """The computed token that each token equals."""
     places_T: Tensor
     """Where each computed token stands first."""
+    own: tuple[int, ...]
+    """How many tokens of each conversation are computed for it, its last ones."""
 
     @classmethod
     def of(cls, packed: Transcript) -> "Branches":
-        """A conversation shares with the one before it what both begin with."""
-        keys, rows, places = token_keys(packed), list[int](), list[int]()
-        before = start = 0
-        for length in packed.lengths:
-            shared = common_length(keys[before:start], keys[start : start + length])
-            rows += rows[before : before + shared]
-            rows += range(len(places), len(places) + length - shared)
-            places += range(start + shared, start + length)
-            before, start = start, start + length
-        return cls(rows_P=torch.tensor(rows), places_T=torch.tensor(places))
+        """A conversation shares what it begins with as another one before it, as much as can be."""
+        keys, rows, places, own = token_keys(packed), list[int](), list[int](), list[int]()
+        spans = list(pairwise(accumulate(packed.lengths, initial=0)))
+        for idx, (start, end) in enumerate(spans):
+            wanted, shared, source = keys[start:end], 0, start
+            for first, last in spans[:idx]:
+                length = common_length(keys[first:last], wanted)
+                if length > shared:
+                    shared, source = length, first
+            rows += rows[source : source + shared]
+            rows += range(len(places), len(places) + len(wanted) - shared)
+            places += range(start + shared, end)
+            own.append(len(wanted) - shared)
+        return cls(rows_P=torch.tensor(rows), places_T=torch.tensor(places), own=tuple(own))
 
 
 class BranchAttend(PackedAttend):
     """Each token sees itself and those before it in its conversation, also those that are another's."""
 
     def __init__(self, branches: Branches, packing: Packing, device: torch.device) -> None:
-        super().__init__(packing)
-        self.rows_P, self.places_T = branches.rows_P.to(device), branches.places_T.to(device)
+        super().__init__(packing, queries=Packing(list(branches.own)))
+        self.rows_P = branches.rows_P.to(device)
 
     def heads(self, layer: int, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor) -> Tensor:
         """See Attend."""
-        q_PHD, k_PGD, v_PGD = (x.index_select(0, self.rows_P) for x in (q_THD, k_TGD, v_TGD))
-        return take_rows(super().heads(layer, q_PHD, k_PGD, v_PGD), self.places_T)
+        k_PGD, v_PGD = (x.index_select(0, self.rows_P) for x in (k_TGD, v_TGD))
+        return super().heads(layer, q_THD, k_PGD, v_PGD)
 
 
 def hidden_states(thinker: Thinker, packed: Transcript, see: SeenImages | None = None) -> Tensor:

@@ -20,19 +20,20 @@ from foveate.rl.train import TrainConfig, train
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
 
 
+@pytest.mark.parametrize("few", [None, [10, 64, 0, 37, 0, 200]])
 @pytest.mark.parametrize(("causal", "key_heads"), [(False, 4), (True, 2)])
-def test_packed_attention_and_its_gradients(causal: bool, key_heads: int) -> None:
-    packing = Packing([64, 64, 1, 37, 0, 300])
-    shapes = [(466, 4, 64), (466, key_heads, 64), (466, key_heads, 64)]
+def test_packed_attention_and_its_gradients(causal: bool, key_heads: int, few: list[int] | None) -> None:
+    packing, queries = Packing([64, 64, 1, 37, 0, 300]), Packing(few) if few else None
+    asked = sum(few) if few else 466
+    shapes = [(asked, 4, 64), (466, key_heads, 64), (466, key_heads, 64)]
     wanted = [torch.randn(shape, dtype=torch.bfloat16).float().requires_grad_() for shape in shapes]
     got = [x.detach().to("cuda", torch.bfloat16).requires_grad_() for x in wanted]
-    weight = torch.randn(466, 4, 64)
-    (packed_attention(*wanted, packing, causal=causal) * weight).sum().backward()
-    out = packed_attention(*got, packing, causal=causal)
+    weight = torch.randn(asked, 4, 64)
+    here = packed_attention(*wanted, packing, causal=causal, queries=queries)
+    (here * weight).sum().backward()
+    out = packed_attention(*got, packing, causal=causal, queries=queries)
     (out.float() * weight.cuda()).sum().backward()
-    torch.testing.assert_close(
-        out.detach().float().cpu(), packed_attention(*wanted, packing, causal=causal).detach(), atol=2e-2, rtol=2e-2
-    )
+    torch.testing.assert_close(out.detach().float().cpu(), here.detach(), atol=2e-2, rtol=2e-2)
     for x, y in zip(got, wanted, strict=True):
         assert x.grad is not None
         assert y.grad is not None

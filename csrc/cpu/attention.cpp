@@ -22,16 +22,16 @@ namespace foveate {
 namespace {
 
 // Where each sequence begins, and the number of tokens.
-std::vector<int64_t> read_ends(const Tensor& ends, int64_t num_tokens) {
+std::vector<int64_t> read_ends(const Tensor& ends, int64_t num_tokens, const char* name) {
   FOVEATE_CHECK_CPU(ends);
   FOVEATE_CHECK_DIM(ends, 1);
-  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Int && ends.is_contiguous(),
-                  "ends must be a contiguous int32 tensor; convert it with .to(torch.int32).contiguous()");
-  STD_TORCH_CHECK(ends.numel() >= 1, "ends must hold 0 and where each sequence ends, got shape [0]");
+  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Int && ends.is_contiguous(), name,
+                  " must be a contiguous int32 tensor; convert it with .to(torch.int32).contiguous()");
+  STD_TORCH_CHECK(ends.numel() >= 1, name, " must hold 0 and where each sequence ends, got shape [0]");
   const int32_t* data = ends.const_data_ptr<int32_t>();
   std::vector<int64_t> all(data, data + ends.numel());
   STD_TORCH_CHECK(all.front() == 0 && all.back() == num_tokens && std::is_sorted(all.begin(), all.end()),
-                  "ends must rise from 0 to the number of tokens, ", num_tokens, "; got ", all.front(), " to ",
+                  name, " must rise from 0 to the number of tokens, ", num_tokens, "; got ", all.front(), " to ",
                   all.back());
   return all;
 }
@@ -43,42 +43,48 @@ Rows heads_within(const Tensor& x, int64_t first, int64_t head_dim) {
   return {data + first * head_dim * size, x.stride(0), head_dim};
 }
 
-// The parts of all sequences, of their queries behind the first `past`; those of long ones are cut when `chunk` is given.
-std::vector<AttentionPart> parts_of(const std::vector<int64_t>& ends, int64_t num_kv_heads, int64_t past,
-                                    int64_t chunk) {
+// Where sequences end in the batch, and where in q those of their tokens that have queries, which are the last ones.
+struct Sequences {
+  std::vector<int64_t> ends, query_ends;
+};
+
+// The parts of all sequences, whole where `chunk` is 0, else at most so many queries each.
+std::vector<AttentionPart> parts_of(const Sequences& sequences, int64_t num_kv_heads, int64_t chunk) {
+  const auto& [ends, query_ends] = sequences;
   std::vector<AttentionPart> parts;
   for (size_t i = 0; i + 1 < ends.size(); ++i) {
-    const int64_t length = ends[i + 1] - ends[i], step = chunk > 0 ? chunk : length;
+    const int64_t length = ends[i + 1] - ends[i], rows = query_ends[i + 1] - query_ends[i], past = length - rows;
+    const int64_t step = chunk > 0 ? chunk : rows;
     for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
       for (int64_t begin = past; begin < length; begin += step) {
-        parts.push_back({ends[i], length, kv_head, begin, std::min(length, begin + step)});
+        parts.push_back({ends[i], length, query_ends[i] - past, kv_head, begin, std::min(length, begin + step)});
       }
     }
   }
   return parts;
 }
 
-void run_forward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
-  const AttentionKernels& run = kernels().attention;
-  const int64_t group = problem.num_heads / problem.num_kv_heads, chunk = std::max(kChunkRows, run.chunk_rows / group);
-  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, problem.past, chunk);
+int64_t most_rows(const std::vector<AttentionPart>& parts) {
   int64_t rows = 0;
   for (const AttentionPart& part : parts) {
     rows = std::max(rows, part.query_end - part.query_begin);
   }
-  share(parts, torch::stable::get_num_threads(), forward_scratch(problem.head_dim, group, rows),
+  return rows;
+}
+
+void run_forward(const AttentionProblem& problem, const Sequences& sequences) {
+  const AttentionKernels& run = kernels().attention;
+  const int64_t group = problem.num_heads / problem.num_kv_heads, chunk = std::max(kChunkRows, run.chunk_rows / group);
+  const std::vector<AttentionPart> parts = parts_of(sequences, problem.num_kv_heads, chunk);
+  share(parts, torch::stable::get_num_threads(), forward_scratch(problem.head_dim, group, most_rows(parts)),
         [&](const AttentionPart& part, float* scratch) { run.forward(problem, part, scratch); });
 }
 
-void run_backward(const AttentionProblem& problem, const std::vector<int64_t>& ends) {
-  const std::vector<AttentionPart> parts = parts_of(ends, problem.num_kv_heads, 0, 0);
-  int64_t longest = 0;
-  for (const AttentionPart& part : parts) {
-    longest = std::max(longest, part.length);
-  }
+void run_backward(const AttentionProblem& problem, const Sequences& sequences) {
+  const std::vector<AttentionPart> parts = parts_of(sequences, problem.num_kv_heads, 0);
   const AttentionKernels& run = kernels().attention;
   share(parts, torch::stable::get_num_threads(),
-        backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, longest),
+        backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, most_rows(parts)),
         [&](const AttentionPart& part, float* scratch) { run.backward(problem, part, scratch); });
 }
 
@@ -104,7 +110,7 @@ Tensor empty_stats(const Tensor& like, const AttentionProblem& problem) {
 struct Windows {
   Tensor qkv, cos, sin;
   AttentionProblem problem;
-  std::vector<int64_t> ends;
+  Sequences sequences;
 };
 
 Windows windows_of(const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& ends, int64_t num_heads) {
@@ -121,8 +127,9 @@ Windows windows_of(const Tensor& qkv, const Tensor& cos, const Tensor& sin, cons
                     "cos and sin must be float32 [", num_tokens, ", ", head_dim / 2, "], got shape ",
                     shape_text(*table));
   }
+  const std::vector<int64_t> all = read_ends(ends, num_tokens, "ends");
   Windows windows = {torch::stable::contiguous(qkv), torch::stable::contiguous(cos), torch::stable::contiguous(sin),
-                     problem_of(num_tokens, num_heads, num_heads, head_dim, qkv, false), read_ends(ends, num_tokens)};
+                     problem_of(num_tokens, num_heads, num_heads, head_dim, qkv, false), {all, all}};
   windows.problem.cos = windows.cos.const_data_ptr<float>();
   windows.problem.sin = windows.sin.const_data_ptr<float>();
   windows.problem.q = heads_within(windows.qkv, 0, head_dim);
@@ -139,7 +146,7 @@ std::tuple<Tensor, Tensor> window_attention(const Tensor& qkv, const Tensor& cos
   Tensor stats = empty_stats(qkv, problem);
   problem.out = heads_within(out, 0, problem.head_dim);
   problem.stats = stats.mutable_data_ptr<float>();
-  run_forward(problem, windows.ends);
+  run_forward(problem, windows.sequences);
   return {out, stats};
 }
 
@@ -163,29 +170,42 @@ Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, cons
   problem.grad_q = heads_within(grad_qkv, 0, problem.head_dim);
   problem.grad_k = heads_within(grad_qkv, num_heads, problem.head_dim);
   problem.grad_v = heads_within(grad_qkv, 2 * num_heads, problem.head_dim);
-  run_backward(problem, windows.ends);
+  run_backward(problem, windows.sequences);
   return grad_qkv;
 }
 
-// --- packed_attention: three tensors, fewer key heads allowed, causal or not ---
+// --- packed_attention: three tensors, fewer key heads allowed, causal or not, queries of all tokens or of the last ---
 
-AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v, bool causal, int64_t past = 0) {
+AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
   check_operand(q, "q");
   FOVEATE_CHECK_DIM(q, 3);
   for (const Tensor* other : {&k, &v}) {
     FOVEATE_CHECK_CPU(*other);
     FOVEATE_CHECK_SAME_DTYPE(*other, q);
-    STD_TORCH_CHECK(other->dim() == 3 && other->size(0) == q.size(0) + past && other->size(2) == q.size(2) &&
-                        other->size(1) > 0 && q.size(1) % other->size(1) == 0 && q.size(1) > 0 && q.size(2) > 0,
-                    "k and v must be [T, G, D] for a q of [T, H, D] with G a divisor of H; got ", shape_text(q),
+    STD_TORCH_CHECK(other->dim() == 3 && other->size(2) == q.size(2) && other->size(1) > 0 &&
+                        q.size(1) % other->size(1) == 0 && q.size(1) > 0 && q.size(2) > 0,
+                    "k and v must be [C, G, D] for a q of [T, H, D] with G a divisor of H; got ", shape_text(q),
                     " and ", shape_text(*other));
   }
   FOVEATE_CHECK_SAME_SHAPE(v, k);
   return problem_of(q.size(0), q.size(1), k.size(1), q.size(2), q, causal);
 }
 
-std::tuple<Tensor, Tensor> attend(AttentionProblem problem, const Tensor& q, const Tensor& k, const Tensor& v,
-                                  const std::vector<int64_t>& ends) {
+Sequences read_sequences(const Tensor& ends, int64_t num_tokens, const Tensor& query_ends, int64_t num_queries) {
+  Sequences sequences = {read_ends(ends, num_tokens, "ends"), read_ends(query_ends, num_queries, "query_ends")};
+  const auto& [all, asked] = sequences;
+  STD_TORCH_CHECK(all.size() == asked.size(), "ends and query_ends must tell of as many sequences, got ",
+                  all.size() - 1, " and ", asked.size() - 1);
+  for (size_t i = 0; i + 1 < all.size(); ++i) {
+    STD_TORCH_CHECK(asked[i + 1] - asked[i] <= all[i + 1] - all[i], "sequence ", i, " has more queries, ",
+                    asked[i + 1] - asked[i], ", than tokens, ", all[i + 1] - all[i]);
+  }
+  return sequences;
+}
+
+std::tuple<Tensor, Tensor> packed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ends,
+                                            const Tensor& query_ends, bool causal) {
+  AttentionProblem problem = check_packed(q, k, v, causal);
   const Tensor queries = with_dense_rows(q), keys = with_dense_rows(k), values = with_dense_rows(v);
   Tensor out = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)});
   Tensor stats = empty_stats(q, problem);
@@ -194,31 +214,14 @@ std::tuple<Tensor, Tensor> attend(AttentionProblem problem, const Tensor& q, con
   problem.v = heads_of(values);
   problem.out = heads_of(out);
   problem.stats = stats.mutable_data_ptr<float>();
-  run_forward(problem, ends);
+  run_forward(problem, read_sequences(ends, k.size(0), query_ends, q.size(0)));
   return {out, stats};
 }
 
-std::tuple<Tensor, Tensor> packed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ends,
-                                            bool causal) {
-  const AttentionProblem problem = check_packed(q, k, v, causal);
-  return attend(problem, q, k, v, read_ends(ends, q.size(0)));
-}
-
-// --- prefix_attention: queries of the last tokens of one sequence over the keys and values of all, causal ---
-
-Tensor prefix_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
-  FOVEATE_CHECK_DIM(q, 3);
-  FOVEATE_CHECK_DIM(k, 3);
-  const int64_t past = k.size(0) - q.size(0);
-  STD_TORCH_CHECK(past >= 0, "k must hold the tokens of q, too; got ", k.size(0), " and ", q.size(0), " tokens");
-  AttentionProblem problem = check_packed(q, k, v, true, past);
-  problem.past = past;
-  return std::get<0>(attend(problem, q, k, v, {0, k.size(0)}));
-}
-
 std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k,
-                                                             const Tensor& v, const Tensor& ends, bool causal,
-                                                             const Tensor& out, const Tensor& stats) {
+                                                             const Tensor& v, const Tensor& ends,
+                                                             const Tensor& query_ends, bool causal, const Tensor& out,
+                                                             const Tensor& stats) {
   AttentionProblem problem = check_packed(q, k, v, causal);
   check_operand(grad_out, "grad_out");
   FOVEATE_CHECK_SAME_SHAPE(grad_out, q);
@@ -230,8 +233,8 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
   const Tensor grad = with_dense_rows(grad_out), result = with_dense_rows(out);
   const Tensor sums = torch::stable::contiguous(stats);
   Tensor grad_q = torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)});
-  Tensor grad_k = torch::stable::new_empty(k, {k.size(0), k.size(1), k.size(2)});
-  Tensor grad_v = torch::stable::new_empty(v, {v.size(0), v.size(1), v.size(2)});
+  Tensor grad_k = torch::stable::new_zeros(k, {k.size(0), k.size(1), k.size(2)});  // of sequences without queries, too
+  Tensor grad_v = torch::stable::new_zeros(v, {v.size(0), v.size(1), v.size(2)});
   problem.q = heads_of(queries);
   problem.k = heads_of(keys);
   problem.v = heads_of(values);
@@ -241,7 +244,7 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
   problem.grad_q = heads_of(grad_q);
   problem.grad_k = heads_of(grad_k);
   problem.grad_v = heads_of(grad_v);
-  run_backward(problem, read_ends(ends, q.size(0)));
+  run_backward(problem, read_sequences(ends, k.size(0), query_ends, q.size(0)));
   return {grad_q, grad_k, grad_v};
 }
 
@@ -252,6 +255,5 @@ STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
   m.impl("window_attention", TORCH_BOX(&foveate::window_attention));
   m.impl("window_attention_backward", TORCH_BOX(&foveate::window_attention_backward));
   m.impl("packed_attention", TORCH_BOX(&foveate::packed_attention));
-  m.impl("prefix_attention", TORCH_BOX(&foveate::prefix_attention));
   m.impl("packed_attention_backward", TORCH_BOX(&foveate::packed_attention_backward));
 }

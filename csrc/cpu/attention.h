@@ -10,7 +10,6 @@ namespace foveate {
 struct AttentionProblem {
   int64_t num_heads, num_kv_heads, head_dim;
   int64_t num_tokens;  // that have queries
-  int64_t past;        // of the sequence before these, forward of one sequence only
   bool causal;
   bool bf16;          // of q, k, v, out and their gradients; else f32
   float scale;        // of the products of queries and keys
@@ -22,9 +21,10 @@ struct AttentionProblem {
 };
 
 // A part of the work that nobody else writes to: queries [query_begin, query_end) of one sequence, all query heads that
-// share a key head. Backward takes whole sequences.
+// share a key head. Backward takes all queries that a sequence has.
 struct AttentionPart {
   int64_t start, length;  // of the sequence, in tokens
+  int64_t queries;        // the row of q that its first token would have, if all its tokens had one
   int64_t kv_head;
   int64_t query_begin, query_end;
 };
@@ -44,9 +44,9 @@ constexpr int64_t forward_scratch(int64_t head_dim, int64_t group, int64_t rows)
   return group * rows * (2 * dim + 2) + 3 * kKeyRows * dim + kQueryRows * kKeyRows;
 }
 
-constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t length) {
+constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t rows) {
   const int64_t dim = padded_dim(head_dim);
-  return group * length * (dim + 1) + 6 * kKeyRows * dim + 4 * kQueryRows * dim + 3 * kQueryRows * kKeyRows;
+  return group * rows * (dim + 1) + 6 * kKeyRows * dim + 4 * kQueryRows * dim + 3 * kQueryRows * kKeyRows;
 }
 
 struct AttentionKernels {

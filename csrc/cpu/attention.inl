@@ -3,11 +3,11 @@
 // Layout:  blocks of q, k and v are unpacked into f32 scratch, rows padded to 16 numbers, keys also transposed; RoPE
 //          turns q and k on the way. All products are the one of lanes.inl: rows times vectors, sums in registers.
 // Tiling:  48 queries x 128 keys; a tile of the product is kTileRows x kTileColumns vectors.
-// Forward: softmax is online over blocks of keys (Milakov and Gimelshein, arXiv 1805.02867); causal blocks that nobody
-//          sees are skipped. Scores are in base 2.
+// Forward: softmax is online over blocks of keys (Milakov and Gimelshein, arXiv 1805.02867); causal blocks end where
+//          the last of their queries sees no further. Scores are in base 2.
 // Backward: probabilities are computed again (Dao et al., arXiv 2205.14135), from the highest score and the sum and not
-//          from one logarithm of both, whose rounding would be in every probability of a row; the part owns a whole
-//          sequence and key head, so that sums have one order.
+//          from one logarithm of both, whose rounding would be in every probability of a row; the part owns all
+//          queries of a sequence and key head, so that sums have one order.
 // Pairs:   where the instruction set multiplies pairs of bf16, in bf16 turned queries and keys, the probabilities and the
 //          gradients of scores are rounded, and two products are added at once. Sums and all else stay f32.
 // Bound:   multiply-add, of f32 or of pairs, for sequences above some 100 tokens, unpacking below.
@@ -120,6 +120,10 @@ FOVEATE_INLINE int64_t smaller(int64_t one, int64_t other) {
   return one < other ? one : other;
 }
 
+FOVEATE_INLINE int64_t larger(int64_t one, int64_t other) {
+  return one > other ? one : other;
+}
+
 FOVEATE_INLINE int64_t vectors(int64_t numbers) {
   return (numbers + kLanes - 1) / kLanes;
 }
@@ -189,7 +193,7 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
   float* keys_across = keys + kKeyRows * padded;
   float* values = keys_across + kKeyRows * padded;
   float* scores = values + kKeyRows * padded;
-  const int64_t first_row = part.start + part.query_begin - problem.past;
+  const int64_t first_row = part.queries + part.query_begin;
   using Product = ProductOf<T>;
   for (int64_t member = 0; member < group; ++member) {
     unpack_rows<T>(problem, problem.q, first_row, rows, part.kv_head * group + member, true,
@@ -214,16 +218,17 @@ static void forward_part(const AttentionProblem& problem, const AttentionPart& p
     for (int64_t member = 0; member < group; ++member) {
       for (int64_t begin = 0; begin < rows; begin += kQueryRows) {
         const int64_t count = smaller(kQueryRows, rows - begin), at = member * rows + begin;
-        if (problem.causal && part.query_begin + begin + count <= key) {
+        const int64_t seen = num_seen(problem.causal, part.query_begin + begin + count - 1, key, num_keys);
+        if (seen == 0) {
           continue;
         }
         multiply<Product>({queries + at * padded, padded, 1}, keys_across, kKeyRows, scores, kKeyRows, count,
-                          vectors(num_keys), Product::depth(dim), false);
-        soften(problem, scores, count, part.query_begin + begin, key, num_keys,
+                          vectors(seen), Product::depth(dim), false);
+        soften(problem, scores, count, part.query_begin + begin, key, seen,
                {online.highest + at, online.total + at}, out + at * padded);
-        Product::along(scores, kKeyRows, count, vectors(num_keys) * kLanes, scores);
+        Product::along(scores, kKeyRows, count, vectors(seen) * kLanes, scores);
         multiply<Product>({scores, kKeyRows, 1}, values, padded, out + at * padded, padded, count, vectors(dim),
-                          Product::depth(num_keys), true);
+                          Product::depth(seen), true);
       }
     }
   }
@@ -295,10 +300,11 @@ static void score_gradients(const float* chances, float* grads, int64_t num_rows
 template <typename T>
 static void backward_part(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
   const int64_t dim = problem.head_dim, padded = padded_dim(dim), group = problem.num_heads / problem.num_kv_heads;
-  const int64_t length = part.length, block = kKeyRows * padded;
+  const int64_t length = part.length, rows = part.query_end - part.query_begin, block = kKeyRows * padded;
+  const int64_t first_row = part.queries + part.query_begin;
   float* grad_q = scratch;
-  float* products = grad_q + group * length * padded;
-  float* keys = products + group * length;
+  float* products = grad_q + group * rows * padded;
+  float* keys = products + group * rows;
   float *keys_across = keys + block, *values = keys + 2 * block, *values_across = keys + 3 * block;
   float *grad_k = keys + 4 * block, *grad_v = keys + 5 * block;
   float* queries = keys + 6 * block;
@@ -309,60 +315,63 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
   float* grad_pairs = query_pairs + kQueryRows * padded;
   float* block_pairs = grad_pairs + kQueryRows * padded;
   using Product = ProductOf<T>;
-  for (int64_t i = 0; i < group * length * padded; ++i) {
+  for (int64_t i = 0; i < group * rows * padded; ++i) {
     grad_q[i] = 0;
   }
   for (int64_t member = 0; member < group; ++member) {
-    row_products<T>(problem, part.start, length, part.kv_head * group + member, grads, queries,
-                    products + member * length);
+    row_products<T>(problem, first_row, rows, part.kv_head * group + member, grads, queries,
+                    products + member * rows);
   }
   for (int64_t key = 0; key < length; key += kKeyRows) {
-    const int64_t num_keys = smaller(kKeyRows, length - key), width = vectors(num_keys);
+    const int64_t num_keys = smaller(kKeyRows, length - key), all_keys = vectors(num_keys) * kLanes;
     unpack_rows<T>(problem, problem.k, part.start + key, num_keys, part.kv_head, true, keys);
     transpose_rows(keys, num_keys, padded, keys_across);
-    Product::across(keys_across, kKeyRows, padded, width * kLanes, keys_across);
+    Product::across(keys_across, kKeyRows, padded, all_keys, keys_across);
     Product::across(keys, padded, num_keys, padded, keys);
     unpack_rows<T>(problem, problem.v, part.start + key, num_keys, part.kv_head, false, values);
     transpose_rows(values, num_keys, padded, values_across);
-    Product::across(values_across, kKeyRows, padded, width * kLanes, values_across);
+    Product::across(values_across, kKeyRows, padded, all_keys, values_across);
     for (int64_t i = 0; i < 2 * block; ++i) {
       grad_k[i] = 0;  // and grad_v behind it
     }
     for (int64_t member = 0; member < group; ++member) {
       const int64_t head = part.kv_head * group + member;
-      const float* highest = problem.stats + head * problem.num_tokens + part.start;
+      const float* highest = problem.stats + head * problem.num_tokens + first_row;
       const float* inverse = highest + problem.num_heads * problem.num_tokens;
-      const int64_t first = problem.causal ? key / kQueryRows * kQueryRows : 0;
-      for (int64_t begin = first; begin < length; begin += kQueryRows) {
-        const int64_t count = smaller(kQueryRows, length - begin);
-        unpack_rows<T>(problem, problem.q, part.start + begin, count, head, true, queries);
-        unpack_rows<T>(problem, problem.grad_out, part.start + begin, count, head, false, grads);
+      const int64_t first = problem.causal ? larger(0, key - part.query_begin) / kQueryRows * kQueryRows : 0;
+      for (int64_t begin = first; begin < rows; begin += kQueryRows) {
+        const int64_t count = smaller(kQueryRows, rows - begin);
+        const int64_t seen = num_seen(problem.causal, part.query_begin + begin + count - 1, key, num_keys);
+        const int64_t width = vectors(seen);
+        unpack_rows<T>(problem, problem.q, first_row + begin, count, head, true, queries);
+        unpack_rows<T>(problem, problem.grad_out, first_row + begin, count, head, false, grads);
         const float* rows_of_queries = Product::across(queries, padded, count, padded, query_pairs);
         const float* rows_of_grads = Product::across(grads, padded, count, padded, grad_pairs);
         Product::along(queries, padded, count, padded, queries);
         Product::along(grads, padded, count, padded, grads);
         multiply<Product>({queries, padded, 1}, keys_across, kKeyRows, chances, kKeyRows, count, width,
                           Product::depth(dim), false);
-        probabilities(problem, chances, count, begin, key, num_keys, highest + begin, inverse + begin);
+        probabilities(problem, chances, count, part.query_begin + begin, key, seen, highest + begin,
+                      inverse + begin);
         const float* chance_rows = Product::across(chances, kKeyRows, count, width * kLanes, block_pairs);
-        multiply<Product>({chance_rows, 1, kKeyRows}, rows_of_grads, padded, grad_v, padded, num_keys, vectors(dim),
+        multiply<Product>({chance_rows, 1, kKeyRows}, rows_of_grads, padded, grad_v, padded, seen, vectors(dim),
                           Product::depth(count), true);
         multiply<Product>({grads, padded, 1}, values_across, kKeyRows, grad_scores, kKeyRows, count, width,
                           Product::depth(dim), false);
-        score_gradients(chances, grad_scores, count, num_keys, products + member * length + begin, problem.scale);
+        score_gradients(chances, grad_scores, count, seen, products + member * rows + begin, problem.scale);
         const float* score_rows = Product::across(grad_scores, kKeyRows, count, width * kLanes, block_pairs);
-        multiply<Product>({score_rows, 1, kKeyRows}, rows_of_queries, padded, grad_k, padded, num_keys, vectors(dim),
+        multiply<Product>({score_rows, 1, kKeyRows}, rows_of_queries, padded, grad_k, padded, seen, vectors(dim),
                           Product::depth(count), true);
         Product::along(grad_scores, kKeyRows, count, width * kLanes, grad_scores);
-        multiply<Product>({grad_scores, kKeyRows, 1}, keys, padded, grad_q + (member * length + begin) * padded, padded,
-                          count, vectors(dim), Product::depth(num_keys), true);
+        multiply<Product>({grad_scores, kKeyRows, 1}, keys, padded, grad_q + (member * rows + begin) * padded, padded,
+                          count, vectors(dim), Product::depth(seen), true);
       }
     }
     pack_rows<T>(problem, grad_k, part.start + key, num_keys, part.kv_head, true, problem.grad_k);
     pack_rows<T>(problem, grad_v, part.start + key, num_keys, part.kv_head, false, problem.grad_v);
   }
   for (int64_t member = 0; member < group; ++member) {
-    pack_rows<T>(problem, grad_q + member * length * padded, part.start, length, part.kv_head * group + member, true,
+    pack_rows<T>(problem, grad_q + member * rows * padded, first_row, rows, part.kv_head * group + member, true,
                  problem.grad_q);
   }
 }

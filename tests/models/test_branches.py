@@ -32,7 +32,7 @@ def learning(request: pytest.FixtureRequest, thinker: Thinker) -> Thinker:
 
 
 def conversations(thinker: Thinker) -> list[Transcript]:
-    """Two questions about two pictures, the first answered in three ways, of which one was looked into."""
+    """A picture asked about, answered in three ways, the third with a crop and then once more; another between."""
 
     def asked(seed: int, *turns: dict[str, Any]) -> Transcript:
         parts = [{"type": "image", "image": noise(150, 90, seed)}, {"type": "text", "text": "What is it?"}]
@@ -41,7 +41,7 @@ def conversations(thinker: Thinker) -> list[Transcript]:
     tree, both, house = ({"role": "assistant", "content": text} for text in ("a tree", "a house, a tree", "a house"))
     crop = {"type": "image", "image": noise(64, 64, 3)}
     looked = {"role": "user", "content": [crop, {"type": "text", "text": "And here?"}]}
-    return [asked(0, tree), asked(0, both), asked(0, both, looked, house), asked(1, tree)]
+    return [asked(0, tree), asked(0, both), asked(0, both, looked, house), asked(1, tree), asked(0, both, looked)]
 
 
 def gradients(thinker: Thinker, hidden_PD: Tensor) -> dict[str, Tensor]:
@@ -62,15 +62,16 @@ def test_states_and_gradients_are_those_of_whole_conversations(learning: Thinker
 
 
 def test_what_two_begin_with_is_computed_once_and_no_more(thinker: Thinker) -> None:
-    first, second, third, other = conversations(thinker)
-    branches = Branches.of(pack([first, second, third, other]))
-    ids = pack([first, second, third, other]).token_ids
+    first, second, third, other, again = conversations(thinker)
+    packed = pack([first, second, third, other, again])
+    branches, ids = Branches.of(packed), packed.token_ids
     common = next(idx for idx, (a, b) in enumerate(zip(first.token_ids, second.token_ids, strict=False)) if a != b)
-    new = [len(first), len(second) - common, len(third) - len(second), len(other)]
-    assert len(branches.places_T) < sum(new) + 9  # the other picture has the same words before it
+    *own, words, none = branches.own
+    assert own == [len(first), len(second) - common, len(third) - len(second)]
+    assert len(other) - 9 < words < len(other)  # another picture has the same words before it
+    assert none == 0  # it began like the third, two before it
     assert torch.equal(ids[branches.places_T][branches.rows_P], ids)
-    picture = other.image_starts[0]
-    assert torch.equal(branches.rows_P[-len(other) + picture :].diff(), torch.ones(len(other) - picture - 1))
+    assert len(branches.places_T) == sum(branches.own)
 
 
 class CountedTower(torch.nn.Module):

@@ -2,7 +2,8 @@
 
 Proved for each: the error against f64 is at most twice that of PyTorch's fused attention in the same dtype plus one
 rounding; odd lengths and head sizes, empty and single-token sequences, no tokens, shared key heads, strided inputs;
-opcheck's contract, torch.compile, gradcheck of the plain form; equal bits with 1, 2 and 5 threads; a NaN stays in its
+opcheck's contract, torch.compile, gradcheck of the plain form; queries of the last tokens alone equal, as nearly, those
+among queries of all; equal bits with 1, 2 and 5 threads; a NaN stays in its
 sequence, and one in a key under a causal mask with the tokens after it; what does not fit is named.
 """
 
@@ -105,6 +106,30 @@ def test_prefix_attention_is_the_end_of_a_causal_one(
     assert_as_exact_as_torch(ours, *results)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_queries_of_the_last_tokens_alone(
+    shape: tuple[int, int, int], causal: bool, dtype: torch.dtype, isa: str
+) -> None:
+    lengths, few = [150, 9, 0, 300, 7], [60, 9, 0, 0, 1]
+    asked = torch.cat([torch.arange(all_) >= all_ - some for all_, some in zip(lengths, few, strict=True)])
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return packed_attention(q, k, v, Packing(lengths), causal=causal, queries=Packing(few))
+
+    def with_others(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        whole = q.new_zeros(len(asked), *q.shape[1:]).index_put((asked.nonzero()[:, 0],), q)
+        return packed_attention(whole, k, v, Packing(lengths), causal=causal)[asked]
+
+    q, k, v = draw_qkv(lengths, shape, dtype)
+    leaves = [q[asked], k, v]
+    exact = results(with_others, leaves, torch.float64)
+    for triple in zip(results(ours, leaves, dtype), results(with_others, leaves, dtype), exact, strict=True):
+        assert_as_exact_as_torch(*triple)
+    torch.testing.assert_close(results(ours, leaves, torch.float64), exact)
+
+
 def test_prefix_attention_without_tokens_and_in_plain_pytorch() -> None:
     q, k, v = draw_qkv([40], (4, 2, 16), torch.float64)
     wanted = references.packed_attention(q, k, v, [40], True)[30:]
@@ -180,13 +205,14 @@ def test_opcheck(lengths: list[int]) -> None:
     q, k, v = (x.requires_grad_() for x in draw_qkv(lengths, (4, 2, 8), torch.float32))
     ends = Packing(lengths).ends(q.device)
     packed, windows = torch.ops.foveate.packed_attention, torch.ops.foveate.window_attention
-    torch.library.opcheck(packed.default, (q, k, v, ends, True))
-    torch.library.opcheck(torch.ops.foveate.prefix_attention.default, (q[3:].detach(), k.detach(), v.detach()))
+    few = Packing([length // 2 for length in lengths])
+    for asked, queries in ((ends, q), (few.ends(q.device), q[: sum(few.lengths)].detach().requires_grad_())):
+        torch.library.opcheck(packed.default, (queries, k, v, ends, asked, True))
     qkv, cos, sin = draw_windows(lengths, 2, 8, torch.float32)
     torch.library.opcheck(windows.default, (qkv.requires_grad_(), cos, sin, ends, 2))
     q, k, v, qkv = (x.detach() for x in (q, k, v, qkv))
-    saved = packed(q, k, v, ends, True)
-    torch.library.opcheck(torch.ops.foveate.packed_attention_backward.default, (q, q, k, v, ends, True, *saved))
+    saved = packed(q, k, v, ends, ends, True)
+    torch.library.opcheck(torch.ops.foveate.packed_attention_backward.default, (q, q, k, v, ends, ends, True, *saved))
     saved = windows(qkv, cos, sin, ends, 2)
     backward = torch.ops.foveate.window_attention_backward.default
     torch.library.opcheck(backward, (saved[0], qkv, cos, sin, ends, 2, *saved))
@@ -221,6 +247,8 @@ def test_wrong_packings_are_named() -> None:
         packed_attention(q, k, v, Packing([5]))
     with pytest.raises(ValueError, match="the packing holds 3 tokens, the batch 4"):
         window_attention(q.flatten(1), (q[:, 0], q[:, 0]), Packing([3]), 1)
+    with pytest.raises(ValueError, match=r"got \[0, 4\] queries for sequences of \[1, 3\] tokens"):
+        packed_attention(q, k, v, Packing([1, 3]), queries=Packing([0, 4]))
 
 
 @needs_native
@@ -229,15 +257,20 @@ def test_native_checks_name_the_argument() -> None:
     ends = torch.tensor([0, 4], dtype=torch.int32)
     packed, windows = torch.ops.foveate.packed_attention, torch.ops.foveate.window_attention
     with pytest.raises(RuntimeError, match="G a divisor of H; got"):
-        packed(q[:, :1], draw((4, 2, 8), torch.float32, 1), draw((4, 2, 8), torch.float32, 1), ends, False)
+        packed(q[:, :1], draw((4, 2, 8), torch.float32, 1), draw((4, 2, 8), torch.float32, 1), ends, ends, False)
     with pytest.raises(RuntimeError, match="ends must rise from 0 to the number of tokens, 4; got 0 to 3"):
-        packed(q, k, v, torch.tensor([0, 3], dtype=torch.int32), False)
+        packed(q, k, v, torch.tensor([0, 3], dtype=torch.int32), ends, False)
     with pytest.raises(RuntimeError, match="ends must be a contiguous int32 tensor"):
-        packed(q, k, v, ends.long(), False)
+        packed(q, k, v, ends.long(), ends, False)
     with pytest.raises(RuntimeError, match="q must be bfloat16 or float32"):
-        packed(q.double(), k.double(), v.double(), ends, False)
-    with pytest.raises(RuntimeError, match="k must hold the tokens of q, too; got 3 and 4 tokens"):
-        torch.ops.foveate.prefix_attention(q, k[:3], v[:3])
+        packed(q.double(), k.double(), v.double(), ends, ends, False)
+    with pytest.raises(RuntimeError, match="query_ends must rise from 0 to the number of tokens, 4; got 0 to 3"):
+        packed(q, k, v, ends, torch.tensor([0, 3], dtype=torch.int32), False)
+    with pytest.raises(RuntimeError, match="ends and query_ends must tell of as many sequences, got 1 and 2"):
+        packed(q, k, v, ends, torch.tensor([0, 2, 4], dtype=torch.int32), False)
+    two = (torch.tensor(some, dtype=torch.int32) for some in ([0, 1, 4], [0, 3, 4]))
+    with pytest.raises(RuntimeError, match="sequence 0 has more queries, 3, than tokens, 1"):
+        packed(q, k, v, *two, False)
     qkv, cos, sin = draw_windows([4], 2, 8, torch.float32)
     with pytest.raises(RuntimeError, match=r"qkv must hold 3 x num_heads heads of an even size, num_heads 5"):
         windows(qkv, cos, sin, ends, 5)

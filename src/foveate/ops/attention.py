@@ -5,8 +5,8 @@ one call, of whatever lengths. Plain PyTorch runs where they do not serve: neigh
 is a view of shape [count, length], and each run is one call of scaled_dot_product_attention that moves no data. On a
 GPU our kernel serves windows; long sequences are one call of torch's flash attention.
 
-Shape letters: T tokens, C tokens of a sequence up to the last of T, H heads, G key heads, D head dimension, B sequences
-of a run, L their length.
+Shape letters: T tokens, C tokens that are seen where not all have queries, H heads, G key heads, D head dimension, B
+sequences of a run, L their length.
 """
 
 from itertools import accumulate, groupby
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_tiles, is_native, is_served, torch_has_tiles, wants_gradient
+from foveate.ops.native import Context, has_tiles, is_native, is_served, torch_has_tiles
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
@@ -46,44 +46,47 @@ class Packing:
         return self._ends[device]
 
 
-def packed_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, *, causal: bool = False) -> Tensor:
+def packed_attention(
+    q_THD: Tensor,
+    k_CGD: Tensor,
+    v_CGD: Tensor,
+    packing: Packing,
+    *,
+    causal: bool = False,
+    queries: Packing | None = None,
+) -> Tensor:
     """Softmax attention inside each packed sequence, [T, H, D] -> [T, H, D].
 
     Args:
         q_THD: bf16 or f32; f64 runs plain PyTorch.
-        k_TGD: of q's dtype; G divides H, and neighbouring query heads share a key head.
-        v_TGD: as k_TGD.
-        packing: lengths whose sum is T.
+        k_CGD: of q's dtype; G divides H, and neighbouring query heads share a key head.
+        v_CGD: as k_CGD.
+        packing: lengths of the sequences, whose sum is C.
         causal: a token sees itself and those before it in its sequence.
+        queries: how many of each sequence's tokens have queries, the last ones, T together; all unless given.
 
     Raises:
-        ValueError: the packing does not hold T tokens.
+        ValueError: the packings do not hold C and T tokens, or a sequence has more queries than tokens.
     """
-    _check_packing(packing, len(q_THD))
+    asked = queries or packing
+    _check_packing(packing, len(k_CGD))
+    _check_packing(asked, len(q_THD))
+    if queries is not None:
+        _check_queries(queries.lengths, packing.lengths)
     if _is_ours(q_THD):
-        out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_TGD, v_TGD, packing.ends(q_THD.device), causal)[0]
+        ends, query_ends = packing.ends(q_THD.device), asked.ends(q_THD.device)
+        out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_CGD, v_CGD, ends, query_ends, causal)[0]
         return out_THD
     if q_THD.is_cuda and q_THD.dtype in {torch.bfloat16, torch.float16}:
-        return _flash_attention(q_THD, k_TGD, v_TGD, packing, causal)
-    return _plain_attention(q_THD, k_TGD, v_TGD, packing, causal)
+        return _flash_attention(q_THD, k_CGD, v_CGD, packing, asked, causal)
+    if queries is not None:
+        return _plain_ends(q_THD, k_CGD, v_CGD, packing, queries, causal)
+    return _plain_attention(q_THD, k_CGD, v_CGD, packing, causal)
 
 
 def prefix_attention(q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor) -> Tensor:
-    """Causal attention of the last T of a sequence's C tokens over all of them, [T, H, D]; ours has no gradient.
-
-    Args:
-        q_THD: bf16 or f32 for the native kernel.
-        k_CGD: of q's dtype; G divides H, and neighbouring query heads share a key head.
-        v_CGD: as k_CGD.
-    """
-    if _is_ours(q_THD) and not wants_gradient(q_THD, k_CGD, v_CGD):
-        ours_THD: Tensor = torch.ops.foveate.prefix_attention(q_THD, k_CGD, v_CGD)
-        return ours_THD
-    past = len(k_CGD) - len(q_THD)
-    mask_TC = torch.ones(len(q_THD), len(k_CGD), dtype=torch.bool, device=q_THD.device).tril(past) if past else None
-    q, k, v = (x.transpose(0, 1)[None] for x in (q_THD, k_CGD, v_CGD))
-    out_HTD = scaled_dot_product_attention(q, k, v, attn_mask=mask_TC, is_causal=not past, enable_gqa=True)[0]
-    return out_HTD.transpose(0, 1)
+    """Causal attention of the last T of a sequence's C tokens over all of them, [T, H, D]; see packed_attention."""
+    return packed_attention(q_THD, k_CGD, v_CGD, Packing([len(k_CGD)]), causal=True, queries=Packing([len(q_THD)]))
 
 
 def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads: int) -> Tensor:
@@ -120,6 +123,11 @@ def _check_packing(packing: Packing, num_tokens: int) -> None:
         )
 
 
+def _check_queries(queries: list[int], tokens: list[int]) -> None:
+    if len(queries) != len(tokens) or any(few > all_ for few, all_ in zip(queries, tokens, strict=True)):
+        raise ValueError(f"got {queries} queries for sequences of {tokens} tokens; each token has at most one")
+
+
 def _is_ours(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether our kernel attends; torch's does where it alone uses tiles of AMX."""
     return is_served(x, cuda=cuda) and (has_tiles() or not torch_has_tiles(x))
@@ -139,26 +147,45 @@ def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packi
     return torch.cat(outputs) if outputs else q_THD
 
 
-def _flash_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:
-    """The same on a GPU in half precision; what torch.nn.attention.varlen calls, whose arguments change by version."""
+def _plain_ends(
+    q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor, packing: Packing, queries: Packing, causal: bool
+) -> Tensor:
+    """The same where only the last tokens have queries, one sequence after another."""
+    outputs = [q_THD[:0]]
+    parts = zip(q_THD.split(queries.lengths), *(x.split(packing.lengths) for x in (k_CGD, v_CGD)), strict=True)
+    for qkv in parts:
+        q, k, v = (x.transpose(0, 1)[None] for x in qkv)
+        past = k.shape[2] - q.shape[2]
+        mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(past) if causal and past else None
+        out_1HTD = scaled_dot_product_attention(q, k, v, mask, is_causal=causal and not past, enable_gqa=True)
+        outputs.append(out_1HTD[0].transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def _flash_attention(
+    q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor, packing: Packing, queries: Packing, causal: bool
+) -> Tensor:
+    """The same on a GPU in half precision; what torch.nn.attention.varlen calls, whose arguments change by version.
+
+    Its causal mask ends in the lower right corner, as ours does where there are fewer queries than tokens.
+    """
     flash = torch.ops.aten._flash_attention_forward  # noqa: SLF001
-    ends, longest = packing.ends(q_THD.device), packing.longest
-    qkv = (x.contiguous() for x in (q_THD, k_TGD, v_TGD))
-    out_THD: Tensor = flash(*qkv, ends, ends, longest, longest, 0.0, causal, False)[0]
+    ends, query_ends = packing.ends(q_THD.device), queries.ends(q_THD.device)
+    qkv = (x.contiguous() for x in (q_THD, k_CGD, v_CGD))
+    out_THD: Tensor = flash(*qkv, query_ends, ends, queries.longest, packing.longest, 0.0, causal, False)[0]
     return out_THD
 
 
-def _fake_packed(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+def _fake_packed(
+    q: Tensor, k: Tensor, v: Tensor, ends: Tensor, query_ends: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty((2, q.shape[1], q.shape[0]), dtype=torch.float32)
 
 
-def _fake_prefix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return q.new_empty(q.shape)
-
-
 def _fake_packed_backward(
-    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, ends: Tensor, causal: bool, out: Tensor, stats: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, ends: Tensor, query_ends: Tensor, causal: bool, out: Tensor,
+    stats: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
@@ -171,19 +198,19 @@ class _WindowContext(Context, Protocol):
 
 
 def _save_packed(ctx: _PackedContext, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, ends, ctx.causal = inputs
+    q, k, v, ends, query_ends, ctx.causal = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, ends, *output)
+    ctx.save_for_backward(q, k, v, ends, query_ends, *output)
 
 
 def _packed_gradient(
     ctx: _PackedContext, grad_out: Tensor | None, _grad_stats: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
     if grad_out is None:
-        return None, None, None, None, None
-    q, k, v, ends, out, stats = ctx.saved_tensors
-    grads = torch.ops.foveate.packed_attention_backward(grad_out, q, k, v, ends, ctx.causal, out, stats)
-    return (*grads, None, None)
+        return None, None, None, None, None, None
+    q, k, v, ends, query_ends, out, stats = ctx.saved_tensors
+    grads = torch.ops.foveate.packed_attention_backward(grad_out, q, k, v, ends, query_ends, ctx.causal, out, stats)
+    return (*grads, None, None, None)
 
 
 def _fake_window(qkv: Tensor, cos: Tensor, sin: Tensor, ends: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
@@ -217,7 +244,6 @@ def _register() -> None:
     """Give torch the fake kernels and the gradients."""
     library = torch.library
     library.register_fake("foveate::packed_attention", _fake_packed)
-    library.register_fake("foveate::prefix_attention", _fake_prefix)
     library.register_fake("foveate::packed_attention_backward", _fake_packed_backward)
     library.register_autograd("foveate::packed_attention", _packed_gradient, setup_context=_save_packed)
     library.register_fake("foveate::window_attention", _fake_window)
