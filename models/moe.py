@@ -33,7 +33,10 @@ class MoE(nn.Module):
         self.shared = SwiGLU(hidden_size, inner * config.num_shared_experts) if config.num_shared_experts else None
 
     def route(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Chosen experts [T, K], their weights [T, K] in f32, and the load-balancing loss of this batch (scalar)."""
+        """Chosen experts [T, K], their weights [T, K] in f32, and the load-balancing loss of this batch (scalar).
+
+        Where nothing is learned the loss is not computed, and zero.
+        """
         config = self.config
         logits_TE = linear(x_TD.float(), self.router.weight.float())
         if config.scoring == "sigmoid":
@@ -45,7 +48,8 @@ class MoE(nn.Module):
         weights_TK = scores_TE.gather(-1, experts_TK)
         if config.norm_top_k:
             weights_TK = weights_TK / weights_TK.sum(-1, keepdim=True).clamp_min(1e-9)
-        return experts_TK, weights_TK * config.routed_scale, balance_loss(scores_TE, experts_TK)
+        balance = balance_loss(scores_TE, experts_TK) if torch.is_grad_enabled() else scores_TE.new_zeros(())
+        return experts_TK, weights_TK * config.routed_scale, balance
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """[T, D] -> [T, D] and the load-balancing loss."""

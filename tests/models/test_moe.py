@@ -16,6 +16,14 @@ def test_weights_of_a_token_sum_to_the_scale(scoring: str) -> None:
     assert all(len(set(row)) == 3 for row in experts.tolist())
 
 
+def test_only_who_learns_balances() -> None:
+    torch.manual_seed(0)
+    moe, x_TD = MoE(16, MoEConfig(num_experts=6, top_k=3, intermediate_size=8)), torch.randn(11, 16)
+    assert float(moe(x_TD)[1].detach()) >= 1.0
+    with torch.no_grad():
+        assert float(moe(x_TD)[1]) == 0.0
+
+
 def test_balance_loss_is_one_when_even_and_num_experts_when_one_takes_all() -> None:
     even = torch.full((8, 4), 0.25)
     assert balance_loss(even, torch.arange(8)[:, None] % 4) == pytest.approx(1.0)

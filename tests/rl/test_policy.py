@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from needs import needs_bubblewrap
 from pictures import noise
 from played import BUDGET, LONG, jobs, unsure, whole
 
 from foveate.cli import main
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, KernelLostError
 from foveate.models import Thinker
 from foveate.rl.learner import (
     Said,
@@ -59,6 +60,7 @@ def test_log_probabilities_are_the_trainers(thinker: Thinker, played: list[Traje
         torch.testing.assert_close(got, trajectory.sampled_S, atol=1e-5, rtol=0)
 
 
+@needs_bubblewrap
 def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
     pool = KernelPool()
     tool = PooledPython(pool)
@@ -76,6 +78,19 @@ def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
     pool.close()
     assert kernel is not None
     assert not kernel.is_running
+
+
+@needs_bubblewrap
+def test_a_kernel_that_dies_in_a_cell_costs_one_conversation_a_call() -> None:
+    pool = KernelPool()
+    tool = PooledPython(pool)
+    first, second = tool.for_run(), tool.for_run()
+    with pytest.raises(KernelLostError):
+        first.run_code([], "import os; os.kill(os.getpid(), 9)")
+    first.close()
+    assert second.run_code([], "print(6 * 7)").text == "42"
+    second.close()
+    pool.close()
 
 
 def test_what_was_cut_and_who_is_alone_leave_the_batch(played: list[Trajectory]) -> None:

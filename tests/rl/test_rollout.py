@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from needs import needs_bubblewrap
 from played import BUDGET, jobs
 
 from foveate.models import Thinker
@@ -52,6 +53,25 @@ def test_how_long_a_tool_takes_changes_no_bit(questions: list[Job]) -> None:
         assert torch.equal(one.transcript.token_ids, other.transcript.token_ids)
         assert torch.equal(one.sampled_S, other.sampled_S)
     assert sum(one.tool_calls for one in runs[0]) > len(questions)
+
+
+@needs_bubblewrap
+def test_kernels_that_died_are_replaced(questions: list[Job]) -> None:
+    nano = Thinker.from_pretrained(WEIGHTS, dtype=torch.bfloat16).eval()
+    with rollouts(nano, at_once=3) as playing:
+        before = list(playing.play(questions[:3]))
+        kernels = list(iter(playing.pool.take, None))
+        for kernel in kernels:
+            assert kernel._process is not None
+            kernel._process.kill()
+            kernel._process.wait()
+            playing.pool.give_back(kernel)
+        playing.reasoner.forget()
+        after = list(playing.play(questions[:3]))
+    assert kernels
+    assert any(one.tool_calls > 1 for one in before)
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one.transcript.token_ids, other.transcript.token_ids)
 
 
 def test_what_fails_ends_the_rollouts(thinker: Thinker) -> None:
