@@ -27,11 +27,13 @@ class Shards:
         """Raises CheckpointError when the folder holds no safetensors, or one that cannot be read."""
         self.folder = folder
         self.file_of: dict[str, Path] = {}
+        self._open: dict[Path, Any] = {}
         self._whole: dict[Path, Tensor] = {}
         self._begins: dict[str, int] = {}
         for path in self._files():
-            with _opened(path) as file:
-                self.file_of |= dict.fromkeys(file.keys(), path)
+            with _named(path):
+                self._open[path] = safe_open(path, framework="pt")  # for as long as tensors are read
+            self.file_of |= dict.fromkeys(self._open[path].keys(), path)
 
     def __str__(self) -> str:
         """The file, or the folder when there are several."""
@@ -40,9 +42,10 @@ class Shards:
 
     def read(self, name: str) -> Tensor:
         """A tensor that is mapped from its file."""
-        with _opened(self.file_of[name]) as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+        path = self.file_of[name]
+        with _named(path):
+            tensor: Tensor = self._open[path].get_tensor(name)
+        return tensor
 
     def span(self, names: Sequence[str], parts: Sequence[Tensor]) -> Tensor | None:
         """The rows of all tensors as one, mapped, where one follows the other in one file; None where they do not."""
@@ -101,9 +104,9 @@ def shard_names(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _named(path: Path) -> Iterator[None]:
+    """An error of the library names the file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
+        yield
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
