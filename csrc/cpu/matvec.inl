@@ -1,12 +1,12 @@
 // Kernels of products of a matrix with few lines; to be included after pointwise.inl.
 //
-// Layout:  weights as they are stored, rows of the matrices; four rows at once, each against up to four lines that stay
-//          in registers. The next four rows are fetched ahead: a row is about a page, behind whose end the processor
+// Layout:  weights as they are stored, rows of the matrices; four rows at once, each against as many lines as leave the
+//          sums in registers. The next four rows are fetched ahead: a row is about a page, behind whose end the processor
 //          does not look by itself.
 // Numbers: f32, or pairs of bf16 as they lie; sums in f32, one order of additions for each instruction set.
 // Bound:   reading the weights once; of pairs for some dozen lines multiply-add.
 
-constexpr int kWeightRows = 4, kInputLines = 4;
+constexpr int kWeightRows = 4, kInputLines = kLanes == 16 ? 4 : 3;
 constexpr int kIntoSecondLevel = 2;  // of caches; into the first, a sixth of the rate was lost on a Zen 4
 
 // A vector of words at the beginning or, where fewer numbers than it holds are left, what they and zeros make.
@@ -79,7 +79,7 @@ static void dot_lines(const W* rows, int64_t depth, const X* lines, const int64_
   }
   if constexpr (kInputs > 1) {
     if (n < count) {
-      dot_lines<Product, kRows, kInputs / 2>(rows, depth, lines, which + n, count - n, out + n * out_row, out_row);
+      dot_lines<Product, kRows, kInputs - 1>(rows, depth, lines, which + n, count - n, out + n * out_row, out_row);
     }
   }
 }
