@@ -38,16 +38,13 @@ class Branches:
         """A conversation shares what it begins with as another one before it, as much as can be."""
         keys, rows, places, own = token_keys(packed), list[int](), list[int](), list[int]()
         spans = list(pairwise(accumulate(packed.lengths, initial=0)))
+        parts = [keys[start:end] for start, end in spans]
         for idx, (start, end) in enumerate(spans):
-            wanted, shared, source = keys[start:end], 0, start
-            for first, last in spans[:idx]:
-                length = common_length(keys[first:last], wanted)
-                if length > shared:
-                    shared, source = length, first
-            rows += rows[source : source + shared]
-            rows += range(len(places), len(places) + len(wanted) - shared)
+            before = (common_length(part, parts[idx]) for part in parts[:idx])
+            shared, source = max(zip(before, (first for first, _ in spans), strict=False), default=(0, start))
+            own.append(end - start - shared)
+            rows += [*rows[source : source + shared], *range(len(places), len(places) + own[-1])]
             places += range(start + shared, end)
-            own.append(len(wanted) - shared)
         return cls(rows_P=torch.tensor(rows), places_T=torch.tensor(places), own=tuple(own))
 
 

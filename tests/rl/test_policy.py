@@ -1,9 +1,9 @@
 """A policy is trained on its own rollouts, token for token, and what may not count does not.
 
 Proved with the tiny thinker: rollouts run the agent's graph many at once and give what one at a time gives; their
-log-probabilities are the trainer's; kernels of the pool forget; cut conversations and groups of one leave the batch;
-accumulating over batches equals one batch; a run writes its metrics and a checkpoint that loads, and goes on after a
-stop; a wrong key is named.
+log-probabilities are the trainer's; kernels of the pool forget, and one that dies costs one call; cut conversations
+and groups of one leave the batch; accumulating over batches equals one batch; a run writes its metrics and a checkpoint
+that loads, and goes on after a stop; a wrong key is named.
 """
 
 import json

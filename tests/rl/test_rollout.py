@@ -1,7 +1,8 @@
 """Rollouts say the same whatever the weather: the same jobs and weights, the same tokens and log-probabilities.
 
 Proved with nano in bf16, whose sums show in which company they were made: turns that begin sooner or later by chance
-change no bit. What is drawn is drawn ahead, a few at a time, and what fails ends the rollouts with its error.
+change no bit, nor do kernels that died between two rollouts. What is drawn is drawn ahead, a few at a time, and what
+fails ends the rollouts with its error.
 """
 
 import random
