@@ -102,17 +102,38 @@ def test_a_killed_run_ends_like_one_that_was_not(kind: str, thinker: Thinker, tm
         assert any(row["grad_norm"] for row in rows(out))  # it did learn
 
 
-def test_a_signal_to_the_whole_group_loses_nothing(tmp_path: Path) -> None:
-    arguments, out = supervised(tmp_path), tmp_path / "out"
-    settings = ("num_workers=1", "steps=100000", "log_every=1", "checkpoint_minutes=100.0")
-    command = [sys.executable, "-m", "foveate", *arguments, "--out", str(out)]
-    command += [word for setting in settings for word in ("--set", setting)]
-    process = subprocess.Popen(command, start_new_session=True)
-    while process.poll() is None and not rows(out):
+def started(folder: Path, *settings: str) -> "subprocess.Popen[bytes]":
+    """A training in a group of its own, with a process that draws, which writes to `folder`/out."""
+    command = [sys.executable, "-m", "foveate", *supervised(folder), "--out", str(folder / "out")]
+    command += [word for setting in ("num_workers=1", "log_every=1", *settings) for word in ("--set", setting)]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_loses_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    process = started(tmp_path, "steps=100000", "checkpoint_minutes=100.0")
+    while process.poll() is None and not rows(tmp_path / "out"):
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 0
-    assert (out / CHECKPOINT).is_file()
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "out" / CHECKPOINT).is_file()
+
+
+def test_a_second_interrupt_ends_it_at_once_with_those_that_draw(tmp_path: Path) -> None:
+    process = started(tmp_path, "accumulate=1000000")  # a step without end
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text():
+        time.sleep(0.02)
+    (drawing,) = children.read_text().split()
+    for _ in range(2):
+        time.sleep(1.0)
+        os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Ctrl-C again stops at once" in said
+    assert b"foveate: interrupted" in said
+    assert not Path("/proc", drawing).exists()
 
 
 @contextmanager
