@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from foveate.errors import InputError
 from foveate.models.thinker import Thinker
+from foveate.ops import compute_dtype
 from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.rollout import Trajectory, rollouts
@@ -51,7 +52,7 @@ def roll_out(
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     counts = {"right": 0, "tokens": 0}
     with rollouts(
-        Thinker.from_pretrained(model),
+        Thinker.from_pretrained(model, dtype=compute_dtype()),
         at_once=at_once,
         temperature=temperature,
         budget=config.budget,

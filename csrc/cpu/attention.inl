@@ -162,12 +162,12 @@ static void soften(const AttentionProblem& problem, float* scores, int64_t num_r
     const float highest = here > before ? here : before;
     Vec parts = {};
     for (int64_t i = 0; i < width; ++i) {
-      const Vec power = exp2_of(FOVEATE_FUSED(Vec{} - highest, load(line + i * kLanes), Vec{} + log2_scale));
+      const Vec power = exp2_of(FOVEATE_FUSED(spread(-highest), load(line + i * kLanes), spread(log2_scale)));
       parts += power;
       store(line + i * kLanes, power);
     }
     if (highest != before) {
-      const float shrink = before == kNever ? 0.0f : exp2_of(Vec{} + (before - highest))[0];
+      const float shrink = before == kNever ? 0.0f : exp2_of(spread(before - highest))[0];
       online.total[row] *= shrink;
       for (int64_t d = 0; d < padded; d += kLanes) {
         store(out + row * padded + d, load(out + row * padded + d) * shrink);
@@ -277,7 +277,7 @@ static void probabilities(const AttentionProblem& problem, float* scores, int64_
   for (int64_t row = 0; row < num_rows; ++row) {
     float* line = scores + row * kKeyRows;
     for (int64_t i = 0; i < width; ++i) {
-      const Vec power = FOVEATE_FUSED(Vec{} - highest[row], load(line + i * kLanes), Vec{} + log2_scale);
+      const Vec power = FOVEATE_FUSED(spread(-highest[row]), load(line + i * kLanes), spread(log2_scale));
       store(line + i * kLanes, exp2_of(power) * inverse[row]);
     }
     for (int64_t j = num_seen(problem.causal, first_query + row, first_key, num_keys); j < width * kLanes; ++j) {

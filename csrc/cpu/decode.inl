@@ -145,7 +145,7 @@ static void score_keys(const DecodeProblem& problem, const DecodePart& part, int
 
 // One query's scores become 2^(score - highest); returns what its earlier sums and results are multiplied by.
 static float soften(float* scores, int64_t count, float* highest, float* total) {
-  Vec best = Vec{} + *highest, sums = {};
+  Vec best = spread(*highest), sums = {};
   for (int64_t at = 0; at < count; at += kLanes) {
     const Vec score = load(scores + at);
     best = score > best ? score : best;
@@ -156,7 +156,7 @@ static float soften(float* scores, int64_t count, float* highest, float* total) 
     sums += power;
     store(scores + at, power);
   }
-  const float less = exp2_of(Vec{} + (*highest - now))[0];
+  const float less = exp2_of(spread(*highest - now))[0];
   *highest = now;
   *total = *total * less + folded(sums);
   return less;
@@ -368,7 +368,7 @@ static void join_parts(const DecodeProblem& problem, const DecodePart* parts, in
     float* line = parts[0].result + member * width;  // the first part's own: it becomes the sum
     for (int64_t i = 0; i < num_parts; ++i) {
       const float* sums = parts[i].result + group * width + member;
-      const float share = exp2_of(Vec{} + (sums[0] - highest))[0];
+      const float share = exp2_of(spread(sums[0] - highest))[0];
       total += sums[lanes] * share;
       for (int64_t d = 0; d < width; d += kLanes) {
         const Vec add = load(parts[i].result + member * width + d) * share;

@@ -30,6 +30,11 @@ FOVEATE_INLINE void store(float* to, Vec value) {
   *reinterpret_cast<VecUnaligned*>(to) = value;
 }
 
+// One number in every lane. Not Vec{} + value: that is another number where value is -0, and is added, again and again.
+FOVEATE_INLINE Vec spread(float value) {
+  return value - Vec{};
+}
+
 FOVEATE_INLINE Vec load(const uint16_t* from) {
   const VecH half = *reinterpret_cast<const VecHUnaligned*>(from);
   return reinterpret_cast<Vec>(__builtin_convertvector(half, VecU) << 16);
@@ -190,7 +195,7 @@ FOVEATE_INLINE Vec side_by_side(Vec one, Vec other) {
 // What a product multiplies and sums: f32 as it lies.
 struct Singles {
   static constexpr int kNumbers = 1;  // of a word
-  static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return FOVEATE_FUSED(total, Vec{} + factor, line); }
+  static FOVEATE_ALWAYS Vec add(Vec total, float factor, Vec line) { return FOVEATE_FUSED(total, spread(factor), line); }
   static FOVEATE_ALWAYS Vec add(Vec total, Vec one, Vec other) { return FOVEATE_FUSED(total, one, other); }
   static FOVEATE_ALWAYS int64_t depth(int64_t numbers) { return numbers; }
   static FOVEATE_ALWAYS const float* along(const float* rows, int64_t, int64_t, int64_t, float*) { return rows; }
