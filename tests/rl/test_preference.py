@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from foveate.agent.images import ImageStore
 from foveate.cli import main
 from foveate.errors import InputError
 from foveate.models import Thinker
+from foveate.rl import rollouts as command
 from foveate.rl.pairs import pairs_of
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import Trajectory, rollouts
@@ -119,3 +121,19 @@ def test_rollout_writes_and_says_what_came(
     assert main([*arguments, "--tasks", "chess", "--out", str(out)]) == 2
     assert "chess" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "some.txt")]) == 2
+
+
+def test_a_rollout_computes_in_what_the_processor_multiplies(
+    thinker: Thinker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinker.save_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    play, dtypes = command.rollouts, list[torch.dtype]()
+
+    def watched(thinker: Thinker, **settings: Any) -> Any:
+        dtypes.append(thinker.decoder.embed.weight.dtype)
+        return play(thinker, **settings)
+
+    monkeypatch.setattr(command, "compute_dtype", lambda: torch.float32)
+    monkeypatch.setattr(command, "rollouts", watched)
+    command.roll_out(tmp_path / "model", tmp_path / "some.jsonl", tasks="label", prompts=1, samples=1)
+    assert dtypes == [torch.float32]
