@@ -25,14 +25,14 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
         return product(x_ND, weight_OD, bias_O)
     weight, scales = parts(weight_OD)
     bias = None if bias_O is None else bias_O.contiguous()
-    out_ND: Tensor = torch.ops.foveate.linear(x_ND.reshape(-1, x_ND.shape[-1]), weight, bias, scales)
-    return out_ND.view(*x_ND.shape[:-1], -1)
+    rows_ND = x_ND if x_ND.dim() == 2 else x_ND.reshape(-1, x_ND.shape[-1])
+    out_ND: Tensor = torch.ops.foveate.linear(rows_ND, weight, bias, scales)
+    return out_ND if rows_ND is x_ND else out_ND.view(*x_ND.shape[:-1], -1)
 
 
 def _is_ours(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
-    wanted = wants_gradient(*(x for x in (x_ND, weight_OD, bias_O) if isinstance(x, Tensor)))
-    if wanted or not is_served(x_ND) or not x_ND.numel():
+    if wants_gradient(x_ND, weight_OD, bias_O) or not is_served(x_ND) or not x_ND.numel():
         return False
     if isinstance(weight_OD, Tensor) and takes_tiles(x_ND, weight_OD):
         return True

@@ -24,6 +24,8 @@ CUDA_ALIGNMENT = 16
 """Bytes."""
 CUDA_OLDEST = (8, 0)
 """Compute capability of the GPUs that the kernels run on: their instructions came with Ampere."""
+SERVED = (torch.bfloat16, torch.float32)
+"""Dtypes of the operations on the processor."""
 TILE_ROWS = 16
 _LOGGER = logging.getLogger("foveate.ops")
 _OPERATIONS = (
@@ -89,12 +91,12 @@ def is_served(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether the kernels take x: on the CPU in bf16 or f32, and where the operation has one for GPUs there in bf16."""
     if x.is_cuda:
         return cuda and has_kernels(x.device) and x.dtype == torch.bfloat16
-    return has_kernels(x.device) and x.dtype in {torch.bfloat16, torch.float32}
+    return has_kernels(x.device) and x.dtype in SERVED
 
 
-def wants_gradient(*tensors: Tensor) -> bool:
-    """Whether autograd follows any of them: operations without a gradient leave those to torch's own."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+def wants_gradient(*operands: object) -> bool:
+    """Whether autograd follows any tensor among them: operations without a gradient leave those to torch's own."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in operands)
 
 
 def has_kernels(device: torch.device) -> bool:
@@ -126,8 +128,9 @@ def torch_has_tiles(x: Tensor) -> bool:
 
 def takes_tiles(x: Tensor, *weights: Tensor) -> bool:
     """Whether our products of x with these [..., rows, depth] are made on tiles: in bf16, of pairs, 16 rows or more."""
-    fit = all(w.dtype == torch.bfloat16 and w.shape[-1] % 2 == 0 and w.shape[-2] >= TILE_ROWS for w in weights)
-    return has_tiles() and fit and x.is_cpu and x.dtype == torch.bfloat16
+    if not has_tiles() or not x.is_cpu or x.dtype != torch.bfloat16:
+        return False
+    return all(w.dtype == torch.bfloat16 and w.shape[-1] % 2 == 0 and w.shape[-2] >= TILE_ROWS for w in weights)
 
 
 def backend() -> str:
