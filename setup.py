@@ -1,10 +1,10 @@
 """Build of foveate: maps the top-level folders into one package and compiles csrc/ into `foveate._C`.
 
 The extension uses torch's stable C interface, so a build made with any torch from 2.10 on works with all of them.
-Without a C++ compiler the package installs without it and says so: `foveate.ops` then runs plain PyTorch. A compiler
-that is there but fails is an error. The kernels for GPUs are a shared object of their own, `foveate/_cuda.so`: nvcc
-alone makes it (`python setup.py build_cuda`), with any torch and without a GPU; an install makes it where nvcc is found
-and torch is a build for CUDA.
+Without a C++ compiler that knows what csrc/ is written in (g++ 12 does, clang on x86-64 does not) the package installs
+without it and says so: `foveate.ops` then runs plain PyTorch. One that knows it but fails is an error. The kernels for
+GPUs are a shared object of their own, `foveate/_cuda.so`: nvcc alone makes it (`python setup.py build_cuda`), with any
+torch and without a GPU; an install makes it where nvcc is found and torch is a build for CUDA.
 """
 
 import os
@@ -25,9 +25,22 @@ TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable inter
 ARCHITECTURES = "80,90a,100a,120"
 """Of GPUs; for the first and the last the code that a driver can turn into that of others is kept too."""
 NO_COMPILER = """
-foveate: no C++ compiler found ($CXX, c++, g++, clang++). The package is installed without its native kernels; plain
-PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 11 or newer and install foveate again.
+foveate: no C++ compiler found that can build csrc/ (asked: {asked}). The package is installed without its native
+kernels; plain PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 12 or newer and install
+foveate again.
 """
+PROBE = """
+typedef float Vec __attribute__((vector_size(32)));
+Vec turned(Vec x) { return __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6); }
+#if defined(__x86_64__)
+#include <immintrin.h>
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+Vec fused(Vec x) { return _mm256_fmadd_ps(x, x, x); }
+#pragma GCC pop_options
+#endif
+"""
+"""What not every compiler knows: vectors of GCC, and functions for a processor of their own."""
 
 
 def packages() -> list[str]:
@@ -36,10 +49,23 @@ def packages() -> list[str]:
     return [*FOLDERS.values(), *nested]
 
 
-def has_compiler() -> bool:
-    """Whether a C++ compiler can be called."""
-    named = os.environ.get("CXX", "").split()
-    return any(shutil.which(name) for name in [*named[:1], "c++", "g++", "clang++"])
+def find_compiler() -> bool:
+    """Whether there is a C++ compiler for csrc/; one that torch would not call by itself is in $CXX from here on."""
+    asked = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    found = next((name for name in asked if can_compile(name.split())), None)
+    if found is None:
+        print(NO_COMPILER.format(asked=", ".join(asked)), file=sys.stderr)
+    elif found != "c++":
+        os.environ["CXX"] = found
+    return found is not None
+
+
+def can_compile(command: list[str]) -> bool:
+    """Whether a compiler is there and makes machine code of the probe."""
+    if not shutil.which(command[0]):
+        return False
+    compiling = [*command, "-std=c++20", "-w", "-x", "c++", "-c", "-", "-o", os.devnull]
+    return not subprocess.run(compiling, input=PROBE, text=True, capture_output=True, check=False).returncode
 
 
 def extension() -> Extension:
@@ -128,8 +154,7 @@ def wants_cuda() -> bool:
 
 def native_options() -> dict[str, object]:
     """The arguments of setup() that build the extension, or none with a word to the user."""
-    if not has_compiler():
-        print(NO_COMPILER, file=sys.stderr)
+    if not find_compiler():
         return {"cmdclass": {"build_cuda": BuildCuda}}
     from torch.utils.cpp_extension import BuildExtension
 

@@ -1,4 +1,7 @@
-"""One new token over a long cache beside torch's attention and vLLM's; the aim is the floor, reading the cache once."""
+"""One new token over a long cache beside the attention of torch, of transformers and of vLLM.
+
+The aim is the floor, reading the cache once. Each has the cache as it keeps it.
+"""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.benchmarks import vllm_peer
 from foveate.benchmarks.measure import Case, Run
+from foveate.benchmarks.peers import has_transformers, one_token
 from foveate.ops import decode_attention
 
 HEADS, KEY_HEADS, HEAD_DIM, CONTEXT = 16, 2, 128, 4096
@@ -36,6 +40,14 @@ def case(context: int) -> Case:
         return scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=True)[:, :, 0]
 
     peers: dict[str, Run] = {"torch": by_torch}
+    if has_transformers():
+        theirs, caches_across = one_token(HEADS, KEY_HEADS), [x.transpose(1, 2).contiguous() for x in (k, v)]
+
+        def by_transformers(_: int) -> torch.Tensor:
+            slot = next(turn) % caches
+            return theirs(q, *(x[slot][None] for x in caches_across))
+
+        peers["transformers"] = by_transformers
     if vllm_peer.has_vllm():
         by_vllm = vllm_peer.cache_of(k, v)
         peers["vllm"] = lambda _: by_vllm(q, next(turn) % caches)

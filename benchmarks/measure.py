@@ -12,7 +12,7 @@ from importlib import import_module
 
 import torch
 
-from foveate.benchmarks import NAMES, ON_REQUEST
+from foveate.benchmarks import ALSO, NAMES, ON_REQUEST
 from foveate.errors import ConfigError
 
 SETS = 4
@@ -156,11 +156,14 @@ def rows(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:
         ConfigError: a name is not known.
     """
     for name in names:
-        if name not in (*NAMES, *ON_REQUEST):
-            raise ConfigError(f"no measurement is named {name!r}; there are {', '.join((*NAMES, *ON_REQUEST))}")
+        if name not in (*NAMES, *ALSO, *ON_REQUEST):
+            known = ", ".join((*NAMES, *ALSO, *ON_REQUEST))
+            raise ConfigError(f"no measurement is named {name!r}; there are {known}")
     floors = Floors()
     for name in names or NAMES:
-        cases: Callable[[], Iterator[Case]] = import_module(f"foveate.benchmarks.{name}").cases
+        cases: Callable[[], Iterator[Case]] = import_module(f"foveate.benchmarks.{ALSO.get(name, name)}").cases
         for case in cases():
+            if name in ALSO and case.op != name:
+                continue
             for row in compare(case, floors, seconds):
                 yield asdict(row)

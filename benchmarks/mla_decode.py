@@ -1,17 +1,17 @@
-"""Latent attention from its latents beside folded torch, beside expanding the whole cache for each token, and vLLM.
+"""Latent attention from its latents beside folded torch, beside transformers and vLLM.
 
-The aim is the floor, reading the latents once.
+Transformers keeps latents too and expands all of them for each token. The aim is the floor, reading the latents once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.benchmarks import vllm_peer
 from foveate.benchmarks.measure import Case, Run
+from foveate.benchmarks.peers import has_transformers, one_token
 from foveate.ops import decode_attention
 
 HEADS, LATENT, ROTATED, PLAIN, VALUE, CONTEXT = 16, 512, 64, 128, 128, 4096
@@ -29,8 +29,7 @@ def case(context: int) -> Case:
     """A token after so many."""
     width, caches = LATENT + ROTATED, max(1, HELD // context)
     cache = torch.randn(caches, context, 1, width).bfloat16()
-    q_absorbed, q_whole = torch.randn(1, HEADS, width).bfloat16(), torch.randn(1, HEADS, PLAIN + ROTATED).bfloat16()
-    expand = torch.randn(HEADS * (PLAIN + VALUE), LATENT).mul(LATENT**-0.5).bfloat16()
+    q_absorbed = torch.randn(1, HEADS, width).bfloat16()
     lengths, turn = torch.tensor([context]), count()
 
     def ours(_: int) -> Tensor:
@@ -39,16 +38,13 @@ def case(context: int) -> Case:
 
     def folded(_: int) -> Tensor:
         latents = cache[next(turn) % caches, :, 0]
-        return (q_absorbed[0] @ latents.T * SCALE).softmax(-1) @ latents[:, :LATENT]
+        out_HD: Tensor = (q_absorbed[0] @ latents.T * SCALE).softmax(-1) @ latents[:, :LATENT]
+        return out_HD
 
-    def expanded(_: int) -> Tensor:
-        latents = cache[next(turn) % caches, :, 0]
-        k_plain, v = (latents[:, :LATENT] @ expand.T).unflatten(-1, (HEADS, -1)).split((PLAIN, VALUE), dim=-1)
-        rotated = latents[:, None, LATENT:].expand(-1, HEADS, -1)
-        k = torch.cat([k_plain, rotated], dim=-1).transpose(0, 1)[None]
-        return scaled_dot_product_attention(q_whole[:, :, None], k, v.transpose(0, 1)[None], scale=SCALE)
-
-    peers: dict[str, Run] = {"torch": folded, "expanded": expanded}
+    peers: dict[str, Run] = {"torch": folded}
+    if has_transformers():
+        expanded = by_expansion()
+        peers["transformers"] = lambda _: expanded(cache[next(turn) % caches, :, 0])
     if vllm_peer.has_vllm():
         by_vllm = vllm_peer.latents_of(cache[:, :, 0], LATENT, SCALE)
         peers["vllm"] = lambda _: by_vllm(q_absorbed, next(turn) % caches)
@@ -61,3 +57,17 @@ def case(context: int) -> Case:
         peers=peers,
         moved=context * width * 2,
     )
+
+
+def by_expansion() -> Callable[[Tensor], Tensor]:
+    """What transformers does with a conversation's latents [C, 512 + 64]."""
+    q_BHD = torch.randn(1, HEADS, PLAIN + ROTATED).bfloat16()
+    expand = torch.randn(HEADS * (PLAIN + VALUE), LATENT).mul(LATENT**-0.5).bfloat16()
+    attend = one_token(HEADS, HEADS, SCALE)
+
+    def run(latents_CD: Tensor) -> Tensor:
+        k_plain, v_CHE = (latents_CD[:, :LATENT] @ expand.T).unflatten(-1, (HEADS, -1)).split((PLAIN, VALUE), dim=-1)
+        k_CHD = torch.cat([k_plain, latents_CD[:, None, LATENT:].expand(-1, HEADS, -1)], dim=-1)
+        return attend(q_BHD, *(x.transpose(0, 1)[None] for x in (k_CHD, v_CHE)))
+
+    return run

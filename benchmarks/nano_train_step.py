@@ -6,30 +6,34 @@ from typing import TypeVar
 from foveate.benchmarks.measure import SETS, Case
 from foveate.models.checkpoint import nano_path
 from foveate.ops import plain_pytorch
+from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
 from foveate.rl.sft import SftConfig, SftStage
 
 T = TypeVar("T")
 
 TOKENS = 4800
+SMALL = 1e-6
+"""Learning rate: the weights stay what they are, nearly."""
 
 
 def cases() -> Iterator[Case]:
-    """Loss and gradients of nano on conversations of its training, in the dtype that this processor trains in."""
+    """Loss, gradients and update of nano on conversations of its training, in the dtype trained in here."""
     config = SftConfig(
         tokenizer=str(nano_path() / "tokenizer.json"), start=str(nano_path()), tokens_per_batch=TOKENS,
         gaze_coef=0.5, brought_coef=0.5, dense_coef=0.8, max_questions=2, max_exercises=4,
     )  # fmt: skip
     stage = SftStage(config, 0, "cpu")
     batches = [stage.batch(number) for number in range(SETS)]
+    optimizer = MasterOptimizer(stage.module, OptimizerConfig())
     dtype = next(stage.module.parameters()).dtype
 
     def ours(number: int) -> None:
         stage.loss(batches[number])[0].backward()
-        stage.module.zero_grad(set_to_none=True)
+        optimizer.step(SMALL)
 
     yield Case(
         op="nano_train_step",
-        shape=f"{TOKENS} tokens, without the optimizer",
+        shape=f"{TOKENS} tokens, forward, backward and update",
         dtype=str(dtype).removeprefix("torch."),
         ours=ours,
         peers={"torch": plainly(ours)},

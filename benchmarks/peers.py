@@ -36,6 +36,21 @@ def window_layer(lengths: Sequence[int], angles: Tables, qkv: nn.Module, proj: n
     return run
 
 
+def one_token(heads: int, key_heads: int, scale: float | None = None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Attention of a new token [B, H, D] over keys and values [B, G, C, D], as models of transformers ask for it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    layer = nn.Module()
+    layer.num_key_value_groups = heads // key_heads  # type: ignore[assignment]
+    layer.is_causal = True  # type: ignore[assignment]
+
+    def run(q_BHD: Tensor, k_BGCD: Tensor, v_BGCD: Tensor) -> Tensor:
+        out_BLHD: Tensor = sdpa_attention_forward(layer, q_BHD[:, :, None], k_BGCD, v_BGCD, None, scaling=scale)[0]
+        return out_BLHD[:, 0]
+
+    return run
+
+
 def experts_layer(gate_up: Tensor, down: Tensor, way: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Qwen3-MoE's experts with these weights, by one of transformers' experts implementations."""
     from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig

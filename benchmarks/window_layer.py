@@ -8,7 +8,7 @@ from torch import nn
 from foveate.benchmarks.measure import SETS, Case, Run
 from foveate.benchmarks.peers import has_transformers, window_layer
 from foveate.benchmarks.windows import HEAD_DIM, HEADS, SIDE, WIDTH, by_torch, tables, window_lengths
-from foveate.ops import Packing, window_attention
+from foveate.ops import Packing, linear, window_attention
 
 
 def cases() -> Iterator[Case]:
@@ -26,12 +26,17 @@ def case(side: int) -> Case:
     if has_transformers():
         layer = window_layer(lengths, angles, qkv, proj)
         peers["transformers"] = lambda n: layer(inputs[n])
+
+    def ours(number: int) -> torch.Tensor:
+        merged = window_attention(linear(inputs[number], qkv.weight, qkv.bias), angles, packing, HEADS)
+        return linear(merged, proj.weight, proj.bias)
+
     return Case(
         op="window_layer",
         shape=f"{num_tokens} patches in {len(lengths)} windows, {HEADS} heads of {HEAD_DIM}",
         size=num_tokens,
         dtype="bfloat16",
-        ours=lambda n: proj(window_attention(qkv(inputs[n]), angles, packing, HEADS)),
+        ours=ours,
         peers=peers,
         flops=8 * WIDTH**2 * num_tokens + 4 * WIDTH * sum(length**2 for length in lengths),
     )

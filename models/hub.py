@@ -2,20 +2,32 @@
 
 `accelerate(model)` registers two functions with transformers under the name "foveate" (its attention interface and its
 experts interface) and sets them in the model, and lets the vision attention of the Qwen families take all windows of a
-picture in one call instead of one by one. What the operations do not serve (a mask, a sliding window, dropout, other
-gates, other dtypes, a GPU) goes where it went before; only the vision attention of those families is ours everywhere.
+picture in one call instead of one by one. Attention is ours where all tokens ask (heads up to 128, of keys and values
+alike) and where one new token of each sequence asks a cache. What the operations do not serve (a mask, a sliding
+window, dropout, other gates, other dtypes, a GPU) goes where it went before; only the vision attention of those
+families is ours everywhere.
 
-Shape letters: B batch, T tokens, H query heads, G key heads, L length, D head dimension; N patches, W width.
+Shape letters: B batch, T tokens, H query heads, G key heads, L length, D head dimension, E of values; N patches, W
+width.
 """
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from foveate.errors import ConfigError
 from foveate.extras import from_extra
-from foveate.ops import Packing, experts_forward, is_served, packed_attention, window_attention
+from foveate.ops import (
+    Packing,
+    decode_attention,
+    experts_forward,
+    is_served,
+    packed_attention,
+    wants_gradient,
+    window_attention,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,21 +91,48 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it, [B, H, L, D] -> [B, L, H, D]; what we do not serve goes to its SDPA."""
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    batch, _, length, dim = query_BHLD.shape
-    same = key_BGLD.shape[2] == length and key_BGLD.shape[-1] == value_BGLD.shape[-1] == dim <= LARGEST_HEAD
+    dtypes = {x.dtype for x in (query_BHLD, key_BGLD, value_BGLD)}  # under autocast they may differ
     plain = attention_mask is None and not dropout and all(value is None for value in _biases(others))
-    if not (same and plain and is_served(query_BHLD)):
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    if plain and len(dtypes) == 1 and is_served(query_BHLD):
+        if _is_one_token(query_BHLD, key_BGLD, value_BGLD):
+            return _over_cache(query_BHLD, key_BGLD, value_BGLD, scaling), None
+        if _is_whole(query_BHLD, key_BGLD, value_BGLD):
+            return _packed(query_BHLD, key_BGLD, value_BGLD, scaling, causal=causal), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(
-            module, query_BHLD, key_BGLD, value_BGLD, attention_mask, dropout=dropout, scaling=scaling,
-            is_causal=is_causal, **others,
-        )  # fmt: skip
+    return sdpa_attention_forward(
+        module, query_BHLD, key_BGLD, value_BGLD, attention_mask, dropout=dropout, scaling=scaling,
+        is_causal=is_causal, **others,
+    )  # fmt: skip
+
+
+def _is_one_token(query_BHLD: Tensor, *cache: Tensor) -> bool:
+    """Whether a new token of each sequence asks, and nothing is learned."""
+    return query_BHLD.shape[2] == 1 and not wants_gradient(query_BHLD, *cache)
+
+
+def _over_cache(q_BHLD: Tensor, k_BGLD: Tensor, v_BGLD: Tensor, scaling: float | None) -> Tensor:
+    batch, capacity = k_BGLD.shape[0], k_BGLD.shape[2]
+    slots_B = torch.arange(batch)
+    k, v = (x.transpose(1, 2) for x in (k_BGLD, v_BGLD))
+    out_BHE = decode_attention(q_BHLD[:, :, 0], k, v, slots_B, torch.full_like(slots_B, capacity), capacity, scaling)
+    return out_BHE[:, None]
+
+
+def _is_whole(query_BHLD: Tensor, key_BGLD: Tensor, value_BGLD: Tensor) -> bool:
+    """Whether each token asks, in heads of one size that the kernel takes."""
+    _, _, length, dim = query_BHLD.shape
+    return key_BGLD.shape[2] == length and key_BGLD.shape[-1] == value_BGLD.shape[-1] == dim <= LARGEST_HEAD
+
+
+def _packed(q_BHLD: Tensor, k_BGLD: Tensor, v_BGLD: Tensor, scaling: float | None, *, causal: bool) -> Tensor:
+    batch, _, length, dim = q_BHLD.shape
     if scaling is not None and scaling != dim**-0.5:
-        query_BHLD = query_BHLD * (scaling * dim**0.5)
-    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHLD, key_BGLD, value_BGLD))
+        q_BHLD = q_BHLD * (scaling * dim**0.5)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHLD, k_BGLD, v_BGLD))
     out_THD = packed_attention(q, k, v, Packing([length] * batch), causal=causal)
-    return out_THD.unflatten(0, (batch, length)), None
+    out_BLHD: Tensor = out_THD.unflatten(0, (batch, length))
+    return out_BLHD
 
 
 def _biases(others: dict[str, Any]) -> list[Any]:

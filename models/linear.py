@@ -1,4 +1,4 @@
-"""The linear layer of the decoder, in the dtype of its weights or rounded to int8."""
+"""The linear layer, in the dtype of its weights or rounded to int8."""
 
 from collections.abc import Callable
 from typing import Self
@@ -9,7 +9,7 @@ from foveate.ops import Int8Rows, linear
 
 
 class Linear(nn.Linear):
-    """As nn.Linear, by a native kernel where few tokens come."""
+    """As nn.Linear, by a native kernel where few tokens come, or on tiles."""
 
     int8: Int8Rows | None = None
 

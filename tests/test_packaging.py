@@ -7,6 +7,7 @@ without a C++ compiler still gets a package, and is told.
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -152,9 +153,20 @@ def test_the_extension_needs_only_the_stable_interface_of_torch(wheel: Path, tmp
     assert re.findall(r"_Z\w*(?:2at|3c10|5torch)\w*", symbols) == []
 
 
-def test_without_a_compiler_the_package_installs_and_says_so(tmp_path: Path) -> None:
-    env = {name: value for name, value in os.environ.items() if name != "CXX"} | {"PATH": str(tmp_path / "empty")}
+@pytest.mark.parametrize("compiler", [None, "exit 1", "clang++-16", "clang++"])
+def test_without_a_compiler_for_csrc_the_package_installs_and_says_so(compiler: str | None, tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "CXX"}
+    if compiler is None:
+        env["PATH"] = str(tmp_path / "empty")
+    elif compiler == "exit 1":
+        env["CXX"] = str(tmp_path / "broken")
+        (tmp_path / "broken").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "broken").chmod(0o755)
+    elif shutil.which(compiler) and platform.machine() == "x86_64":
+        env["CXX"] = compiler
+    else:
+        pytest.skip(f"{compiler} is not installed, or can build csrc/ on this processor")
     plain, printed = pip_wheel(copy_inputs(tmp_path / "source"), tmp_path, env)
     assert plain.name.endswith("-py3-none-any.whl")
-    assert "no C++ compiler found" in printed
+    assert "no C++ compiler found that can build csrc/" in printed
     assert not any(name.endswith(".so") for name in zipfile.ZipFile(plain).namelist())

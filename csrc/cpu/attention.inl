@@ -137,6 +137,21 @@ FOVEATE_INLINE int64_t num_seen(bool causal, int64_t query, int64_t first_key, i
   return seen < 0 ? 0 : smaller(seen, count);
 }
 
+// Beyond this, products of scores and scale are rounded to whole numbers and more: `score * scale - highest` in one rounding
+// and `highest` in two then differ by more than an exponent holds.
+constexpr float kVast = 0x1p23f;
+
+// What is still to be multiplied to the scores of a row whose highest is given: all of the scale, but where they are vast.
+static float scaled(float* line, int64_t width, float log2_scale, float highest) {
+  if (highest <= kVast && highest >= -kVast) {
+    return log2_scale;
+  }
+  for (int64_t i = 0; i < width; ++i) {
+    store(line + i * kLanes, load(line + i * kLanes) * log2_scale);
+  }
+  return 1.0f;
+}
+
 struct Online {
   float* highest;  // score so far, per query
   float* total;    // of 2^(score - highest)
@@ -160,9 +175,10 @@ static void soften(const AttentionProblem& problem, float* scores, int64_t num_r
     }
     const float before = online.highest[row], here = largest(best) * log2_scale;
     const float highest = here > before ? here : before;
+    const float factor = scaled(line, width, log2_scale, highest);
     Vec parts = {};
     for (int64_t i = 0; i < width; ++i) {
-      const Vec power = exp2_of(FOVEATE_FUSED(spread(-highest), load(line + i * kLanes), spread(log2_scale)));
+      const Vec power = exp2_of(FOVEATE_FUSED(spread(-highest), load(line + i * kLanes), spread(factor)));
       parts += power;
       store(line + i * kLanes, power);
     }
@@ -276,8 +292,9 @@ static void probabilities(const AttentionProblem& problem, float* scores, int64_
   const float log2_scale = problem.scale * kLog2E;
   for (int64_t row = 0; row < num_rows; ++row) {
     float* line = scores + row * kKeyRows;
+    const float factor = scaled(line, width, log2_scale, highest[row]);
     for (int64_t i = 0; i < width; ++i) {
-      const Vec power = FOVEATE_FUSED(spread(-highest[row]), load(line + i * kLanes), spread(log2_scale));
+      const Vec power = FOVEATE_FUSED(spread(-highest[row]), load(line + i * kLanes), spread(factor));
       store(line + i * kLanes, exp2_of(power) * inverse[row]);
     }
     for (int64_t j = num_seen(problem.causal, first_query + row, first_key, num_keys); j < width * kLanes; ++j) {

@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }
+  assert(tile.begin >= 0 && tile.end <= problem.num_tokens);
   extern __shared__ __align__(16) unsigned char memory[];
   bf16 *q = reinterpret_cast<bf16*>(memory), *k = q + Sizes::kTileNumbers, *v = k + Sizes::kTileNumbers;
   const Place<kHead> place = place_of<kHead>(problem, tile);

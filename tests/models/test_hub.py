@@ -24,7 +24,7 @@ IMAGE_GRID = torch.tensor([[1, 8, 12]])
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each of our operations ran."""
-    counted = dict.fromkeys(("packed_attention", "window_attention", "experts_forward"), 0)
+    counted = dict.fromkeys(("packed_attention", "decode_attention", "window_attention", "experts_forward"), 0)
 
     def count(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def counting(*args: object, **kwargs: object) -> Tensor:
@@ -98,7 +98,35 @@ def test_a_vision_language_model_answers_the_same(make: Callable[[], nn.Module],
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
     assert calls["window_attention"] == calls["packed_attention"] == 2
     assert calls["experts_forward"] == (2 if make is qwen3_vl_moe else 0)
+    assert calls["decode_attention"] == 0
     assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), written)
+    assert calls["decode_attention"] == 2 * 5, "two layers, and every token after the first"
+
+
+@needs_native
+@pytest.mark.parametrize("batch", [1, 3])
+def test_deepseek_generates_the_same_from_its_expanded_cache(calls: dict[str, int], batch: int) -> None:
+    model = deepseek_v3()
+    inputs = torch.randint(1, 120, (batch, 7), generator=torch.Generator().manual_seed(1))
+    settings = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(inputs)}
+    written = model.generate(inputs, **settings)
+    hub.accelerate(model)
+    assert torch.equal(model.generate(inputs, **settings), written)
+    assert calls["decode_attention"] == 2 * 5
+    assert calls["packed_attention"] == 0, "its keys are wider than its values"
+
+
+@needs_native
+@pytest.mark.parametrize("make", [qwen2_5_vl, qwen3_vl_moe])
+def test_autocast_gives_what_it_gave_before(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    inputs = with_picture(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = model(**inputs).logits
+        hub.accelerate(model)
+        after = model(**inputs).logits
+    assert before.dtype == after.dtype
+    torch.testing.assert_close(after, before, rtol=0.05, atol=0.05)
 
 
 @needs_native

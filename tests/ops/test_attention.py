@@ -161,6 +161,17 @@ def test_large_scores_do_not_overflow(isa: str) -> None:
     assert_as_exact_as_torch(packed_attention(q, k, v, Packing([200]), causal=True), plain, wanted)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [3e3, 3e4, 1e6])
+def test_scores_larger_than_whole_numbers_are_exact(size: float, dtype: torch.dtype, isa: str) -> None:
+    leaves = [x * factor for x, factor in zip(draw_qkv([64], (1, 1, 64), dtype), (size, size, 1), strict=True)]
+    out, *grads = results(lambda *x: packed_attention(*x, Packing([64])), leaves, dtype)
+    q, k, v = (x.double() for x in leaves)
+    best = (q[:, 0] @ k[:, 0].T).argmax(-1)
+    torch.testing.assert_close(out[:, 0].double(), v[best, 0], msg="one key takes all attention")
+    assert all(grad.isfinite().all() for grad in grads)
+
+
 def test_strided_inputs(isa: str) -> None:
     lengths = [9, 70]
     both = draw((79, 6, 2 * 16), torch.float32, 1)
@@ -185,15 +196,16 @@ def test_a_nan_stays_in_its_sequence_and_behind_it(isa: str) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_number_of_threads_changes_no_bit(isa: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype, isa: str) -> None:
     lengths = [300, 64, 64, 1, 0, 90]
     packing, runs = Packing(lengths), []
-    qkv, cos, sin = draw_windows(lengths, 2, 16, torch.bfloat16)
+    qkv, cos, sin = draw_windows(lengths, 2, 16, dtype)
     for number in (1, 2, 5):
         torch.set_num_threads(number)
         packed = results(lambda q, k, v: packed_attention(q, k, v, packing, causal=True),
-                         draw_qkv(lengths, (4, 2, 16), torch.bfloat16), torch.bfloat16)  # fmt: skip
-        runs.append([*packed, *results(lambda x: window_attention(x, (cos, sin), packing, 2), [qkv], torch.bfloat16)])
+                         draw_qkv(lengths, (4, 2, 16), dtype), dtype)  # fmt: skip
+        runs.append([*packed, *results(lambda x: window_attention(x, (cos, sin), packing, 2), [qkv], dtype)])
     for other in runs[1:]:
         for one, two in zip(runs[0], other, strict=True):
             assert torch.equal(one, two)

@@ -6,6 +6,8 @@ as what they round to; few and many tokens by different ways to one result; a to
 it; opcheck; equal bits with 1, 2 and 5 threads; what does not fit is named.
 """
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from needs import needs_native
@@ -53,20 +55,29 @@ def test_many_tokens_in_the_kernel(size: tuple[int, int, int, int]) -> None:
     assert_as_exact_as_torch(ours, references.experts(*numbers), references.experts(*wide(numbers)))
 
 
+Experts = Callable[..., Tensor]
+
+
+def results(run: Experts, numbers: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
+    """The output and the gradients of a weighted sum of it, computed in a dtype."""
+    x, chosen, *rest = numbers
+    leaves = [y.to(dtype, copy=True).requires_grad_() for y in (x, *rest)]
+    out = run(leaves[0], chosen, *leaves[1:])
+    return [out.detach(), *torch.autograd.grad((out * draw(tuple(out.shape), dtype, 9)).sum(), leaves)]
+
+
+def assert_with_gradients_as_exact(ours: Experts, numbers: tuple[Tensor, ...], dtype: torch.dtype) -> None:
+    triples = (results(run, numbers, kind) for run, kind in (
+        (ours, dtype), (references.experts, dtype), (references.experts, torch.float64)))  # fmt: skip
+    for triple in zip(*triples, strict=True):
+        assert_as_exact_as_torch(*triple)
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_tokens", [2, 37, 150])
 def test_many_tokens_and_gradients(num_tokens: int, dtype: torch.dtype) -> None:
-    x, chosen, *rest = problem(num_tokens, 24, 12, 2, dtype)
-
-    def results(run: object, dtype: torch.dtype) -> list[Tensor]:
-        leaves = [y.to(dtype, copy=True).requires_grad_() for y in (x, *rest)]
-        out = run(leaves[0], chosen, *leaves[1:])  # type: ignore[operator]
-        return [out.detach(), *torch.autograd.grad((out * draw(tuple(out.shape), dtype, 9)).sum(), leaves)]
-
-    triples = (results(run, kind) for run, kind in (
-        (experts_forward, dtype), (references.experts, dtype), (references.experts, torch.float64)))  # fmt: skip
-    for triple in zip(*triples, strict=True):
-        assert_as_exact_as_torch(*triple)
+    assert_with_gradients_as_exact(experts_forward, problem(num_tokens, 24, 12, 2, dtype), dtype)
 
 
 @pytest.mark.usefixtures("isa")
@@ -119,15 +130,17 @@ def test_no_token_one_expert_twice_and_nan() -> None:
 
 @needs_native
 @pytest.mark.usefixtures("threads", "isa")
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_tokens", [6, 120])
-def test_the_number_of_threads_changes_no_bit(num_tokens: int) -> None:
-    numbers = problem(num_tokens, 300, 200, 3, torch.bfloat16)
+def test_the_number_of_threads_changes_no_bit(num_tokens: int, dtype: torch.dtype) -> None:
+    numbers, learned = problem(num_tokens, 300, 200, 3, dtype), problem(num_tokens, 96, 64, 3, dtype)
     runs = []
     for number in (1, 2, 5):
         torch.set_num_threads(number)
-        runs.append(experts_forward(*numbers))
-    assert torch.equal(runs[0], runs[1])
-    assert torch.equal(runs[0], runs[2])
+        runs.append([experts_forward(*numbers), *results(experts_forward, learned, dtype)])
+    for other in runs[1:]:
+        for one, two in zip(runs[0], other, strict=True):
+            assert torch.equal(one, two)
 
 
 @needs_native
@@ -172,18 +185,7 @@ def test_what_does_not_fit_is_named(change: dict[str, Tensor], message: str) -> 
 @pytest.mark.parametrize("num_tokens", [1, 37, 150])
 def test_grouped_products_are_the_experts_one_by_one(num_tokens: int) -> None:
     """What a GPU runs, on the processor: the same rows, also where an expert has none, and the same gradients."""
-    x, chosen, *rest = problem(num_tokens, 24, 16, 2, torch.bfloat16)
-
-    def results(run: object, dtype: torch.dtype) -> list[Tensor]:
-        leaves = [y.to(dtype, copy=True).requires_grad_() for y in (x, *rest)]
-        out = run(leaves[0], chosen, *leaves[1:])  # type: ignore[operator]
-        return [out.detach(), *torch.autograd.grad((out * draw(tuple(out.shape), dtype, 9)).sum(), leaves)]
-
-    triples = (results(run, kind) for run, kind in (
-        (grouped_experts, torch.bfloat16), (references.experts, torch.bfloat16),
-        (references.experts, torch.float64)))  # fmt: skip
-    for triple in zip(*triples, strict=True):
-        assert_as_exact_as_torch(*triple)
+    assert_with_gradients_as_exact(grouped_experts, problem(num_tokens, 24, 16, 2, torch.bfloat16), torch.bfloat16)
 
 
 def test_every_expert_has_rows_of_its_own_and_some_to_spare() -> None:

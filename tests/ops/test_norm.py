@@ -142,6 +142,13 @@ def test_zero_and_huge_rows_are_finite() -> None:
     assert torch.equal(normed, torch.stack([torch.zeros(32), torch.ones(32)]).bfloat16())
 
 
+def test_dtypes_that_the_kernel_does_not_know_together_go_as_in_plain_pytorch() -> None:
+    x, residual, weight = (draw((2, 4), torch.float32, 1), draw((2, 4), torch.bfloat16, 2), torch.ones(4).bfloat16())
+    torch.testing.assert_close(ops.rms_norm(x, weight, EPS), rms_norm(x, weight.float(), EPS))
+    both = ops.rms_norm(x, weight.float(), EPS, residual)
+    torch.testing.assert_close(both, add_rms_norm(x, residual.float(), weight.float(), EPS))
+
+
 def test_wrong_shapes_are_named() -> None:
     x = torch.zeros(2, 4)
     with pytest.raises(ValueError, match=r"x of shape \[2, 4\] and weight of shape \[3\]"):
@@ -154,7 +161,7 @@ def test_wrong_shapes_are_named() -> None:
 def test_native_checks_name_the_argument() -> None:
     x = torch.zeros(2, 4)
     with pytest.raises(RuntimeError, match="residual must have the dtype of x"):
-        ops.rms_norm(x, torch.ones(4), EPS, torch.zeros(2, 4, dtype=torch.bfloat16))
+        torch.ops.foveate.add_rms_norm(x, torch.zeros(2, 4, dtype=torch.bfloat16), torch.ones(4), EPS)
     with pytest.raises(RuntimeError, match=r"grad_normed must have the shape of x \[2, 4\], got \[3\]"):
         torch.ops.foveate.rms_norm_backward(torch.ones(3), None, x, torch.ones(4), torch.ones(2))
 

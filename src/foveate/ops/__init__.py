@@ -13,7 +13,7 @@ from foveate.ops.experts import experts_forward
 from foveate.ops.int8 import Int8Rows
 from foveate.ops.linear import linear
 from foveate.ops.moe import combine, dispatch
-from foveate.ops.native import backend, compute_dtype, cuda_backend, is_native, is_served, plain_pytorch
+from foveate.ops.native import backend, compute_dtype, cuda_backend, is_native, is_served, plain_pytorch, wants_gradient
 from foveate.ops.norm import rms_norm
 from foveate.ops.picture import patchify
 from foveate.ops.rope import Tables, rotate
@@ -42,5 +42,6 @@ __all__ = [
     "rotate",
     "silu_mul",
     "take_rows",
+    "wants_gradient",
     "window_attention",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.ops.native import CUDA_MULTIPLE, Context, is_native, is_served
+from foveate.ops.native import CUDA_MULTIPLE, Context, is_native, is_served, once
 
 
 def silu_mul(gate_up_NI: Tensor) -> Tensor:
@@ -42,6 +42,7 @@ def _save(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
+@once
 def _gradient(ctx: Context, grad: Tensor) -> Tensor:
     out: Tensor = torch.ops.foveate.silu_mul_backward(grad, *ctx.saved_tensors)
     return out

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_tiles, is_native, is_served, torch_has_tiles
+from foveate.ops.native import Context, has_tiles, is_native, is_served, once, torch_has_tiles
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
@@ -203,6 +203,7 @@ def _save_packed(ctx: _PackedContext, inputs: tuple[Any, ...], output: tuple[Ten
     ctx.save_for_backward(q, k, v, ends, query_ends, *output)
 
 
+@once
 def _packed_gradient(
     ctx: _PackedContext, grad_out: Tensor | None, _grad_stats: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
@@ -230,6 +231,7 @@ def _save_window(ctx: _WindowContext, inputs: tuple[Any, ...], output: tuple[Ten
     ctx.save_for_backward(qkv, cos, sin, ends, *output)
 
 
+@once
 def _window_gradient(
     ctx: _WindowContext, grad_out: Tensor | None, _grad_stats: Tensor | None
 ) -> tuple[Tensor | None, None, None, None, None]:

@@ -39,7 +39,8 @@ def decode_attention(
         scale: of the products of queries and keys; None for D^-0.5.
     """
     scale = q_BHD.shape[-1] ** -0.5 if scale is None else scale
-    if is_served(q_BHD, cuda=_has_cuda_kernel(k_SCGD, v_SCGE)) and not wants_gradient(q_BHD, k_SCGD, v_SCGE):
+    on_gpu = q_BHD.is_cuda and _has_cuda_kernel(k_SCGD, v_SCGE)
+    if is_served(q_BHD, cuda=on_gpu) and not wants_gradient(q_BHD, k_SCGD, v_SCGE):
         out_BHE: Tensor = torch.ops.foveate.decode_attention(q_BHD, k_SCGD, v_SCGE, slots_B, lengths_B, scale)
         return out_BHE
     k_BGCD, v_BGCE = (x[slots_B, :longest].transpose(1, 2) for x in (k_SCGD, v_SCGE))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.moe import combine, dispatch, order
+from foveate.ops.moe import CUDA_EXPERTS, combine, dispatch, order
 from foveate.ops.native import is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
 
 MOST_PADDING = 64
@@ -121,7 +121,7 @@ def _one_by_one(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: W
 def _is_few(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Tensor, down: Tensor) -> bool:
     """Whether the kernel for few tokens serves: no gradient is wanted, and an expert sees few tokens."""
     wanted = wants_gradient(x_TD, weights_TK, gate_up, down)
-    served = is_served(x_TD, cuda=_is_one_product(x_TD, gate_up, down))
+    served = is_served(x_TD, cuda=_is_one_product(x_TD, gate_up, down) and len(gate_up) <= CUDA_EXPERTS)
     return served and not wanted and experts_TK.numel() <= _most_choices(x_TD, gate_up, down) * len(gate_up)
 
 

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from foveate.ops.native import CUDA_MULTIPLE, Context, has_kernels, is_native, is_served
+from foveate.ops.native import CUDA_MULTIPLE, Context, has_kernels, is_native, is_served, once
 from foveate.ops.rows import put_rows, take_rows
+
+CUDA_EXPERTS = 1024
+"""The kernel for GPUs orders the choices of so many."""
 
 
 def order(experts_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
@@ -22,7 +25,7 @@ def order(experts_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
     Returns:
         The row [T, K] of each choice, and [E + 1] 0 and where each expert's rows end.
     """
-    if has_kernels(experts_TK.device):
+    if has_kernels(experts_TK.device) and (experts_TK.is_cpu or num_experts <= CUDA_EXPERTS):
         place_TK, ends_E1 = torch.ops.foveate.moe_order(experts_TK.contiguous(), num_experts)
         return place_TK, ends_E1.long()
     sorted_S, order_S = torch.sort(experts_TK.reshape(-1), stable=True)
@@ -104,6 +107,7 @@ def _save_combine(ctx: _DispatchContext, inputs: tuple[Any, ...], output: Tensor
     ctx.save_for_backward(place, *((rows, weights) if ctx.weighted else ()))
 
 
+@once
 def _combine_gradient(ctx: _DispatchContext, grad: Tensor) -> tuple[Tensor, None, Tensor | None]:
     place, *saved = ctx.saved_tensors
     rows, weights = saved or (None, None)

@@ -1,20 +1,21 @@
 """The extension: whether it is there, what it runs with, and what the machine computes fastest with.
 
-`foveate._C` registers the kernels as `torch.ops.foveate.*`. Where it was not built or cannot be loaded, one line is
-logged when this module is imported and every operation runs plain PyTorch. Beside it `_cuda.so`, where nvcc built it,
-brings kernels for GPUs.
+`foveate._C` registers the kernels as `torch.ops.foveate.*`. When this module is imported one line is logged that says
+which run: a warning where the extension was not built or cannot be loaded, and every operation runs plain PyTorch.
+Beside it `_cuda.so`, where nvcc built it, brings kernels for GPUs.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from foveate.errors import ConfigError
 
@@ -27,6 +28,7 @@ CUDA_OLDEST = (8, 0)
 SERVED = (torch.bfloat16, torch.float32)
 """Dtypes of the operations on the processor."""
 TILE_ROWS = 16
+Gradient = TypeVar("Gradient", bound=Callable[..., object])
 _LOGGER = logging.getLogger("foveate.ops")
 _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
@@ -155,6 +157,11 @@ def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     return torch.bfloat16 if has_feature("avx512bf16") or has_feature("amx_bf16") else torch.float32
 
 
+def once(gradient: Gradient) -> Gradient:
+    """A gradient of ours, which has none itself: asking for one is an error and not zero."""
+    return cast(Gradient, once_differentiable(cast(Any, gradient)))
+
+
 class Context(Protocol):
     """What autograd hands from the forward to the backward pass."""
 
@@ -167,5 +174,4 @@ class Context(Protocol):
         """Whether the gradient of an output that nothing used comes as zeros (else as None)."""
 
 
-if _PROBLEM:
-    _LOGGER.warning("foveate.ops: %s", backend())
+_LOGGER.log(logging.WARNING if _PROBLEM else logging.INFO, "foveate.ops: %s", backend())

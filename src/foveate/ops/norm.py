@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from foveate.ops.native import Context, is_native
+from foveate.ops.native import Context, is_native, once
 
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
@@ -28,9 +28,9 @@ def rms_norm(
 
     Args:
         x_TD: [..., D], bf16, f32 or f64.
-        weight_D: [D], of x's dtype or f32.
+        weight_D: [D], for the native kernel of x's dtype or f32.
         eps: added to the mean square before the root.
-        residual_TD: [..., D] of x's dtype. If given, x + residual is what is normalised.
+        residual_TD: [..., D], for the native kernel of x's dtype. If given, x + residual is what is normalised.
 
     Returns:
         The normalised tokens [..., D] in x's dtype; with a residual also x + residual, the next residual stream.
@@ -39,7 +39,7 @@ def rms_norm(
         ValueError: the shapes do not fit.
     """
     _check_rms_norm(x_TD, weight_D, residual_TD)
-    if not is_native() or x_TD.device.type != "cpu" or x_TD.dtype not in _DTYPES:
+    if not is_native() or x_TD.device.type != "cpu" or not _takes(x_TD, weight_D, residual_TD):
         return _plain_rms_norm(x_TD, weight_D, eps, residual_TD)
     normed_TD: Tensor
     if residual_TD is None:
@@ -47,6 +47,12 @@ def rms_norm(
         return normed_TD
     normed_TD, total_TD, _ = torch.ops.foveate.add_rms_norm(x_TD, residual_TD, weight_D, eps)
     return normed_TD, total_TD
+
+
+def _takes(x_TD: Tensor, weight_D: Tensor, residual_TD: Tensor | None) -> bool:
+    """Whether the kernel knows these dtypes together; others are added and multiplied as torch does."""
+    same = residual_TD is None or residual_TD.dtype == x_TD.dtype
+    return same and x_TD.dtype in _DTYPES and weight_D.dtype in {x_TD.dtype, torch.float32}
 
 
 def _check_rms_norm(x_TD: Tensor, weight_D: Tensor, residual_TD: Tensor | None) -> None:
@@ -105,6 +111,7 @@ def _save_rms_norm(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.save_for_backward(x, weight, output[1])
 
 
+@once
 def _rms_norm_gradient(
     ctx: Context, grad_normed: Tensor | None, _grad_inverse: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, None]:
@@ -121,6 +128,7 @@ def _save_add_rms_norm(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tens
     ctx.save_for_backward(output[1], weight, output[2])
 
 
+@once
 def _add_rms_norm_gradient(
     ctx: Context, grad_normed: Tensor | None, grad_total: Tensor | None, _grad_inverse: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
