@@ -126,7 +126,10 @@ def render_turn(thought: str, outcome: Call | str) -> str:
 
 
 def system_message(tools: Iterable[DescribedTool], dialect: Dialect) -> Message:
-    """Explains the tools in the Hermes form, for models that have not learned them from us."""
+    """Explains the tools to models that have not learned them from us.
+
+    In the Hermes form; a model whose own chat template lays them out is handed their schemas beside the text.
+    """
     schemas = [
         {
             "type": "function",
@@ -139,16 +142,20 @@ def system_message(tools: Iterable[DescribedTool], dialect: Dialect) -> Message:
     )
     if not schemas:
         return {"role": "system", "content": answer}
-    lines = "\n".join(json.dumps(schema, ensure_ascii=False) for schema in schemas)
-    text = (
+    lines = clean_text("\n".join(json.dumps(schema, ensure_ascii=False) for schema in schemas))
+    intro = (
         "You answer questions about pictures. Details may be too small to read at first: use the tools to look again.\n"
         "Images are numbered 0, 1, 2, ... in order of appearance. "
         f"A box is [x0, y0, x1, y1] in {_BOX_WORDS[dialect.box_space]}.\n\n"
+    )
+    if dialect.takes_tools:
+        return {"role": "system", "content": intro + answer, "tools": [*map(json.loads, lines.split("\n"))]}
+    own = (
         f"# Tools\n<tools>\n{lines}\n</tools>\n\n"
         "To call a tool, write one JSON object inside tool_call tags and then stop:\n"
-        '<tool_call>{"name": "...", "arguments": {...}}</tool_call>\n\n' + answer
+        '<tool_call>{"name": "...", "arguments": {...}}</tool_call>\n\n'
     )
-    return {"role": "system", "content": clean_text(text)}
+    return {"role": "system", "content": intro + own + answer}
 
 
 def resolve(messages: Iterable[Message], find: Callable[[str], Image.Image]) -> list[Message]:

@@ -14,7 +14,10 @@ message says:
 All become `Call(name, arguments)` with the names of our tools; a zoom is ``{"image": idx, "box": [...]}`` with the box
 as written (`Call.box_space` says which space the wire format fixes, None leaves it to the dialect).
 
-Rules: calls inside <think> do not count. All calls of a turn count, in order. Text that is neither a call nor an answer
+Thoughts stand in <think>, also in ◁think▷ (Kimi-VL). What Qwen2-VL writes between <|object_ref_start|>, <|box_start|>
+and their ends stays in an answer without these.
+
+Rules: calls inside a thought do not count. All calls of a turn count, in order. Text that is neither call nor answer
 raises `ParseError`, whose message is written for the model. JSON is read by `json`; a closed block that is not JSON is
 repaired once, checked and logged; nothing is evaluated and nothing is dropped in silence. Values that a checkpoint
 could not hold (NaN, infinity, integers beyond 53 bits, lone surrogates) become strings, which tools then refuse.
@@ -40,6 +43,9 @@ MAX_REPAIR_CHARS = 20_000
 
 _BLOCK = re.compile(r"<(think|tool_call|grounding|code|answer)>(.*?)(</\1>|\Z)", re.DOTALL)
 _STRAY = re.compile(r"</?(?:think|tool_call|grounding|code|answer)>")
+_THINK = re.compile(r"◁(/?think)▷")
+_PLACE = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
+_NAMED_PLACE = re.compile(r"<\|object_ref_end\|>(?=<\|(?:box|quad)_start\|>)")
 _FENCE = re.compile(r"\A\s*```[A-Za-z0-9]*[ \t]*\n(.*?)(?:\n```\s*)?\Z", re.DOTALL)
 _OBSERVATION = re.compile(r"\Aobservation_([0-9]{1,6})\Z")
 _SAFE_INT = 2**53
@@ -94,7 +100,7 @@ def split_thought(text: str) -> str:
 
 def _split(text: str) -> tuple[str, list[_Block], str]:
     """Thought, the other tagged blocks in order, and the text outside of all tags (stripped)."""
-    text = clean_text(text)
+    text = _in_our_words(clean_text(text))
     thoughts: list[str] = []
     close, opening = text.find("</think>"), text.find("<think>")
     if close >= 0 and (opening < 0 or close < opening):  # the template has opened the thought
@@ -104,6 +110,11 @@ def _split(text: str) -> tuple[str, list[_Block], str]:
     thoughts += [block.body for block in blocks if block.tag == "think"]
     thought = "\n".join(stripped for body in thoughts if (stripped := body.strip()))
     return thought, [block for block in blocks if block.tag != "think"], _BLOCK.sub("", text).strip()
+
+
+def _in_our_words(text: str) -> str:
+    """Kimi-VL's tags of thoughts as ours; of what Qwen2-VL names and where it is, the words and the numbers."""
+    return _PLACE.sub("", _NAMED_PLACE.sub(" ", _THINK.sub(r"<\1>", text)))
 
 
 def _answer(blocks: Iterable[_Block], rest: str) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from foveate.models.checkpoint import nano_path
+from foveate.models.files import Section
 from foveate.models.published.kimi import kimi_config
 from foveate.models.published.names import RULES, published_tensors
 from foveate.models.published.qwen import qwen_config
@@ -67,7 +68,8 @@ def published(values: dict[str, Any]) -> Iterator[Path]:
 
 
 def _write_weights(values: dict[str, Any], path: Path) -> None:
-    config = kimi_config(values, {}) if values["model_type"] == "kimi_vl" else qwen_config(values, {}, {})
+    said, none = Section(values=values), Section()
+    config = kimi_config(said, none) if values["model_type"] == "kimi_vl" else qwen_config(said, none, none)
     with torch.device("meta"):
         thinker = Thinker(config, TextCodec.from_file(nano_path() / "tokenizer.json"))
     some = torch.randn(NUMBERS).mul(0.02).bfloat16()

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image, ImageOps
 
 from foveate.errors import ImageError, InputError
+from foveate.models.config import VideoConfig
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
+from foveate.models.video import VideoAsked
 
 PARTS = ("text", "image", "video")
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
@@ -32,8 +34,7 @@ class VideoPart(NamedTuple):
     """A video in a message: a file, or frames that were chosen already."""
 
     source: Path | Sequence[Image.Image]
-    fps: float | None
-    """Of the frames; of a file when it does not say."""
+    asked: VideoAsked
 
 
 class Frames(NamedTuple):
@@ -42,6 +43,8 @@ class Frames(NamedTuple):
     pictures: Sequence[Image.Image]
     of: int
     """Frames of the whole video, which share its pixels."""
+    video: VideoConfig
+    """How the family sees it, with what its message asked for."""
     step: float
     """Positions from one patch in time to the next."""
 
@@ -123,9 +126,9 @@ def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
         elif kind == "image":
             yield _picture(part["image"], part.get("sha256"))
         else:
-            source, fps = part["video"], part.get("fps")
+            source = part["video"]
             frames = Path(source) if isinstance(source, str | Path) else tuple(source)
-            yield VideoPart(frames, None if fps is None else float(fps))
+            yield VideoPart(frames, VideoAsked.of(part))
 
 
 def _picture(source: Image.Image | str | Path, sha256: str | None) -> Picture:
@@ -153,11 +156,16 @@ def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:
     """
     sampled = list(message.get("token_ids") or [])
     if not sampled:
-        texts = list(content_of(message))
-        if not all(isinstance(text, str) for text in texts):
-            raise InputError("an assistant's message has an image or a video, wanted text alone")
-        yield [*codec.encode_model_text("".join(map(str, texts))), codec.end_of_turn], True
+        yield [*codec.encode_model_text(turn_text(message)), codec.end_of_turn], True
         return
     yield sampled, True
     if sampled[-1] not in codec.ends:
         yield [codec.end_of_turn], False
+
+
+def turn_text(message: Message) -> str:
+    """What an assistant's message says. Raises InputError for a part that is no text."""
+    texts = list(content_of(message))
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError("an assistant's message has an image or a video, wanted text alone")
+    return "".join(map(str, texts))

@@ -21,7 +21,7 @@ from PIL import Image
 from foveate.errors import InputError, ModelError
 from foveate.extras import from_extra
 from foveate.models.chat import ROLES, Picture, checked_role, content_of, rgb_of
-from foveate.models.reasoner import CHARS_PER_TOKEN, Dialect, Message, Sample, StopReason
+from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, Dialect, Message, Sample, StopReason
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -31,8 +31,6 @@ LONG_SIDE_PX = 1568
 """Of a picture that is sent: providers shrink what is larger, in ways of their own."""
 TOKEN_SIDE_PX = 28
 """Of the square that a token stands for, nearly, in the models of most providers."""
-OTHERS_TURN = "<tool_response>"
-"""A model that writes this goes on to make up what its tool returns."""
 HEED_S = 0.1
 """How long a call to stop may go unheard while nothing comes."""
 PATIENCE_S = 120.0

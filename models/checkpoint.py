@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from foveate.models.config import ThinkerConfig, from_json
 from foveate.models.files import read_values
 from foveate.models.init import laid_out
 from foveate.models.published.folder import COMPANIONS, read_published
-from foveate.models.published.names import RULES, Rule, normalized, published_tensors, sources
+from foveate.models.published.names import RULES, Rule, normalized, published_shapes, published_tensors, sources
 from foveate.models.published.turning import row_order
 from foveate.models.shards import SINGLE, Shards, shard_names
 from foveate.models.thinker import Thinker
@@ -84,6 +85,12 @@ def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype:
     if spare:
         raise CheckpointError(f"{shards} holds the tensor {names[min(spare)]} that {CONFIG} does not know")
     if config.decoder.tie_embeddings:
+        embeddings = thinker.decoder.embed.weight
+        if TIED in names and not torch.equal(embeddings, shards.read(names[TIED]).to(embeddings.dtype)):
+            raise CheckpointError(
+                f"{shards}: {names[TIED]} differs from the embeddings that {CONFIG} ties it to; "
+                "set tie_word_embeddings to false"
+            )
         thinker.decoder.head.weight = thinker.decoder.embed.weight
 
 
@@ -91,34 +98,28 @@ def _assembled(
     rule: Rule, shape: torch.Size, shards: Shards, config: ThinkerConfig, dtype: torch.dtype | None
 ) -> Tensor:
     """One parameter of ours, read part after part. Raises CheckpointError naming what does not fit."""
-    if len(rule.theirs) == 1:
-        part = _fitted(shards.read(rule.theirs[0]), shape, rule, config)
-        if part.shape != shape:
-            raise CheckpointError(_misfit(shards, rule, f"has shape {list(part.shape)}, wanted {list(shape)}"))
+    parts = [shards.read(theirs) for theirs in rule.theirs]
+    for theirs, part, wanted in zip(rule.theirs, parts, published_shapes(rule, shape, config), strict=True):
+        turned = torch.Size((*wanted[:-2], wanted[-1], wanted[-2])) if rule.transposed else wanted
+        if part.shape not in (wanted, turned):
+            file = shards.file_of[theirs]
+            raise CheckpointError(f"{file}: {theirs} has shape {list(part.shape)}, wanted {list(wanted)} by {CONFIG}")
+    if len(parts) == 1:
+        part = _ordered(parts[0], shape, rule, config)
         exact = rule.ours.endswith(EXACT)
         return part.to(part.dtype if exact else dtype or part.dtype).contiguous()
-    parts = [shards.read(theirs) for theirs in rule.theirs]
-    filled, wanted = sum(map(len, parts)), shape[:-1].numel() if len(shape) > 1 else shape[0]
-    if filled != wanted or any(part.shape[1:] != shape[-1:][: len(shape) - 1] for part in parts):
-        raise CheckpointError(_misfit(shards, rule, f"have {filled} rows together, wanted {list(shape)}"))
     rows = shards.span(rule.theirs, parts)
     rows = torch.cat([part.to(dtype or part.dtype) for part in parts]) if rows is None else rows
     return rows.to(dtype or rows.dtype).view(shape)
 
 
-def _fitted(tensor: Tensor, shape: torch.Size, rule: Rule, config: ThinkerConfig) -> Tensor:
-    """A published tensor in the order of ours, and flattened as ours is."""
+def _ordered(tensor: Tensor, shape: torch.Size, rule: Rule, config: ThinkerConfig) -> Tensor:
+    """A published tensor in the order and the shape of ours."""
     if rule.transposed and tensor.shape != shape:
         tensor = tensor.transpose(-1, -2)
-    if rule.order is not None and len(tensor) == shape[0]:
+    if rule.order is not None:
         tensor = tensor[row_order(rule.order, config)]
-    flattened = config.model_type != "foveate" and tensor.dim() != len(shape) and tensor.numel() == shape.numel()
-    return tensor.reshape(shape) if flattened else tensor
-
-
-def _misfit(shards: Shards, rule: Rule, found: str) -> str:
-    names = rule.theirs if len(rule.theirs) < 4 else (rule.theirs[0], "...", rule.theirs[-1])
-    return f"{shards}: {' and '.join(names)} {found} by {CONFIG}"
+    return tensor.reshape(shape)
 
 
 def save_thinker(
@@ -129,30 +130,39 @@ def save_thinker(
     `weights` by name in place of the thinker's own.
 
     A published checkpoint is written in its own form, with the files beside its weights as they were. Raises
-    CheckpointError for weights that were rounded to int8: they are not what was published.
+    CheckpointError for weights that were rounded to int8: they are not what was published. And where the disk refuses;
+    then what was there before is still there.
     """
     if thinker.decoder.head.int8 is not None:
         raise CheckpointError("weights that were rounded to int8 are not saved; load the folder without int8 first")
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = shard_names(folder)
     rules = RULES.get(thinker.config.model_type)
     own = dict(thinker.named_parameters()) if weights is None else weights
     named = {name: p.detach().to(p.dtype if name.endswith(EXACT) else dtype or p.dtype) for name, p in own.items()}
     tensors = published_tensors(named, rules, thinker.config) if rules else named
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})
-    written = [SINGLE, *_write_companions(thinker, folder)]
-    for name in written:
-        (folder / f"{name}.new").replace(folder / name)
-    for name in set(shards) - set(written):  # they would be read instead
-        (folder / name).unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shards = shard_names(folder)
+        save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})
+        written = [SINGLE, *_write_companions(thinker, folder)]
+        for name in written:
+            (folder / f"{name}.new").replace(folder / name)
+        for name in set(shards) - set(written):  # they would be read instead
+            (folder / name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        for name in (SINGLE, CONFIG, TOKENIZER, *COMPANIONS):
+            (folder / f"{name}.new").unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write the model into {folder} ({error}); make room and write it again"
+        ) from error
 
 
 def _write_companions(thinker: Thinker, folder: Path) -> list[str]:
     """The files beside the weights, under names that end in .new; returns their names."""
     if thinker.origin is None:
         (folder / f"{CONFIG}.new").write_text(json.dumps(thinker.config.to_json(), indent=2) + "\n")
-        thinker.processor.codec.tokenizer.save(str(folder / f"{TOKENIZER}.new"))
+        tokenizer = thinker.processor.codec.tokenizer.to_str(pretty=True)  # its own `save` raises no OSError
+        (folder / f"{TOKENIZER}.new").write_text(tokenizer, encoding="utf-8")
         return [CONFIG, TOKENIZER]
     names = [name for name in COMPANIONS if (thinker.origin / name).is_file()]
     for name in names:

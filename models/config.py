@@ -44,8 +44,8 @@ class VisionConfig:
     final_norm: bool = False
     """A norm after the last layer, before the projector's own (MoonViT)."""
     deep_layers: tuple[int, ...] = ()
-    """Layers after which the features are also merged, to be added behind the decoder's first layers (DeepStack, Meng
-    et al., arXiv 2406.04334; Qwen3-VL)."""
+    """Layers after which the features are also merged, each by the merger at its place here, to be added behind the
+    decoder's first layers, the lowest first (DeepStack, Meng et al., arXiv 2406.04334; Qwen3-VL)."""
     position_grid: int = 0
     """Side of a learned table of positions, resampled to the image's grid (MoonViT's 64); 0 for none."""
     position_resampling: Literal["bicubic", "bilinear"] = "bicubic"
@@ -94,8 +94,19 @@ class MoEConfig:
     norm_top_k: bool = True
     """Whether the weights of the chosen experts are scaled to sum to one."""
     routed_scale: float = 1.0
+    num_groups: int = 1
+    """Groups of neighbouring experts, of which each token first chooses some (DeepSeek-V3, arXiv 2412.19437)."""
+    top_groups: int = 1
+    """How many of them."""
     balance_coef: float = 0.01
     """Weight of the load-balancing loss in training."""
+
+    def __post_init__(self) -> None:
+        if self.num_experts % self.num_groups or not 1 <= self.top_groups <= self.num_groups:
+            raise ConfigError(
+                f"{self.num_experts} experts are in {self.num_groups} groups of which {self.top_groups} are chosen; "
+                "wanted groups of one size, and no more chosen than there are"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +143,8 @@ class DecoderConfig:
     Barbero et al., arXiv 2410.06205)."""
     norm_eps: float = 1e-6
     qkv_bias: bool = False
+    out_bias: bool = False
+    """Whether what leaves attention has a bias."""
     qk_norm: bool = False
     qk_norm_gain: float = 1.0
     """What the weights of the norms on queries and keys start from; at 1 no score exceeds the root of head_dim."""
@@ -144,6 +157,8 @@ class DecoderConfig:
     moe: MoEConfig | None = None
     num_dense_layers: int = 0
     """How many of the first layers keep a dense feed-forward when moe is set."""
+    dense_layers: tuple[int, ...] = ()
+    """Which of the others keep one, too."""
 
     def __post_init__(self) -> None:
         if sum(self.mrope_section) * 2 != self.head_dim:
@@ -182,6 +197,10 @@ class VideoConfig:
     """Frames kept of a second."""
     min_frames: int = 4
     max_frames: int = 768
+    num_frames: int | None = None
+    """Frames kept of a file however long it is, in place of fps."""
+    whole_patches: bool = True
+    """Whether the frames kept are rounded to whole patches in time (down, where fps says how many)."""
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
     """Of a frame, or of all frames together."""
@@ -208,6 +227,11 @@ class ThinkerConfig:
     """Likeliest tokens that one is drawn from; 0 for all. At temperature 0 the likeliest is taken."""
     top_p: float = 1.0
     """The likeliest tokens that together have this probability are drawn from, after top_k."""
+    repetition_penalty: float = 1.0
+    """What the logits of tokens that a conversation holds already are divided by (multiplied with, below zero) before
+    one is chosen; 1 for none."""
+    context_tokens: int = 0
+    """Longest conversation, its next turn included; 0 where that is not known."""
     model_type: str = "foveate"
 
     def to_json(self) -> dict[str, Any]:
@@ -231,13 +255,14 @@ def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:
     for f in fields(cls):  # type: ignore[arg-type]
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"the key {path + f.name!r} is missing; it has no value of its own")
-    return cls(**{key: _convert(hints[key], value, f"{path}{key}.") for key, value in values.items()})
+    return cls(**{key: typed(hints[key], value, f"{path}{key}.") for key, value in values.items()})
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def typed(hint: Any, value: Any, path: str) -> Any:
+    """A value of a file as `hint` says. Raises ConfigError naming the key, which is `path`, when it is not that."""
     origin, parts, wrong = get_origin(hint), get_args(hint), f"{path.removesuffix('.')} is {value!r}, wanted"
     if origin in (Union, UnionType):
-        return None if value is None and NoneType in parts else _convert(parts[0], value, path)
+        return None if value is None and NoneType in parts else typed(parts[0], value, path)
     if origin is Literal and value not in parts:
         raise ConfigError(f"{wrong} one of {', '.join(map(str, parts))}")
     if is_dataclass(hint):
@@ -248,7 +273,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         kinds = parts[:1] * len(value) if Ellipsis in parts and isinstance(value, list | tuple) else parts
         if not isinstance(value, list | tuple) or len(value) != len(kinds):
             raise ConfigError(f"{wrong} a list" + ("" if Ellipsis in parts else f" of {len(parts)}"))
-        return tuple(_convert(kind, item, path) for kind, item in zip(kinds, value, strict=True))
+        return tuple(typed(kind, item, path) for kind, item in zip(kinds, value, strict=True))
     if hint in _PLAIN_TYPES and type(value) not in ((int, float) if hint is float else (hint,)):
         raise ConfigError(f"{wrong} {_PLAIN_TYPES[hint]}")
     return value

@@ -28,7 +28,7 @@ class DecoderAttention(nn.Module):
         self.config = config
         heads = config.num_heads + 2 * config.num_kv_heads
         self.qkv = Linear(config.hidden_size, heads * config.head_dim, bias=config.qkv_bias)
-        self.proj = Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        self.proj = Linear(config.num_heads * config.head_dim, config.hidden_size, bias=config.out_bias)
         if config.qk_norm:
             self.q_norm = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_gain)
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps, config.qk_norm_gain)
@@ -56,7 +56,7 @@ class DecoderBlock(nn.Module):
         self.attn = DecoderAttention(config) if config.latent is None else LatentAttention(config)
         self.norm2 = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp: nn.Module
-        if config.moe is None or layer < config.num_dense_layers:
+        if config.moe is None or layer < config.num_dense_layers or layer in config.dense_layers:
             self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
         else:
             self.mlp = MoE(config.hidden_size, config.moe)

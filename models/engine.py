@@ -18,11 +18,12 @@ from foveate.errors import ModelError
 from foveate.models.cache import CachedStep, KVCache
 from foveate.models.pace import Pace
 from foveate.models.prefix import Key, common_length, image_boundary, token_keys
-from foveate.models.reasoner import StopReason
-from foveate.models.sampling import allowed_logprobs, pick
+from foveate.models.reasoner import OTHERS_TURN, StopReason
+from foveate.models.sampling import allowed_logprobs, penalized, pick
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
+from foveate.models.turn_text import Telling, before_others_turn
 
 PREFILL = 4096
 """Tokens that are computed at once at most: what a long beginning takes of memory does not grow with its length."""
@@ -38,6 +39,8 @@ class Request:
     generator: torch.Generator | None
     on_text: Callable[[str], None] | None = None
     should_stop: Callable[[], bool] | None = None
+    begun: str = ""
+    """What the template has written of the turn's text."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason | None = None
@@ -45,10 +48,14 @@ class Request:
     """Why no token could be sampled; the turn is over then."""
     slot: int = -1
     next_position: int = 0
-    shown: str = ""
+    held_V: Tensor | None = None
+    """Which tokens the conversation holds, where that counts."""
+    telling: Telling = field(default_factory=lambda: Telling(None))
     player: int | None = None
     place: tuple[int, int] = (0, 0)
     """The step before which it must not begin, and its place among those that begin then."""
+    text: str = ""
+    """When it has ended: all that was said, with what had been begun."""
 
 
 @dataclass
@@ -63,10 +70,16 @@ class Slot:
 class Engine:
     """Continuous batching over one thinker. Thread-safe."""
 
-    def __init__(self, thinker: Thinker, num_slots: int = 8, *, truncates: bool = True) -> None:
-        """`truncates`: whether the model's top_k and top_p count where tokens are drawn."""
-        self.thinker = thinker
-        self.choice = thinker.config if truncates else replace(thinker.config, top_k=0, top_p=1.0)
+    def __init__(
+        self, thinker: Thinker, num_slots: int = 8, *, truncates: bool = True, heeds_others: bool = False
+    ) -> None:
+        """`truncates`: whether the model's top_k, top_p and repetition_penalty count where a token is chosen.
+
+        `heeds_others`: whether a turn ends where the model would go on in OTHERS_TURN.
+        """
+        self.thinker, self.heeds_others = thinker, heeds_others
+        unchanged = replace(thinker.config, top_k=0, top_p=1.0, repetition_penalty=1.0)
+        self.choice = thinker.config if truncates else unchanged
         self.codec = thinker.processor.codec
         self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight)
         self.seen = SeenImages(thinker)
@@ -77,6 +90,7 @@ class Engine:
 
     def run(self, request: Request) -> Request:
         """Carry out a request; returns it when it has ended. Raises ModelError when a step produced no number."""
+        request.telling = Telling(request.on_text, mark=OTHERS_TURN if self.heeds_others else "")
         with self.pace.changed:
             request.player, request.place = self.pace.come()
             self.waiting.append(request)
@@ -148,10 +162,13 @@ class Engine:
         slot.keys, slot.used_at, slot.request, request.slot = keys, self.clock, request, target
         hidden_TD = self._prefill(request.transcript, start, target)
         request.next_position = int(request.transcript.positions_3T.max()) + 1
+        if self.choice.repetition_penalty != 1.0:
+            request.held_V = torch.zeros(self.thinker.config.decoder.vocab_size, dtype=torch.bool)
+            request.held_V[request.transcript.token_ids] = True
         if request.max_new_tokens < 1:
-            self._end(request, "length")
+            self._finish(request, "length")
         else:
-            self._append(request, self._logprobs(hidden_TD[-1:])[0])
+            self._append(request, *self._logprobs(hidden_TD[-1:], [request])[0])
 
     def _prefill(self, transcript: Transcript, start: int, slot: int) -> Tensor:
         late = [
@@ -168,10 +185,10 @@ class Engine:
         x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))
         positions = torch.tensor([request.next_position for request in active]).expand(3, -1)
         hidden_BD = self._forward(x_BD, positions, [request.slot for request in active], [1] * len(active))
-        for request, logprobs_V in zip(active, self._logprobs(hidden_BD), strict=True):
+        for request, (logprobs_V, chosen_by_V) in zip(active, self._logprobs(hidden_BD, active), strict=True):
             self.slots[request.slot].keys.append(request.token_ids[-1])
             request.next_position += 1
-            self._append(request, logprobs_V)
+            self._append(request, logprobs_V, chosen_by_V)
 
     def _forward(self, x_TD: Tensor, positions_3T: Tensor, slots: list[int], counts: list[int]) -> Tensor:
         step = CachedStep(self.cache, slots, counts)
@@ -180,34 +197,53 @@ class Engine:
         result: Tensor = hidden_TD
         return result
 
-    def _logprobs(self, hidden_BD: Tensor) -> Tensor:
-        """Of the next token of each request [B, V], on the processor."""
-        return allowed_logprobs(self.thinker.decoder.head(hidden_BD), self.codec.never_sampled).cpu()
+    def _logprobs(self, hidden_BD: Tensor, requests: list[Request]) -> list[tuple[Tensor, Tensor]]:
+        """Of each request's next token [V], on the processor: the policy's, and those that one is chosen by."""
+        never, penalty = self.codec.never_sampled, self.choice.repetition_penalty
+        logits_BV = self.thinker.decoder.head(hidden_BD)
+        logprobs_BV = allowed_logprobs(logits_BV, never).cpu()
+        if penalty == 1.0:
+            return [(logprobs_V, logprobs_V) for logprobs_V in logprobs_BV]
+        held = [request.held_V for request in requests if request.held_V is not None]
+        lower = [penalized(*row, penalty) for row in zip(logits_BV.cpu(), held, strict=True)]
+        return [(*pair,) for pair in zip(logprobs_BV, (allowed_logprobs(row_V, never) for row_V in lower), strict=True)]
 
-    def _append(self, request: Request, logprobs_V: Tensor) -> None:
+    def _append(self, request: Request, logprobs_V: Tensor, chosen_by_V: Tensor) -> None:
         """Sample a request's next token and end it when that was the last."""
         if not bool(torch.isfinite(logprobs_V.max())):
             request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
             self._end(request, "cancelled")
             return
-        token = pick(logprobs_V, request.temperature, request.generator, self.choice)
+        token = pick(chosen_by_V, request.temperature, request.generator, self.choice)
         request.token_ids.append(token)
         request.logprobs.append(float(logprobs_V[token]))
+        if request.held_V is not None:
+            request.held_V[token] = True
+        kept = before_others_turn(request.token_ids, self.codec.decode) if self.heeds_others else None
+        if kept is not None:
+            self._finish(request, "stop", kept)
+            return
         if request.on_text is not None:
-            self._show(request)
+            request.telling.so_far(self._text(request))
         if token in self.codec.ends:
-            self._end(request, "stop")
+            self._finish(request, "stop")
         elif len(request.token_ids) >= request.max_new_tokens:
-            self._end(request, "length")
+            self._finish(request, "length")
         elif request.should_stop is not None and request.should_stop():
-            self._end(request, "cancelled")
+            self._finish(request, "cancelled")
 
-    def _show(self, request: Request) -> None:
-        """Hand on the text that is new, once its bytes are whole characters."""
-        text = self.codec.decode(request.token_ids)
-        if request.on_text is not None and not text.endswith("\ufffd") and len(text) > len(request.shown):
-            request.on_text(text[len(request.shown) :])
-            request.shown = text
+    def _text(self, request: Request) -> str:
+        return request.begun + self.codec.decode(request.token_ids)
+
+    def _finish(self, request: Request, reason: StopReason, kept: int | None = None) -> None:
+        """Tell the rest of the text and end; `kept`, how many ids of a turn that went on into somebody else's."""
+        request.text = self._text(request)
+        if kept is not None:
+            request.text = request.text.partition(OTHERS_TURN)[0]
+            del request.token_ids[kept:], request.logprobs[kept:]
+            del self.slots[request.slot].keys[len(request.transcript) + kept :]
+        request.telling.whole(request.text)
+        self._end(request, reason)
 
     def _end(self, request: Request, reason: StopReason) -> None:
         self.slots[request.slot].request = None

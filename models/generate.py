@@ -1,24 +1,47 @@
 """A thinker as the agent's graph sees it: messages in, one sampled turn out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from foveate.errors import InputError
 from foveate.models.engine import Engine, Request
 from foveate.models.published.dialects import DIALECTS
+from foveate.models.published.template import ChatTemplate
 from foveate.models.reasoner import NANO, Message, Sample
 from foveate.models.thinker import Thinker
+from foveate.models.tokenizer import TextCodec
+
+HEADER = 16
+"""Tokens within which a template begins a turn."""
+THOUGHTS = ("<think>", "</think>"), ("◁think▷", "◁/think▷")
+"""What opens a thought and what closes it."""
 
 
 class ThinkerReasoner:
     """A thinker as the agent's graph sees it."""
 
-    def __init__(self, thinker: Thinker, *, name: str = "nano", num_slots: int = 8, truncates: bool = True) -> None:
-        """`truncates`: whether the model's top_k and top_p count where tokens are drawn."""
-        self.thinker = thinker
-        self.name = name
-        self.dialect = DIALECTS.get(thinker.config.model_type, NANO)
-        self.engine = Engine(thinker, num_slots, truncates=truncates)
+    def __init__(
+        self,
+        thinker: Thinker,
+        *,
+        name: str = "nano",
+        num_slots: int = 8,
+        truncates: bool = True,
+        shortens: bool = True,
+    ) -> None:
+        """`truncates`: whether the model's top_k, top_p and repetition_penalty count where a token is chosen.
+
+        `shortens`: whether a turn ends at the longest that the model takes and where its context is full, as an agent
+        wants it; else it may be as long as it is asked to be, and what the context cannot hold is refused.
+        """
+        self.thinker, self.name, self.shortens = thinker, name, shortens
+        chat, published = thinker.processor.chat, DIALECTS.get(thinker.config.model_type)
+        takes_tools = isinstance(chat, ChatTemplate) and chat.takes_tools
+        self.dialect = replace(published, takes_tools=takes_tools) if published else NANO
+        self.engine = Engine(thinker, num_slots, truncates=truncates, heeds_others=published is not None)
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """See Reasoner."""
@@ -45,24 +68,48 @@ class ThinkerReasoner:
         on_text: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Sample:
-        """See Reasoner. Calls from several threads are decoded in one batch."""
+        """See Reasoner. Calls from several threads are decoded in one batch.
+
+        Raises InputError when the conversation, or the turn that it is asked for, is longer than the model's context.
+        """
         transcript = self.thinker.processor(messages, generate=True)
         generator = None if seed is None else torch.Generator().manual_seed(seed + len(transcript))
         request = self.engine.run(
             Request(
                 transcript=transcript,
-                max_new_tokens=min(max_new_tokens, self.thinker.config.max_turn_tokens),
+                max_new_tokens=self._longest(max_new_tokens, len(transcript)),
                 temperature=temperature,
                 generator=generator,
                 on_text=on_text,
                 should_stop=should_stop,
+                begun=begun_thought(transcript.token_ids, self.thinker.processor.codec),
             )
         )
         assert request.stop_reason is not None
         return Sample(
-            text=self.thinker.processor.codec.decode(request.token_ids),
+            text=request.text,
             token_ids=tuple(request.token_ids),
             logprobs=tuple(request.logprobs),
             stop_reason=request.stop_reason,
             prompt_tokens=len(transcript),
         )
+
+    def _longest(self, asked: int, prompt_tokens: int) -> int:
+        """How many tokens the turn may have."""
+        config = self.thinker.config
+        room = config.context_tokens - prompt_tokens if config.context_tokens else asked
+        if room < (min(asked, 1) if self.shortens else asked):
+            raise InputError(
+                f"max_new_tokens is {asked} behind {prompt_tokens} tokens of the conversation, wanted at most "
+                f"{max(room, 0)}: the model's context holds {config.context_tokens}; ask for less, or begin anew"
+            )
+        return min(asked, room, config.max_turn_tokens) if self.shortens else asked
+
+
+def begun_thought(token_ids_T: Tensor, codec: TextCodec) -> str:
+    """The opening tag of a thought, and what follows it, when a template has begun the next turn with one."""
+    tail = token_ids_T[-HEADER:].tolist()
+    written = [place for place, index in enumerate(tail) if index in codec.never_sampled or index in codec.ends]
+    header = codec.decode(tail[written[-1] + 1 :] if written else tail)
+    open_tags = (opening for opening, closing in THOUGHTS if opening in header and closing not in header)
+    return next((header[header.index(opening) :] for opening in open_tags), "")

@@ -41,21 +41,25 @@ class Grid:
         return self.num_patches // merge_size**2
 
 
-def smart_resize(height_px: int, width_px: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def smart_resize(
+    height_px: int, width_px: int, *, factor: int, min_pixels: int, max_pixels: int, num_frames: int = 1, depth: int = 1
+) -> tuple[int, int]:
     """Height and width, multiples of `factor`, near the given aspect and within the pixel budget.
 
-    Raises ImageError when one side is more than 200 times the other.
+    The budget is of `num_frames` together, which are seen in whole patches of `depth`. Raises ImageError when one side
+    is more than 200 times the other.
     """
     if min(height_px, width_px) < 1 or max(height_px, width_px) / min(height_px, width_px) > MAX_ASPECT:
         raise ImageError(
             f"picture is {width_px} x {height_px} px, wanted sides that differ by at most {MAX_ASPECT:.0f}x"
         )
     h_px, w_px = (round(side / factor) * factor for side in (height_px, width_px))
-    if h_px * w_px > max_pixels:
-        scale = math.sqrt(height_px * width_px / max_pixels)
+    seen_px = round(num_frames / depth) * depth * h_px * w_px
+    if seen_px > max_pixels:
+        scale = math.sqrt(num_frames * height_px * width_px / max_pixels)
         h_px, w_px = (max(factor, math.floor(side / scale / factor) * factor) for side in (height_px, width_px))
-    elif h_px * w_px < min_pixels:
-        scale = math.sqrt(min_pixels / (height_px * width_px))
+    elif seen_px < min_pixels:
+        scale = math.sqrt(min_pixels / (num_frames * height_px * width_px))
         h_px, w_px = (math.ceil(side * scale / factor) * factor for side in (height_px, width_px))
     return max(factor, h_px), max(factor, w_px)
 
@@ -114,13 +118,19 @@ def clip_grid(
     width_px: int, height_px: int, num_frames: int, vision: VisionConfig, image: ImageConfig, video: VideoConfig
 ) -> Grid:
     """Grid that a video of so many frames of this size will have."""
-    most = video.max_pixels // num_frames
+    depth, factor = vision.temporal_patch_size, vision.patch_size * vision.merge_size
+    padded = -(-num_frames // depth) * depth
     if video.max_clip_pixels is not None:
-        share = video.max_clip_pixels * vision.temporal_patch_size // num_frames
+        share = video.max_clip_pixels * depth // padded
         most = max(min(video.max_pixels, share), int(video.min_pixels * 1.05))
-    least = video.min_pixels if video.max_clip_pixels is not None else video.min_pixels // num_frames
-    grid = image_grid(width_px, height_px, vision, replace(image, min_pixels=least, max_pixels=most))
-    return replace(grid, t=num_frames // vision.temporal_patch_size)
+        grid = image_grid(width_px, height_px, vision, replace(image, min_pixels=video.min_pixels, max_pixels=most))
+        return replace(grid, t=padded // depth)
+    enlarged = max(1, factor / height_px, factor / width_px)
+    h_px, w_px = smart_resize(
+        int(height_px * enlarged), int(width_px * enlarged), factor=factor, min_pixels=video.min_pixels,
+        max_pixels=video.max_pixels, num_frames=max(num_frames, depth), depth=depth,
+    )  # fmt: skip
+    return Grid(t=padded // depth, h=h_px // vision.patch_size, w=w_px // vision.patch_size)
 
 
 @lru_cache(maxsize=512)

@@ -66,9 +66,8 @@ class Processor:
 
     def _video(self, frames: Frames) -> ImageInput:
         config, first = self.config, frames.pictures[0]
-        assert config.video is not None
         assert self.codec.controls.video is not None
-        grid = clip_grid(*first.size, frames.of, config.vision, config.image, config.video)
+        grid = clip_grid(*first.size, frames.of, config.vision, config.image, frames.video)
         grid = replace(grid, t=len(frames.pictures) // config.vision.temporal_patch_size)
         pixels_FHW3 = np.stack([resize(picture, grid, config.vision, config.image) for picture in frames.pictures])
         return ImageInput(

@@ -4,7 +4,8 @@ Our thinker, a model of transformers, one behind an address and a scripted fake 
 graph cannot tell them apart. Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL
 image or path>}``; a "sha256" beside a PIL image names its pixels, which are then not hashed again. An assistant message
 that was sampled carries its ``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing
-that a model wrote is ever encoded again (one that shows no ids reads its text again).
+that a model wrote is ever encoded again (one that shows no ids reads its text again). A system message may carry
+``tools``, JSON schemas as OpenAI's protocol has them, for a model whose `Dialect` takes them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ ENDPOINT = ("http://", "https://")
 """How the address of a model begins that is served in OpenAI's protocol."""
 CHARS_PER_TOKEN = 4
 """Of a model that does not show its tokens, nearly."""
+OTHERS_TURN = "<tool_response>"
+"""A model that writes this goes on to make up what its tool returns: its turn ends before it."""
 StopReason = Literal["stop", "length", "cancelled"]
 
 
@@ -40,6 +43,8 @@ class Dialect:
     0-1."""
     wants_system_prompt: bool = True
     """Whether the agent explains its tools in a system message (nano has learned them)."""
+    takes_tools: bool = False
+    """Whether the model's own chat template lays out the tools that a system message carries."""
 
 
 NANO = Dialect(name="nano", box_space="relative_1000", wants_system_prompt=False)
@@ -50,11 +55,14 @@ class Sample:
     """One continuation of a conversation, as sampled."""
 
     text: str
-    """Decoded text, control tags such as ``<tool_call>`` included, the end-of-turn token left out."""
+    """Decoded text, control tags such as ``<tool_call>`` included, the end-of-turn token left out. A thought that the
+    chat template has opened begins with its tag."""
     token_ids: tuple[int, ...]
-    """Ids as sampled, end-of-turn included when it was sampled. Empty for a model that does not show them."""
+    """Ids as sampled, end-of-turn included when it was sampled. Empty for a model that does not show them. Of a turn
+    that went on into `OTHERS_TURN`, those before it."""
     logprobs: tuple[float, ...]
-    """Natural log-probability of each sampled id under the sampling temperature 1 policy; same length as token_ids."""
+    """Natural log-probability of each sampled id under the sampling temperature 1 policy; same length as token_ids.
+    Before top_k, top_p and repetition_penalty, which rollouts switch off: there ids are drawn from just these."""
     stop_reason: StopReason
     prompt_tokens: int
     """Tokens of the whole prompt, image tokens included; 0 where a provider does not say."""

@@ -15,6 +15,16 @@ def allowed_logprobs(logits_BV: Tensor, never_sampled: tuple[int, ...]) -> Tenso
     return logits.log_softmax(-1)
 
 
+def penalized(logits_V: Tensor, held_V: Tensor, penalty: float) -> Tensor:
+    """Logits in f32, less for tokens that a conversation holds: divided by the penalty, those below zero multiplied.
+
+    As transformers does (Keskar et al., arXiv 1909.05858), before anything else.
+    """
+    logits_V = logits_V.float()
+    lower_V = torch.where(logits_V < 0, logits_V * penalty, logits_V / penalty)
+    return torch.where(held_V, lower_V, logits_V)
+
+
 def pick(logprobs_V: Tensor, temperature: float, generator: torch.Generator | None, config: ThinkerConfig) -> int:
     """A token id: the likeliest at temperature 0, else drawn from `drawn_from`."""
     if temperature <= 0.0:

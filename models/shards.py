@@ -20,6 +20,9 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
 class Shards:
     """Names of all tensors and the file that holds each."""
 
@@ -41,10 +44,13 @@ class Shards:
         return str(files.pop() if len(files) == 1 else self.folder)
 
     def read(self, name: str) -> Tensor:
-        """A tensor that is mapped from its file."""
+        """A tensor that is mapped from its file. Raises CheckpointError for one of whole or of scaled numbers."""
         path = self.file_of[name]
         with _named(path):
             tensor: Tensor = self._open[path].get_tensor(name)
+        if tensor.dtype not in DTYPES:
+            found, *wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, *DTYPES))
+            raise CheckpointError(f"{path}: {name} has dtype {found}, wanted one of {', '.join(wanted)}")
         return tensor
 
     def span(self, names: Sequence[str], parts: Sequence[Tensor]) -> Tensor | None:
@@ -94,7 +100,7 @@ def shard_names(folder: Path) -> list[str]:
     if not index.is_file():
         return []
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
         outside = [name for name in names if Path(name).name != name]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index} is no index of safetensors files: {error!r}") from error

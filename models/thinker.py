@@ -41,11 +41,14 @@ class Thinker(nn.Module):
     def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None, int8: bool = False) -> "Thinker":
         """Load a checkpoint folder, in the file's dtype when None. Raises CheckpointError naming file and key.
 
+        `path` may be a name on the hub, see foveate.models.snapshot.
+
         With `int8` the decoder's linear layers and experts are rounded to int8, see foveate.models.quantize.
         """
         from foveate.models.checkpoint import load_thinker
+        from foveate.models.snapshot import checkpoint_folder
 
-        thinker = load_thinker(Path(path), dtype)
+        thinker = load_thinker(checkpoint_folder(path), dtype)
         if int8:
             quantize(thinker.decoder)
         return thinker
@@ -104,8 +107,11 @@ class Thinker(nn.Module):
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Sample:
-        """Continue a conversation by one assistant turn; see `foveate.models.generate` for batches and streaming."""
+        """Continue a conversation by one assistant turn; see `foveate.models.generate` for batches and streaming.
+
+        Raises InputError when the model's context cannot hold `max_new_tokens` more.
+        """
         from foveate.models.generate import ThinkerReasoner
 
-        reasoner = ThinkerReasoner(self, num_slots=1)
+        reasoner = ThinkerReasoner(self, num_slots=1, shortens=False)
         return reasoner.sample(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)

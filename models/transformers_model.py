@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -22,7 +23,9 @@ from foveate.extras import from_extra
 from foveate.models.chat import Picture, StoredPicture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
 from foveate.models.hub import accelerate
-from foveate.models.reasoner import Dialect, Message, Sample, StopReason
+from foveate.models.published.environment import asks_for_tools
+from foveate.models.reasoner import OTHERS_TURN, Dialect, Message, Sample, StopReason
+from foveate.models.turn_text import Telling, before_others_turn
 
 PLAIN_ROLES = {"system": "", "user": "User: ", "assistant": "Assistant: "}
 """What stands before a message where a model has no chat template."""
@@ -32,9 +35,17 @@ class TransformersReasoner:
     """See foveate.models.reasoner.Reasoner."""
 
     def __init__(self, model: Any, processor: Any, *, name: str = "transformers") -> None:
-        """`model` and `processor` are transformers' own, the model's in evaluation mode."""
+        """`model` and `processor` are transformers' own, the model's in evaluation mode.
+
+        Raises CheckpointError when the processor's chat template is none.
+        """
         self.model, self.processor, self.name = model, processor, name
-        self.dialect = Dialect(name="transformers")
+        source = processor.chat_template
+        try:
+            takes_tools = isinstance(source, str) and asks_for_tools(source)
+        except TemplateError as error:
+            raise CheckpointError(f"the chat template of {name} is not valid: {error}") from error
+        self.dialect = Dialect(name="transformers", takes_tools=takes_tools)
         self.lock = threading.Lock()
         self._image_tokens: dict[tuple[int, int], int] = {}
 
@@ -93,19 +104,20 @@ class TransformersReasoner:
         with self.lock, torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed + inputs["input_ids"].shape[1])
-            out = self._generate(
-                inputs, max_new_tokens=max_new_tokens, stopping_criteria=[watch], streamer=watch, **settings
-            )
-        ids_S = out.sequences[0, -len(out.logits) :]
+            out = self._generate(inputs, max_new_tokens=max_new_tokens, stopping_criteria=[watch], **settings)
+        ids = out.sequences[0, -len(out.logits) :].tolist()
+        kept = ids[: watch.kept]
         logprobs = [
             float(logits_1V[0].float().log_softmax(-1)[index])
-            for logits_1V, index in zip(out.logits, ids_S.tolist(), strict=True)
+            for logits_1V, index in zip(out.logits, kept, strict=False)
         ]
+        text = self._text(ids).partition(OTHERS_TURN)[0]
+        watch.telling.whole(text)
         return Sample(
-            text=self._text(ids_S.tolist()),
-            token_ids=tuple(ids_S.tolist()),
+            text=text,
+            token_ids=tuple(kept),
             logprobs=tuple(logprobs),
-            stop_reason=self._reason(ids_S, watch),
+            stop_reason=self._reason(ids, watch),
             prompt_tokens=inputs["input_ids"].shape[1],
         )
 
@@ -116,8 +128,8 @@ class TransformersReasoner:
         except (IndexError, RuntimeError, ValueError) as error:
             raise ModelError(f"{self.name} failed while it sampled: {error}") from error
 
-    def _reason(self, ids_S: Tensor, watch: "_Watch") -> StopReason:
-        if int(ids_S[-1]) in self._ends():
+    def _reason(self, ids: Sequence[int], watch: "_Watch") -> StopReason:
+        if ids[-1] in self._ends() or watch.kept is not None:
             return "stop"
         return "cancelled" if watch.stopped else "length"
 
@@ -134,13 +146,14 @@ class TransformersReasoner:
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
         """Tensors of a conversation up to where the next turn begins. Raises ModelError when it is refused."""
         turns = [_turn(message) for message in messages]
+        tools = next((message["tools"] for message in messages if message.get("tools")), None)
         try:
             if self.processor.chat_template is None:
                 inputs: dict[str, Tensor] = self._without_template(turns)
             else:
                 inputs = self.processor.apply_chat_template(
-                    turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-                    sanitize_control_tokens=True,
+                    turns, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=True,
+                    return_tensors="pt", sanitize_control_tokens=True,
                 )  # fmt: skip
         except Exception as error:  # processors raise whatever they like, jinja's errors among it
             raise ModelError(f"{self.name}: its processor refuses the conversation: {error}") from error
@@ -209,7 +222,7 @@ def _seen(part: Picture | VideoPart) -> dict[str, Any]:
 
 
 class _Watch:
-    """Hands on text as it comes, and asks whether to stop: transformers' streamer and stopping criterion in one."""
+    """Hands on text as it comes, and asks whether to stop; for transformers a stopping criterion."""
 
     def __init__(
         self,
@@ -217,27 +230,19 @@ class _Watch:
         on_text: Callable[[str], None] | None,
         should_stop: Callable[[], bool] | None,
     ) -> None:
-        self.decode, self.on_text, self.should_stop = decode, on_text, should_stop
+        self.decode, self.should_stop = decode, should_stop
+        self.telling = Telling(on_text, mark=OTHERS_TURN)
         self.ids: list[int] = []
-        self.shown, self.stopped, self.seen_prompt = "", False, False
-
-    def put(self, value: Tensor) -> None:
-        """First the prompt, then each token."""
-        if not self.seen_prompt:
-            self.seen_prompt = True
-            return
-        self.ids += value.flatten().tolist()
-        if self.on_text is None:
-            return
-        text = self.decode(self.ids)
-        if not text.endswith("\ufffd") and len(text) > len(self.shown):
-            self.on_text(text[len(self.shown) :])
-            self.shown = text
-
-    def end(self) -> None:
-        """Nothing is kept back."""
+        self.stopped = False
+        self.kept: int | None = None
+        """How many tokens stay of a turn that went on into somebody else's."""
 
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
         """Asked after every token."""
+        self.ids.append(int(input_ids[0, -1]))
+        self.kept = before_others_turn(self.ids, self.decode)
+        if self.telling.on_text is not None and self.kept is None:
+            self.telling.so_far(self.decode(self.ids))
         self.stopped = self.stopped or (self.should_stop is not None and self.should_stop())
-        return torch.full((len(input_ids),), self.stopped, dtype=torch.bool, device=input_ids.device)
+        ends = self.stopped or self.kept is not None
+        return torch.full((len(input_ids),), ends, dtype=torch.bool, device=input_ids.device)

@@ -22,6 +22,7 @@ from foveate.models.config import VisionConfig
 from foveate.models.feedforward import MLP, SwiGLU, activate
 from foveate.models.image import Grid, patch_coordinates
 from foveate.models.init import shrink_residuals
+from foveate.models.linear import Linear
 from foveate.models.norm import RMSNorm, make_norm
 from foveate.models.rope import vision_tables
 from foveate.models.speller import Speller
@@ -38,8 +39,8 @@ class VisionAttention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_ND: Tensor, tables: Tables, packing: Packing) -> Tensor:
         """[N, D] -> [N, D]."""
@@ -78,8 +79,8 @@ class Merger(nn.Module):
         self.config, self.over_block = config, over_block
         width = config.hidden_size * config.merge_size**2
         self.norm = make_norm(config.norm, width if over_block else config.hidden_size, config.norm_eps)
-        self.up = nn.Linear(width, width)
-        self.down = nn.Linear(width, out_dim)
+        self.up = Linear(width, width)
+        self.down = Linear(width, out_dim)
         self.out_norm = RMSNorm(out_dim, config.norm_eps) if config.output_norm else nn.Identity()
 
     def forward(self, x_ND: Tensor) -> Tensor:
@@ -132,8 +133,10 @@ class VisionTower(nn.Module):
         With deep_layers their tokens stand behind it, [M, (1 + layers) * E].
         """
         *deep, last_ND = self._features(patches_NP, grids)
-        mergers = zip(self.deep_mergers, deep, strict=True)
-        return torch.cat([self.merger(last_ND), *(merger(x_ND) for merger, x_ND in mergers)], dim=1)
+        layers = self.config.deep_layers
+        mergers = (self.deep_mergers[layers.index(layer)] for layer in sorted(layers))
+        merged = (merger(x_ND) for merger, x_ND in zip(mergers, deep, strict=True))
+        return torch.cat([self.merger(last_ND), *merged], dim=1)
 
     def _place(self, tokens_ME: Tensor, grids: list[Grid]) -> Tensor:
         """Tell each token where in its picture it stands, [M, E] -> [M, E]."""

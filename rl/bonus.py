@@ -10,6 +10,7 @@ All are 0 unless wanted. A length penalty alone can teach a policy to guess; `to
 
 from dataclasses import dataclass
 
+from foveate.rl.limits import NOT_NEGATIVE, check
 from foveate.rl.rollout import Trajectory
 
 
@@ -20,6 +21,9 @@ class BonusConfig:
     evidence: float = 0.0
     tool: float = 0.0
     format: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self, "bonus.", evidence=NOT_NEGATIVE, tool=NOT_NEGATIVE, format=NOT_NEGATIVE)
 
 
 def bonus(trajectory: Trajectory, config: BonusConfig) -> float:

@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from foveate.rl.limits import SHARE, check
 from foveate.rl.tasks.scene import OracleStep, Question
 
 MOST_LOOKS = 4
@@ -34,6 +35,9 @@ class Demonstrators:
     """Of each look that another follows."""
     sure: float = 0.0
     """Of each sentence that another follows."""
+
+    def __post_init__(self) -> None:
+        check(self, "stage.demonstrators.", idle=SHARE, again=SHARE, sure=SHARE)
 
 
 def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) -> Question:

@@ -12,7 +12,8 @@ over the tokens that the policy wrote:
 where bco = -log sigmoid(g(c) - d) - log sigmoid(d - g(r)), g = beta log(pi / ref) and d their mean (Jung et al., arXiv
 2404.04656). At pi = ref the sigmoid loss is log 2.
 
-Deviation: d is the mean over the batch, not a running one.
+Deviation: d is the mean over the batch, not a running one, so that mpo of two accumulated batches is not that of one
+twice as large; the other losses are.
 
 Shape letters: B pairs; S tokens.
 """
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from foveate.rl.limits import ABOVE_ZERO, BELOW_HALF, check
+
 
 @dataclass(frozen=True, kw_only=True)
 class DpoConfig:
@@ -33,6 +36,9 @@ class DpoConfig:
     beta: float = 0.1
     label_noise: float = 0.1
     """Share of pairs that may be the wrong way round, of the robust loss; below 0.5."""
+
+    def __post_init__(self) -> None:
+        check(self, "stage.dpo.", beta=ABOVE_ZERO, label_noise=BELOW_HALF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ class Side:
     reference_B: Tensor
     """Under the one that it starts from."""
     tokens_B: Tensor
-    """How many tokens the policy wrote."""
+    """How many tokens the policy wrote, at least one."""
 
     def gain(self) -> Tensor:
         """Log pi / ref of each trajectory."""

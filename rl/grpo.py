@@ -1,9 +1,12 @@
 """Two baselines to compare with: group-relative policy optimization, and REINFORCE with a leave-one-out baseline.
 
-GRPO (DeepSeekMath, arXiv 2402.03300, equation 3; without its KL term, as DAPO, arXiv 2503.14476):
+GRPO (DeepSeekMath, arXiv 2402.03300, equation 3):
 
     A = (r - mean r) / (std r + eps) over the samples of a prompt
     L = - mean over tokens of min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A),   rho = pi(token) / pi_old(token)
+
+Deviations from that equation, as in DAPO (arXiv 2503.14476): no KL term; the mean is over the tokens of all samples,
+where the paper takes that of each sample first; eps_high may be larger than eps_low. Ours: eps beside the spread.
 
 RLOO (Ahmadian et al., arXiv 2402.14740): A = r - mean of the other samples' r; L = - mean over samples of
 exp(log pi(y) - log pi_old(y)) A, whose gradient at pi_old is that of REINFORCE.
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from foveate.rl.groups import group_mean, group_std, leave_one_out_mean
+from foveate.rl.limits import ABOVE_ZERO, NOT_NEGATIVE, SHARE, check
 from foveate.rl.logprobs import summed
 
 
@@ -27,6 +31,9 @@ class GrpoConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check(self, "grpo.", clip_low=SHARE, clip_high=NOT_NEGATIVE, eps=ABOVE_ZERO)
 
 
 def grpo_targets(rewards_B: Tensor, groups_B: Tensor, config: GrpoConfig) -> Tensor:

@@ -1,7 +1,7 @@
 """What a training run leaves in its folder while it goes on: a row of numbers now and then, and the state to resume.
 
     metrics.jsonl            one row for every few steps, or one an iteration
-    checkpoint.safetensors   f32 masters, moments, how far it is, and the numbers that no row has yet
+    checkpoint.safetensors   f32 masters, moments, how far it is, the numbers that no row has yet, and the settings
 
 A checkpoint is written beside its final name and renamed, so a kill at any point leaves an old one or a new one. A team
 renames its parts when all are written, so a kill between two of the renames leaves the others ready to be renamed. Rows
@@ -9,6 +9,7 @@ that came after it are dropped when the run goes on from it: they come again.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,13 +20,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foveate.errors import CheckpointError
+from foveate.models.shards import INDEX, SINGLE
 from foveate.rl.lines import lines_of
 from foveate.rl.optimizer import MasterOptimizer
+from foveate.rl.settings import Settings, refuse_others
 from foveate.rl.team import ALONE, Team
+from foveate.rl.writing import append, beside, replaced
 
 Metrics = Mapping[str, Tensor | float]
 """Numbers for the log, those of a GPU still there: reading one waits for everything before it."""
 METRICS, CHECKPOINT = "metrics.jsonl", "checkpoint.safetensors"
+TOWER = "tower.safetensors"
+MODELS = (SINGLE, INDEX, TOWER, "config.json")
+"""Files of a folder that holds a model."""
 SKIPPED = "skipped"
 """In a row: how many steps had a gradient that was no number, and changed nothing."""
 
@@ -51,32 +58,36 @@ def checkpoint_name(team: Team) -> str:
     return CHECKPOINT if team.size == 1 else f"checkpoint-{team.rank + 1}-of-{team.size}.safetensors"
 
 
-def save_checkpoint(out: Path, optimizer: MasterOptimizer, progress: Progress, team: Team = ALONE) -> None:
-    """Write the optimizer (which holds the master weights) and how far the run is.
+def finite(row: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of a row that are any; JSON has no others."""
+    return {key: value for key, value in row.items() if math.isfinite(value)}
+
+
+def add_row(out: Path, row: Mapping[str, float]) -> None:
+    """Add a row to metrics.jsonl. Raises CheckpointError when there is no room for it."""
+    append(out / METRICS, json.dumps(row, allow_nan=False) + "\n")
+
+
+def save_checkpoint(
+    out: Path, optimizer: MasterOptimizer, progress: Progress, team: Team = ALONE, settings: Settings | None = None
+) -> None:
+    """Write the optimizer (which holds the master weights), how far the run is, and which run it is.
 
     Raises CheckpointError when the file cannot be written; the checkpoint before it stays as it was.
     """
-    path, fresh = _paths(out, team)
     window = [{key: float(value) for key, value in row.items()} for row in progress.window]
-    try:
-        save_file(optimizer.state_tensors(), fresh, metadata={"step": str(progress.step), "window": json.dumps(window)})
+    about = {"step": progress.step, "window": window, "settings": settings or {}}
+    with replaced(out / checkpoint_name(team)) as fresh:
+        save_file(optimizer.state_tensors(), fresh, metadata={key: json.dumps(value) for key, value in about.items()})
         team.wait()
-        fresh.replace(path)
-    except (OSError, SafetensorError) as error:
-        fresh.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path} ({error}); make room, then go on with --resume") from error
 
 
-def _paths(out: Path, team: Team) -> tuple[Path, Path]:
-    """Where this process's checkpoint lies, and where the next one is written."""
-    path = out / checkpoint_name(team)
-    return path, path.with_name(f"{path.name}.new")
-
-
-def load_checkpoint(out: Path, optimizer: MasterOptimizer, team: Team = ALONE) -> Progress:
+def load_checkpoint(
+    out: Path, optimizer: MasterOptimizer, team: Team = ALONE, settings: Settings | None = None
+) -> Progress:
     """Restore `save_checkpoint`'s state; returns how far it was, step 0 when there is none yet.
 
-    Raises CheckpointError when it is no safetensors file, or of another model or optimizer.
+    Raises CheckpointError when it is no safetensors file, or of a run with other settings, model or optimizer.
     """
     path = out / checkpoint_name(team)
     if not path.exists():
@@ -84,37 +95,49 @@ def load_checkpoint(out: Path, optimizer: MasterOptimizer, team: Team = ALONE) -
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
+        refuse_others(json.loads(about.get("settings", "{}")), settings or {}, path)
         optimizer.load_state_tensors(load_file(path))
         return Progress(int(about["step"]), json.loads(about.get("window", "[]")))
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"cannot go on from {path}: {error}; wanted the checkpoint of a run with these settings, or no --resume"
+            f"cannot go on from {path}: {error}; wanted the checkpoint of a run of this model, or no --resume"
         ) from error
 
 
-def resumed(out: Path, optimizer: MasterOptimizer, team: Team) -> Progress:
+def resumed(out: Path, optimizer: MasterOptimizer, team: Team, settings: Settings | None = None) -> Progress:
     """`load_checkpoint`, where a team agrees on what it found.
 
-    Raises CheckpointError when it does not, and when what lies there is of another number of processes.
+    Raises CheckpointError when it does not, when what lies there is of another number of processes, and when it is a
+    model that no run has left.
     """
-    path, fresh = _paths(out, team)
-    newest = team.most(_step_of(path))
+    path = out / checkpoint_name(team)
+    fresh, newest = beside(path), team.most(_step_of(path))
     if _step_of(path) < newest == _step_of(fresh):  # a kill when some of the team had renamed theirs
         fresh.replace(path)
     others = [] if path.exists() else list(out.glob("checkpoint*.safetensors"))
     if team.most(len(others)):
         raise CheckpointError(f"the checkpoint in {out} is not one of {team.size} processes; start as many as before")
-    progress = load_checkpoint(out, optimizer, team)
+    if team.most(not path.exists() and not (out / METRICS).is_file()):
+        refuse_model(out, team)
+    progress = load_checkpoint(out, optimizer, team, settings)
     if team.most(progress.step) != -team.most(-progress.step):
         raise CheckpointError(f"the processes' checkpoints in {out} are of different steps; start again without them")
     return progress
 
 
 def refuse_another(out: Path, team: Team) -> None:
-    """Raises CheckpointError when a run that begins in a folder would write over one that lies there."""
+    """Raises CheckpointError when a run that begins in a folder would write over a run or a model that lies there."""
     path = out / METRICS
     if team.most(any(out.glob("checkpoint*.safetensors")) or (path.is_file() and bool(lines_of(path)))):
         raise CheckpointError(f"{out} holds a run already; go on with --resume, or name another folder")
+    refuse_model(out, team)
+
+
+def refuse_model(out: Path, team: Team) -> None:
+    """Raises CheckpointError when a folder that holds no run holds a model."""
+    found = [name for name in MODELS if (out / name).exists()]
+    if team.most(len(found)):
+        raise CheckpointError(f"{out} holds a model that is not this run's ({', '.join(found)}); name another folder")
 
 
 def _step_of(path: Path) -> int:
@@ -139,7 +162,6 @@ def keep_rows(path: Path, key: str, last: int) -> list[dict[str, Any]]:
                 f"{path} is of another kind of training: its rows have no {key!r}; name another folder"
             )
         kept += [row] if row[key] <= last else []
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
-    fresh.replace(path)
+    with replaced(path) as fresh:
+        fresh.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
     return kept

@@ -12,12 +12,14 @@ Shape letters: S tokens that the policy wrote, B samples.
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from foveate.models.seen import SeenImages
@@ -25,14 +27,13 @@ from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack
 from foveate.rl.bonus import bonus
 from foveate.rl.grpo import grpo_loss, grpo_targets, rloo_loss, rloo_targets
-from foveate.rl.journal import SKIPPED
+from foveate.rl.journal import SKIPPED, finite
 from foveate.rl.length import length_rewards
 from foveate.rl.logprobs import conversation_of, written_logprobs
-from foveate.rl.optimizer import MasterOptimizer, learning_rate
+from foveate.rl.optimizer import MasterOptimizer, learn_from, learning_rate
 from foveate.rl.pmd import pmd_loss, pmd_targets
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.rollout import Trajectory
-from foveate.rl.sampler import rates
 from foveate.rl.team import ALONE, Team, gathered
 
 OF_FAMILY = "accuracy_"
@@ -108,6 +109,16 @@ def batches(samples: Sequence[Sampled], most_tokens: int) -> Iterator[list[Sampl
         yield batch
 
 
+class Distance(NamedTuple):
+    """Between what a policy says of tokens and what was said of them when they were sampled, a token."""
+
+    kl: float
+    """Mean difference of log-probabilities, sampled less now: an estimate of KL(sampling policy || policy)."""
+    mismatch: float
+    """Mean absolute difference. Of a policy that has not stepped yet: how far the trainer's numbers are from the
+    sampler's, and its weights from those that played."""
+
+
 class Said(nn.Module):
     """What a policy says of what it wrote as the forward pass of a module, where a team's weights come together."""
 
@@ -129,20 +140,20 @@ def gradient(
     size: Size = len,
     see: SeenImages | None = None,
     team: Team = ALONE,
-    idle: Trajectory | None = None,
-) -> dict[str, float]:
-    """Add the gradient of the mean loss of a team's samples, batch by batch; how far the policy has moved from them.
+    idle: Transcript | None = None,
+) -> Distance:
+    """Add the gradient of the mean loss of a team's samples, batch by batch; how far the policy is from them.
 
     The mean is over what `size` counts, samples or tokens, and over samples whose group is without signal too, though
     the network does not see those: at the policy that sampled, their gradient is zero. All of a team take as many
     passes: one that has no sample left goes over `idle`, which then counts nothing.
     """
     own, total = list(batches(with_signal(samples), most_tokens)), team.total(size(samples))
-    drift, tokens = 0.0, 0
+    moved, apart, tokens = 0.0, 0.0, 0
     for which in range(int(team.most(len(own)))):
         if which >= len(own):
             assert idle is not None
-            (said(idle.transcript, see).sum() * 0.0).backward()
+            (said(idle, see).sum() * 0.0).backward()
             continue
         batch = own[which]
         transcript = pack([sample.trajectory.transcript for sample in batch])
@@ -150,10 +161,13 @@ def gradient(
         logprobs_S = said(transcript, see)
         targets_B = torch.tensor([sample.target for sample in batch])
         value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
-        (value * (size(batch) * team.size / total)).backward()  # a team's gradients are averaged
-        drift += float((sampled_S - logprobs_S.detach()).sum())
+        learn_from(value, size(batch) * team.size / total)  # a team's gradients are averaged
+        differences_S = sampled_S - logprobs_S.detach()
+        moved += float(differences_S.sum())
+        apart += float(differences_S.abs().sum())
         tokens += len(sampled_S)
-    return {"kl": team.total(drift) / max(1.0, team.total(tokens))}
+    count = max(1.0, team.total(tokens))
+    return Distance(kl=team.total(moved) / count, mismatch=team.total(apart) / count)
 
 
 def shares(samples: Sequence[Sampled], count: int, order: Sequence[int]) -> list[list[Sampled]]:
@@ -191,28 +205,34 @@ class Learner:
         lr = learning_rate(config.optimizer, iteration, config.iterations)
         step = partial(
             gradient, self.said, loss=loss_of(self.objective, config), most_tokens=config.tokens_per_batch,
-            size=size_of(self.objective, config), see=see, team=team, idle=trajectories[0],
+            size=size_of(self.objective, config), see=see, team=team, idle=self._idle() if team.size > 1 else None,
         )  # fmt: skip
-        drifts, norms = list[float](), list[float]()
+        distances, norms = list[Distance](), list[float]()
         for share in shares(samples, config.updates, order):
             if team.total(len(with_signal(share))):
-                drifts.append(step(samples=share)["kl"])
+                distances.append(step(samples=share))
                 norms.append(self.optimizer.step(lr))
         self.optimizer.reset()  # what is saved holds no moments that the next iteration would drop
-        finite = [norm for norm in norms if math.isfinite(norm)]
-        row = {
-            "accuracy": fmean(trajectory.right for trajectory in trajectories),
-            "reward": fmean([sample.reward for sample in samples] or [0.0]),
-            "policy_tokens": fmean(len(trajectory.sampled_S) for trajectory in trajectories),
-            "tool_calls": fmean(trajectory.tool_calls for trajectory in trajectories),
-            "cut": fmean(not trajectory.is_whole for trajectory in trajectories),
-            "kl": fmean(drifts or [0.0]),
-            "grad_norm": fmean(finite or [0.0]),
+        stepped = [number for number, norm in enumerate(norms) if math.isfinite(norm)]
+        none = math.nan if norms else 0.0  # of steps that were all skipped nothing is known
+        learned = {
+            "kl": fmean([distances[number].kl for number in stepped] or [none]),
+            "mismatch": distances[0].mismatch if distances else math.nan,
+            "grad_norm": fmean([norms[number] for number in stepped] or [none]),
             "lr": lr,
-            **({SKIPPED: float(len(norms) - len(finite))} if len(finite) < len(norms) else {}),
-            **{f"{OF_FAMILY}{name}": rate for name, rate in _rates(trajectories).items()},
+            **({SKIPPED: float(len(norms) - len(stepped))} if len(stepped) < len(norms) else {}),
         }
-        return team.mean_row(row)
+        return team.means(_played(trajectories, samples)) | finite(learned) | team.means(_by_family(trajectories))
+
+    def _idle(self) -> Transcript:
+        """A conversation for a process of a team that has none left; with a picture where the tower learns."""
+        thinker = self.said.get_submodule("thinker")
+        parts: list[dict[str, Any]] = [{"type": "text", "text": "?"}]
+        if self.config.train_tower:
+            parts.insert(0, {"type": "image", "image": Image.new("RGB", (32, 32))})
+        said = [{"role": "user", "content": parts}, {"role": "assistant", "content": "."}]
+        transcript: Transcript = thinker.processor(said)  # type: ignore[operator]
+        return transcript
 
     def give(self, thinker: Thinker) -> None:
         """Bring what was learned into the copy that plays, where there is one."""
@@ -223,5 +243,26 @@ class Learner:
                     parameter.copy_(learned[f"thinker.{name}"])
 
 
-def _rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    return rates([one.job.item.family for one in trajectories], [one.right for one in trajectories])
+def _played(trajectories: Sequence[Trajectory], samples: Sequence[Sampled]) -> dict[str, tuple[float, int]]:
+    """What a row says of an iteration's conversations: sums, and of how many."""
+    return {
+        "accuracy": _of(trajectory.right for trajectory in trajectories),
+        "reward": _of(sample.reward for sample in samples),
+        "policy_tokens": _of(len(trajectory.sampled_S) for trajectory in trajectories),
+        "tool_calls": _of(trajectory.tool_calls for trajectory in trajectories),
+        "cut": _of(not trajectory.is_whole for trajectory in trajectories),
+    }
+
+
+def _by_family(trajectories: Sequence[Trajectory]) -> dict[str, tuple[float, int]]:
+    """How many were right, and how many there are, of each family."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for one in trajectories:
+        right[f"{OF_FAMILY}{one.job.item.family}"].append(one.right)
+    return {name: _of(some) for name, some in right.items()}
+
+
+def _of(numbers: Iterable[float]) -> tuple[float, int]:
+    """The sum of some numbers and how many they are."""
+    some = [float(number) for number in numbers]
+    return math.fsum(some), len(some)

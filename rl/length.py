@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from foveate.rl.groups import group_mean
+from foveate.rl.limits import NOT_NEGATIVE, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,9 @@ class LengthPenalty:
     """Iterations without it."""
     least_spread: float = 0.0
     """Of the lengths of a prompt's samples, as a share of their mean, for the whole penalty."""
+
+    def __post_init__(self) -> None:
+        check(self, "length.", weight=NOT_NEGATIVE, warmup_iterations=NOT_NEGATIVE, least_spread=NOT_NEGATIVE)
 
     def at(self, iteration: int) -> float:
         """The weight of an iteration, from 0."""

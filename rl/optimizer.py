@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.ops import compute_dtype
+from foveate.rl.limits import ABOVE_ZERO, BELOW_ONE, DECAYS, NOT_NEGATIVE, SHARE, check
 from foveate.rl.team import norm_of_all, own_part, own_rows, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -42,6 +43,12 @@ class OptimizerConfig:
     momentum: float = 0.95
     """Muon's."""
 
+    def __post_init__(self) -> None:
+        check(
+            self, "optimizer.", lr=NOT_NEGATIVE, warmup_steps=NOT_NEGATIVE, final_lr_fraction=SHARE,
+            decay_steps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE, betas=DECAYS, clip_norm=ABOVE_ZERO, momentum=BELOW_ONE,
+        )  # fmt: skip
+
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
     """Linear warm-up, a hold, then a cosine to final_lr_fraction of the peak.
@@ -67,6 +74,14 @@ def orthogonalise(matrices_BIO: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def learn_from(loss: Tensor, share: float) -> None:
+    """Add the gradient of a share of a loss. One that is no number gives no number, so that its step is skipped.
+
+    A loss can be no number while its gradient is one: what it divides by zero may lead to no weight.
+    """
+    loss.backward(share * (1.0 + 0.0 * loss.detach()))
 
 
 class MasterOptimizer:

@@ -5,7 +5,9 @@ from metrics.jsonl and examples.jsonl beside it.
 """
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +15,16 @@ from jinja2 import Environment
 
 from foveate.agent.plain import printable
 from foveate.models.tokenizer import TextCodec
-from foveate.rl.journal import METRICS
+from foveate.rl.journal import METRICS, SKIPPED
 from foveate.rl.lines import lines_of
 from foveate.rl.rollout import Trajectory
+from foveate.rl.writing import append, replaced
 
 EXAMPLES, PAGE = "examples.jsonl", "report.html"
 WIDTH, HEIGHT = 280, 90
 UNITS = ("iteration", "step")
 """What a row counts by."""
-HIDDEN = (*UNITS, "lr", "seconds")
+HIDDEN = (*UNITS, "lr", "seconds", SKIPPED)
 TEMPLATE = """\
 <!doctype html>
 <meta charset="utf-8">
@@ -40,7 +43,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: 13p
 .tool { color: #5a6275 }
 </style>
 <h1>{{ title }}</h1>
-<p>{{ done }} {{ unit }}s, {{ "%.0f" | format(minutes) }} minutes.</p>
+<p>{{ done }} {{ unit }}s, {{ "%.0f" | format(minutes) }} minutes.{% if skipped %} Skipped steps, whose gradient was no number: {{ skipped }}.{% endif %}</p>
 <section class="curves">
 {% for curve in curves %}
 <figure><figcaption><span>{{ curve.name }}</span><span>{{ "%.3g" | format(curve.first) }} → {{ "%.3g" | format(curve.last) }}</span></figcaption>
@@ -74,11 +77,11 @@ class Curve(NamedTuple):
 
 def add_examples(folder: Path, iteration: int, trajectories: Sequence[Trajectory], codec: TextCodec) -> None:
     """Keep one right and one wrong conversation of an iteration."""
-    with (folder / EXAMPLES).open("a", encoding="utf-8") as file:
-        for right in (True, False):
-            found = next((one for one in trajectories if one.right is right and one.is_whole), None)
-            if found is not None:
-                file.write(json.dumps({"iteration": iteration, **_example(found, codec)}, ensure_ascii=False) + "\n")
+    for right in (True, False):
+        found = next((one for one in trajectories if one.right is right and one.is_whole), None)
+        if found is not None:
+            line = json.dumps({"iteration": iteration, **_example(found, codec)}, ensure_ascii=False)
+            append(folder / EXAMPLES, f"{line}\n")
 
 
 def write_page(folder: Path) -> Path:
@@ -96,13 +99,15 @@ def write_page(folder: Path) -> Path:
         unit=unit,
         done=rows[-1][unit] if rows else 0,
         minutes=rows[-1]["seconds"] / 60 if rows else 0.0,
-        curves=[_curve(name, rows) for name in (rows[-1] if rows else ()) if name not in HIDDEN],
+        skipped=round(sum(row.get(SKIPPED, 0) for row in rows)),
+        curves=[curve for name in dict.fromkeys(chain(*rows)) if name not in HIDDEN if (curve := _curve(name, rows))],
         parts=parts,
         width=WIDTH,
         height=HEIGHT,
     )
-    (folder / f"{PAGE}.new").write_text(page, encoding="utf-8")
-    return (folder / f"{PAGE}.new").replace(folder / PAGE)
+    with replaced(folder / PAGE) as fresh:
+        fresh.write_text(page, encoding="utf-8")
+    return folder / PAGE
 
 
 def _example(trajectory: Trajectory, codec: TextCodec) -> dict[str, Any]:
@@ -122,8 +127,11 @@ def _example(trajectory: Trajectory, codec: TextCodec) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve:
-    values = [row[name] for row in rows if name in row]
+def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve | None:
+    """The numbers of the rows that have one; None where no row has."""
+    values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+    if not values:
+        return None
     least, most = min(values), max(values)
     across, up = WIDTH / max(1, len(values) - 1), (HEIGHT - 10) / ((most - least) or 1.0)
     points = " ".join(f"{idx * across:.1f},{HEIGHT - 5 - (value - least) * up:.1f}" for idx, value in enumerate(values))

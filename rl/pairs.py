@@ -1,10 +1,13 @@
 """Preference pairs out of rollouts of the same question: what to do rather than what.
 
     right      a right answer rather than a wrong one
-    short      among right answers the one with fewer tokens
-    faithful   among right answers one whose crops were looked at rather than one that answered without a tool
+    faithful   a right answer whose crops covered the evidence rather than a right one whose crops did not, or that had
+               none
+    short      the one with fewer tokens among right answers that are alike in this: to be short is no reason not to
+               look
 
-Only whole conversations are compared, and for each of these reasons one is at most once on each side.
+Only whole conversations are compared, and for each of these reasons one is at most once on each side. A crop covers
+what has to be read as foveate.rl.report says; where that is not known nothing is faithful.
 """
 
 from collections import defaultdict
@@ -40,7 +43,7 @@ def pairs_of(trajectories: Iterable[Saved]) -> Iterator[Pair]:
     """Pairs of each question, in the order of the questions."""
     groups: dict[int, list[Saved]] = defaultdict(list)
     for trajectory in trajectories:
-        if trajectory.status == "answered" and len(trajectory.sampled_S):
+        if trajectory.is_whole:
             groups[trajectory.group].append(trajectory)
     for group in groups.values():
         yield from _of_group(group)
@@ -51,11 +54,10 @@ def _of_group(group: Sequence[Saved]) -> Iterator[Pair]:
     wrong = [one for one in group if not one.right]
     for chosen, rejected in zip(right, wrong, strict=False):
         yield Pair(chosen, rejected, "right")
-    looked = [one for one in right if one.tool_calls]
-    guessed = [one for one in right if not one.tool_calls]
-    for chosen, rejected in zip(looked, guessed, strict=False):
+    faithful, unfaithful = ([one for one in right if one.saw_evidence is saw] for saw in (True, False))
+    for chosen, rejected in zip(faithful, unfaithful, strict=False):
         yield Pair(chosen, rejected, "faithful")
-    half = len(looked) // 2
-    for chosen, rejected in zip(looked[:half], reversed(looked[-half:] if half else []), strict=True):
-        if len(rejected.sampled_S) >= LONGER * len(chosen.sampled_S):
-            yield Pair(chosen, rejected, "short")
+    for alike in (faithful, unfaithful):
+        for chosen, rejected in zip(alike[: len(alike) // 2], reversed(alike), strict=False):
+            if len(rejected.sampled_S) >= LONGER * len(chosen.sampled_S):
+                yield Pair(chosen, rejected, "short")

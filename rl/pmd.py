@@ -28,6 +28,7 @@ from typing import Literal
 from torch import Tensor
 
 from foveate.rl.groups import group_log_mean_exp, group_mean
+from foveate.rl.limits import ABOVE_ZERO, AROUND_ONE, check
 from foveate.rl.logprobs import summed
 
 
@@ -40,6 +41,9 @@ class PmdConfig:
     level: Literal["sequence", "token"] = "sequence"
     clip: tuple[float, float] = (0.8, 1.28)
     """Of a token's ratio, at the token level."""
+
+    def __post_init__(self) -> None:
+        check(self, "pmd.", tau=ABOVE_ZERO, clip=AROUND_ONE)
 
 
 def pmd_targets(rewards_B: Tensor, groups_B: Tensor, config: PmdConfig) -> Tensor:

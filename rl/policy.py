@@ -6,29 +6,29 @@ the policy learns from what came of it (foveate.rl.learner).
     foveate train pmd|grpo|rloo --config FILE --out DIR
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from foveate.errors import ConfigError
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
-from foveate.rl.journal import METRICS, Progress, keep_rows, refuse_another, resumed, save_checkpoint
+from foveate.rl.journal import METRICS, Progress, add_row, keep_rows, refuse_another, resumed, save_checkpoint
 from foveate.rl.learner import OF_FAMILY, Learner, Said
 from foveate.rl.page import EXAMPLES, add_examples, write_page
 from foveate.rl.players import players
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.rollout import Trajectory
 from foveate.rl.sampler import remembered
+from foveate.rl.settings import refuse_start, settings_of
 from foveate.rl.team import joined, share_out
 from foveate.rl.trackers import tracked
 from foveate.rl.train import told_to_stop
-from foveate.rl.trainable import make_trainable, whole_weights
+from foveate.rl.trainable import export, make_trainable
+from foveate.rl.writing import made
 
 
 def train_policy(
@@ -42,7 +42,9 @@ def train_policy(
         raise ConfigError(
             f"samples is {config.samples}, wanted at least 2: those of a prompt are compared with each other"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(objective, config)
+    refuse_start(settings, out)
+    made(out)
     with joined("cpu") as team, told_to_stop() as told:
         learning = Thinker.from_pretrained(config.start, dtype=compute_dtype())
         make_trainable(learning, config.lora, tower=config.train_tower)
@@ -50,14 +52,14 @@ def train_policy(
         learner = Learner(objective, config, share_out(Said(learning), team), team)
         if not resume:
             refuse_another(out, team)
-        done, _ = resumed(out, learner.optimizer, team) if resume else Progress()
+        done, _ = resumed(out, learner.optimizer, team, settings) if resume else Progress()
         rows, _ = (keep_rows(out / name, "iteration", done) if team.leads else [] for name in (METRICS, EXAMPLES))
         success = team.of_first(_success_so_far(rows))
         started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
         bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
         learner.give(playing)
         trackers = config.trackers if team.leads else ()
-        with players(config, playing, team) as stage, tracked(trackers, out) as track:
+        with players(config, playing, team) as stage, tracked(trackers, out, done) as track:
             stage.renew(playing)
             while done < config.iterations and not team.most(told.is_set()):
                 trajectories, see, age = stage.play(done, success)
@@ -72,7 +74,7 @@ def train_policy(
                     _write(out, row, trajectories, playing)
                     track(done, row)
                     bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
-                save_checkpoint(out, learner.optimizer, Progress(done), team)
+                save_checkpoint(out, learner.optimizer, Progress(done), team, settings)
                 bar.update()
                 if team.most(max_minutes is not None and time.monotonic() - started > 60 * max_minutes):
                     break
@@ -83,9 +85,8 @@ def train_policy(
 def _write(out: Path, row: Mapping[str, float], trajectories: Sequence[Trajectory], thinker: Thinker) -> None:
     """What an iteration leaves beside the checkpoint."""
     add_examples(out, int(row["iteration"]), trajectories, thinker.processor.codec)
-    with (out / METRICS).open("a") as log:
-        log.write(json.dumps(row) + "\n")
-    thinker.save_pretrained(out, dtype=torch.bfloat16, weights=whole_weights(thinker))
+    add_row(out, row)
+    export(thinker, out)
     write_page(out)
 
 

@@ -9,6 +9,7 @@ from foveate.errors import ConfigError
 from foveate.rl.bonus import BonusConfig
 from foveate.rl.grpo import GrpoConfig
 from foveate.rl.length import LengthPenalty
+from foveate.rl.limits import BELOW_ONE, NOT_NEGATIVE, at_least, check
 from foveate.rl.optimizer import OptimizerConfig
 from foveate.rl.pmd import PmdConfig
 from foveate.rl.sampler import SamplerConfig
@@ -16,7 +17,9 @@ from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trackers import Tracker
 from foveate.rl.trainable import LoraConfig
 
-LEAST = {"iterations": 1, "prompts": 1, "samples": 1, "at_once": 1, "turns": 1, "updates": 1}
+COUNTS = (
+    "iterations", "prompts", "samples", "at_once", "turns", "policy_tokens", "tokens_per_batch", "updates",
+)  # fmt: skip
 Objective = Literal["pmd", "grpo", "rloo"]
 
 
@@ -27,7 +30,10 @@ class RayConfig:
     actors: int = 0
     """Processes of Ray that play; 0 for none."""
     staleness: int = 0
-    """Iterations that are played ahead: by so many the weights that play may be older than those that learn."""
+    """By so many iterations the weights that played may be older than those that learn."""
+
+    def __post_init__(self) -> None:
+        check(self, "ray.", actors=NOT_NEGATIVE, staleness=NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +87,11 @@ class PolicyConfig:
         return Budget(turns=self.turns, policy_tokens=self.policy_tokens, seconds=math.inf)
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, wanted at least {least}")
+        check(self, "", **dict.fromkeys(COUNTS, at_least(1)), partial=BELOW_ONE)
         if unknown := set(self.sampler.families) - set(FAMILIES):
             raise ConfigError(f"families names {', '.join(sorted(unknown))}, wanted some of {', '.join(FAMILIES)}")
-        if not 0 <= self.partial < 1:
-            raise ConfigError(f"partial is {self.partial}, wanted a share from 0 to below 1")
+        if self.partial and self.ray.actors and not self.ray.staleness:
+            raise ConfigError(
+                f"ray.staleness is 0 and partial {self.partial}, whose conversations end with weights an iteration "
+                "newer; wanted a ray.staleness of at least 1, or partial 0"
+            )

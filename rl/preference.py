@@ -8,23 +8,30 @@ of a pair lie next to each other, and what both begin with is computed once (fov
 Shape letters: S tokens that the policy wrote, B conversations: of each pair the chosen one, then the rejected one.
 """
 
+import logging
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.errors import ImageError, InputError
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
+from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
-from foveate.rl.preferences import laid_out, open_preferences
-from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
+from foveate.rl.pairs import Preference
+from foveate.rl.preferences import lacks, laid_out, open_preferences
+from foveate.rl.trainable import LoraConfig, export, make_trainable
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,9 @@ class PreferenceConfig:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
+    def __post_init__(self) -> None:
+        check(self, "stage.", pairs_per_batch=at_least(1))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairBatch:
@@ -54,11 +64,11 @@ class PreferenceStage:
     """Pairs drawn anew for each step; see foveate.rl.train.Stage."""
 
     def __init__(self, config: PreferenceConfig, seed: int, device: str) -> None:
-        """Raises InputError when the file makes no pair."""
+        """Raises InputError when the file makes no pair that something can be learned from, or one cannot be read."""
         self.config, self.seed = config, seed
         self.pairs = open_preferences(Path(config.data))
-        if not len(self.pairs):
-            raise InputError(f"{config.data} makes no pair; wanted right and wrong answers to the same question")
+        self.usable: list[int] = []
+        """Numbers of the pairs that something can be learned from; the lists below have one for each."""
         dtype = compute_dtype(torch.device(device))
         self.thinker = Thinker.from_pretrained(config.start, dtype=dtype).to(device)
         self.module = self.thinker
@@ -66,16 +76,17 @@ class PreferenceStage:
         self.references: list[Tensor] = []
         self.seen_pairs: list[Transcript] = []
         with torch.no_grad():
-            for idx in range(len(self.pairs)):
-                self._meet(idx)
+            self._meet_all()
+        if not self.usable:
+            raise InputError(f"{config.data} makes no pair; wanted right and wrong answers to the same question")
         make_trainable(self.thinker, config.lora, tower=config.train_tower)
 
     def batch(self, index: int) -> PairBatch:
         """Pairs of step `index`."""
         rng = random.Random(f"{self.seed}/{index}")
-        idxs = rng.sample(range(len(self.pairs)), min(self.config.pairs_per_batch, len(self.pairs)))
-        pairs = [self.seen_pairs[idx] if self.seen_pairs else self._laid_out(idx) for idx in idxs]
-        return PairBatch(transcript=pack(pairs), reference_B=torch.cat([self.references[idx] for idx in idxs]))
+        places = rng.sample(range(len(self.usable)), min(self.config.pairs_per_batch, len(self.usable)))
+        pairs = [self.seen_pairs[place] if self.seen_pairs else self._again(self.usable[place]) for place in places]
+        return PairBatch(transcript=pack(pairs), reference_B=torch.cat([self.references[place] for place in places]))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """The loss of the pairs; how often, and by how much, the chosen one gained more."""
@@ -91,17 +102,52 @@ class PreferenceStage:
         metrics = {"margin": float(margin_B.mean()), "preferred": float((margin_B > 0).float().mean())}
         return dpo_loss(chosen, rejected, self.config.dpo), metrics
 
-    def export(self, folder: Path) -> None:
-        """Write a checkpoint folder, in bf16, that `foveate ask --model` takes."""
-        self.thinker.save_pretrained(folder, dtype=torch.bfloat16, weights=whole_weights(self.thinker))
+    def weight(self, batch: PairBatch) -> float:
+        """Pairs: the loss is a mean over them."""
+        return len(batch.reference_B) / 2
 
-    def _meet(self, idx: int) -> None:
+    def export(self, folder: Path) -> None:
+        """See foveate.rl.trainable.export."""
+        export(self.thinker, folder)
+
+    def _meet_all(self) -> None:
+        """Meet every pair; those that nothing can be learned from are left out, which is said once."""
+        left_out: dict[str, list[int]] = {}
+        for idx in range(len(self.pairs)):
+            preference = self._read(idx)
+            if reason := lacks(preference):
+                left_out.setdefault(reason, []).append(idx)
+            else:
+                self.usable.append(idx)
+                self._meet(self._laid_out(idx, preference))
+        for reason, idxs in left_out.items():
+            _LOGGER.warning(
+                "%s: %d of %d pairs left out, the first is row %d: %s",
+                self.config.data, len(idxs), len(self.pairs), idxs[0], reason,
+            )  # fmt: skip
+
+    def _meet(self, transcript: Transcript) -> None:
         """Keep what the policy as it is now says of a pair, and its layout if pictures need not come again."""
-        transcript = self._laid_out(idx)
         logprobs_S = written_logprobs(self.thinker, transcript, self.see)
         self.references.append(summed(logprobs_S, conversation_of(transcript), 2).cpu())
         if self.see is not None:
             self.seen_pairs.append(without_patches(transcript))
 
-    def _laid_out(self, idx: int) -> Transcript:
-        return laid_out(self.pairs[idx], self.thinker.processor)
+    def _again(self, idx: int) -> Transcript:
+        return self._laid_out(idx, self._read(idx))
+
+    def _read(self, idx: int) -> Preference:
+        with self._naming(idx):
+            return self.pairs[idx]
+
+    def _laid_out(self, idx: int, preference: Preference) -> Transcript:
+        with self._naming(idx):
+            return laid_out(preference, self.thinker.processor)
+
+    @contextmanager
+    def _naming(self, idx: int) -> Iterator[None]:
+        """Raises ImageError, for a picture of the block, with the file and the row that name it."""
+        try:
+            yield
+        except ImageError as error:
+            raise ImageError(f"{self.config.data}, row {idx}: {error}") from error

@@ -46,27 +46,38 @@ def open_preferences(path: Path) -> Preferences:
 
     Raises InputError for a file that is neither, ConfigError without a package that it needs.
     """
-    if path.suffix == ".jsonl" and not _is_of_trl(path):
+    if path.suffix == ".jsonl" and not is_of_trl(path):
         return RolloutPreferences(list(pairs_of(read_trajectories(path))))
     return TrlRows(path)
 
 
-def _is_of_trl(path: Path) -> bool:
-    """Whether the first line has what is preferred; what cannot be read is left to whoever reads it all."""
+def is_of_trl(path: Path) -> bool:
+    """Whether the first line is none of a rollout's; what cannot be read is left to whoever reads it all."""
     try:
         with path.open(encoding="utf-8") as file:
-            return "chosen" in json.loads(file.readline())
+            return "schema_version" not in json.loads(file.readline())
     except (OSError, ValueError, TypeError):
         return False
+
+
+def lacks(preference: Preference) -> str:
+    """Why there is nothing to learn from a preference; empty when there is something.
+
+    A side without a word of an assistant would move the other one alone.
+    """
+    for name, side in (("chosen", preference.chosen), ("rejected", preference.rejected)):
+        if not any(message["role"] == "assistant" and message["content"].strip() for message in side):
+            return f"the {name} side says nothing"
+    return "both sides are the same" if preference.chosen == preference.rejected else ""
 
 
 def laid_out(preference: Preference, processor: Processor) -> Transcript:
     """The chosen conversation and the rejected one, packed."""
     sides = (preference.chosen, preference.rejected)
-    return pack([_conversation(preference.prompt, side, processor) for side in sides])
+    return pack([conversation(preference.prompt, side, processor) for side in sides])
 
 
-def _conversation(prompt: Sequence[Message], said: Sequence[Message], processor: Processor) -> Transcript:
+def conversation(prompt: Sequence[Message], said: Sequence[Message], processor: Processor) -> Transcript:
     """A conversation in which what the prompt says is given."""
     transcript = processor([*prompt, *said])
     by_policy_T = transcript.by_policy_T.clone()

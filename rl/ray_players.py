@@ -3,7 +3,8 @@
 An actor has a thinker and a pool of sandboxes of its own, draws its share of an iteration's questions, and sends back
 what was said and what its tower made of the pictures; weights go the other way after each iteration. With a staleness
 of k the questions of the next k iterations are played while the policy still learns: its weights are then up to k
-iterations newer than those that played, and each row says how old they were (`age`).
+iterations newer than those that played, and each row says how old they were (`age`). Partial rollouts take one of
+these iterations: what waits for the next one has weights that are one older.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foveate.errors import ConfigError, ModelError
+from foveate.errors import ModelError
 from foveate.extras import from_extra
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
@@ -83,7 +84,8 @@ class RayPlayers:
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Played:
         """See Players; iterations that may be played ahead are begun."""
-        for number in range(iteration, min(iteration + self.config.ray.staleness + 1, self.config.iterations)):
+        ahead = self.config.ray.staleness - (self.config.partial > 0)
+        for number in range(iteration, min(iteration + ahead + 1, self.config.iterations)):
             if number not in self.flights:
                 sending = [actor.play.remote(number, dict(success)) for actor in self.actors]
                 self.flights[number] = Flight(self.learned, [*self.renewals, *sending])
@@ -138,9 +140,7 @@ def cluster(**settings: Any) -> Iterator[Any]:
 
 @contextmanager
 def ray_players(config: PolicyConfig, thinker: Thinker) -> Iterator[RayPlayers]:
-    """Actors for the block. Raises ConfigError when Ray is not installed or a setting makes no sense."""
-    if config.ray.actors < 1 or config.ray.staleness < 0:
-        raise ConfigError(f"got {config.ray}, wanted at least 1 actor and a staleness of 0 or more")
+    """Actors for the block. Raises ConfigError when Ray is not installed."""
     with cluster() as ray:
         count = config.ray.actors
         actors = [ray.remote(Player).remote(config, Team(rank, count)) for rank in range(count)]

@@ -49,7 +49,7 @@ class Result:
             accept=item.accept,
             evidence=item.evidence,
             answer=answer.text,
-            right=is_right(answer.text, item.answer, item.accept),
+            right=is_right(answer.text, item.answer, item.accept, item.kind),
             crop_share=crop_share(answer.images, item.evidence),
             run=answer.to_json(),
         )

@@ -1,55 +1,106 @@
-"""When an answer counts as right.
+"""When an answer counts as right, by the type of the answer.
 
-The match is strict: an answer is right when it equals the expected one, or a spelling that the task accepts, after both
-are brought into one form. The form forgets case, runs of spaces, punctuation at the ends, and how dashes and quotes are
-typed; a number is compared by its value, so 1,234.50 equals 1234.5. It forgets no unit: "12 km" is right for "12" only
-when the task accepts it. A currency sign may be left out but not be a wrong one.
+The match is strict: an answer is right when it equals the expected one, or a spelling that the task accepts. What equal
+means is the task's to say:
 
-A number with leading zeros is a code and is compared letter by letter. A comma only groups thousands; the text "4,50"
-is no number, because it may mean 4.5 or 450.
+    any      numbers by value as they are commonly written, all else as text; what a task that says nothing has
+    text     after both are brought into one form, which forgets case, runs of spaces, punctuation at the ends, and how
+             dashes and quotes are typed
+    number   as in `any`, and 1/2, 1e3 and 50 % are numbers, too
+    choice   by the letter of an option, "B", "(b)" or "B. cat"; if both say the option's text, that must agree too
+    set      item by item in any order, each as often, items compared as in `any`
+
+None forgets a unit: "12 km" is right for "12" only when the task accepts it. A currency sign may be left out but not be
+a wrong one. A number with leading zeros is a code and is compared letter by letter. A comma only groups thousands; the
+text "4,50" is no number, because it may mean 4.5 or 450.
+
+Deviation: formulas have no type. math-verify guards itself against what never ends by signals, which a thread has not.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+from typing import Literal
 
+Kind = Literal["any", "text", "number", "choice", "set"]
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _QUOTES = "\u2018\u2019\u201a\u00b4`"
 _DOUBLE_QUOTES = "\u201c\u201d\u201e\u00ab\u00bb"
 _SAME = str.maketrans(dict.fromkeys(_DASHES, "-") | dict.fromkeys(_QUOTES, "'") | dict.fromkeys(_DOUBLE_QUOTES, '"'))
 _ENDS = " .,;:!?\"'()[]{}<>*_"
-_AMOUNT = re.compile(
-    r"(?P<before>[$€£¥]?)\s?(?P<sign>[+-]?)(?P<inner>[$€£¥]?)\s?"
-    r"(?P<whole>0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*|)(?P<part>\.\d+)?\s?(?P<after>[$€£¥]?)"
-)
+_BEFORE = r"(?P<before>[$€£¥]?)\s?(?P<sign>[+-]?)(?P<inner>[$€£¥]?)\s?"
+_DIGITS = r"(?P<whole>0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*|)(?P<part>\.\d+)?"
+_MORE = r"(?:e(?P<power>[+-]?\d{1,3}))?(?:\s?/\s?(?P<under>[1-9]\d*))?(?:\s?(?P<percent>%))?"
+_AFTER = r"\s?(?P<after>[$€£¥]?)"
+_AMOUNT = re.compile(_BEFORE + _DIGITS + _AFTER)
+_NUMBER = re.compile(_BEFORE + _DIGITS + _MORE + _AFTER)
+_OPTION = re.compile(r"(?:\((?P<inside>[a-z])\)[.:]?|(?P<bare>[a-z])(?:[.):]+|$))(?:\s+(?P<text>.*)|$)")
+_BETWEEN = re.compile(r",\s*and\s+|\s+and\s+|,")
+_BETWEEN_LONG = re.compile(r";\s*(?:and\s+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
     """A number as it was written."""
 
-    value: Decimal
+    value: Fraction
     currency: str
     """Its sign, or "" when there was none."""
 
 
-def is_right(answer: str, expected: str, accept: Sequence[str] = ()) -> bool:
+def is_right(answer: str, expected: str, accept: Sequence[str] = (), kind: Kind = "any") -> bool:
     """Whether `answer` says the same as `expected` or as one of the other right spellings in `accept`.
 
     An empty answer is never right; the expected answer itself always is.
     """
-    return bool(answer.strip()) and any(says_the_same(answer, right) for right in (expected, *accept))
+    return bool(answer.strip()) and any(SAME[kind](answer, right) for right in (expected, *accept))
 
 
 def says_the_same(left: str, right: str) -> bool:
-    """Whether two texts are equal in the form described at the top of this module."""
-    amounts = amount(left), amount(right)
-    if amounts[0] is None or amounts[1] is None:
-        return canonical(left) == canonical(right)
-    known = {one.currency for one in amounts if one is not None and one.currency}
-    return amounts[0].value == amounts[1].value and len(known) <= 1
+    """Whether two texts are equal as amounts, if both are, else as texts."""
+    return _is_same(left, right, amount)
+
+
+def is_same_text(left: str, right: str) -> bool:
+    """Whether two texts have one form."""
+    return canonical(left) == canonical(right)
+
+
+def is_same_number(left: str, right: str) -> bool:
+    """Whether two texts are equal as numbers, if both are, else as texts."""
+    return _is_same(left, right, number)
+
+
+def is_same_choice(left: str, right: str) -> bool:
+    """Whether two answers name one option: by its letter, or by its text when one of them has no letter."""
+    one, other = _option(left), _option(right)
+    if one[0] and other[0]:
+        return one[0] == other[0] and (not one[1] or not other[1] or one[1] == other[1])
+    return one[1] == other[1]
+
+
+def is_same_set(left: str, right: str) -> bool:
+    """Whether two lists have the same items, each as often; a semicolon divides them, or else commas and "and"."""
+    rest = _items(right)
+    for item in _items(left):
+        found = next((idx for idx, other in enumerate(rest) if says_the_same(item, other)), None)
+        if found is None:
+            return False
+        del rest[found]
+    return not rest
+
+
+SAME: Mapping[Kind, Callable[[str, str], bool]] = {
+    "any": says_the_same,
+    "text": is_same_text,
+    "number": is_same_number,
+    "choice": is_same_choice,
+    "set": is_same_set,
+}
+"""What equal means."""
 
 
 def canonical(text: str) -> str:
@@ -60,14 +111,52 @@ def canonical(text: str) -> str:
 
 def amount(text: str) -> Amount | None:
     """The number that the text is, or None when it is anything else or more than a number."""
-    found = _AMOUNT.fullmatch(_plain(text).strip("\"'*").rstrip(" .,;:!?"))
+    return _read(_AMOUNT.fullmatch(_bare(text)))
+
+
+def number(text: str) -> Amount | None:
+    """The same, which may also have an exponent, be a fraction or a percentage (a hundredth as much)."""
+    found = _NUMBER.fullmatch(_bare(text))
+    read = _read(found)
+    if found is None or read is None:
+        return None
+    scale = Fraction(10) ** int(found["power"] or 0) / Fraction(Decimal(found["under"] or 1))
+    return Amount(value=read.value * scale / (100 if found["percent"] else 1), currency=read.currency)
+
+
+def _bare(text: str) -> str:
+    return _plain(text).strip("\"'*").rstrip(" .,;:!?")
+
+
+def _read(found: re.Match[str] | None) -> Amount | None:
     if found is None or not (found["whole"] or found["part"]):
         return None
     signs = found["before"] + found["inner"] + found["after"]
     if len(signs) > 1:
         return None
     digits = found["whole"].replace(",", "") + (found["part"] or "")
-    return Amount(value=Decimal(found["sign"] + digits), currency=signs)
+    return Amount(value=Fraction(Decimal(found["sign"] + digits)), currency=signs)
+
+
+def _is_same(left: str, right: str, read: Callable[[str], Amount | None]) -> bool:
+    one, other = read(left), read(right)
+    if one is None or other is None:
+        return is_same_text(left, right)
+    known = {signs for signs in (one.currency, other.currency) if signs}
+    return one.value == other.value and len(known) <= 1
+
+
+def _option(text: str) -> tuple[str, str]:
+    """The letter and the text of an option, "" for what is not said."""
+    found = _OPTION.fullmatch(_plain(text).strip("\"'*"))
+    if found is None:
+        return "", canonical(text)
+    return found["inside"] or found["bare"], canonical(found["text"] or "")
+
+
+def _items(text: str) -> list[str]:
+    parts = (_BETWEEN_LONG if ";" in text else _BETWEEN).split(_plain(text).strip(_ENDS))
+    return [part for part in map(str.strip, parts) if part]
 
 
 def _plain(text: str) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
+from foveate.agent.images import ImageStore
 from foveate.agent.records import Answer, Status
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.reasoner import Message, Sample
@@ -48,6 +49,18 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A conversation as it can be replayed and shown."""
+
+    messages: tuple[Message, ...]
+    """What the policy was shown and what it said, with pictures."""
+    run: Answer
+    """Every step, box and count; the last call's result is no message when no turn came after it."""
+    pictures: ImageStore
+    """Pixels of all that `run` names."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
     """A conversation, and what came of it."""
 
@@ -63,13 +76,14 @@ class Trajectory:
     """Whether a crop showed what has to be read."""
     errors: int = 0
     """Turns that were neither a call nor an answer."""
-    messages: tuple[Message, ...] = ()
-    """What was said, with pictures; only kept on request, since pictures are large."""
+    record: Record | None = None
+    """What a file takes, only kept on request, since pictures are large."""
 
     @property
     def right(self) -> bool:
         """Whether the answer is right."""
-        return is_right(self.answer, self.job.item.answer, self.job.item.accept)
+        item = self.job.item
+        return is_right(self.answer, item.answer, item.accept, item.kind)
 
     @property
     def is_whole(self) -> bool:
@@ -163,7 +177,9 @@ class Rollouts:
         tools = [PooledPython(self.pool) if tool.name == "python" else tool for tool in default_tools()]
         with Agent(recorder, tools=tools, budget=self.budget, temperature=self.temperature, seed=job.seed) as agent:
             answer = agent.ask(job.item.question, [job.item.picture])
-        return self._trajectory(job, recorder, answer)
+        trajectory = self._trajectory(job, recorder, answer)
+        record = Record(messages=tuple(recorder.messages), run=answer, pictures=agent.store)
+        return replace(trajectory, record=record) if self.keeps_messages else trajectory
 
     def _trajectory(self, job: Job, recorder: Recorder, answer: Answer) -> Trajectory:
         return Trajectory(
@@ -175,7 +191,6 @@ class Rollouts:
             tool_calls=answer.usage.tool_calls,
             saw_evidence=crop_share(answer.images, job.item.evidence) is not None,
             errors=sum(step.kind == "error" for step in answer.steps),
-            messages=tuple(recorder.messages) if self.keeps_messages else (),
         )
 
 

@@ -1,7 +1,9 @@
 """What `foveate rollout` does: questions to a file of trajectories, and a line that says what came of them."""
 
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,7 +16,7 @@ from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.sampler import SamplerConfig
 from foveate.rl.tasks.scene import FAMILIES
-from foveate.rl.trajectory import write_trajectories
+from foveate.rl.trajectory import count_trajectories, read_trajectories, write_trajectories
 
 
 def roll_out(
@@ -27,10 +29,12 @@ def roll_out(
     at_once: int = 16,
     temperature: float = 1.0,
     seed: int = 0,
+    resume: bool = False,
 ) -> str:
     """Play the questions and write them; returns how many, how many right, and the tokens of each.
 
-    Raises InputError for a family that is not there, or a file that cannot be written.
+    With `resume` only what a killed run of the same settings has not written yet. Raises InputError for a family that
+    is not there, or a file that cannot be written or holds conversations of another run.
     """
     families = FAMILIES if tasks == "all" else tuple(tasks.split(","))
     if unknown := set(families) - set(FAMILIES):
@@ -45,12 +49,13 @@ def roll_out(
         sampler=SamplerConfig(families=families),
         seed=seed,
     )
+    source = run_of(config, temperature)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.touch()
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    counts = {"right": 0, "tokens": 0}
+    write_trajectories(out, (), source=source, resume=resume)  # whether one can, before the model is loaded
+    held = count_trajectories(out, source)
     with rollouts(
         Thinker.from_pretrained(model, dtype=compute_dtype()),
         at_once=at_once,
@@ -58,12 +63,26 @@ def roll_out(
         budget=config.budget,
         keeps_messages=True,
     ) as playing:
-        written = write_trajectories(out, _counted(playing.play(jobs_of(config, 0, {})), prompts * samples, counts))
-    return f"{written} conversations, {counts['right']} right, {counts['tokens'] / max(1, written):.0f} tokens each"
+        jobs = islice(jobs_of(config, 0, {}), held, None)
+        write_trajectories(out, _shown(playing.play(jobs), held, prompts * samples), source=source, resume=True)
+    return _summary(out)
 
 
-def _counted(trajectories: Iterable[Trajectory], total: int, counts: dict[str, int]) -> Iterator[Trajectory]:
-    for trajectory in tqdm(trajectories, total=total, disable=not sys.stderr.isatty(), unit="conversation"):
-        counts["right"] += trajectory.right
-        counts["tokens"] += len(trajectory.sampled_S)
-        yield trajectory
+def run_of(config: PolicyConfig, temperature: float) -> str:
+    """A short name of what decides which conversations come: the model's files, the questions, the temperature."""
+    files = sorted(Path(config.start).glob("*.safetensors"))
+    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    asked = (config.prompts, config.samples, config.sampler.families, config.seed, config.budget, temperature)
+    return hashlib.blake2b(repr((weights, asked)).encode(), digest_size=8).hexdigest()
+
+
+def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterator[Trajectory]:
+    """The same with a bar."""
+    hidden = not sys.stderr.isatty()
+    return iter(tqdm(trajectories, initial=held, total=total, disable=hidden, unit="conversation"))
+
+
+def _summary(out: Path) -> str:
+    counts = [(one.right, len(one.sampled_S)) for one in read_trajectories(out)]
+    right, tokens = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    return f"{len(counts)} conversations, {right} right, {tokens / max(1, len(counts)):.0f} tokens each"

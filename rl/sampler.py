@@ -5,7 +5,7 @@ iterations from its success rate to that, from the easy to the hard. A tenth of 
 that nothing is forgotten. Success is remembered over iterations, the newest counting most.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor
 from typing import Literal
@@ -58,11 +58,3 @@ def _in_turns(counts: Mapping[str, int]) -> list[str]:
     """Names spread evenly over the list."""
     places = [((turn + 0.5) / count, name) for name, count in counts.items() for turn in range(count)]
     return [name for _, name in sorted(places, key=lambda place: place[0])]
-
-
-def rates(names: Sequence[str], right: Sequence[bool]) -> dict[str, float]:
-    """Share right of each name."""
-    totals: dict[str, list[bool]] = {}
-    for name, is_right in zip(names, right, strict=True):
-        totals.setdefault(name, []).append(is_right)
-    return {name: sum(found) / len(found) for name, found in totals.items()}

@@ -28,6 +28,7 @@ from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.demonstrators import Demonstrators, demonstrated
 from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
+from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
 from foveate.rl.logprobs import choices
 from foveate.rl.looks import (
     Targets,
@@ -53,6 +54,7 @@ from foveate.rl.recall import recall_conversation
 from foveate.rl.spelling import Spelling
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
 from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
+from foveate.rl.writing import replaced
 
 ROUND_TOKENS = 128
 ROUND_PATCHES = 256
@@ -72,6 +74,9 @@ HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
 """Blocks of the first pages of a run that starts easy."""
+SHARES = ("page_share", "sheet_share", "recall_share")
+NOT_BELOW_ZERO = ("recall_steps", "ramp_steps", "gaze_coef", "brought_coef", "dense_coef", "max_exercises")
+COUNTS = ("tokens_per_batch", "page_blocks", "max_questions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,8 @@ class SftConfig:
     """Who answers a scene's questions; the oracle unless some of their habits are wanted."""
 
     def __post_init__(self) -> None:
+        check(self, "stage.", **dict.fromkeys(SHARES, SHARE), **dict.fromkeys(NOT_BELOW_ZERO, NOT_NEGATIVE))
+        check(self, "stage.", **dict.fromkeys(COUNTS, at_least(1)))
         if self.brought_coef and not self.gaze_coef:
             raise ConfigError(f"brought_coef is {self.brought_coef} and gaze_coef 0; wanted both, or brought_coef 0")
 
@@ -297,12 +304,17 @@ class SftStage:
             metrics |= {} if accuracy is None else {f"brought_{layer}": accuracy}
         return loss, metrics
 
+    def weight(self, batch: SftBatch) -> float:
+        """Supervised tokens: the loss is a mean over them."""
+        return float(batch.transcript.by_policy_T.sum())
+
     def export(self, folder: Path) -> None:
         """Write a checkpoint folder, in bf16, that `foveate ask --model` takes, and beside it the readouts."""
         self.thinker.save_pretrained(folder, dtype=torch.bfloat16)
         if self.module.token_heads is not None:
             heads = self.module.token_heads.named_parameters()
-            save_file({f"{HEADS}{name}": p.detach().contiguous() for name, p in heads}, folder / HEADS_FILE)
+            with replaced(folder / HEADS_FILE) as fresh:
+                save_file({f"{HEADS}{name}": p.detach().contiguous() for name, p in heads}, fresh)
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:

@@ -18,6 +18,15 @@ STAGES = {
     "sft": ("foveate.rl.sft", "SftConfig", "SftStage"),
     "dpo": ("foveate.rl.preference", "PreferenceConfig", "PreferenceStage"),
 }
+IMITATION = ("foveate.rl.imitation", "ImitationConfig", "ImitationStage")
+"""What sft is when `stage.data` names conversations; without, it draws them."""
+
+
+def parts_of(name: str, values: dict[str, Any]) -> tuple[str, str, str]:
+    """Module, configuration and class of a stage with these settings. Raises ConfigError for an unknown stage."""
+    if name not in STAGES:
+        raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join((*STAGES, *OBJECTIVES))}")
+    return IMITATION if name == "sft" and "data" in values else STAGES[name]
 
 
 def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu") -> Stage:
@@ -26,9 +35,7 @@ def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu"
     Raises ConfigError when the stage or the device is unknown, or the device is not there.
     """
     check_device(device)
-    if name not in STAGES:
-        raise ConfigError(f"unknown stage {name!r}; known stages are {', '.join((*STAGES, *OBJECTIVES))}")
-    module_name, config_name, stage_name = STAGES[name]
+    module_name, config_name, stage_name = parts_of(name, values)
     module = import_module(module_name)
     stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed, device)
     return stage
@@ -75,5 +82,6 @@ def main(
     if stage in OBJECTIVES:
         return _train_policy(stage, config, out, resume=resume, overrides=overrides, max_minutes=max_minutes, seed=seed)
     loop, values = split_config(read_yaml(config, overrides))
-    made = make_stage(stage, values, loop.seed if seed is None else seed, loop.device)
-    return train(made, loop, out, resume=resume, max_minutes=max_minutes)
+    loop = loop if seed is None else replace(loop, seed=seed)
+    made = make_stage(stage, values, loop.seed, loop.device)
+    return train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)

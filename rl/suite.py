@@ -7,7 +7,8 @@ folder with an ``answers.jsonl``, one object a line:
     {"id": "p1", "image": "p1.png", "question": "...", "answer": "42", "accept": ["42.0"], "family": "page",
      "evidence_bbox": [10, 20, 90, 40]}
 
-`accept`, `family` and `evidence_bbox` may be left out. A box is x0, y0, x1, y1 in pixels of the upright picture; a
+`accept`, `family`, `type` and `evidence_bbox` may be left out; `type` says when an answer counts as right
+(foveate.rl.reward: any, text, number, choice or set). A box is x0, y0, x1, y1 in pixels of the upright picture; a
 question that needs several places has a list of boxes. The whole file is checked before the first question is asked.
 """
 
@@ -16,12 +17,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from PIL import Image
 
 from foveate.agent.records import Box
 from foveate.errors import InputError
+from foveate.rl.reward import SAME, Kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 
@@ -29,7 +31,7 @@ NANO_TEST = "nano-test"
 PER_FAMILY = 170
 ANSWERS = "answers.jsonl"
 _TEXTS = ("id", "image", "question", "answer")
-_KEYS = {*_TEXTS, "accept", "family", "evidence_bbox"}
+_KEYS = {*_TEXTS, "accept", "family", "type", "evidence_bbox"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Item:
     answer: str
     accept: tuple[str, ...] = ()
     """Other right spellings of the answer."""
+    kind: Kind = "any"
+    """Of the answer: what it means to equal it."""
     evidence: tuple[Box, ...] = ()
     """Places that must be seen to answer, in pixels of the picture; empty when the suite does not say."""
     picture: Image.Image | Path
@@ -153,7 +157,7 @@ def _item(folder: Path, where: str, line: str) -> Item:
     except ValueError as error:
         raise InputError(f"{where} is not JSON ({error}); write one object a line") from error
     if not isinstance(record, dict) or not set(_TEXTS) <= set(record) <= _KEYS:
-        wanted = f"an object with {', '.join(_TEXTS)}, and perhaps accept, family and evidence_bbox"
+        wanted = f"an object with {', '.join(_TEXTS)}, and perhaps accept, family, type and evidence_bbox"
         raise InputError(f"{where}: got {line[:80]!r}, wanted {wanted}")
     for key in _TEXTS:
         if not isinstance(record[key], str) or not record[key].strip():
@@ -163,6 +167,9 @@ def _item(folder: Path, where: str, line: str) -> Item:
         raise InputError(f"{where}: got accept={accept!r}, wanted a list of texts")
     if not isinstance(family, str) or not family:
         raise InputError(f"{where}: got family={family!r}, wanted a name")
+    kind = record.get("type", "any")
+    if not isinstance(kind, str) or kind not in SAME:
+        raise InputError(f"{where}: got type={kind!r}, wanted one of {', '.join(SAME)}")
     picture = folder / record["image"]
     if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
         raise InputError(f"{where}: got image={record['image']!r}, wanted a picture inside {folder}")
@@ -172,6 +179,7 @@ def _item(folder: Path, where: str, line: str) -> Item:
         question=record["question"],
         answer=record["answer"],
         accept=tuple(accept),
+        kind=cast(Kind, kind),
         evidence=_boxes(where, record.get("evidence_bbox")),
         picture=picture,
     )

@@ -8,7 +8,7 @@ when it computes, and every process learns from batches of its own. What is writ
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
@@ -45,6 +45,13 @@ class Team:
     def most(self, count: float) -> float:
         """The largest of a number over all processes."""
         return float(max(self._all(count)))
+
+    def means(self, totals: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+        """Of sums and how many went into each, over all processes, the means; 0 for the mean of none."""
+        every = self._all(dict(totals))
+        keys = dict.fromkeys(key for one in every for key in one)
+        parts = {key: [one[key] for one in every if key in one] for key in keys}
+        return {key: sum(own for own, _ in some) / max(1, sum(n for _, n in some)) for key, some in parts.items()}
 
     def mean_row(self, row: dict[str, float]) -> dict[str, float]:
         """The mean of each number of a row over the processes that have it, in the order of the first."""
@@ -120,7 +127,8 @@ def touching_all(loss: Tensor, module: nn.Module) -> Tensor:
     if not isinstance(module, FSDPModule):
         return loss
     present = (p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor))
-    return loss + 0.0 * torch.stack([p.float().sum() for p in present]).sum()
+    sums = [p.float().sum() for p in present]  # none where adapters alone learn, which blocks have
+    return loss + 0.0 * torch.stack(sums).sum() if sums else loss
 
 
 @contextmanager

@@ -22,9 +22,12 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
+from foveate.rl.journal import TOWER
+from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
 from foveate.rl.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
+from foveate.rl.writing import replaced
 
 MOST_BLOCKS = 72
 """Of a page: a batch holds many."""
@@ -116,6 +119,12 @@ class TowerConfig:
     ramp_steps: int = 3000
     """Over this many steps pages grow from easy to hard and scenes come in."""
 
+    def __post_init__(self) -> None:
+        check(
+            self, "stage.", blocks_per_batch=at_least(1), sheet_share=SHARE, scene_share=SHARE,
+            patch_coef=NOT_NEGATIVE, ramp_steps=NOT_NEGATIVE,
+        )  # fmt: skip
+
 
 class TowerStage:
     """The stage as the training loop takes it."""
@@ -164,6 +173,10 @@ class TowerStage:
         """See DenseReader.loss."""
         return self.module.loss(batch, self.config.patch_coef)
 
+    def weight(self, batch: DenseBatch) -> float:  # noqa: ARG002 - of Stage
+        """All alike: each is of as many blocks."""
+        return 1.0
+
     def export(self, folder: Path) -> None:
         """Write the tower, named as inside a thinker, and the readouts of its tokens for the next stage."""
         names = {"tower.": "vision.", "token_heads.": "token_heads."}
@@ -173,4 +186,5 @@ class TowerStage:
             for old, new in names.items()
             if name.startswith(old)
         }
-        save_file(tensors, folder / "tower.safetensors")
+        with replaced(folder / TOWER) as fresh:
+            save_file(tensors, fresh)

@@ -9,23 +9,32 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from foveate.errors import ConfigError
+from foveate.rl.writing import replaced
 
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 Log = Callable[[int, Mapping[str, float]], None]
 """Takes a step and its row."""
 PROJECT = "foveate"
+WANDB_ID = "wandb-id.txt"
 
 
 @contextmanager
-def tracked(names: Sequence[Tracker], out: Path) -> Iterator[Log]:
+def tracked(names: Sequence[Tracker], out: Path, done: int = 0) -> Iterator[Log]:
     """What to call with each row inside the block; the run has the name of its folder.
+
+    One that goes on after `done` steps stays the run that it was. Rows that a kill left beyond them come again:
+    TensorBoard drops the old ones, wandb the new ones, which are the same, and trackio has both.
 
     Raises ConfigError for a tracker that is not installed.
     """
     with ExitStack() as stack:
-        logs = [stack.enter_context(_tensorboard(out) if name == "tensorboard" else _run(name, out)) for name in names]
+        logs = [
+            stack.enter_context(_tensorboard(out, done) if name == "tensorboard" else _run(name, out, done))
+            for name in names
+        ]
 
         def log(step: int, row: Mapping[str, float]) -> None:
             for one in logs:
@@ -42,8 +51,9 @@ def _imported(module: str, package: str) -> Any:
 
 
 @contextmanager
-def _tensorboard(out: Path) -> Iterator[Log]:
-    with _imported("torch.utils.tensorboard", "tensorboard").SummaryWriter(out / "tensorboard") as writer:
+def _tensorboard(out: Path, done: int) -> Iterator[Log]:
+    module = _imported("torch.utils.tensorboard", "tensorboard")
+    with module.SummaryWriter(out / "tensorboard", purge_step=done + 1 if done else None) as writer:
 
         def log(step: int, row: Mapping[str, float]) -> None:
             for name, value in row.items():
@@ -53,11 +63,23 @@ def _tensorboard(out: Path) -> Iterator[Log]:
 
 
 @contextmanager
-def _run(name: str, out: Path) -> Iterator[Log]:
-    """A tracker with the interface of wandb, which trackio has too."""
+def _run(name: str, out: Path, done: int) -> Iterator[Log]:
+    """A tracker with the interface of wandb, which trackio has too; wandb knows a run by an id, trackio by its name."""
     module = _imported(name, name)
-    module.init(project=PROJECT, name=out.name)
+    if name == "wandb":
+        module.init(project=PROJECT, name=out.name, id=_id(out, done), resume="allow")
+    else:
+        module.init(project=PROJECT, name=out.name, resume="allow" if done else "never")
     try:
         yield lambda step, row: module.log(dict(row), step=step)
     finally:
         module.finish()
+
+
+def _id(out: Path, done: int) -> str:
+    """The one that a run had when it began, kept in its folder."""
+    path = out / WANDB_ID
+    if not (done and path.is_file()):
+        with replaced(path) as fresh:
+            fresh.write_text(uuid4().hex)
+    return path.read_text()

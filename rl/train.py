@@ -5,7 +5,6 @@ in a worker process, so a resumed run sees the batches that the uninterrupted on
 takes the very same steps (foveate.rl.journal has what it leaves behind).
 """
 
-import json
 import math
 import os
 import signal
@@ -34,16 +33,21 @@ from foveate.rl.journal import (
     SKIPPED,
     Metrics,
     Progress,
+    add_row,
+    finite,
     keep_rows,
     mean_of_each,
     refuse_another,
     resumed,
     save_checkpoint,
 )
-from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
+from foveate.rl.limits import NOT_NEGATIVE, at_least, check
+from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learn_from, learning_rate
 from foveate.rl.page import write_page
+from foveate.rl.settings import Settings, refuse_start, settings_of
 from foveate.rl.team import Team, gathered, joined, share_out, touching_all
 from foveate.rl.trackers import Tracker, tracked
+from foveate.rl.writing import made
 
 DRAWING_NICENESS = 10
 """Added to that of the processes that draw: one that takes a core from a thread that learns keeps the others waiting.
@@ -56,6 +60,8 @@ class Stage(Protocol):
     """What a stage of training gives to the loop."""
 
     module: nn.Module
+    config: Any
+    """Its settings, a dataclass: kept with a checkpoint and compared when a run goes on."""
 
     def batch(self, index: int) -> Any:
         """The batch of step `index`; called in a worker process, the same for the same index."""
@@ -63,6 +69,10 @@ class Stage(Protocol):
 
     def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
         """The loss of a batch and numbers for the log."""
+        ...
+
+    def weight(self, batch: Any) -> float:
+        """How much a batch counts among those of a step: what its loss is a mean over."""
         ...
 
     def export(self, folder: Path) -> None:
@@ -80,7 +90,7 @@ class TrainConfig:
     """Where the model computes, as torch names it: cpu, cuda."""
     num_workers: int = 1
     accumulate: int = 1
-    """Batches of a step, in each process."""
+    """Batches of a step, in each process; they count by what their loss is a mean over."""
     echo_after: int = 0
     """Each batch is used again when so many others have been drawn (data echoing); 0 for never. A GPU learns from a
     batch in less time than sixteen cores need to draw one."""
@@ -89,6 +99,12 @@ class TrainConfig:
     trackers: tuple[Tracker, ...] = ()
     """Where the rows go beside metrics.jsonl."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        check(
+            self, steps=at_least(1), num_workers=NOT_NEGATIVE, accumulate=at_least(1), echo_after=NOT_NEGATIVE,
+            checkpoint_minutes=NOT_NEGATIVE, log_every=at_least(1),
+        )  # fmt: skip
 
 
 class _Batches(Dataset[Any]):
@@ -190,21 +206,31 @@ def as_often(drawn: Iterator[Any], wanted: Sequence[int]) -> Iterator[Any]:
 
 
 def train(
-    stage: Stage, config: TrainConfig, out: Path, *, resume: bool = False, max_minutes: float | None = None
+    stage: Stage,
+    config: TrainConfig,
+    out: Path,
+    *,
+    kind: str = "",
+    resume: bool = False,
+    max_minutes: float | None = None,
 ) -> int:
     """Run the stage to its last step, for `max_minutes` or until SIGTERM or Ctrl-C; returns how many steps are done.
+
+    `kind` names the stage in checkpoints.
 
     `out` gets metrics.jsonl (a row every log_every steps), report.html, the newest checkpoint, and the stage's export.
     Processes that torchrun started share the work (foveate.rl.team).
     """
-    out.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(kind, config, stage.config)
+    refuse_start(settings, out)
+    made(out)
     with joined(config.device) as team, told_to_stop() as told, ExitStack() as stack:
-        track = stack.enter_context(tracked(config.trackers if team.leads else (), out))
         learner = share_out(_Loss(stage), team)
         optimizer = MasterOptimizer(stage.module, config.optimizer)
         if not resume:
             refuse_another(out, team)
-        step, held = resumed(out, optimizer, team) if resume else Progress()
+        step, held = resumed(out, optimizer, team, settings) if resume else Progress()
+        track = stack.enter_context(tracked(config.trackers if team.leads else (), out, step))
         window: list[Metrics] = list(held)
         rows = keep_rows(out / METRICS, "step", step) if team.leads else []
         started = saved = time.monotonic()
@@ -212,7 +238,7 @@ def train(
         bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0, disable=not team.leads)
         drawn = batches(stage, step, config, team)
         while step < config.steps and (some := list(islice(drawn, config.accumulate))):
-            numbers = _learn(learner, some)
+            numbers = _learn(learner, stage, some, team)
             lr = learning_rate(config.optimizer, step, config.steps)
             norm = optimizer.step(lr)
             window += [*numbers, {"grad_norm": norm}] if math.isfinite(norm) else [{SKIPPED: 1.0}]
@@ -220,7 +246,7 @@ def train(
             bar.update()
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
-                row = team.mean_row(mean_of_each(window))
+                row = finite(team.mean_row(mean_of_each(window)))
                 row |= {"step": step, "lr": lr, "seconds": round(spent + now - started, 1)}
                 _log(row, out, bar, team)
                 track(step, row)
@@ -229,19 +255,21 @@ def train(
             if team.most(late):
                 break
             if team.most(now - saved > 60 * config.checkpoint_minutes):
-                _save(stage, learner, optimizer, Progress(step, window), out, team)
+                _save(stage, learner, optimizer, Progress(step, window), out, team, settings)
                 saved = now
         bar.close()
-        _save(stage, learner, optimizer, Progress(step, window), out, team)
+        _save(stage, learner, optimizer, Progress(step, window), out, team, settings)
     return step
 
 
-def _learn(learner: nn.Module, some: Sequence[Any]) -> list[Metrics]:
-    """Add the gradient of the mean loss of some batches; the numbers of each."""
+def _learn(learner: nn.Module, stage: Stage, some: Sequence[Any], team: Team) -> list[Metrics]:
+    """Add the gradient of the mean loss of a team's batches, by their weights; the numbers of each that is ours."""
     numbers: list[Metrics] = []
-    for batch in some:
+    weights = [stage.weight(batch) for batch in some]
+    total = team.total(sum(weights))
+    for batch, weight in zip(some, weights, strict=True):
         loss, metrics = learner(batch)
-        (loss / len(some)).backward()
+        learn_from(loss, weight * team.size / total)  # a team's gradients are averaged
         numbers.append({"loss": loss.detach(), **metrics})
     return numbers
 
@@ -249,17 +277,22 @@ def _learn(learner: nn.Module, some: Sequence[Any]) -> list[Metrics]:
 def _log(row: Mapping[str, float], out: Path, bar: "tqdm[Any]", team: Team) -> None:
     """Add a row to the log, and show it."""
     if team.leads:
-        with (out / METRICS).open("a") as log:
-            log.write(json.dumps(row) + "\n")
+        add_row(out, row)
         shown = {key: f"{value:.3f}" for key, value in row.items() if key not in ("step", "lr", "seconds")}
         bar.set_postfix(shown)
 
 
 def _save(
-    stage: Stage, learner: nn.Module, optimizer: MasterOptimizer, progress: Progress, out: Path, team: Team
+    stage: Stage,
+    learner: nn.Module,
+    optimizer: MasterOptimizer,
+    progress: Progress,
+    out: Path,
+    team: Team,
+    settings: Settings,
 ) -> None:
     """Write the checkpoint, every process its part, and what the next stage or a user loads."""
-    save_checkpoint(out, optimizer, progress, team)
+    save_checkpoint(out, optimizer, progress, team, settings)
     with gathered(learner):
         if team.leads:
             stage.export(out)

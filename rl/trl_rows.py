@@ -33,7 +33,7 @@ class TrlRows:
     def __init__(self, path: Path) -> None:
         """Raises InputError for what is no dataset, ConfigError without the package `datasets` where it is needed."""
         self.path = path
-        self._rows: Sequence[Mapping[str, Any]] = _lines(path) if path.suffix == ".jsonl" else _dataset(path)
+        self._rows = open_rows(path)
         missing = [side for side in SIDES if len(self._rows) and side not in self._rows[0]]
         if missing:
             raise InputError(f"{path} has no column {missing[0]!r}, wanted chosen, rejected and perhaps prompt, images")
@@ -49,6 +49,12 @@ class TrlRows:
             return preference_of(self._rows[idx], self.path.parent)
         except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
             raise InputError(f"{self.path}, row {idx}: {error}; wanted TRL's prompt, chosen and rejected") from error
+
+
+def open_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The rows of a dataset. Raises as TrlRows does."""
+    rows: Sequence[Mapping[str, Any]] = _lines(path) if path.suffix == ".jsonl" else _dataset(path)
+    return rows
 
 
 def preference_of(row: Mapping[str, Any], folder: Path) -> Preference:
@@ -120,7 +126,12 @@ def _picture(source: Any, folder: Path) -> Image.Image | Path:
     """A picture of a row: decoded, as bytes, or a file."""
     if isinstance(source, Mapping):
         source = Image.open(io.BytesIO(source["bytes"])) if source.get("bytes") else source["path"]
-    return source if isinstance(source, Image.Image) else folder / str(source)
+    if isinstance(source, Image.Image):
+        return source
+    path = folder / str(source)
+    if not path.is_file():
+        raise ValueError(f"there is no picture {path}")
+    return path
 
 
 def _lines(path: Path) -> list[Mapping[str, Any]]:

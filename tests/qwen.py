@@ -1,8 +1,9 @@
 """Tiny random checkpoints of the Qwen-VL families, saved by transformers, and what it says of them."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,6 +41,44 @@ Be helpful.<|im_end|>
 <|im_start|>assistant{{ '\\n' -}}
 {%- endif -%}
 """
+PART = "<|vision_start|><|image_pad|><|vision_end|>"
+THINKING = """\
+{%- macro words(content) -%}
+{%- if content is string -%}{{ content }}
+{%- else -%}{%- for part in content -%}{{ part.text if part.type == 'text' else 'PART' }}{%- endfor -%}{%- endif -%}
+{%- endmacro -%}
+{%- if tools -%}
+{{- '<|im_start|>system\\n' + (words(messages[0].content) + '\\n\\n' if messages[0].role == 'system' else '') -}}
+{{- 'You have tools:\\n<tools>' -}}
+{%- for tool in tools -%}{{- '\\n' + tool|tojson -}}{%- endfor -%}
+{{- '\\n</tools>\\nCall one in <tool_call></tool_call>.<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{%- set said = words(message.content) -%}
+{%- if message.role == 'assistant' -%}
+{%- set thought = '' -%}
+{%- if '</think>' in said -%}
+{%- set thought = said.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') -%}
+{%- set said = said.split('</think>')[-1].lstrip('\\n') -%}
+{%- endif -%}
+{%- set later = messages[loop.index:] | selectattr('role', 'equalto', 'user') | list -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if not later and (loop.last or thought) -%}
+{{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- (said.lstrip('\\n') if not later else said) + '<|im_end|>\\n' -}}
+{%- elif message.role == 'tool' -%}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' -%}{{- '<|im_start|>user' -}}{%- endif -%}
+{{- '\\n<tool_response>\\n' + said + '\\n</tool_response>' -}}
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' -%}{{- '<|im_end|>\\n' -}}{%- endif -%}
+{%- elif not (tools and loop.first and message.role == 'system') -%}
+{{- '<|im_start|>' + message.role + '\\n' + said + '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}
+""".replace("PART", PART)
+"""Built as those of thinking models: it lays out tools, opens a thought where it asks for a turn, and leaves out those
+of earlier turns of text."""
 CORPUS = ["the user asks the assistant: what is in the image? The total is 42.\n", "system tool result\n\n  spaces"] * 9
 
 
@@ -84,13 +123,21 @@ def vision_settings(family: str) -> dict[str, Any]:
     return shared | {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "patch_size": 16}
 
 
-def model(family: str, *, tied: bool = False, seed: int = 1) -> nn.Module:
-    """Random weights, none of them zero or one, so that each is in the result."""
+def model(
+    family: str,
+    *,
+    tied: bool = False,
+    seed: int = 1,
+    text: Mapping[str, Any] = MappingProxyType({}),
+    vision: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """Random weights, none of them zero or one, so that each is in the result; other settings in `text`, `vision`."""
     torch.manual_seed(seed)
     names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}
     ids = {token: tokenizer().convert_tokens_to_ids(token) for token in SPECIAL}
     config = getattr(transformers, f"{names[family]}Config")(
-        text_config=text_settings(family), vision_config=vision_settings(family), tie_word_embeddings=tied,
+        text_config=text_settings(family) | text, vision_config=vision_settings(family) | vision,
+        tie_word_embeddings=tied,
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
@@ -107,10 +154,10 @@ def image_processor(family: str) -> "transformers.Qwen2VLImageProcessorPil":
     return transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 60_000}, **settings)
 
 
-def save(family: str, folder: Path, *, tied: bool = False, seed: int = 1, **settings: Any) -> nn.Module:
-    """Write the folder as transformers does; returns the model. `settings` go to its save_pretrained."""
-    made = model(family, tied=tied, seed=seed)
-    made.save_pretrained(folder, **settings)
+def save(family: str, folder: Path, *, max_shard_size: str = "1GB", **settings: Any) -> nn.Module:
+    """Write the folder as transformers does; returns the model. `settings` as in `model`."""
+    made = model(family, **settings)
+    made.save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer().save_pretrained(folder)
     image_processor(family).save_pretrained(folder)
     return made

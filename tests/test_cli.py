@@ -123,7 +123,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def test_an_unknown_model_is_one_line_and_exit_code_2(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", picture, "What?", "--model", "gpt-9"], load=load_reasoner) == 2
-    wanted = "wanted nano, a folder that holds a checkpoint, or http://HOST/v1#NAME"
+    wanted = "wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub, or http://HOST/v1#NAME"
     assert capsys.readouterr().err == f"foveate: got the model 'gpt-9', {wanted}\n"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from foveate.models.config import from_json
 from foveate.rl.policy_config import PolicyConfig
-from foveate.rl.stages import STAGES
+from foveate.rl.stages import parts_of
 from foveate.rl.train import read_yaml, split_config
 
 ROOT = Path(__file__).parents[1]
@@ -35,5 +35,5 @@ def test_every_configuration_is_one(path: Path) -> None:
         assert from_json(PolicyConfig, values).prompts > 1
         return
     _, stage = split_config(values)
-    module, config, _ = STAGES["sft" if name in {"cold", "decoder"} else name]
+    module, config, _ = parts_of("sft" if name in {"cold", "decoder", "imitate"} else name, stage)
     assert from_json(getattr(__import__(module, fromlist=["_"]), config), stage, "stage.")

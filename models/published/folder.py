@@ -6,11 +6,11 @@ from typing import Any
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig
-from foveate.models.files import read_optional
+from foveate.models.files import Section, read_optional, read_section, read_text
 from foveate.models.published.kimi import kimi_config
 from foveate.models.published.qwen import qwen_config
 from foveate.models.published.template import ChatTemplate
-from foveate.models.published.tokens import published_codec, read_tokenizer
+from foveate.models.published.tokens import named_tokens, published_codec, read_tokenizer
 from foveate.models.tokenizer import TextCodec
 
 COMPANIONS = (
@@ -32,24 +32,40 @@ class Published:
 
 def read_published(folder: Path, values: dict[str, Any]) -> Published:
     """Read what stands beside config.json, whose `values` are known. Raises CheckpointError naming file and key."""
-    whole = read_optional(folder / "processor_config.json")
-    images = whole.get("image_processor") or read_optional(folder / "preprocessor_config.json")
-    videos = whole.get("video_processor") or read_optional(folder / "video_preprocessor_config.json")
+    config = Section(values=values, where=str(folder / "config.json"))
+    whole = read_section(folder / "processor_config.json")
+    images = whole.section("image_processor") or read_section(folder / "preprocessor_config.json")
+    videos = whole.section("video_processor") or read_section(folder / "video_preprocessor_config.json")
+    generation = read_section(folder / "generation_config.json")
     try:
         is_kimi = values["model_type"] == "kimi_vl"
-        config = kimi_config(values, images) if is_kimi else qwen_config(values, images, videos)
+        sizes = kimi_config(config, images) if is_kimi else qwen_config(config, images, videos)
     except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    generation = read_optional(folder / "generation_config.json")
-    config = replace(config, top_k=generation.get("top_k") or 0, top_p=generation.get("top_p") or 1.0)
-    codec = published_codec(read_tokenizer(folder), generation, values)
-    return Published(config=config, codec=codec, chat=ChatTemplate(template_of(folder), codec, config))
+        raise CheckpointError(f"{config.where}: {error}") from error
+    sizes = replace(
+        sizes,
+        top_k=generation.get("top_k", int, 0, least=0),
+        top_p=generation.get("top_p", float, 1.0) or 1.0,
+        repetition_penalty=_above_zero(generation, "repetition_penalty"),
+        context_tokens=(config.section("text_config") or config).get("max_position_embeddings", int, 0),
+    )
+    codec = published_codec(read_tokenizer(folder), generation.values, values)
+    chat = ChatTemplate(template_of(folder), codec, sizes, named_tokens(folder))
+    return Published(config=sizes, codec=codec, chat=chat)
+
+
+def _above_zero(section: Section, key: str) -> float:
+    """A factor, 1 where it is left out. Raises CheckpointError for one that is not above zero."""
+    value = section.get(key, float, 1.0)
+    if value <= 0:
+        raise CheckpointError(f"{section.where}: {key} is {value}, wanted more than 0")
+    return value
 
 
 def template_of(folder: Path) -> str:
     """The chat template, from whichever file holds it. Raises CheckpointError when none does."""
     if (path := folder / "chat_template.jinja").is_file():
-        return path.read_text()
+        return read_text(path)
     for name in ("chat_template.json", "tokenizer_config.json"):
         found = read_optional(folder / name).get("chat_template")
         if isinstance(found, list):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from foveate.errors import CheckpointError
@@ -168,8 +169,11 @@ def published_tensors(named: dict[str, Tensor], rules: Iterable[Rule], config: T
         turned = tensor.transpose(-1, -2) if rule.transposed and not square else tensor
         if rule.order is not None:
             turned = turned[row_order(rule.order, config).argsort()]
-        for theirs, part in zip(rule.theirs, _parts(turned, rule, config), strict=True):
-            out[hub_name(theirs, config.model_type)] = part.reshape(_published_shape(name, part, config))
+        shapes = published_shapes(rule, turned.shape, config)
+        rows = turned.flatten(0, 1) if tensor.dim() == 3 and len(shapes) > 1 else turned
+        parts = rows.split([shape[0] for shape in shapes]) if len(shapes) > 1 else (rows,)
+        for theirs, shape, part in zip(rule.theirs, shapes, parts, strict=True):
+            out[hub_name(theirs, config.model_type)] = part.reshape(shape)
     return out
 
 
@@ -184,21 +188,23 @@ def hub_name(name: str, family: str) -> str:
     return f"model.{name}" if family.startswith("qwen3") else name
 
 
-def _parts(tensor: Tensor, rule: Rule, config: ThinkerConfig) -> tuple[Tensor, ...]:
-    """A parameter of ours cut into the published tensors."""
-    if len(rule.theirs) == 1:
-        return (tensor,)
+def published_shapes(rule: Rule, shape: torch.Size, config: ThinkerConfig) -> list[torch.Size]:
+    """Of the published tensors that make up a parameter of this shape."""
+    vision, is_qwen = config.vision, config.model_type.startswith("qwen")
+    if len(rule.theirs) > 1:
+        return [torch.Size((rows, *shape[1:][-1:])) for rows in _rows(rule, shape, config)]
+    if rule.ours == "vision.stem.weight" and config.model_type in RULES:
+        frames = (vision.temporal_patch_size,) if is_qwen else ()
+        return [torch.Size((shape[0], 3, *frames, vision.patch_size, vision.patch_size))]
+    if rule.ours == "vision.positions" and is_qwen:
+        return [torch.Size((vision.position_grid**2, shape[-1]))]
+    return [shape]
+
+
+def _rows(rule: Rule, shape: torch.Size, config: ThinkerConfig) -> list[int]:
+    """How many rows of a parameter come from each published tensor."""
     if ".attn.qkv." in rule.ours:
         decoder = config.decoder
-        heads = (decoder.num_heads, decoder.num_kv_heads, decoder.num_kv_heads)
-        return tensor.split([count * decoder.head_dim for count in heads])
-    rows = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
-    return rows.split(len(rows) // len(rule.theirs))
-
-
-def _published_shape(name: str, tensor: Tensor, config: ThinkerConfig) -> tuple[int, ...]:
-    vision, is_qwen = config.vision, config.model_type.startswith("qwen")
-    if name == "vision.stem.weight":
-        frames = (vision.temporal_patch_size,) if is_qwen else ()
-        return (-1, 3, *frames, vision.patch_size, vision.patch_size)
-    return (vision.position_grid**2, -1) if is_qwen and name == "vision.positions" else tuple(tensor.shape)
+        return [heads * decoder.head_dim for heads in (decoder.num_heads, decoder.num_kv_heads, decoder.num_kv_heads)]
+    rows = shape[:-1].numel() if len(shape) > 1 else shape[0]
+    return [rows // len(rule.theirs)] * len(rule.theirs)

@@ -13,6 +13,14 @@ from foveate.models.tokenizer import Controls, TextCodec
 
 END = "<|im_end|>"
 """Where the templates close a turn."""
+WRITTEN = frozenset(
+    ("<think>", "</think>", "◁think▷", "◁/think▷", "<tool_call>", "</tool_call>", "<|object_ref_start|>",
+     "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>")
+)  # fmt: skip
+"""What models write themselves, also where their vocabulary calls it special: thoughts, calls, and places in a picture
+(Qwen2-VL)."""
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""What templates may call a token, as tokenizer_config.json does."""
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -32,23 +40,42 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def published_codec(tokenizer: Tokenizer, generation: Mapping[str, Any], values: Mapping[str, Any]) -> TextCodec:
     """With generation_config.json, which names what ends a turn, and config.json, what stands for images and videos.
 
-    What a family marks as special is written by templates alone; its other added tokens (calls, thoughts) are the
-    model's own to write.
+    A model may write what its family does not mark as special, and `WRITTEN`. All else (turns, images, videos) is for
+    templates alone. Raises CheckpointError when what ends a turn is no id.
     """
     added = tokenizer.get_added_tokens_decoder()
-    ends = generation.get("eos_token_id") or []
-    end_ids = [ends] if isinstance(ends, int) else ends
-    names = tuple(token.content for token in added.values())
-    tags = tuple(token.content for token in added.values() if not token.special)
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    closing = [END, *(added[index].content for index in end_ids if index in added)]
     image_id = values.get("image_token_id", values.get("media_placeholder_token_id"))
     video_id = values.get("video_token_id")
+    names = tuple(token.content for token in added.values())
+    written = [
+        token.content
+        for index, token in added.items()
+        if index not in (image_id, video_id) and (not token.special or token.content in WRITTEN)
+    ]
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    closing = [END, *filter(None, map(tokenizer.id_to_token, _end_ids(generation, values)))]
     controls = Controls(
         names=names,
-        tags=tags,
+        tags=tuple(written),
         ends=tuple(dict.fromkeys(closing)),
         image=added[image_id].content if image_id in added else "<|image_pad|>",
         video=added[video_id].content if video_id in added else None,
     )
     return TextCodec(tokenizer, controls)
+
+
+def _end_ids(generation: Mapping[str, Any], values: Mapping[str, Any]) -> list[int]:
+    """Where there is no generation_config.json, config.json names them, as in transformers."""
+    places = [generation] if generation else [values, values.get("text_config") or {}]
+    named: Any = next((found for place in places if (found := place.get("eos_token_id")) is not None), [])
+    ids: list[int] = named if isinstance(named, list) else [named]
+    if not all(type(index) is int for index in ids):
+        raise CheckpointError(f"eos_token_id is {named!r}, wanted the id of a token or a list of ids")
+    return ids
+
+
+def named_tokens(folder: Path) -> dict[str, str]:
+    """Control tokens by what templates call them (bos_token, eos_token, ...), those that a folder names."""
+    found = read_optional(folder / "special_tokens_map.json") | read_optional(folder / "tokenizer_config.json")
+    tokens = {name: found[name] for name in NAMED if found.get(name)}
+    return {name: token["content"] if isinstance(token, dict) else str(token) for name, token in tokens.items()}

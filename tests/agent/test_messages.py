@@ -5,6 +5,7 @@ was made of, and text from outside never becomes a control tag of a turn.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -108,3 +109,11 @@ def test_the_system_message_lists_each_tool_with_its_schema_and_names_the_box_sp
     }
     assert "pixels of that image" in text
     assert "<tools>" not in system_message([], HERMES)["content"]
+
+
+def test_a_template_that_lays_out_tools_is_handed_them() -> None:
+    given = system_message([zoom_tool()], replace(HERMES, takes_tools=True))
+    own = system_message([zoom_tool()], HERMES)["content"]
+    assert [json.dumps(tool) for tool in given["tools"]] == [own.split("<tools>\n")[1].split("\n</tools>")[0]]
+    assert given["content"] == own[: own.index("# Tools")] + own[own.index("Think inside") :]
+    assert system_message([], replace(HERMES, takes_tools=True)) == system_message([], HERMES)

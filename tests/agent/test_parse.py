@@ -66,6 +66,14 @@ DIALECTS = {
         "<think>t</think><code>print(1)</code>",
         Call(name="python", arguments={"code": "print(1)"}),
     ),
+    "kimi": (
+        '◁think▷t◁/think▷<tool_call>{"name": "zoom", "arguments": {"image": 0, "box": [0, 0, 0.5, 1]}}</tool_call>',
+        zoom(0, [0, 0, 0.5, 1]),
+    ),
+    "kimi, its thought opened by the template": (
+        't◁/think▷<tool_call>{"name": "zoom", "arguments": {"image": 0, "box": [0, 0, 0.5, 1]}}</tool_call>',
+        zoom(0, [0, 0, 0.5, 1]),
+    ),
     "openthinkimg": (
         '{"thought": "t", "actions": [{"name": "search", "arguments": {"query": "q"}}]}',
         Call(name="search", arguments={"query": "q"}),
@@ -95,6 +103,12 @@ def test_every_dialect_becomes_one_form(dialect: str) -> None:
         ("<think>t</think>K7", "K7", "t"),
         ("t</think>\n\nK7", "K7", "t"),
         ("K7", "K7", ""),
+        ("◁think▷t◁/think▷K7", "K7", "t"),
+        (
+            "See <|object_ref_start|>the sign<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|>.",
+            "See the sign (10,20),(30,40).",
+            "",
+        ),
         ("So it is \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", "So it is \\boxed{\\frac{1}{2}}"),
         ("<think>t</think><answer>\\boxed{7}</answer>", "7", "t"),
         ('{"thought": "t", "actions": [{"name": "Terminate", "arguments": {"ans": "K7"}}]}', "K7", "t"),
@@ -111,13 +125,15 @@ def test_all_calls_of_a_turn_count_in_order() -> None:
     assert len(parse(text + "<code>x</code>").calls) == 4
 
 
-def test_calls_inside_a_thought_do_not_count() -> None:
-    call = '<tool_call>{"name":"zoom","arguments":{}}</tool_call>'
-    assert parse(f"<think>I could {call}</think><answer>K7</answer>").calls == ()
+@pytest.mark.parametrize("call", [text.partition("</think>")[2] for text, _ in DIALECTS.values() if "</think>" in text])
+@pytest.mark.parametrize(("opening", "closing"), [("<think>", "</think>"), ("◁think▷", "◁/think▷")])
+def test_calls_inside_a_thought_do_not_count(call: str, opening: str, closing: str) -> None:
+    assert parse(f"{opening}I could {call}{closing}<answer>K7</answer>").calls == ()
+    assert parse(f"I could {call}{closing}K7").answer == "K7"
     with pytest.raises(ParseError, match="nothing after it"):
-        parse(f"<think>I could {call}</think>")
+        parse(f"{opening}I could {call}{closing}")
     with pytest.raises(ParseError, match="nothing after it"):
-        parse(f"<think>never closed {call}")
+        parse(f"{opening}never closed {call}")
 
 
 def test_malformed_json_is_repaired_and_logged(caplog: pytest.LogCaptureFixture) -> None:

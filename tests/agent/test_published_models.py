@@ -23,9 +23,10 @@ class Prompted(ThinkerReasoner):
     def __init__(self, thinker: Thinker, first: str) -> None:
         super().__init__(thinker, name="prompted")
         self.first = first
+        self.heard: Any = []
 
     def sample(self, messages: Any, **settings: Any) -> Sample:
-        first, self.first = self.first, ""
+        first, self.first, self.heard = self.first, "", messages
         if not first:
             return super().sample(messages, **settings)
         sample = super().sample(messages, **settings | {"max_new_tokens": 1})
@@ -55,6 +56,25 @@ def test_a_call_zooms_where_the_family_means(
     zoom = next(step for step in answer.steps if step.kind == "tool")
     assert zoom.box_px == box_px
     assert answer.usage.turns == 2
+
+
+@pytest.mark.parametrize(("template", "opened"), [(qwen.TEMPLATE, ""), (qwen.THINKING, "<think>\n")])
+def test_a_family_sees_its_own_block_of_tools(template: str, opened: str, tmp_path: Path) -> None:
+    qwen.save("qwen3_vl", tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    thinker = Thinker.from_pretrained(tmp_path)
+    said = 'I look.</think><tool_call>{"name": "zoom", "arguments": {"image": 0, "box": [0, 0, 500, 500]}}</tool_call>'
+    reasoner = Prompted(thinker, said)
+    with Agent(reasoner, budget=Budget(turns=2, policy_tokens=300), checkpoint=":memory:") as agent:
+        answer = agent.ask("What is written there?", [noise(112, 56)], thread="t")
+    assert any(step.kind == "tool" and not step.failed for step in answer.steps)
+    transcript = thinker.processor(reasoner.heard, generate=True)
+    prompt = thinker.processor.codec.tokenizer.decode(transcript.token_ids.tolist(), skip_special_tokens=False)
+    assert ("You have tools:\n<tools>" in prompt) == bool(opened)
+    assert ("# Tools" in prompt) == (not opened)
+    assert prompt.count('{"type": "function", "function": {"name": "zoom"') == 1
+    assert f"<|im_start|>assistant\n{opened}{said}<|im_end|>" in prompt
+    assert prompt.endswith(f"<|im_start|>assistant\n{opened}")
 
 
 @pytest.mark.parametrize("family", [*qwen.FAMILIES, "kimi_vl"])

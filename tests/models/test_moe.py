@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from foveate.errors import ConfigError
 from foveate.models.config import MoEConfig
 from foveate.models.moe import MoE, balance_loss
 
@@ -14,6 +15,36 @@ def test_weights_of_a_token_sum_to_the_scale(scoring: str) -> None:
     experts, weights, _ = MoE(16, config).route(torch.randn(11, 16))
     torch.testing.assert_close(weights.sum(-1), torch.full((11,), 2.5))
     assert all(len(set(row)) == 3 for row in experts.tolist())
+
+
+def test_groups_are_chosen_as_in_deepseek_v3() -> None:
+    from transformers.models.deepseek_v3 import DeepseekV3Config
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
+
+    torch.manual_seed(0)
+    sizes = {"n_routed_experts": 12, "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2, "hidden_size": 16,
+             "moe_intermediate_size": 8, "n_shared_experts": 1, "routed_scaling_factor": 2.5}  # fmt: skip
+    theirs = DeepseekV3TopkRouter(DeepseekV3Config(**sizes))
+    config = MoEConfig(
+        num_experts=12, top_k=4, intermediate_size=8, scoring="sigmoid", routed_scale=2.5, num_groups=4, top_groups=2
+    )
+    ours = MoE(16, config)
+    bias = torch.randn(12) * 0.3
+    with torch.no_grad():
+        theirs.weight.copy_(ours.router.weight)
+        theirs.e_score_correction_bias.copy_(bias)
+        ours.correction_bias.copy_(bias)
+    x_TD = torch.randn(50, 16)
+    _, weights, wanted = theirs(x_TD)
+    experts, own, _ = ours.route(x_TD)
+    assert [set(row) for row in experts.tolist()] == [set(row) for row in wanted.tolist()]
+    torch.testing.assert_close(own.gather(1, experts.argsort()), weights.gather(1, wanted.argsort()))
+
+
+@pytest.mark.parametrize(("num_groups", "top_groups"), [(4, 1), (2, 3), (2, 0)])
+def test_groups_that_cannot_be_are_refused(num_groups: int, top_groups: int) -> None:
+    with pytest.raises(ConfigError, match=f"6 experts are in {num_groups} groups of which {top_groups} are chosen"):
+        MoEConfig(num_experts=6, top_k=2, intermediate_size=8, num_groups=num_groups, top_groups=top_groups)
 
 
 def test_only_who_learns_balances() -> None:

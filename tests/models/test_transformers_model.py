@@ -1,10 +1,12 @@
 """Other families run in transformers behind the same reasoner, whatever their form of chat.
 
 Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision, Gemma 3 and InternVL: greedy tokens and log-probabilities are
-those of transformers itself; text arrives in pieces; a turn can be stopped; a seed repeats; image tokens are counted;
-control tokens in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
+those of transformers itself; text arrives in pieces; a turn can be stopped, and ends where a tool's would begin; a
+template that lays out tools gets them; a seed repeats; image tokens are counted; control tokens in a question stay
+text; the whole agent runs. A folder that cannot be loaded is refused in one line.
 """
 
+import copy
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 
 import families
 import pytest
+import torch
 import transformers
 from pictures import noise
+from torch import Tensor
 
 from foveate.agent.agent import Agent, load_reasoner
 from foveate.agent.budget import Budget
@@ -73,6 +77,43 @@ def test_text_arrives_in_pieces_and_a_turn_can_be_stopped(reasoner: Transformers
     assert reasoner.sample(QUESTION, max_new_tokens=12, temperature=1.0, seed=4) == whole
     stopped = reasoner.sample(QUESTION, max_new_tokens=12, should_stop=lambda: True)
     assert (stopped.stop_reason, len(stopped.token_ids)) == ("cancelled", 1)
+
+
+def test_a_turn_ends_where_another_would_begin(reasoner: TransformersReasoner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made to say a call, and then what the tool would return."""
+    pieces: list[str] = []
+    said = reasoner.processor.tokenizer("<tool_call>{}</tool_call>", add_special_tokens=False)["input_ids"]
+    ids = [*said, *reasoner.processor.tokenizer("\n<tool_response>4", add_special_tokens=False)["input_ids"]]
+    generate, prompts = reasoner.model.generate, list[int]()
+
+    def script(input_ids: Tensor, scores: Tensor) -> Tensor:
+        prompts.append(input_ids.shape[1])
+        wanted = torch.full_like(scores, -1e9)
+        wanted[:, ids[input_ids.shape[1] - prompts[0]]] = 0.0
+        return wanted
+
+    monkeypatch.setattr(reasoner.model, "generate", lambda **settings: generate(**settings, logits_processor=[script]))
+    sample = reasoner.sample(QUESTION, max_new_tokens=len(ids), on_text=pieces.append)
+    assert (sample.text, sample.stop_reason) == ("<tool_call>{}</tool_call>\n", "stop")
+    assert "".join(pieces) == sample.text
+    assert list(sample.token_ids) == ids[: len(sample.token_ids)]
+    assert len(said) < len(sample.token_ids) == len(sample.logprobs) < len(ids)
+
+
+def test_its_template_lays_out_tools(family: str, reasoner: TransformersReasoner) -> None:
+    if family == "blip_2":
+        pytest.skip("it has no chat template")
+    source = "{% for tool in tools %}{{ tool|tojson }}{% endfor %}" + reasoner.processor.chat_template
+    taking = TransformersReasoner(reasoner.model, copy.copy(reasoner.processor))
+    taking.processor.chat_template = source
+    taking = TransformersReasoner(reasoner.model, taking.processor)
+    assert (taking.dialect.takes_tools, reasoner.dialect.takes_tools) == (True, False)
+    messages = [{**QUESTION[0], "tools": [{"type": "function", "function": {"name": "zoom"}}]}]
+    text = taking.processor.tokenizer.decode(taking._inputs(messages)["input_ids"][0])
+    assert '{"type": "function", "function": {"name": "zoom"}}' in text
+    taking.processor.chat_template = "{% if %}"
+    with pytest.raises(CheckpointError, match="the chat template of transformers is not valid"):
+        TransformersReasoner(reasoner.model, taking.processor)
 
 
 def test_image_tokens_are_counted(family: str, reasoner: TransformersReasoner) -> None:

@@ -1,20 +1,23 @@
 """A run that was killed goes on as if it had not been, and what cannot be gone on from is refused.
 
-Proved with real kills (SIGKILL as soon as a row or a checkpoint is there) of a supervised run and of a policy's: rows
-and weights at the end equal, bit by bit, those of a run that nobody killed. A full disk leaves the old checkpoint and
-says so; pickles, other models' checkpoints and half-written rows do no harm; steps without a number are counted.
+Proved with real kills (SIGKILL as soon as a row or a checkpoint is there, at random moments, and in the middle of a
+save) of a supervised run, of one of preferences and of a policy's: rows and weights at the end equal, bit by bit, those
+of a run that nobody killed. A full disk leaves the old checkpoint and says so; pickles, other models' checkpoints and
+half-written rows do no harm; steps without a number are counted.
 """
 
 import json
+import math
 import os
 import pickle
+import random
 import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,76 @@ def killed(arguments: list[str], out: Path, seen: Path) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+def preferring(folder: Path, thinker: Thinker) -> list[str]:
+    unsure(thinker).save_pretrained(folder / "start")
+    asked = {"role": "user", "content": "What is it?"}
+    sides = [{"role": "assistant", "content": f"A {name}."} for name in ("cat", "dog", "zoom")]
+    pairs = [{"prompt": [asked], "chosen": [one], "rejected": [two]} for one in sides for two in sides if one != two]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    settings = {
+        "steps": 40, "log_every": 3, "num_workers": 0, "checkpoint_minutes": 0.0, "optimizer": {"warmup_steps": 2},
+        "stage": {"start": str(folder / "start"), "data": str(folder / "pairs.jsonl"), "pairs_per_batch": 2},
+    }  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    return ["train", "dpo", "--config", str(folder / "run.yaml")]
+
+
+SAVES_HALF = """
+import os, signal, sys
+from foveate.rl import journal
+
+saves, write = [], journal.save_file
+
+def half(tensors, path, metadata):
+    write(tensors, path, metadata=metadata)
+    saves.append(path)
+    if len(saves) == int(sys.argv[1]):
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+journal.save_file = half
+from foveate.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+"""A training that is killed in the middle of its Nth save."""
+
+
+def killed_while_saving(arguments: list[str], out: Path, which: int) -> None:
+    command = [sys.executable, "-c", SAVES_HALF, str(which), *arguments, "--out", str(out), "--resume"]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (out / f"{CHECKPOINT}.new").is_file()
+
+
+def killed_some_time(arguments: list[str], out: Path, most: float) -> None:
+    """Run the command and kill it at a random moment after its first step, if it has not ended before."""
+    process = subprocess.Popen([sys.executable, "-m", "foveate", *arguments, "--out", str(out), "--resume"])
+    before = (out / CHECKPOINT).stat().st_mtime_ns
+    while process.poll() is None and (out / CHECKPOINT).stat().st_mtime_ns == before:
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, most))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() in (-signal.SIGKILL, 0)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["dpo", "pmd"])
+def test_a_run_that_is_killed_at_any_moment_goes_on(kind: str, thinker: Thinker, tmp_path: Path) -> None:
+    arguments = (preferring if kind == "dpo" else policy)(tmp_path, thinker)
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    out = tmp_path / "cut"
+    killed_while_saving(arguments, out, 1)
+    killed_while_saving(arguments, out, 2)
+    for _ in range(2 if kind == "dpo" else 1):
+        killed_some_time(arguments, out, 1.0)
+    assert main([*arguments, "--out", str(out), "--resume"]) == 0
+    assert rows(out) == rows(tmp_path / "whole")
+    assert not list(out.glob("*.new"))
+    for name in (CHECKPOINT, "model.safetensors"):
+        wanted, got = load_file(tmp_path / "whole" / name), load_file(out / name)
+        assert wanted.keys() == got.keys()
+        assert all(torch.equal(tensor, wanted[key]) for key, tensor in got.items())
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["sft", "pmd"])
 def test_a_killed_run_ends_like_one_that_was_not(kind: str, thinker: Thinker, tmp_path: Path) -> None:
@@ -102,38 +175,46 @@ def test_a_killed_run_ends_like_one_that_was_not(kind: str, thinker: Thinker, tm
         assert any(row["grad_norm"] for row in rows(out))  # it did learn
 
 
-def started(folder: Path, *settings: str) -> "subprocess.Popen[bytes]":
-    """A training in a group of its own, with a process that draws, which writes to `folder`/out."""
+@contextmanager
+def started(folder: Path, *settings: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A training in a group of its own, with a process that draws, which writes to `folder`/out; ended at the end."""
     command = [sys.executable, "-m", "foveate", *supervised(folder), "--out", str(folder / "out")]
     command += [word for setting in ("num_workers=1", "log_every=1", *settings) for word in ("--set", setting)]
-    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_loses_nothing(number: signal.Signals, tmp_path: Path) -> None:
-    process = started(tmp_path, "steps=100000", "checkpoint_minutes=100.0")
-    while process.poll() is None and not rows(tmp_path / "out"):
-        time.sleep(0.02)
-    os.killpg(process.pid, number)
-    process.communicate(timeout=60)
+    with started(tmp_path, "steps=100000", "checkpoint_minutes=100.0") as process:
+        while process.poll() is None and not rows(tmp_path / "out"):
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        process.communicate(timeout=60)
     assert process.returncode == 0
     assert (tmp_path / "out" / CHECKPOINT).is_file()
 
 
 def test_a_second_interrupt_ends_it_at_once_with_those_that_draw(tmp_path: Path) -> None:
-    process = started(tmp_path, "accumulate=1000000")  # a step without end
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None and not children.read_text():
-        time.sleep(0.02)
-    (drawing,) = children.read_text().split()
-    for _ in range(2):
-        time.sleep(1.0)
+    with started(tmp_path, "accumulate=1000000") as process:  # a step without end
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and not children.read_text():
+            time.sleep(0.02)
+        (drawing,) = children.read_text().split()
+        assert process.stderr is not None
         os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+        for line in process.stderr:  # two at once would be one
+            if b"Ctrl-C again stops at once" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert not Path("/proc", drawing).exists()
     assert process.returncode == 130
-    assert b"Ctrl-C again stops at once" in said
     assert b"foveate: interrupted" in said
-    assert not Path("/proc", drawing).exists()
 
 
 @contextmanager
@@ -169,7 +250,7 @@ def test_what_is_no_checkpoint_of_this_run_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, optimizer_of(4))
     assert not (tmp_path / "run").exists()
     save_checkpoint(tmp_path, optimizer_of(8), Progress(3))
-    with pytest.raises(CheckpointError, match="wanted the checkpoint of a run with these settings"):
+    with pytest.raises(CheckpointError, match="wanted the checkpoint of a run of this model"):
         load_checkpoint(tmp_path, optimizer_of(4))
     assert load_checkpoint(tmp_path / "elsewhere", optimizer_of(4)) == Progress()
 
@@ -201,17 +282,23 @@ def test_what_lies_there_is_not_written_over(tmp_path: Path) -> None:
 
 
 class Stumbling:
-    """A stage whose loss is no number in every third step."""
+    """A stage whose loss is no number in every third step, in the first of them with a gradient that is one."""
 
     def __init__(self) -> None:
         self.module: nn.Module = nn.Linear(2, 1)
+        self.config = None
 
     def batch(self, index: int) -> Tensor:
-        return torch.full((1, 2), float("nan") if index % 3 == 2 else 1.0)
+        return torch.full((1, 2), (math.inf if index == 2 else math.nan) if index % 3 == 2 else 1.0)
 
     def loss(self, batch: Tensor) -> tuple[Tensor, Metrics]:
+        if batch.isinf().any():
+            return self.module(torch.ones(1, 2)).sum() + math.nan, {}
         loss = self.module(batch).square().mean()
         return loss, {"seen": float(batch.sum())}
+
+    def weight(self, batch: Tensor) -> float:
+        return float(len(batch))
 
     def export(self, folder: Path) -> None:
         """Nothing."""

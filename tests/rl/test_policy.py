@@ -2,11 +2,14 @@
 
 Proved with the tiny thinker: rollouts run the agent's graph many at once and give what one at a time gives; their
 log-probabilities are the trainer's; kernels of the pool forget, and one that dies costs one call; cut conversations
-and groups of one leave the batch; accumulating over batches equals one batch; a run writes its metrics and a checkpoint
-that loads, and goes on after a stop; a wrong key is named.
+and groups of one leave the batch; accumulating over batches equals one batch; steps without a number are skipped and
+equal groups change nothing; sampler and trainer are compared before the first step; a run writes its metrics and a
+checkpoint that loads, and goes on after a stop; a wrong key is named.
 """
 
 import json
+import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +23,9 @@ from played import BUDGET, LONG, jobs, unsure, whole
 from foveate.cli import main
 from foveate.errors import ConfigError, KernelLostError
 from foveate.models import Thinker
+from foveate.rl.journal import METRICS, add_row
 from foveate.rl.learner import (
+    Learner,
     Said,
     Sampled,
     batches,
@@ -32,11 +37,13 @@ from foveate.rl.learner import (
     with_signal,
 )
 from foveate.rl.logprobs import written_logprobs
+from foveate.rl.page import write_page
 from foveate.rl.pmd import PmdConfig
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.pooled import KernelPool, PooledPython
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.stages import main as train
+from foveate.rl.trainable import make_trainable
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +152,65 @@ def test_groups_that_say_nothing_are_left_out_and_count(thinker: Thinker, played
     assert norms[1] == pytest.approx(norms[0] * len(samples) / len(with_signal(samples)), rel=1e-4)
 
 
+def learner_of(thinker: Thinker, objective: Objective = "pmd") -> Learner:
+    """One that learns in a copy of the thinker, all of an iteration in one step."""
+    own = deepcopy(thinker)
+    config = PolicyConfig(start="", iterations=1, updates=1)
+    make_trainable(own, config.lora, tower=False)
+    return Learner(objective, config, Said(own))
+
+
+def unchanged(learner: Learner, thinker: Thinker) -> bool:
+    before = dict(thinker.named_parameters())
+    return all(p.equal(before[name.removeprefix("thinker.")]) for name, p in learner.said.named_parameters())
+
+
+@pytest.mark.parametrize("objective", ["pmd", "grpo", "rloo"])
+def test_steps_without_a_number_are_skipped_and_shown(
+    objective: Objective, thinker: Thinker, played: list[Trajectory], tmp_path: Path
+) -> None:
+    learner, ended = learner_of(thinker, objective), whole(played)
+    row = learner.learn(0, [replace(ended[0], sampled_S=ended[0].sampled_S * math.nan), *ended[1:]])
+    assert row["skipped"] == 1.0
+    assert not {"kl", "mismatch", "grad_norm"} & row.keys()
+    assert unchanged(learner, thinker)
+    for iteration in (1, 2):
+        add_row(tmp_path, {**row, "iteration": iteration, "seconds": 1.0})
+    for line in (tmp_path / METRICS).read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    page = write_page(tmp_path).read_text()
+    assert "Skipped steps, whose gradient was no number: 2." in page
+    assert "nan" not in page
+    (tmp_path / METRICS).write_text('{"iteration": 1, "accuracy": 0.5, "kl": NaN, "seconds": 1.0}\n')  # of old
+    page = write_page(tmp_path).read_text()
+    assert page.count("<polyline") == 1
+    assert "nan" not in page
+
+
+def test_an_iteration_of_equal_groups_changes_nothing(thinker: Thinker, played: list[Trajectory]) -> None:
+    learner = learner_of(thinker)
+    row = learner.learn(0, [replace(one, answer="y") for one in whole(played)])
+    assert (row["reward"], row["kl"], row["grad_norm"]) == (0.0, 0.0, 0.0)
+    assert not {"mismatch", "skipped"} & row.keys()
+    assert unchanged(learner, thinker)
+
+
+def test_who_played_nothing_has_a_row(thinker: Thinker) -> None:
+    row = learner_of(thinker).learn(0, [])
+    assert (row["accuracy"], row["grad_norm"]) == (0.0, 0.0)
+
+
+def test_sampler_and_trainer_are_compared_before_the_first_step(thinker: Thinker, played: list[Trajectory]) -> None:
+    ended = whole(played)
+    row = learner_of(thinker).learn(0, ended)
+    assert row["mismatch"] < 1e-5
+    signs = [torch.ones(len(one.sampled_S)).cumsum(0) % 2 * 2 - 1 for one in ended]
+    off = [replace(one, sampled_S=one.sampled_S + 0.01 * sign) for one, sign in zip(ended, signs, strict=True)]
+    row = learner_of(thinker).learn(0, off)
+    assert row["mismatch"] == pytest.approx(0.01, rel=1e-2)
+    assert abs(row["kl"]) < 1e-3  # signs cancel
+
+
 @pytest.mark.parametrize("objective", ["pmd", "grpo", "rloo"])
 def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Path) -> None:
     unsure(thinker).save_pretrained(tmp_path / "start")
@@ -159,11 +225,14 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     assert main([*arguments, "--max-minutes", "0"]) == 0
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
     assert main(arguments) == 2  # it would begin anew over what is there
+    assert main([*arguments, "--resume", "--seed", "5"]) == 2  # another run
     assert main([*arguments, "--resume"]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2]
     assert any(row["grad_norm"] for row in rows)
     assert {"accuracy", "accuracy_label", "reward", "policy_tokens", "kl", "seconds"} <= rows[0].keys()
+    assert all(row["mismatch"] < 1e-2 for row in rows if "mismatch" in row)
+    assert any("mismatch" in row for row in rows)
     assert Thinker.from_pretrained(out).config == thinker.config
     page = (out / "report.html").read_text()
     assert "2 iterations" in page

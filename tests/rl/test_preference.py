@@ -1,8 +1,7 @@
-"""Rollouts become files, files become pairs, pairs train: each side with its own crops.
+"""Pairs of rollouts train: each side with its own crops.
 
-Proved with the tiny thinker: a file read back lays out the transcript that was sampled, with its log-probabilities;
-pairs are right over wrong, looked over guessed, short over long, of one question each and whole conversations only; the
-first DPO loss is log 2 and goes down, the chosen side gains; a broken file and one without pairs are refused.
+Proved with the tiny thinker: the first DPO loss is log 2, exactly in f32, and goes down, the chosen side gains; a batch
+is its pairs accumulated, for the losses that are means over pairs; a file without pairs is refused.
 """
 
 import json
@@ -15,71 +14,23 @@ import pytest
 import torch
 from played import BUDGET, jobs, whole
 
-from foveate.agent.images import ImageStore
-from foveate.cli import main
 from foveate.errors import InputError
 from foveate.models import Thinker
-from foveate.rl import rollouts as command
-from foveate.rl.pairs import pairs_of
-from foveate.rl.preference import PreferenceConfig, PreferenceStage
+from foveate.models.transcript import pack
+from foveate.rl import preference
+from foveate.rl.dpo import DpoConfig
+from foveate.rl.preference import PairBatch, PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import Trajectory, rollouts
-from foveate.rl.train import TrainConfig, train
-from foveate.rl.trajectory import Saved, read_trajectories, write_trajectories
+from foveate.rl.team import ALONE
+from foveate.rl.train import TrainConfig, _learn, _Loss, train
+from foveate.rl.trainable import LoraConfig
+from foveate.rl.trajectory import write_trajectories
 
 
 @pytest.fixture(scope="module")
 def played(thinker: Thinker) -> list[Trajectory]:
     with rollouts(thinker, at_once=4, budget=BUDGET, keeps_messages=True) as playing:
         return list(playing.play(jobs(6)))
-
-
-def test_a_file_read_back_is_what_was_sampled(thinker: Thinker, played: list[Trajectory], tmp_path: Path) -> None:
-    assert write_trajectories(tmp_path / "some.jsonl", played) == 6
-    read = list(read_trajectories(tmp_path / "some.jsonl"))
-    for saved, trajectory in zip(read, played, strict=True):
-        transcript = thinker.processor(saved.resolved())
-        assert torch.equal(transcript.token_ids, trajectory.transcript.token_ids)
-        assert torch.equal(transcript.by_policy_T, trajectory.transcript.by_policy_T)
-        assert [image.key for image in transcript.images] == [image.key for image in trajectory.transcript.images]
-        assert torch.equal(saved.sampled_S, trajectory.sampled_S)
-        assert (saved.answer, saved.right, saved.group) == (trajectory.answer, trajectory.right, trajectory.job.group)
-
-
-def test_a_broken_file_is_named_with_its_line(played: list[Trajectory], tmp_path: Path) -> None:
-    path = tmp_path / "some.jsonl"
-    with pytest.raises(InputError, match=r"some\.jsonl"):
-        list(read_trajectories(path))
-    write_trajectories(path, played[:2])
-    good = path.read_text().splitlines()
-    for line, message in (
-        ("{", r"jsonl:2 is no trajectory"),
-        (json.dumps(json.loads(good[1]) | {"schema_version": 99}), "schema_version 99, wanted 1"),
-    ):
-        path.write_text(f"{good[0]}\n{line}\n")
-        with pytest.raises(InputError, match=message):
-            list(read_trajectories(path))
-
-
-def saved(name: str, group: int, *, right: bool, tokens: int, calls: int = 1, status: str = "answered") -> Saved:
-    return Saved(
-        id=name, group=group, family="label", question="?", expected="x", answer="x" if right else "y", right=right,
-        status=status, tool_calls=calls, messages=(), sampled_S=torch.zeros(tokens), pictures=ImageStore(),
-    )  # fmt: skip
-
-
-def test_pairs_are_of_one_question_and_for_a_reason() -> None:
-    group = [
-        saved("long", 0, right=True, tokens=40),
-        saved("short", 0, right=True, tokens=20),
-        saved("guess", 0, right=True, tokens=5, calls=0),
-        saved("wrong", 0, right=False, tokens=20),
-        saved("cut", 0, right=False, tokens=20, status="out_of_budget"),
-        saved("other", 1, right=False, tokens=20),
-        saved("alike", 2, right=True, tokens=20),
-        saved("alike too", 2, right=True, tokens=21),
-    ]
-    found = {(pair.chosen.id, pair.rejected.id, pair.reason) for pair in pairs_of(group)}
-    assert found == {("guess", "wrong", "right"), ("short", "guess", "faithful"), ("short", "long", "short")}
 
 
 @pytest.fixture
@@ -102,38 +53,46 @@ def test_dpo_starts_at_log_2_and_prefers_the_chosen(thinker: Thinker, data: Path
     assert Thinker.from_pretrained(tmp_path / "out").config == thinker.config
 
 
+@pytest.mark.parametrize("lora", [LoraConfig(), LoraConfig(rank=2)], ids=["whole", "lora"])
+def test_the_first_loss_is_exactly_log_2_in_f32(
+    lora: LoraConfig, thinker: Thinker, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preference, "compute_dtype", lambda _: torch.float32)
+    thinker.save_pretrained(tmp_path / "start")
+    config = PreferenceConfig(start=str(tmp_path / "start"), data=str(data), pairs_per_batch=2, lora=lora)
+    stage = PreferenceStage(config, 0, "cpu")
+    for index in range(3):
+        loss, metrics = stage.loss(stage.batch(index))
+        assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-6)
+        assert metrics["margin"] == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "robust"])
+def test_a_batch_is_its_pairs_accumulated(
+    loss: Any, thinker: Thinker, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preference, "compute_dtype", lambda _: torch.float32)
+    thinker.save_pretrained(tmp_path / "start")
+    config = PreferenceConfig(start=str(tmp_path / "start"), data=str(data), dpo=DpoConfig(loss=loss))
+    stage = PreferenceStage(config, 0, "cpu")
+    stage.references = [reference_B + torch.tensor([0.3, -0.2]) for reference_B in stage.references]  # as if it moved
+    together = stage.batch(0)
+    alone = [
+        PairBatch(transcript=pack([pair]), reference_B=reference_B)
+        for pair, reference_B in zip(stage.seen_pairs, stage.references, strict=True)
+    ]
+    assert stage.weight(together) == len(alone) > 1
+    gradients = []
+    for some in ([together], alone):
+        _learn(_Loss(stage), stage, some, ALONE)
+        grads = [p.grad for p in stage.module.parameters() if p.grad is not None]
+        gradients.append(torch.cat([grad.flatten().clone() for grad in grads]))
+        stage.module.zero_grad(set_to_none=True)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5 * float(gradients[0].abs().max()), rtol=1e-3)
+
+
 def test_a_file_without_pairs_is_refused(thinker: Thinker, played: list[Trajectory], tmp_path: Path) -> None:
     write_trajectories(tmp_path / "one.jsonl", played[:1])
     thinker.save_pretrained(tmp_path / "start")
     with pytest.raises(InputError, match="makes no pair"):
         PreferenceStage(PreferenceConfig(start=str(tmp_path / "start"), data=str(tmp_path / "one.jsonl")), 0, "cpu")
-
-
-def test_rollout_writes_and_says_what_came(
-    thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    thinker.save_pretrained(tmp_path / "model")
-    out = tmp_path / "some.jsonl"
-    arguments = ["rollout", "--model", str(tmp_path / "model"), "--prompts", "2", "--samples", "1", "--at-once", "2"]
-    assert main([*arguments, "--tasks", "label", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.startswith("2 conversations, ")
-    assert [one.family for one in read_trajectories(out)] == ["label", "label"]
-    assert main([*arguments, "--tasks", "chess", "--out", str(out)]) == 2
-    assert "chess" in capsys.readouterr().err
-    assert main([*arguments, "--out", str(tmp_path / "some.txt")]) == 2
-
-
-def test_a_rollout_computes_in_what_the_processor_multiplies(
-    thinker: Thinker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    thinker.save_pretrained(tmp_path / "model", dtype=torch.bfloat16)
-    play, dtypes = command.rollouts, list[torch.dtype]()
-
-    def watched(thinker: Thinker, **settings: Any) -> Any:
-        dtypes.append(thinker.decoder.embed.weight.dtype)
-        return play(thinker, **settings)
-
-    monkeypatch.setattr(command, "compute_dtype", lambda: torch.float32)
-    monkeypatch.setattr(command, "rollouts", watched)
-    command.roll_out(tmp_path / "model", tmp_path / "some.jsonl", tasks="label", prompts=1, samples=1)
-    assert dtypes == [torch.float32]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveate.rl.sampler import SamplerConfig, dealt, rates, remembered
+from foveate.rl.sampler import SamplerConfig, dealt, remembered
 
 FAMILIES = ("a", "b", "c", "d")
 
@@ -34,6 +34,4 @@ def test_as_many_as_were_asked_for(success: dict[str, float], count: int) -> Non
 
 
 def test_success_is_remembered() -> None:
-    now = rates(["a", "a", "b", "b"], [True, False, True, True])
-    assert now == {"a": 0.5, "b": 1.0}
-    assert remembered({"b": 0.0, "c": 0.4}, now) == pytest.approx({"a": 0.5, "b": 0.3, "c": 0.4})
+    assert remembered({"b": 0.0, "c": 0.4}, {"a": 0.5, "b": 1.0}) == pytest.approx({"a": 0.5, "b": 0.3, "c": 0.4})

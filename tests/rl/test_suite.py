@@ -60,13 +60,14 @@ def test_a_limit_keeps_nano_test_balanced_and_samples_a_folder(folder: Path) -> 
 
 
 def test_a_folder_is_read(folder: Path) -> None:
-    more = GOOD | {"id": "b", "accept": ["seven"], "family": "page", "evidence_bbox": [1, 2, 3.5, 4]}
+    more = GOOD | {"id": "b", "accept": ["seven"], "family": "page", "evidence_bbox": [1, 2, 3.5, 4], "type": "number"}
     two = GOOD | {"id": "c", "evidence_bbox": [[1, 2, 3, 4], [5, 6, 7, 8]]}
     suite = open_suite(str(write(folder, GOOD, "", more, two)))
     assert len(suite) == 3
     assert suite.item(0).family == "all"
     assert suite.item(0).evidence == ()
     assert suite.item(1).accept == ("seven",)
+    assert [suite.item(idx).kind for idx in range(3)] == ["any", "number", "any"]
     assert suite.item(1).evidence == ((1.0, 2.0, 3.5, 4.0),)
     assert len(suite.item(2).evidence) == 2
 
@@ -82,6 +83,8 @@ def test_a_folder_is_read(folder: Path) -> None:
         (GOOD | {"question": " "}, "wanted some text"),
         (GOOD | {"accept": "seven"}, "wanted a list of texts"),
         (GOOD | {"family": 3}, "wanted a name"),
+        (GOOD | {"type": "formula"}, "got type='formula', wanted one of any, text, number, choice, set"),
+        (GOOD | {"type": ["set"]}, "wanted one of any"),
         (GOOD | {"image": "missing.png"}, "wanted a picture inside"),
         (GOOD | {"image": "../a.png"}, "wanted a picture inside"),
         (GOOD | {"evidence_bbox": [3, 2, 1, 4]}, "wanted x0, y0, x1, y1"),

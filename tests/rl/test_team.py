@@ -1,12 +1,14 @@
 """Two processes that torchrun starts learn what one learns from the same batches, each with a part of the weights.
 
 Proved with real gloo processes and the tiny thinker, in f32: a supervised run of two equals one that accumulates two
-batches, also when it is cut and resumed by a team; an iteration of PMD over two equals one over all questions; each
-process's checkpoint holds a part, what is exported is whole; a kill between two renames loses nothing; a team refuses
+batches, also when it is cut and resumed by a team; so does one of preferences, with adapters too; iterations of PMD
+over two equal those over all questions, in rows and in weights, also when one of them has no question; each process's
+checkpoint holds a part, what is exported is whole; a kill between two renames loses nothing; a team refuses
 checkpoints of different steps; its processes leave without the interpreter's own end, a process that is alone stays.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +25,11 @@ from foveate.cli import main
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
+from foveate.ops import compute_dtype
+
+ROWS, WAY = (1e-5, 1e-4) if compute_dtype() == torch.float32 else (0.1, 0.5)
+"""Most that rows of two and of one process differ by, and their ways from the start as a share of the way; measured in
+f32: less than 1e-6 and 8e-7. In bf16 other batches give other tokens."""
 
 
 def together(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,22 +99,82 @@ def test_what_torchrun_started_leaves_at_once(launched: dict[str, str], printed:
     assert done.stdout == printed
 
 
+def policy(thinker: Thinker, folder: Path, iterations: int, prompts: int) -> list[str]:
+    """Arguments of a training of a policy, but for the folder at their end."""
+    unsure(thinker).save_pretrained(folder / "start")
+    settings = {
+        "start": str(folder / "start"), "iterations": iterations, "prompts": prompts, "samples": 3, "at_once": 3,
+        "updates": 1, **LONG, "sampler": {"families": ["label"]}, "tokens_per_batch": 300,
+        "optimizer": {"lr": 0.001, "muon": False, "warmup_steps": 0}, "length": {"weight": 0.5, "warmup_iterations": 0},
+    }  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    return ["train", "pmd", "--config", str(folder / "run.yaml"), "--out"]
+
+
+def same_step(start: Path, one: Path, other: Path) -> float:
+    """How far apart two went from one start, in f32 masters, as a share of the way of the first."""
+    before, whole = load_file(start / "model.safetensors"), load_file(one / "checkpoint.safetensors")
+    halves = [load_file(other / f"checkpoint-{rank}-of-2.safetensors") for rank in (1, 2)]
+    way = apart = 0.0
+    for name, tensor in whole.items():
+        if name.startswith("master."):
+            both = torch.cat([half[name] for half in halves])
+            weight = name.removeprefix("master.").removeprefix("thinker.")
+            way += float((tensor - before.get(weight, torch.zeros(()))).square().sum())
+            apart += float((both - tensor).square().sum())
+    return (apart / way) ** 0.5
+
+
 @pytest.mark.timeout(600)
 def test_two_play_and_learn_what_one_does(thinker: Thinker, tmp_path: Path) -> None:
-    unsure(thinker).save_pretrained(tmp_path / "start")
-    settings = {
-        "start": str(tmp_path / "start"), "iterations": 2, "prompts": 4, "samples": 3, "at_once": 3, "updates": 1,
-        **LONG, "sampler": {"families": ["label"]}, "optimizer": {"lr": 0.001, "muon": False, "warmup_steps": 0},
-        "length": {"weight": 0.5, "warmup_iterations": 0}, "tokens_per_batch": 300,
-    }  # fmt: skip
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
-    start = ["train", "pmd", "--config", str(tmp_path / "run.yaml"), "--out"]
+    start = policy(thinker, tmp_path, iterations=2, prompts=3)  # one of them has two of the questions
     assert main([*start, str(tmp_path / "one")]) == 0
     done = together(*start, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "one")[0]["grad_norm"] > 0
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        for key in ("accuracy", "reward", "policy_tokens", "cut", "kl"):
-            assert two[key] == pytest.approx(one[key], abs=0.1), key
-        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=0.1)
+        for key in ("accuracy", "accuracy_label", "reward", "policy_tokens", "cut", "kl", "lr"):
+            assert two[key] == pytest.approx(one[key], abs=ROWS), key
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=10 * ROWS)
+    assert same_step(tmp_path / "start", tmp_path / "one", tmp_path / "two") < WAY
     assert Thinker.from_pretrained(tmp_path / "two").config == thinker.config
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("changes", [("lora.rank=2",), ("train_tower=true",)], ids=["adapters", "tower"])
+def test_who_has_no_question_takes_part(changes: tuple[str, ...], thinker: Thinker, tmp_path: Path) -> None:
+    start = policy(thinker, tmp_path, iterations=1, prompts=1)
+    start[-1:-1] = [part for change in changes for part in ("--set", change)]
+    assert main([*start, str(tmp_path / "one")]) == 0
+    done = together(*start, str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert one["grad_norm"] > 0
+    assert one.keys() == two.keys()
+    for key in one.keys() - {"seconds"}:
+        assert two[key] == pytest.approx(one[key], rel=ROWS, abs=ROWS), key
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lora", [0, 2], ids=["whole", "adapters"])
+def test_two_prefer_what_one_does(lora: int, thinker: Thinker, tmp_path: Path) -> None:
+    unsure(thinker).save_pretrained(tmp_path / "start")
+    asked = {"role": "user", "content": "What is it?"}
+    sides = [{"role": "assistant", "content": f"A {name}."} for name in ("cat", "dog, or", "zoom", "the image")]
+    pairs = [{"prompt": [asked], "chosen": [one], "rejected": [two]} for one in sides for two in sides if one != two]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    settings = {
+        "steps": 3, "log_every": 1, "num_workers": 0, "optimizer": {"warmup_steps": 0, "muon": False, "lr": 0.001},
+        "stage": {"start": str(tmp_path / "start"), "data": str(tmp_path / "pairs.jsonl"), "pairs_per_batch": 4,
+                  "lora": {"rank": lora}},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    start = ["train", "dpo", "--config", str(tmp_path / "run.yaml"), "--out"]
+    assert main([*start, str(tmp_path / "one"), "--set", "accumulate=2"]) == 0
+    done = together(*start, str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        for key in ("loss", "margin", "preferred", "grad_norm"):
+            assert two[key] == pytest.approx(one[key], rel=ROWS, abs=ROWS), key
+    assert rows(tmp_path / "one")[-1]["loss"] < math.log(2)
+    assert same_step(tmp_path / "start", tmp_path / "one", tmp_path / "two") < WAY

@@ -27,8 +27,8 @@ class Wandb:
     def __init__(self) -> None:
         self.said: list[Any] = []
 
-    def init(self, project: str, name: str) -> None:
-        self.said.append((project, name))
+    def init(self, **settings: str) -> None:
+        self.said.append(settings)
 
     def log(self, row: dict[str, float], step: int) -> None:
         self.said.append((step, row))
@@ -40,9 +40,32 @@ class Wandb:
 def test_wandb_and_trackio_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Wandb()
     monkeypatch.setattr(trackers, "import_module", lambda name: fake)
+    (tmp_path / "run").mkdir()
     with tracked(["wandb", "trackio"], tmp_path / "run") as log:
         log(7, {"loss": 1.0})
-    assert fake.said == [*[("foveate", "run")] * 2, *[(7, {"loss": 1.0})] * 2, *["finished"] * 2]
+    known, named = fake.said[:2]
+    assert (named["project"], named["name"], named["resume"]) == ("foveate", "run", "never")
+    assert known["id"]
+    assert fake.said[2:] == [*[(7, {"loss": 1.0})] * 2, *["finished"] * 2]
+
+
+def test_a_run_that_goes_on_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rows in ([(1, 4.0), (2, 3.0), (3, 2.0)], [(3, 2.5), (4, 1.0)]):
+        with tracked(["tensorboard"], tmp_path, rows[0][0] - 1) as log:
+            for step, loss in rows:
+                log(step, {"loss": loss})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("loss")] == [(1, 4.0), (2, 3.0), (3, 2.5), (4, 1.0)]
+    fake = Wandb()
+    monkeypatch.setattr(trackers, "import_module", lambda name: fake)
+    for done in (0, 2, 0):
+        with tracked(["wandb", "trackio"], tmp_path, done):
+            pass
+    begun = [said for said in fake.said if said != "finished"]
+    ids = [settings["id"] for settings in begun if "id" in settings]
+    assert ids[0] == ids[1] != ids[2]  # the last one began anew
+    assert [settings["resume"] for settings in begun if "id" not in settings] == ["never", "allow", "never"]
 
 
 def test_one_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
 from foveate.rl.oracle_messages import Conversation
 from foveate.rl.stages import make_stage
 from foveate.rl.team import Team
-from foveate.rl.train import TrainConfig, batches, echoed, read_yaml, split_config, train
+from foveate.rl.train import TrainConfig, _learn, _Loss, batches, echoed, read_yaml, split_config, train
 from foveate.rl.views import draw_sheet
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
@@ -206,6 +206,39 @@ def test_a_run_that_uses_batches_twice_takes_its_steps(tmp_path: Path, tokenizer
     stage.batch = lambda index: (drawn.append(index), draw(index))[1]  # type: ignore[method-assign, func-returns-value]
     assert train(stage, TrainConfig(steps=7, num_workers=0, echo_after=1), tmp_path) == 7
     assert drawn == [0, 1, 2, 3]
+
+
+class Means:
+    """A stage whose loss is a mean over the numbers of a batch, of which batches have more or fewer."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module: torch.nn.Module = torch.nn.Linear(1, 1)
+        self.config = None
+
+    def loss(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        return (self.module(batch) - 1).square().mean(), {}
+
+    def weight(self, batch: torch.Tensor) -> float:
+        return float(len(batch))
+
+
+def test_a_batch_is_its_parts_accumulated() -> None:
+    parts = [torch.randn(count, 1) for count in (1, 5, 2)]
+    gradients = []
+    for some in ([torch.cat(parts)], parts):
+        stage: Any = Means()
+        _learn(_Loss(stage), stage, some, Team())
+        gradients.append(torch.cat([p.grad.flatten() for p in stage.module.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_supervised_batch_counts_by_its_tokens(tokenizer: str) -> None:
+    stage = make_stage("sft", sft_values(tokenizer), seed=0)
+    batches_of = [stage.batch(index) for index in range(3)]
+    weights = [stage.weight(batch) for batch in batches_of]
+    assert weights == [int(batch.transcript.by_policy_T.sum()) for batch in batches_of]
+    assert len(set(weights)) > 1
 
 
 def test_a_number_that_not_every_step_has_is_averaged_over_those_that_have_it() -> None:

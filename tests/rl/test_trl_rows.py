@@ -5,6 +5,7 @@ loss that counts no turn of a prompt, and by refusals that name the row.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,40 @@ def test_a_stage_learns_from_them(thinker: Thinker, tmp_path: Path) -> None:
     thinker.save_pretrained(tmp_path / "start")
     stage = PreferenceStage(PreferenceConfig(start=str(tmp_path / "start"), data=str(data)), 0, "cpu")
     loss, _ = stage.loss(stage.batch(0))
-    assert float(loss.detach()) == pytest.approx(0.6931, abs=5e-2)
+    assert float(loss.detach()) == pytest.approx(math.log(2), abs=5e-2)
     loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.module.parameters())
+
+
+def preferring(thinker: Thinker, folder: Path, *rows: dict[str, Any]) -> PreferenceStage:
+    thinker.save_pretrained(folder / "start")
+    data = as_lines(folder, *rows)
+    return PreferenceStage(PreferenceConfig(start=str(folder / "start"), data=str(data)), 0, "cpu")
+
+
+def test_pairs_of_which_nothing_can_be_learned_are_left_out_and_counted(
+    thinker: Thinker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]}
+    bad = [{"rejected": []}, {"rejected": ""}, {"rejected": [USER]}, {"chosen": []}, {"chosen": [OTHER]}]
+    stage = preferring(thinker, tmp_path, *(good | change for change in bad[:2]), good, *(good | c for c in bad[2:]))
+    assert stage.usable == [2]
+    assert len(stage.batch(0).reference_B) == 2
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split("some.jsonl: ")[1] for line in said] == [
+        "3 of 6 pairs left out, the first is row 0: the rejected side says nothing",
+        "1 of 6 pairs left out, the first is row 4: the chosen side says nothing",
+        "1 of 6 pairs left out, the first is row 5: both sides are the same",
+    ]
+    with pytest.raises(InputError, match="makes no pair"):
+        preferring(thinker, tmp_path, *(good | change for change in bad))
+
+
+def test_a_picture_that_is_none_is_named_with_its_row(thinker: Thinker, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no picture")
+    good = {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]}
+    with pytest.raises(InputError, match=r"some\.jsonl, row 1: .*broken\.png"):
+        preferring(thinker, tmp_path, good, good | {"images": ["broken.png"]})
 
 
 def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,13 +150,15 @@ def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: 
     [
         ({}, "row 0: there is no prompt"),
         ({"prompt": [SHOWN]}, "more places"),
-        ({"prompt": [SHOWN], "images": ["a.png", "b.png"]}, "2 pictures, which are more"),
+        ({"prompt": [SHOWN], "images": ["a.png", "a.png"]}, "2 pictures, which are more"),
+        ({"prompt": [SHOWN], "images": ["none.png"]}, r"row 0: there is no picture .*none\.png"),
         ({"prompt": [], "images": ["a.png"]}, "no message of a user"),
         ({"prompt": [USER], "chosen": [SAID | {"tool_calls": [1]}]}, "tool_calls"),
         ({"prompt": [USER], "chosen": [{}]}, "row 0: "),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    noise(30, 30).save(tmp_path / "a.png")
     with pytest.raises(InputError, match=message):
         TrlRows(as_lines(tmp_path, {"chosen": [SAID], "rejected": [OTHER]} | row))[0]
 

@@ -23,6 +23,7 @@ from foveate.cli.options import MODEL_HELP, DataDirOption, NetworkOption, Unsafe
 from foveate.cli.pairs import pairs
 from foveate.cli.reasoner import LoadReasoner, load_reasoner
 from foveate.cli.rollout import rollout
+from foveate.cli.trace import trace
 from foveate.cli.train import train
 from foveate.errors import FoveateError
 
@@ -43,6 +44,7 @@ app.command("eval", epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(rollout)
 app.command(epilog=EXIT_CODES)(pairs)
+app.command(epilog=EXIT_CODES)(trace)
 app.command()(bench)
 app.command()(doctor)
 

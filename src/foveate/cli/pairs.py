@@ -10,7 +10,7 @@ def pairs(
     rollouts: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `foveate rollout`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.parquet in TRL's form.")],
 ) -> int:
-    """Pair conversations about one question: right over wrong, short over long, looked over guessed."""
+    """Pair conversations about one question: right over wrong, evidence seen over unseen, short over long."""
     from foveate.rl.pairs import pairs_of
     from foveate.rl.trajectory import read_trajectories
     from foveate.rl.trl_rows import write_rows

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from foveate.errors import ModelError
 from foveate.models.reasoner import ENDPOINT, INT8, TRANSFORMERS, name_parts
+from foveate.models.snapshot import is_hub_name
 from foveate.paths import expanded
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ LoadReasoner = Callable[[str], "Reasoner"]
 
 
 def load_reasoner(model: str) -> "Reasoner":
-    """The reasoner of a checkpoint folder, of an address, or of the nano that ships with the package.
+    """The reasoner of a checkpoint folder, of a name on the hub, of an address, or of the nano in the package.
 
     Raises ModelError for a name that is neither, CheckpointError for files that cannot be used.
     """
@@ -30,15 +31,17 @@ def load_reasoner(model: str) -> "Reasoner":
 
 
 def known_model(model: str) -> str:
-    """nano, an address, or the folder that `model` names, with its suffix; ModelError when it is none of them."""
+    """nano, an address, a name on the hub, or the folder that `model` names, with its suffix; ModelError otherwise."""
     if model.startswith(ENDPOINT):
         return model
     prefix, name, suffix = name_parts(model)
     folder = expanded(name)
     if prefix and suffix:
         raise ModelError(f"got the model {model!r}: {INT8} is for our own thinker, {TRANSFORMERS} runs without it")
-    if (prefix or name != "nano") and not folder.is_dir():
+    given = not prefix and (name == "nano" or is_hub_name(name))
+    if not given and not folder.is_dir():
         raise ModelError(
-            f"got the model {model!r}, wanted nano, a folder that holds a checkpoint, or http://HOST/v1#NAME"
+            f"got the model {model!r}, wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub, "
+            "or http://HOST/v1#NAME"
         )
-    return model if name == "nano" else f"{prefix}{folder}{suffix}"
+    return model if given else f"{prefix}{folder}{suffix}"

@@ -17,6 +17,7 @@ def rollout(
     at_once: Annotated[int, typer.Option("--at-once", metavar="N", help="Conversations in flight.")] = 16,
     temperature: Annotated[float, typer.Option("--temperature", "-t", metavar="T", help="Of sampling.")] = 1.0,
     seed: SeedOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Play what a killed run left out of FILE.")] = False,
 ) -> int:
     """Write trajectories of drawn questions, token for token."""
     from foveate.rl.rollouts import roll_out
@@ -31,6 +32,7 @@ def rollout(
             at_once=at_once,
             temperature=temperature,
             seed=seed or 0,
+            resume=resume,
         )
     )
     return 0

@@ -1,0 +1,45 @@
+"""Checkpoints by the names that they have on the Hugging Face hub: OWNER/NAME, or OWNER/NAME@REVISION.
+
+Only such a name leads to a download, and only when no folder is called so; what lies in the library's cache already is
+not fetched again. HF_HUB_OFFLINE, HF_HUB_CACHE, HF_TOKEN and the other settings of huggingface_hub hold.
+"""
+
+import re
+from pathlib import Path
+from typing import cast
+
+from foveate.errors import CheckpointError
+from foveate.extras import from_extra
+
+FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tiktoken.model")
+"""What is fetched: never code, never a pickle."""
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name means a model of the hub: of its form, and without a folder that has its owner's name."""
+    owner = name.partition("/")[0]
+    return bool(NAME.fullmatch(name)) and not Path(owner).is_dir()
+
+
+def checkpoint_folder(name: str | Path) -> Path:
+    """The folder that a name means, fetched when it is one of the hub's.
+
+    Raises CheckpointError when it cannot be fetched, ConfigError when huggingface_hub is not installed.
+    """
+    if not is_hub_name(str(name)):
+        return Path(name)
+    with from_extra("hub", "huggingface_hub, which fetches models by their names,"):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+    repo, _, revision = str(name).partition("@")
+    http = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)  # OSError and what the HTTP library raises
+    failures: tuple[type[Exception], ...] = (ValueError, *http)
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES)))
+    except failures as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"no folder is called {name}, and the model {name} of the hub cannot be read ({reason}); "
+            "check the name and the network, or give a folder that holds the checkpoint"
+        ) from error

@@ -1,0 +1,57 @@
+"""Which run a checkpoint is of: what is trained and all its settings, kept with it and compared when it goes on.
+
+Some may change on the way: how long a run is and how its learning rate ends, what is shown and saved when, where and
+by how many it is computed. A setting that only one of both has is new or gone since, and is not compared; a checkpoint
+that was written before settings were kept has none.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import CheckpointError
+
+Settings = Mapping[str, Any]
+"""Values by key, as in `--set`; and TRAINING."""
+TRAINING = "training"
+"""What is trained, as the command line names it: sft, dpo, pmd."""
+MAY_CHANGE = frozenset({
+    "steps", "iterations", "optimizer.decay_steps", "optimizer.final_lr_fraction",
+    "log_every", "checkpoint_minutes", "trackers",
+    "device", "num_workers", "at_once", "tokens_per_batch", "ray.actors", "ray.staleness",
+})  # fmt: skip
+"""At the top `tokens_per_batch` says how much a policy computes at once; of sft it is part of what a step learns."""
+
+
+def settings_of(training: str, config: Any, stage: Any = None) -> Settings:
+    """The settings of a run by key, in the form in which they come back from a file."""
+    values = {TRAINING: training, **_flat(asdict(config)), **_flat(asdict(stage) if stage else {}, "stage.")}
+    settings: Settings = json.loads(json.dumps(values))
+    return settings
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def refuse_others(saved: Settings, settings: Settings, path: Path) -> None:
+    """Raises CheckpointError naming the first setting that has changed and may not."""
+    for key in (key for key in settings if key in saved and key not in MAY_CHANGE):
+        if saved[key] != settings[key]:
+            raise CheckpointError(
+                f"cannot go on from {path}: {key} was {saved[key]!r} and is {settings[key]!r}; "
+                "set it as it was, or name another folder for another run"
+            )
+
+
+def refuse_start(settings: Settings, out: Path) -> None:
+    """Raises CheckpointError when a run would write over the weights that it starts from."""
+    start = settings.get("stage.start", settings.get("start"))
+    where = Path(start).resolve() if start else None
+    if where is not None and out.resolve() in (where, where.parent if where.is_file() else where):
+        raise CheckpointError(f"the run starts from {start} and would write over it; name another folder with --out")

@@ -1,0 +1,294 @@
+"""What the JSON files of a published folder say is served as transformers does, or refused in one line.
+
+Proved: where tied embeddings are said; biases, dense layers and windows of decoders; flags of preprocessors; a value of
+another type, or of a kind that is not served, is named with its file and key, whatever the file; so is every part of
+weights that are joined.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import kimi
+import pytest
+import qwen
+import torch
+import transformers
+from pictures import image, noise, text
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from foveate.errors import CheckpointError
+from foveate.models import Thinker
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": [image(150, 90, 1), text("What is in the image?")]}]
+
+
+@pytest.fixture(scope="module")
+def saved_kimi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kimi")
+    kimi.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("qwen2_5_vl")
+    qwen.save("qwen2_5_vl", folder)
+    return folder
+
+
+def edited(folder: Path, tmp_path: Path, file: str = "config.json", within: str = "", **values: Any) -> Path:
+    """A copy of a folder with other values in one of its files; a value that is ... is taken out."""
+    copy = tmp_path / "edited"
+    if copy != folder:
+        shutil.copytree(folder, copy)
+    path = copy / file
+    whole = json.loads(path.read_text()) if path.is_file() else {}
+    part = whole[within] if within else whole
+    part |= values
+    for key in [key for key, value in values.items() if value is ...]:
+        del part[key]
+    path.write_text(json.dumps(whole))
+    return copy
+
+
+@torch.no_grad()
+def assert_logits_agree(family: str, folder: Path) -> None:
+    """Those of transformers, which reads the same folder."""
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    thinker = Thinker.from_pretrained(folder)
+    wanted: Tensor = theirs(**qwen.inputs(family, MESSAGES, generate=False)).logits[0]
+    torch.testing.assert_close(thinker(thinker.processor(MESSAGES)), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("outside", "inside"), [(..., True), (False, True), (True, False), (..., ...)])
+def test_tied_embeddings_are_said_where_transformers_reads_it(
+    family: str, saved: tuple[nn.Module, Path], tmp_path: Path, outside: Any, inside: Any
+) -> None:
+    inner = {} if inside is ... else {"tie_word_embeddings": inside}
+    folder = edited(saved[1], tmp_path, within="text_config", **inner)
+    edited(folder, tmp_path, tie_word_embeddings=outside)
+    tied = transformers.AutoConfig.from_pretrained(folder).tie_word_embeddings
+    if not tied:
+        thinker = Thinker.from_pretrained(folder)
+        assert thinker.decoder.head.weight is not thinker.decoder.embed.weight
+        assert_logits_agree(family, folder)
+        return
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs .* set tie_word_embeddings to false"):
+        Thinker.from_pretrained(folder)  # transformers warns and does not tie them
+    tensors = load_file(folder / "model.safetensors")
+    embeddings = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+    save_file(tensors | {"lm_head.weight": tensors[embeddings].clone()}, folder / "model.safetensors", {"format": "pt"})
+    assert Thinker.from_pretrained(folder).decoder.config.tie_embeddings
+    assert_logits_agree(family, folder)
+
+
+def misshapen(tensors: dict[str, Tensor], **shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    layer = (
+        "model.layers.1." if "model.layers.1.input_layernorm.weight" in tensors else "model.language_model.layers.1."
+    )
+    named = {layer + name.replace("__", ".") + ".weight": shape for name, shape in shapes.items()}
+    assert set(named) <= set(tensors)
+    return tensors | {name: torch.zeros(shape) for name, shape in named.items()}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({"mlp__gate_proj": (100, 64), "mlp__up_proj": (92, 64)}, r"gate_proj.weight has shape \[100, 64\], wanted"),
+        ({"self_attn__k_proj": (48, 64), "self_attn__v_proj": (16, 64)}, r"k_proj.weight has shape \[48, 64\], wanted"),
+        ({"self_attn__k_proj": ()}, r"k_proj.weight has shape \[\], wanted \[32, 64\]"),
+        ({"mlp__down_proj": (96, 64)}, r"down_proj.weight has shape \[96, 64\], wanted \[64, 96\]"),
+        ({"input_layernorm": ()}, r"input_layernorm.weight has shape \[\], wanted \[64\]"),
+        ({"input_layernorm": (8, 8)}, r"input_layernorm.weight has shape \[8, 8\], wanted \[64\]"),
+    ],
+)  # fmt: skip
+def test_each_part_of_a_weight_is_measured(
+    saved_qwen: Path, tmp_path: Path, shapes: dict[str, tuple[int, ...]], said: str
+) -> None:
+    folder = edited(saved_qwen, tmp_path)
+    save_file(misshapen(load_file(folder / "model.safetensors"), **shapes), folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: .*layers\.1\..*{said}"):
+        Thinker.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.float8_e4m3fn])
+def test_weights_are_floating(saved_qwen: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = edited(saved_qwen, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layers.1.mlp.up_proj.weight"))
+    save_file(tensors | {name: tensors[name].to(dtype)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {name} has dtype {str(dtype)[6:]}, wanted one of"):
+        Thinker.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "within", "values", "said"),
+    [
+        ("config.json", "", {"text_config": 7}, "text_config is 7, wanted an object"),
+        ("config.json", "", {"vision_config": [1]}, r"vision_config is \[1\], wanted an object"),
+        ("config.json", "", {"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', wanted true or false"),
+        ("config.json", "text_config", {"hidden_size": "64"}, "text_config: hidden_size is '64', wanted a whole"),
+        ("config.json", "text_config", {"hidden_size": None}, "text_config lacks the key hidden_size"),
+        ("config.json", "text_config", {"num_hidden_layers": 2.5}, "num_hidden_layers is 2.5, wanted a whole number"),
+        ("config.json", "text_config", {"num_hidden_layers": -1}, "num_hidden_layers is -1, wanted 1 or more"),
+        ("config.json", "text_config", {"num_attention_heads": 0}, "num_attention_heads is 0, wanted 1 or more"),
+        ("config.json", "text_config", {"rope_parameters": [1]}, r"rope_parameters is \[1\], wanted an object"),
+        (
+            "config.json", "text_config", {"rope_parameters": {"mrope_section": [1, 2]}},
+            r"rope_parameters: mrope_section is \[1, 2\], wanted a list of 3",
+        ),
+        ("config.json", "text_config", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn', wanted"),
+        ("config.json", "text_config", {"hidden_act": "relu"}, "text_config: hidden_act is 'relu'; only 'silu'"),
+        (
+            "config.json", "text_config",
+            {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2, "layer_types": None},
+            "use_sliding_window is true and max_window_layers is 2, wanted 3 or more",
+        ),
+        ("config.json", "text_config", {"layer_types": ["sliding_attention"] * 3}, "layer_types has others"),
+        ("config.json", "vision_config", {"depth": "3"}, "vision_config: depth is '3', wanted a whole number"),
+        ("config.json", "vision_config", {"hidden_act": "relu"}, "vision_config: hidden_act is 'relu', wanted one of"),
+        ("preprocessor_config.json", "", {"size": 4}, "size is 4, wanted an object"),
+        ("preprocessor_config.json", "", {"size": {"shortest_edge": "a"}}, "size: shortest_edge is 'a', wanted a"),
+        ("preprocessor_config.json", "", {"image_mean": 0.5}, "image_mean is 0.5, wanted a list of 3"),
+        ("preprocessor_config.json", "", {"do_resize": False}, "do_resize is False; only True is supported"),
+        ("preprocessor_config.json", "", {"do_rescale": False}, "do_rescale is False; only True is supported"),
+        ("preprocessor_config.json", "", {"do_normalize": False}, "do_normalize is False; only True is supported"),
+        ("preprocessor_config.json", "", {"rescale_factor": 0.01}, "rescale_factor is 0.01; only"),
+        ("preprocessor_config.json", "", {"resample": 2}, "resample is 2; only 3 is supported"),
+        ("preprocessor_config.json", "", {"merge_size": 1}, "merge_size is 1; only 2 is supported"),
+        ("preprocessor_config.json", "", {"patch_size": 16}, "patch_size is 16; only 14 is supported"),
+        ("video_preprocessor_config.json", "", {"do_rescale": False}, "do_rescale is False; only True is supported"),
+        ("video_preprocessor_config.json", "", {"image_mean": [0, 0, 0]}, "image_mean is"),
+        ("video_preprocessor_config.json", "", {"fps": "2"}, "fps is '2', wanted a number"),
+        ("generation_config.json", "", {"top_p": "a"}, "top_p is 'a', wanted a number"),
+        ("generation_config.json", "", {"top_k": 0.5}, "top_k is 0.5, wanted a whole number"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(
+    saved_qwen: Path, tmp_path: Path, file: str, within: str, values: dict[str, Any], said: str
+) -> None:
+    folder = edited(saved_qwen, tmp_path, file, within, **values)
+    with pytest.raises(CheckpointError, match=rf"/{file.replace('.', '[.]')}: ?.*{said}") as caught:
+        Thinker.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["chat_template.jinja", "config.json", "generation_config.json", "tokenizer_config.json"]
+)
+def test_a_file_that_is_not_utf8_is_named(saved_qwen: Path, tmp_path: Path, file: str) -> None:
+    folder = edited(saved_qwen, tmp_path)
+    if file == "tokenizer_config.json":
+        (folder / "chat_template.jinja").unlink()
+    (folder / file).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match=file):
+        Thinker.from_pretrained(folder)
+
+
+def test_windows_that_no_layer_has(saved_qwen: Path, tmp_path: Path) -> None:
+    values = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 3, "layer_types": None}
+    assert_logits_agree("qwen2_5_vl", edited(saved_qwen, tmp_path, within="text_config", **values))
+
+
+@pytest.mark.parametrize(
+    ("family", "text_settings", "vision_settings"),
+    [
+        ("qwen3_vl", {"attention_bias": True}, {}),
+        ("qwen3_vl_moe", {"attention_bias": True}, {}),
+        ("qwen3_vl_moe", {"mlp_only_layers": [1]}, {}),
+        ("qwen3_vl_moe", {"decoder_sparse_step": 2}, {}),
+        ("qwen3_vl_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [1]}, {}),
+        ("qwen3_vl", {}, {"deepstack_visual_indexes": [2, 0]}),
+    ],
+)  # fmt: skip
+def test_settings_that_few_checkpoints_have(
+    family: str, text_settings: dict[str, Any], vision_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    qwen.save(family, tmp_path, text=text_settings, vision=vision_settings)
+    assert_logits_agree(family, tmp_path)
+    thinker = Thinker.from_pretrained(tmp_path)
+    before = thinker(thinker.processor(MESSAGES))
+    thinker.save_pretrained(tmp_path)
+    again = Thinker.from_pretrained(tmp_path)
+    assert torch.equal(again(again.processor(MESSAGES)), before)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"size": {"shortest_edge": 3136, "longest_edge": 20_000}},
+        {"min_pixels": 784 * 30, "max_pixels": 784 * 40},
+        {"size": {"shortest_edge": 3136, "longest_edge": 90_000}, "max_pixels": 784 * 10},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
+    ],
+)  # fmt: skip
+def test_pixels_of_preprocessors(saved_qwen: Path, tmp_path: Path, sizes: dict[str, Any]) -> None:
+    folder = edited(saved_qwen, tmp_path, "preprocessor_config.json", **sizes)
+    picture = noise(168, 112, 3)
+    wanted = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)([picture], return_tensors="pt")
+    (made,) = (
+        Thinker.from_pretrained(folder)
+        .processor([{"role": "user", "content": [{"type": "image", "image": picture}]}])
+        .images
+    )
+    assert [made.grid.t, made.grid.h, made.grid.w] == wanted["image_grid_thw"][0].tolist()
+    assert torch.equal(made.patches_NP, wanted["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limits"),
+    [
+        ({"size": {"shortest_edge": 1111, "longest_edge": 2222}}, (1111, 2222)),
+        ({"size": {"min_pixels": 1111, "max_pixels": 2222}}, (1111, 2222)),
+        ({"min_pixels": 1111, "max_pixels": 2222, "size": {"longest_edge": 9}}, (1111, 2222)),
+        ({}, (128 * 784, 768 * 784)),
+    ],
+)  # fmt: skip
+def test_limits_of_videos(saved_qwen: Path, tmp_path: Path, sizes: dict[str, Any], limits: tuple[int, int]) -> None:
+    video = Thinker.from_pretrained(
+        edited(saved_qwen, tmp_path, "video_preprocessor_config.json", **sizes)
+    ).config.video
+    assert video is not None
+    assert (video.min_pixels, video.max_pixels) == limits
+
+
+@pytest.mark.parametrize(
+    ("file", "within", "values", "said"),
+    [
+        ("config.json", "text_config", {"topk_method": "greedy"}, "topk_method is 'greedy'; only 'noaux_tc'"),
+        ("config.json", "text_config", {"rope_interleave": False}, "rope_interleave is False; only True"),
+        ("config.json", "text_config", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'; only"),
+        ("config.json", "text_config", {"rope_scaling": {"type": "yarn"}}, "rope_scaling is .*; only None"),
+        ("config.json", "text_config", {"kv_lora_rank": "32"}, "text_config: kv_lora_rank is '32', wanted a"),
+        ("config.json", "vision_config", {"merge_kernel_size": [2, 4]}, "merge_kernel_size, differ; wanted the same"),
+        ("preprocessor_config.json", "", {"pad_input": False}, "pad_input is False; only True"),
+        ("preprocessor_config.json", "", {"patch_size": 16}, "patch_size is 16; only 14"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_of_kimi_is_named(
+    saved_kimi: Path, tmp_path: Path, file: str, within: str, values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(CheckpointError, match=rf"/{file.replace('.', '[.]')}: ?.*{said}"):
+        Thinker.from_pretrained(edited(saved_kimi, tmp_path, file, within, **values))
+
+
+def test_kimi_turns_as_either_key_says(saved_kimi: Path, tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "rope_theta": kimi.THETA}
+    folder = edited(saved_kimi, tmp_path, within="text_config", rope_theta=..., rope_parameters=rope)
+    assert Thinker.from_pretrained(folder).config == Thinker.from_pretrained(saved_kimi).config
+
+
+def test_null_is_as_good_as_left_out(saved_qwen: Path, tmp_path: Path) -> None:
+    rope = {"mrope_section": None, "rope_type": "default", "rope_theta": 10_000.0}
+    folder = edited(
+        saved_qwen, tmp_path, within="text_config", rope_parameters=rope, num_key_value_heads=2, layer_types=None
+    )
+    edited(folder, tmp_path, "preprocessor_config.json", size=None, image_mean=None)
+    thinker = Thinker.from_pretrained(folder)
+    assert thinker.config.decoder.mrope_section == (2, 3, 3)
+    assert thinker.config.image.max_pixels == 1003520

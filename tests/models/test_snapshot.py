@@ -1,0 +1,97 @@
+"""A name on the hub leads to the library's cache, to a download only when it must, and never where a folder is meant.
+
+The real library reads a cache made by hand, offline; it reads its settings when it is imported, so in a process of its
+own.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import noise
+
+from foveate.cli.reasoner import known_model
+from foveate.errors import ModelError
+from foveate.models.snapshot import checkpoint_folder, is_hub_name
+from foveate.models.thinker import Thinker
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", True), ("acme/tiny@v1.0", True), ("acme/tiny@refs/pr/2", True),
+        ("nano", False), ("acme/tiny/more", False), ("/acme/tiny", False), ("./tiny", False), ("../acme/tiny", False),
+        ("~/tiny", False), ("acme/", False), ("acme/a b", False), ("mine/tiny", False), ("mine/model", False),
+    ],
+)  # fmt: skip
+def test_names_of_the_hub(name: str, wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip in the name of a folder that lies in a folder of ours is none."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_name(name) == wanted
+    if not wanted:
+        assert checkpoint_folder(name) == Path(name)
+
+
+def test_the_command_line_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [known_model(name) for name in ("acme/tiny", "acme/tiny@v1:int8")] == ["acme/tiny", "acme/tiny@v1:int8"]
+    for name in ("acme/tiny/more", "transformers:acme/tiny"):
+        with pytest.raises(ModelError, match="OWNER/NAME of the hub"):
+            known_model(name)
+
+
+@pytest.fixture
+def hub(thinker: Thinker, tmp_path: Path) -> dict[str, str]:
+    """The environment with a cache of one model, offline."""
+    cached = tmp_path / "hub" / "models--acme--tiny"
+    thinker.save_pretrained(cached / "snapshots" / COMMIT)
+    (cached / "refs").mkdir()
+    for name in ("main", "v1"):
+        (cached / "refs" / name).write_text(COMMIT)
+    noise(64, 64).save(tmp_path / "a.png")
+    return os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+READ = """
+import sys
+from foveate import Agent
+from foveate.errors import CheckpointError
+from foveate.models import Thinker
+for name in sys.argv[1:]:
+    try:
+        print(Thinker.from_pretrained(name).config.decoder.hidden_size, Agent(name + ":int8")._reasoner.name)
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+def ran(hub: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=hub, cwd=folder)
+
+
+def failure(name: str) -> str:
+    return f"no folder is called {name}, and the model {name} of the hub cannot be read ("
+
+
+def test_what_is_in_the_cache_is_read_and_the_rest_is_named(hub: dict[str, str], tmp_path: Path) -> None:
+    there = ["acme/tiny", "acme/tiny@v1", f"acme/tiny@{COMMIT}"]
+    missing = ["acme/large", "acme/tiny@v2", "acme/a--b"]
+    lines = ran(hub, tmp_path, "-c", READ, *there, *missing).stdout.splitlines()
+    assert lines[:3] == [f"48 {name}:int8" for name in there]
+    assert [line[: len(failure(name))] for line, name in zip(lines[3:], missing, strict=True)] == list(
+        map(failure, missing)
+    )
+
+
+def test_the_command_line_says_it_in_one_line(hub: dict[str, str], tmp_path: Path) -> None:
+    run = ran(hub, tmp_path, "-m", "foveate", "ask", "a.png", "What?", "--model", "acme/large")
+    (line,) = run.stderr.splitlines()
+    assert (run.returncode, run.stdout) == (2, "")
+    assert line.startswith(f"foveate: {failure('acme/large')}")
+    assert line.endswith("check the name and the network, or give a folder that holds the checkpoint")

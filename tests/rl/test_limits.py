@@ -1,0 +1,94 @@
+"""Every number of a configuration that makes no sense is refused with its key, the value and what is wanted."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from foveate.errors import ConfigError
+from foveate.rl.bonus import BonusConfig
+from foveate.rl.demonstrators import Demonstrators
+from foveate.rl.dpo import DpoConfig
+from foveate.rl.grpo import GrpoConfig
+from foveate.rl.length import LengthPenalty
+from foveate.rl.optimizer import OptimizerConfig
+from foveate.rl.pmd import PmdConfig
+from foveate.rl.policy_config import PolicyConfig, RayConfig
+from foveate.rl.preference import PreferenceConfig
+from foveate.rl.sft import SftConfig
+from foveate.rl.tower import TowerConfig
+from foveate.rl.train import TrainConfig
+from foveate.rl.trainable import LoraConfig
+
+
+def policy(**values: Any) -> PolicyConfig:
+    return PolicyConfig(**{"start": "", "iterations": 1} | values)
+
+
+def loop(**values: Any) -> TrainConfig:
+    return TrainConfig(**{"steps": 1} | values)
+
+
+def preference(**values: Any) -> PreferenceConfig:
+    return PreferenceConfig(start="", data="", **values)
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "values"),
+    [
+        (PmdConfig, "pmd.tau", [0.0, -0.1, math.nan, math.inf]),
+        (PmdConfig, "pmd.clip", [(1.1, 1.2), (0.8, 0.9), (-0.1, 1.2)]),
+        (DpoConfig, "stage.dpo.beta", [0.0, -1.0]),
+        (DpoConfig, "stage.dpo.label_noise", [0.5, 0.9, -0.1]),
+        (GrpoConfig, "grpo.clip_low", [-0.1, 1.1]),
+        (GrpoConfig, "grpo.clip_high", [-0.1]),
+        (GrpoConfig, "grpo.eps", [0.0]),
+        (LengthPenalty, "length.weight", [-0.5]),
+        (LengthPenalty, "length.warmup_iterations", [-1]),
+        (LengthPenalty, "length.least_spread", [-0.1]),
+        (BonusConfig, "bonus.tool", [-0.1]),
+        (OptimizerConfig, "optimizer.lr", [-1e-3, math.nan]),
+        (OptimizerConfig, "optimizer.betas", [(0.9, 1.0), (-0.1, 0.9)]),
+        (OptimizerConfig, "optimizer.clip_norm", [0.0]),
+        (OptimizerConfig, "optimizer.momentum", [1.0]),
+        (OptimizerConfig, "optimizer.final_lr_fraction", [1.5]),
+        (OptimizerConfig, "optimizer.weight_decay", [-0.1]),
+        (OptimizerConfig, "optimizer.warmup_steps", [-1]),
+        (OptimizerConfig, "optimizer.decay_steps", [-1]),
+        (RayConfig, "ray.actors", [-1]),
+        (RayConfig, "ray.staleness", [-1]),
+        (LoraConfig, "lora.rank", [-1]),
+        (LoraConfig, "lora.alpha", [0]),
+        (Demonstrators, "stage.demonstrators.idle", [1.5]),
+        (SftConfig, "stage.page_share", [-0.1, 1.1]),
+        (SftConfig, "stage.tokens_per_batch", [0]),
+        (SftConfig, "stage.dense_coef", [-1.0]),
+        (TowerConfig, "stage.blocks_per_batch", [0]),
+        (TowerConfig, "stage.scene_share", [2.0]),
+        (policy, "iterations", [0]),
+        (policy, "policy_tokens", [0]),
+        (policy, "tokens_per_batch", [-1]),
+        (policy, "partial", [1.0, -0.1]),
+        (loop, "steps", [0]),
+        (loop, "accumulate", [0]),
+        (loop, "log_every", [0]),
+        (loop, "echo_after", [-1]),
+        (loop, "num_workers", [-1]),
+        (loop, "checkpoint_minutes", [-1.0]),
+        (preference, "stage.pairs_per_batch", [0]),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make: Callable[..., Any], key: str, values: list[Any]) -> None:
+    name = key.rpartition(".")[2]
+    make()
+    for value in values:
+        with pytest.raises(ConfigError) as told:
+            make(**{name: value})
+        assert str(told.value).startswith(f"{key} is {value!r}, wanted ")
+
+
+def test_conversations_that_wait_are_an_iteration_old() -> None:
+    with pytest.raises(ConfigError, match=r"ray\.staleness is 0 and partial 0\.5"):
+        policy(partial=0.5, ray=RayConfig(actors=1))
+    policy(partial=0.5, ray=RayConfig(actors=1, staleness=1))

@@ -1,0 +1,78 @@
+"""`foveate rollout` writes what it says, and goes on where a kill ended it.
+
+Proved with the tiny thinker on drawn questions: the command's file and line; a run that SIGKILL ended leaves whole
+conversations, refuses to be gone on with by another run, and ends with every question that was to be asked.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from foveate.cli import main
+from foveate.models import Thinker
+from foveate.rl import rollouts as command
+from foveate.rl.players import jobs_of
+from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.sampler import SamplerConfig
+from foveate.rl.trajectory import read_trajectories
+
+
+def test_rollout_writes_and_says_what_came(
+    thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thinker.save_pretrained(tmp_path / "model")
+    out = tmp_path / "some.jsonl"
+    arguments = ["rollout", "--model", str(tmp_path / "model"), "--prompts", "2", "--samples", "1", "--at-once", "2"]
+    assert main([*arguments, "--tasks", "label", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("2 conversations, ")
+    assert [one.family for one in read_trajectories(out)] == ["label", "label"]
+    assert main([*arguments, "--tasks", "chess", "--out", str(out)]) == 2
+    assert "chess" in capsys.readouterr().err
+    assert main([*arguments, "--out", str(tmp_path / "some.txt")]) == 2
+
+
+def test_a_rollout_computes_in_what_the_processor_multiplies(
+    thinker: Thinker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinker.save_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    play, dtypes = command.rollouts, list[torch.dtype]()
+
+    def watched(thinker: Thinker, **settings: Any) -> Any:
+        dtypes.append(thinker.decoder.embed.weight.dtype)
+        return play(thinker, **settings)
+
+    monkeypatch.setattr(command, "compute_dtype", lambda: torch.float32)
+    monkeypatch.setattr(command, "rollouts", watched)
+    command.roll_out(tmp_path / "model", tmp_path / "some.jsonl", tasks="label", prompts=1, samples=1)
+    assert dtypes == [torch.float32]
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_run_is_gone_on_with(thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thinker.save_pretrained(tmp_path / "model")
+    arguments = ["rollout", "--model", str(tmp_path / "model"), "--tasks", "label", "--samples", "3", "--at-once", "2"]
+    out = tmp_path / "some.jsonl"
+    process = subprocess.Popen([sys.executable, "-m", "foveate", *arguments, "--prompts", "3", "--out", str(out)])
+    while process.poll() is None and not (out.is_file() and out.read_bytes().count(b"\n") > 1):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = [(one.id, one.seed, one.messages) for one in read_trajectories(out)]
+    assert 1 < len(kept) < 9
+    assert main([*arguments, "--prompts", "3", "--out", str(out)]) == 2
+    assert f"holds {len(kept)} conversations; go on with --resume" in capsys.readouterr().err
+    assert main([*arguments, "--prompts", "4", "--out", str(out), "--resume"]) == 2
+    assert "which has another model or other settings" in capsys.readouterr().err
+    assert main([*arguments, "--prompts", "3", "--out", str(out), "--resume"]) == 0
+    assert capsys.readouterr().out.startswith("9 conversations, ")
+    ended = [(one.id, one.seed, one.messages) for one in read_trajectories(out)]
+    assert ended[: len(kept)] == kept
+    sampler = SamplerConfig(families=("label",))
+    config = PolicyConfig(start=str(tmp_path / "model"), iterations=1, prompts=3, samples=3, sampler=sampler)
+    assert [one[:2] for one in ended] == [(job.item.id, job.seed) for job in jobs_of(config, 0, {})]
