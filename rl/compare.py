@@ -2,8 +2,9 @@
 
 It prints a table in Markdown and draws accuracy and policy tokens over time. Runs whose folders differ in the number at
 the end are seeds of one training and become one row, with the mean and the range. What a run says of itself is of the
-questions that it learned from; an `eval.json` in its folder, which `foveate eval ... --json` prints, is of unseen ones.
-DPO and the imitation before it play nothing themselves: they have the second alone. It needs the extra `train`.
+questions that it learned from; an `eval.json` in its folder, which `foveate eval ... --json` prints, is of unseen ones:
+`--evaluate N` asks the first N of nano-test of each run that has none yet. DPO and the imitation before it play nothing
+themselves: they have the second alone. It needs the extra `train`.
 """
 
 import json
@@ -14,7 +15,9 @@ from statistics import fmean
 from typing import Any
 
 from foveate.extras import from_extra
-from foveate.rl.curves import read_metrics, runs_and_out
+from foveate.rl.curves import parser_of_runs, read_metrics
+from foveate.rl.evaluate import evaluate
+from foveate.rl.writing import replaced
 
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
@@ -75,6 +78,15 @@ def _unseen(seeds: Sequence[Path]) -> list[str]:
     return [f"{accuracy} of {reports[0]['n']}", _spread([r["policy_tokens"] for r in reports], "{:.0f}".format)]
 
 
+def evaluate_all(runs: Sequence[Path], limit: int, workers: int) -> None:
+    """Ask what comes out of each run that has not been asked yet the first questions of nano-test."""
+    for run in runs:
+        if not (run / EVAL).exists():
+            report = evaluate("nano-test", model=run, limit=limit, workers=workers)
+            with replaced(run / EVAL) as path:
+                path.write_text(json.dumps(report.to_json()))
+
+
 def draw(runs: Sequence[Path], out: Path) -> None:
     """Accuracy and policy tokens over minutes, a colour for each training."""
     with from_extra("train", "matplotlib"):
@@ -97,6 +109,11 @@ def draw(runs: Sequence[Path], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    folders, picture = runs_and_out(str(__doc__))
-    draw(folders, picture)
-    print(table(folders))
+    parser = parser_of_runs(str(__doc__))
+    parser.add_argument("--evaluate", metavar="N", type=int)
+    parser.add_argument("--workers", metavar="N", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.evaluate:
+        evaluate_all(arguments.runs, arguments.evaluate, arguments.workers)
+    draw(arguments.runs, arguments.out)
+    print(table(arguments.runs))

@@ -50,14 +50,14 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     figure.savefig(out, dpi=90)
 
 
-def runs_and_out(description: str) -> tuple[list[Path], Path]:
-    """What the command line names: the folders of runs, and the picture to write."""
+def parser_of_runs(description: str) -> argparse.ArgumentParser:
+    """A command line that names the folders of runs, and the picture to write."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    return arguments.runs, arguments.out
+    return parser
 
 
 if __name__ == "__main__":
-    draw_curves(*runs_and_out(str(__doc__)))
+    arguments = parser_of_runs(str(__doc__)).parse_args()
+    draw_curves(arguments.runs, arguments.out)

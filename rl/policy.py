@@ -61,7 +61,7 @@ def train_policy(
         trackers = config.trackers if team.leads else ()
         with players(config, playing, team) as stage, tracked(trackers, out, done) as track:
             stage.renew(playing)
-            while done < config.iterations and not team.most(told.is_set()):
+            while done < config.iterations and not team.most(told.stop):
                 trajectories, see, age = stage.play(done, success)
                 row = learner.learn(done, trajectories, see)
                 success = remembered(success, _by_family(row))

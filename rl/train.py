@@ -8,7 +8,6 @@ takes the very same steps (foveate.rl.journal has what it leaves behind).
 import math
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from types import FrameType
 from typing import Any, Protocol
 
@@ -53,6 +52,7 @@ DRAWING_NICENESS = 10
 """Added to that of the processes that draw: one that takes a core from a thread that learns keeps the others waiting.
 With 2 cores a step of the tower took 0.82 s instead of 0.89, and 0.78 where threads that wait also sleep
 (OMP_WAIT_POLICY=passive)."""
+STDERR = 2
 STOPPING = b"\nstopping after this step, with a checkpoint; Ctrl-C again stops at once\n"
 
 
@@ -152,17 +152,26 @@ def _end_with_the_learner() -> None:
     os._exit(0)
 
 
+@dataclass
+class Told:
+    """Whether a run has been told to stop. Not an Event: a signal that comes while one is set would wait for itself."""
+
+    stop: bool = False
+
+
 @contextmanager
-def told_to_stop() -> Iterator[Event]:
-    """An event that SIGTERM or Ctrl-C sets, inside the block; a second Ctrl-C interrupts."""
-    told = Event()
+def told_to_stop() -> Iterator[Told]:
+    """What SIGTERM or Ctrl-C sets, inside the block; a second Ctrl-C interrupts."""
+    told, learner = Told(), os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != learner:  # one that has just been forked, to draw
+            return
+        again, told.stop = told.stop, True
+        if number == signal.SIGINT and again:
+            raise KeyboardInterrupt
         if number == signal.SIGINT:
-            if told.is_set():
-                raise KeyboardInterrupt
-            os.write(sys.stderr.fileno(), STOPPING)
-        told.set()
+            os.write(STDERR, STOPPING)  # the last thing: whoever reads it may interrupt again
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -251,7 +260,7 @@ def train(
                 _log(row, out, bar, team)
                 track(step, row)
                 window.clear()
-            late = told.is_set() or (max_minutes is not None and now - started > 60 * max_minutes)
+            late = told.stop or (max_minutes is not None and now - started > 60 * max_minutes)
             if team.most(late):
                 break
             if team.most(now - saved > 60 * config.checkpoint_minutes):

@@ -1,13 +1,15 @@
 """Trainings beside each other: seeds become one row, and what is unseen stands beside what was learned from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from foveate.errors import ConfigError
-from foveate.rl.compare import by_training, draw, table
+from foveate.models.checkpoint import nano_path
+from foveate.rl.compare import by_training, draw, evaluate_all, table
 
 
 def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path:
@@ -45,6 +47,17 @@ def test_a_training_that_plays_nothing_has_what_is_unseen(tmp_path: Path) -> Non
     assert table([run]).splitlines()[2] == "| dpo | 1 | 80 | 10 |  |  | 70.0% of 240 | 94 |"
     draw([run, log(tmp_path, "pmd-0", [0.4, 0.6], 100)], tmp_path / "some.png")
     assert (tmp_path / "some.png").stat().st_size > 0
+
+
+def test_a_run_that_was_not_asked_is_asked(tmp_path: Path) -> None:
+    fresh, asked = tmp_path / "fresh", tmp_path / "asked"
+    shutil.copytree(nano_path(), fresh)
+    asked.mkdir()
+    (asked / "eval.json").write_text("{}")
+    evaluate_all([fresh, asked], 1, workers=1)
+    report = json.loads((fresh / "eval.json").read_text())
+    assert (report["suite"], report["n"], report["accuracy"]) == ("nano-test", 1, 1.0)
+    assert (asked / "eval.json").read_text() == "{}"
 
 
 def test_a_picture_shows_every_training(tmp_path: Path) -> None:
