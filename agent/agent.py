@@ -339,8 +339,7 @@ def load_reasoner(model: str | Path) -> Reasoner:
 
         return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
     path = name.removesuffix(INT8)
-    folder = foveate.models.nano_path() if path == "nano" else path
-    thinker = foveate.models.Thinker.from_pretrained(folder, dtype=dtype, int8=name.endswith(INT8))
+    thinker = foveate.models.Thinker.from_pretrained(path, dtype=dtype, int8=name.endswith(INT8))
     return foveate.models.ThinkerReasoner(thinker, name=name)
 
 

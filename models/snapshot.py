@@ -11,6 +11,8 @@ from typing import cast
 from foveate.errors import CheckpointError
 from foveate.extras import from_extra
 
+NANO = "nano"
+"""The model that ships with the package."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tiktoken.model")
 """What is fetched: never code, never a pickle."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -23,10 +25,14 @@ def is_hub_name(name: str) -> bool:
 
 
 def checkpoint_folder(name: str | Path) -> Path:
-    """The folder that a name means, fetched when it is one of the hub's.
+    """The folder that a name means: the package's own for "nano", one that is fetched when the name is of the hub.
 
     Raises CheckpointError when it cannot be fetched, ConfigError when huggingface_hub is not installed.
     """
+    if str(name) == NANO:
+        from foveate.models.checkpoint import nano_path
+
+        return nano_path()
     if not is_hub_name(str(name)):
         return Path(name)
     with from_extra("hub", "huggingface_hub, which fetches models by their names,"):

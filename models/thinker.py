@@ -41,7 +41,7 @@ class Thinker(nn.Module):
     def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None, int8: bool = False) -> "Thinker":
         """Load a checkpoint folder, in the file's dtype when None. Raises CheckpointError naming file and key.
 
-        `path` may be a name on the hub, see foveate.models.snapshot.
+        `path` may be "nano" or a name on the hub, see foveate.models.snapshot.
 
         With `int8` the decoder's linear layers and experts are rounded to int8, see foveate.models.quantize.
         """

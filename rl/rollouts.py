@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from foveate.errors import InputError
+from foveate.models.snapshot import checkpoint_folder
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
 from foveate.rl.players import jobs_of
@@ -41,8 +42,9 @@ def roll_out(
         raise InputError(f"got the tasks {', '.join(sorted(unknown))}, wanted all or some of {', '.join(FAMILIES)}")
     if out.suffix != ".jsonl":
         raise InputError(f"got the file {out}, wanted a name that ends in .jsonl")
+    folder = checkpoint_folder(model)
     config = PolicyConfig(
-        start=str(model),
+        start=str(folder),
         iterations=1,
         prompts=prompts,
         samples=samples,
@@ -57,7 +59,7 @@ def roll_out(
     write_trajectories(out, (), source=source, resume=resume)  # whether one can, before the model is loaded
     held = count_trajectories(out, source)
     with rollouts(
-        Thinker.from_pretrained(model, dtype=compute_dtype()),
+        Thinker.from_pretrained(folder, dtype=compute_dtype()),
         at_once=at_once,
         temperature=temperature,
         budget=config.budget,

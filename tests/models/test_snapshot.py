@@ -14,6 +14,7 @@ from pictures import noise
 
 from foveate.cli.reasoner import known_model
 from foveate.errors import ModelError
+from foveate.models.checkpoint import nano_path
 from foveate.models.snapshot import checkpoint_folder, is_hub_name
 from foveate.models.thinker import Thinker
 
@@ -34,7 +35,7 @@ def test_names_of_the_hub(name: str, wanted: bool, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert is_hub_name(name) == wanted
     if not wanted:
-        assert checkpoint_folder(name) == Path(name)
+        assert checkpoint_folder(name) == (nano_path() if name == "nano" else Path(name))
 
 
 def test_the_command_line_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

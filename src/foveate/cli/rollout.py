@@ -10,7 +10,7 @@ from foveate.cli.options import SeedOption
 
 def rollout(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.jsonl, with its pictures beside it.")],
-    model: Annotated[Path, typer.Option("--model", "-m", metavar="DIR", help="A checkpoint folder.")],
+    model: Annotated[Path, typer.Option("--model", "-m", metavar="DIR", help="nano, or a checkpoint folder.")],
     tasks: Annotated[str, typer.Option("--tasks", metavar="NAME,...", help="Families of questions, or all.")] = "all",
     prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Questions.")] = 64,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Conversations about each.")] = 8,
