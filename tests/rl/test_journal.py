@@ -11,7 +11,6 @@ import math
 import os
 import pickle
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from disk import full_disk
 from played import LONG, unsure
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -213,17 +213,6 @@ def test_a_second_interrupt_ends_it_at_once_with_those_that_draw(tmp_path: Path)
         assert not Path("/proc", drawing).exists()
     assert process.returncode == 130
     assert b"foveate: interrupted" in said
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file may become longer than this."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def optimizer_of(size: int) -> MasterOptimizer:

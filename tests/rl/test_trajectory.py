@@ -7,7 +7,6 @@ its line, an old one with its version.
 """
 
 import json
-import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from disk import full_disk
 from played import BUDGET, jobs, whole
 
 from foveate.errors import CheckpointError, InputError
@@ -147,13 +147,9 @@ def test_a_file_that_cannot_be_written_is_refused(played: list[Trajectory], tmp_
 def test_a_full_disk_leaves_what_was_there(played: list[Trajectory], tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     write_trajectories(path, played[:2])
-    before, limit = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limit[1]))
-    try:
-        with pytest.raises(CheckpointError, match="make room, then go on with --resume"):
-            write_trajectories(path, played[2:], resume=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    before = path.read_bytes()
+    with full_disk(len(before) + 100), pytest.raises(CheckpointError, match="make room, then go on with --resume"):
+        write_trajectories(path, played[2:], resume=True)
     assert path.read_bytes() == before
     assert write_trajectories(path, played[2:], resume=True) == 4
     assert len(list(read_trajectories(path))) == 6

@@ -3,29 +3,16 @@
 Proved with a limit on the length of files.
 """
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disk import full_disk
 
 from foveate.errors import CheckpointError
 from foveate.models import Thinker
 from foveate.rl.journal import METRICS, add_row
 from foveate.rl.page import write_page
 from foveate.rl.writing import append, made, replaced
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file may become longer than this."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_line_goes_there_whole_or_not_at_all(tmp_path: Path) -> None:
