@@ -79,8 +79,8 @@ class Agent:
     ) -> None:
         """Build the agent; InputError or ModelError when a part of it cannot be had.
 
-        model: a Reasoner, a chat model of LangChain, the address of an endpoint, a checkpoint folder, or "nano" for the
-            one that ships with the package.
+        model: a Reasoner, a chat model of LangChain, the address of an endpoint, a checkpoint folder, OWNER/NAME of the
+            Hugging Face hub, or "nano" for the one that ships with the package.
         tools: None for zoom, python and search; () for none.
         checkpoint: what keeps conversations: a SQLite file, the URL of a PostgreSQL database (postgresql://..., which
             needs a store), ":memory:" for this process only, None to keep none.
@@ -317,7 +317,7 @@ def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
 
 
 def load_reasoner(model: str | Path) -> Reasoner:
-    """The model of a checkpoint folder, or "nano"; with ":int8" behind it, its weights rounded to int8.
+    """The model of a checkpoint folder, of a name on the hub, or "nano"; with ":int8" behind it, its weights rounded to int8.
 
     With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
     (http://HOST/v1#NAME) it runs where that leads. Torch loads here and not before.
