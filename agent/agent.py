@@ -317,7 +317,7 @@ def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
 
 
 def load_reasoner(model: str | Path) -> Reasoner:
-    """The model of a checkpoint folder, of a name on the hub, or "nano"; with ":int8" behind it, its weights rounded to int8.
+    """The model of a checkpoint folder, a name on the hub, or "nano"; with ":int8" behind it, its weights as int8.
 
     With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
     (http://HOST/v1#NAME) it runs where that leads. Torch loads here and not before.
