@@ -5,13 +5,14 @@ published checkpoint's own template says is in foveate.models.published.template
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image, ImageOps
 
 from foveate.errors import ImageError, InputError
-from foveate.models.config import VideoConfig
+from foveate.models.config import ImageConfig, VideoConfig
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.video import VideoAsked
@@ -27,7 +28,22 @@ class StoredPicture(NamedTuple):
     sha256: str
 
 
-Picture = Image.Image | Path | StoredPicture
+class SizedPicture(NamedTuple):
+    """A picture and in how many pixels it is to be seen, as parts of Qwen's messages say; None for the family's way."""
+
+    picture: Image.Image | Path | StoredPicture
+    min_pixels: int | None
+    max_pixels: int | None
+
+    def within(self, image: ImageConfig) -> ImageConfig:
+        """The family's way with these. Raises InputError for numbers that leave no size."""
+        least, most = self.min_pixels or image.min_pixels, self.max_pixels or image.max_pixels
+        if not least <= most:
+            raise InputError(f"image part: min_pixels is {least} and max_pixels is {most}, wanted the first no larger")
+        return replace(image, min_pixels=least, max_pixels=most)
+
+
+Picture = Image.Image | Path | StoredPicture | SizedPicture
 
 
 class VideoPart(NamedTuple):
@@ -124,22 +140,28 @@ def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
         if kind == "text":
             yield str(part["text"])
         elif kind == "image":
-            yield _picture(part["image"], part.get("sha256"))
+            yield _picture(part)
         else:
             source = part["video"]
             frames = Path(source) if isinstance(source, str | Path) else tuple(source)
             yield VideoPart(frames, VideoAsked.of(part))
 
 
-def _picture(source: Image.Image | str | Path, sha256: str | None) -> Picture:
-    if not isinstance(source, Image.Image):
-        return Path(source)
-    return source if sha256 is None else StoredPicture(source, sha256)
+def _picture(part: dict[str, Any]) -> Picture:
+    source, sha256 = part["image"], part.get("sha256")
+    limits = [part.get(key) for key in ("min_pixels", "max_pixels")]
+    if any(not (limit is None or (type(limit) is int and limit > 0)) for limit in limits):
+        raise InputError(f"image part: min_pixels and max_pixels are {limits}, wanted whole numbers above 0")
+    picture: Image.Image | Path | StoredPicture = source if isinstance(source, Image.Image) else Path(source)
+    if isinstance(picture, Image.Image) and sha256 is not None:
+        picture = StoredPicture(picture, sha256)
+    return picture if limits == [None, None] else SizedPicture(picture, *limits)
 
 
 def rgb_of(source: Picture) -> Image.Image:
     """The pixels of a picture, those of a file upright. Raises ImageError for a file that cannot be read."""
-    picture = source.image if isinstance(source, StoredPicture) else source
+    picture = source.picture if isinstance(source, SizedPicture) else source
+    picture = picture.image if isinstance(picture, StoredPicture) else picture
     if isinstance(picture, Image.Image):
         return picture if picture.mode == "RGB" else picture.convert("RGB")
     try:

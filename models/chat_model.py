@@ -20,7 +20,7 @@ from PIL import Image
 
 from foveate.errors import InputError, ModelError
 from foveate.extras import from_extra
-from foveate.models.chat import ROLES, Picture, checked_role, content_of, rgb_of
+from foveate.models.chat import ROLES, Picture, SizedPicture, checked_role, content_of, rgb_of
 from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, Dialect, Message, Sample, StopReason
 
 if TYPE_CHECKING:
@@ -115,9 +115,10 @@ class ChatModelReasoner:
         )
 
     def _picture(self, part: Any) -> dict[str, Any]:
-        """A picture as a JPEG inside a URL. Raises InputError for a video."""
-        if not isinstance(part, Picture):
-            raise InputError(f"{self.name} is shown pictures alone; wanted 'text' or 'image' parts, got a video")
+        """A picture as a JPEG inside a URL. Raises InputError for a video or pixels of its own."""
+        if not isinstance(part, Picture) or isinstance(part, SizedPicture):
+            got = "min_pixels or max_pixels" if isinstance(part, SizedPicture) else "a video"
+            raise InputError(f"{self.name} is shown pictures alone; wanted 'text' or 'image' parts, got {got}")
         image, buffer = rgb_of(part), BytesIO()
         sent = image.resize(self.seen_size(*image.size), Image.Resampling.LANCZOS)
         sent.save(buffer, "JPEG", quality=95, subsampling=0)

@@ -122,6 +122,25 @@ class LatentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class YarnConfig:
+    """Positions for a context longer than training's (YaRN, Peng et al., arXiv 2309.00071).
+
+    Pairs that turn more often than `fast` over training's context stay as they are, those that turn less often than
+    `slow` do so `factor` times more slowly, and from one to the other it changes in a straight line.
+    """
+
+    factor: float
+    context: int
+    """Tokens of training."""
+    fast: float = 32.0
+    slow: float = 1.0
+    whole: bool = True
+    """Whether the line ends at whole pairs."""
+    gain: float = 1.0
+    """Of cosines and sines."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The language model."""
 
@@ -138,6 +157,7 @@ class DecoderConfig:
     mrope_interleaved: bool = False
     """Whether the three take turns over the frequencies (Qwen3-VL) instead of a band each (Qwen2-VL)."""
     rope_theta: float = 10_000.0
+    rope_yarn: YarnConfig | None = None
     rope_share: float = 1.0
     """Share of a head's pairs, the fastest, that turn; the others tell what something is wherever it stands (p-RoPE,
     Barbero et al., arXiv 2410.06205)."""

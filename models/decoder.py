@@ -107,6 +107,7 @@ class Decoder(nn.Module):
             config.rope_theta,
             interleaved=config.mrope_interleaved,
             share=config.rope_share,
+            yarn=config.rope_yarn,
         )
         balance = x_TD.new_zeros((), dtype=torch.float32)
         for block, added_TD in zip_longest(self.blocks, deep):

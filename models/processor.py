@@ -8,13 +8,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from PIL import Image
 
-from foveate.models.chat import Chat, ChatML, Frames, Picture, StoredPicture, rgb_of
-from foveate.models.config import ThinkerConfig
+from foveate.models.chat import Chat, ChatML, Frames, Picture, SizedPicture, StoredPicture, rgb_of
+from foveate.models.config import ImageConfig, ThinkerConfig
 from foveate.models.image import clip_grid, image_grid, patchify, resize
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
@@ -80,19 +81,20 @@ class Processor:
         )
 
     def _image(self, source: Picture) -> ImageInput:
-        if isinstance(source, StoredPicture):
-            return self._prepared(source.sha256, source.image)
-        rgb = rgb_of(source)
-        return self._prepared(hashlib.blake2b(rgb.tobytes() + repr(rgb.size).encode(), digest_size=16).hexdigest(), rgb)
+        if not isinstance(source, SizedPicture):
+            return self._prepared(*_named(source), self.config.image)
+        key, picture = _named(source.picture)
+        image = source.within(self.config.image)
+        return self._prepared(f"{key} of {image.min_pixels} to {image.max_pixels}", picture, image)
 
-    def _prepared(self, key: str, picture: Image.Image) -> ImageInput:
-        """The input of a picture whose pixels the key names; made once while it is remembered."""
+    def _prepared(self, key: str, picture: Image.Image, image: ImageConfig) -> ImageInput:
+        """The input of a picture whose pixels and size the key names; made once while it is remembered."""
         with _REMEMBERING:
             prepared = self._images.get(key)
         if prepared is None:
-            grid = image_grid(*picture.size, self.config.vision, self.config.image)
-            pixels_HW3 = resize(rgb_of(picture), grid, self.config.vision, self.config.image)
-            patches_NP = patchify(pixels_HW3[None], self.config.vision, self.config.image)
+            grid = image_grid(*picture.size, self.config.vision, image)
+            pixels_HW3 = resize(rgb_of(picture), grid, self.config.vision, image)
+            patches_NP = patchify(pixels_HW3[None], self.config.vision, image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             prepared = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
         with _REMEMBERING:
@@ -102,3 +104,11 @@ class Processor:
             while held_bytes > self.room_bytes and len(self._images) > 1:
                 held_bytes -= self._images.popitem(last=False)[1].patches_NP.nbytes
         return prepared
+
+
+def _named(source: Image.Image | Path | StoredPicture) -> tuple[str, Image.Image]:
+    """A name of the pixels, and the picture."""
+    if isinstance(source, StoredPicture):
+        return source.sha256, source.image
+    rgb = rgb_of(source)
+    return hashlib.blake2b(rgb.tobytes() + repr(rgb.size).encode(), digest_size=16).hexdigest(), rgb

@@ -6,17 +6,31 @@ i + D/2), as in the Qwen families.
 Shape letters: T tokens, N patches, H heads, D head dimension.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from foveate.models.config import YarnConfig
 from foveate.models.image import Grid
 from foveate.ops import Tables
 
 
 def _frequencies(num: int, theta: float, device: torch.device) -> Tensor:
     return theta ** -(torch.arange(num, dtype=torch.float32, device=device) / num)
+
+
+def yarn_frequencies(num: int, theta: float, yarn: YarnConfig, device: torch.device) -> Tensor:
+    """Frequencies [num] of pairs for a longer context, as transformers has them; see YarnConfig."""
+    first, last = (
+        num * math.log(yarn.context / (turns * math.tau)) / math.log(theta) for turns in (yarn.fast, yarn.slow)
+    )
+    if yarn.whole:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * num - 1)
+    slowed_F = ((torch.arange(num, device=device) - first) / max(last - first, 0.001)).clamp(0, 1)
+    return _frequencies(num, theta, device) * (1 - slowed_F + slowed_F / yarn.factor)
 
 
 def vision_tables(coordinates_N2: Tensor, head_dim: int, theta: float) -> Tables:
@@ -41,16 +55,24 @@ def mrope_axes(section: tuple[int, int, int], interleaved: bool) -> Tensor:
 
 
 def mrope_tables(
-    positions_3T: Tensor, section: tuple[int, int, int], theta: float, *, interleaved: bool = False, share: float = 1.0
+    positions_3T: Tensor,
+    section: tuple[int, int, int],
+    theta: float,
+    *,
+    interleaved: bool = False,
+    share: float = 1.0,
+    yarn: YarnConfig | None = None,
 ) -> Tables:
     """Tables [T, D/2] of positions that differ by axis (see `mrope_axes`); only the fastest `share` of pairs turn."""
     num_pairs, device = sum(section), positions_3T.device
     pairs = torch.arange(num_pairs, device=device)
     turning = pairs < share * num_pairs
-    angles_3TF = positions_3T[:, :, None].float() * (_frequencies(num_pairs, theta, device) * turning)
+    frequencies_F = yarn_frequencies(num_pairs, theta, yarn, device) if yarn else _frequencies(num_pairs, theta, device)
+    angles_3TF = positions_3T[:, :, None].float() * (frequencies_F * turning)
     axes = mrope_axes(section, interleaved).to(device)
     angles_TF = angles_3TF[axes, :, pairs].T
-    return angles_TF.cos(), angles_TF.sin()
+    gain = yarn.gain if yarn else 1.0
+    return gain * angles_TF.cos(), gain * angles_TF.sin()
 
 
 class Span(NamedTuple):

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from foveate.errors import CheckpointError, ModelError
+from foveate.errors import CheckpointError, InputError, ModelError
 from foveate.extras import from_extra
-from foveate.models.chat import Picture, StoredPicture, VideoPart, checked_role, content_of
+from foveate.models.chat import Picture, SizedPicture, StoredPicture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
 from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
@@ -217,6 +217,10 @@ def _turn(message: Message) -> dict[str, Any]:
 def _seen(part: Picture | VideoPart) -> dict[str, Any]:
     if isinstance(part, VideoPart):
         return {"type": "video", "video": str(part.source) if isinstance(part.source, Path) else list(part.source)}
+    if isinstance(part, SizedPicture):
+        raise InputError(
+            "image part: transformers' processor has one size for all; leave out min_pixels and max_pixels"
+        )
     picture = part.image if isinstance(part, StoredPicture) else part
     return {"type": "image", "image": picture if isinstance(picture, Image.Image) else str(picture)}
 

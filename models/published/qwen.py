@@ -5,10 +5,19 @@ rotary settings as rope_theta and rope_scaling or as rope_parameters (transforme
 value that transformers gives it.
 """
 
+import math
 from typing import Any
 
 from foveate.errors import CheckpointError
-from foveate.models.config import DecoderConfig, ImageConfig, MoEConfig, ThinkerConfig, VideoConfig, VisionConfig
+from foveate.models.config import (
+    DecoderConfig,
+    ImageConfig,
+    MoEConfig,
+    ThinkerConfig,
+    VideoConfig,
+    VisionConfig,
+    YarnConfig,
+)
 from foveate.models.files import Section
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -76,6 +85,7 @@ def _decoder(text: Section, family: str, tied: bool) -> DecoderConfig:
         mrope_section=rope.get("mrope_section", tuple[int, int, int], _bands(head_dim, family)),
         mrope_interleaved=qwen3,
         rope_theta=rope_theta(rope, text, DEFAULT_THETA[family]),
+        rope_yarn=_yarn(rope, text) if _kind(rope) == "yarn" else None,
         norm_eps=text.get("rms_norm_eps", float, DEFAULT_EPS[family]),
         qkv_bias=bias or not qwen3,
         out_bias=bias,
@@ -102,10 +112,28 @@ def _check_no_layer_slides(text: Section, num_layers: int) -> None:
 def _rope(text: Section) -> Section:
     """The rotary settings, from whichever key holds them."""
     rope = text.section("rope_parameters") or text.section("rope_scaling")
-    kind = rope.get("rope_type", str, rope.get("type", str, "default"))
-    if kind not in ("default", "mrope"):
-        raise CheckpointError(f"{rope.where}: rope_type is {kind!r}, wanted default or mrope")
+    if _kind(rope) not in ("default", "mrope", "yarn"):
+        raise CheckpointError(f"{rope.where}: rope_type is {_kind(rope)!r}, wanted default, mrope or yarn")
     return rope
+
+
+def _kind(rope: Section) -> str:
+    return rope.get("rope_type", str, rope.get("type", str, "default"))
+
+
+def _yarn(rope: Section, text: Section) -> YarnConfig:
+    """A longer context, with transformers' defaults."""
+    factor = rope.need("factor", float)
+    if factor < 1:
+        raise CheckpointError(f"{rope.where}: factor is {factor}, wanted 1 or more")
+    context = rope.get("original_max_position_embeddings", int, text.get("max_position_embeddings", int, 32768))
+    fast, slow = rope.get("beta_fast", float, 32.0), rope.get("beta_slow", float, 1.0)
+    gains = [0.1 * rope.get(key, float, 0.0) * math.log(factor) + 1 for key in ("mscale", "mscale_all_dim")]
+    gain = gains[0] / gains[1] if min(gains) > 1 else 0.1 * math.log(factor) + 1
+    return YarnConfig(
+        factor=factor, context=context, fast=fast, slow=slow,
+        whole=rope.get("truncate", bool, True), gain=rope.get("attention_factor", float, gain),
+    )  # fmt: skip
 
 
 def rope_theta(rope: Section, text: Section, default: float) -> float:

@@ -320,7 +320,13 @@ def test_what_a_provider_raises_is_one_line() -> None:
         sampled("one", RuntimeError("no more\nof it"))
 
 
-def test_a_video_is_refused() -> None:
-    part = {"type": "video", "video": "film.mp4"}
-    with pytest.raises(InputError, match="got a video"):
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"type": "video", "video": "film.mp4"}, "got a video"),
+        ({"type": "image", "image": "a.png", "max_pixels": 9000}, "got min_pixels or max_pixels"),
+    ],
+)
+def test_what_an_endpoint_is_not_shown(part: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
         ChatModelReasoner(Pieces(pieces=[])).sample([{"role": "user", "content": [part]}], max_new_tokens=9)

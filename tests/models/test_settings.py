@@ -1,8 +1,8 @@
 """What the JSON files of a published folder say is served as transformers does, or refused in one line.
 
-Proved: where tied embeddings are said; biases, dense layers and windows of decoders; flags of preprocessors; a value of
-another type, or of a kind that is not served, is named with its file and key, whatever the file; so is every part of
-weights that are joined.
+Proved: where tied embeddings are said; positions of a longer context; biases, dense layers and windows of decoders;
+flags of preprocessors; a value of another type, or of a kind that is not served, is named with its file and key,
+whatever the file; so is every part of weights that are joined.
 """
 
 import json
@@ -19,7 +19,7 @@ from pictures import image, noise, text
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, InputError
 from foveate.models import Thinker
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -87,6 +87,26 @@ def test_tied_embeddings_are_said_where_transformers_reads_it(
     assert_logits_agree(family, folder)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"factor": 4.0, "original_max_position_embeddings": 64},
+        {"factor": 2, "original_max_position_embeddings": 64, "beta_fast": 8, "beta_slow": 2, "truncate": False},
+        {"factor": 4.0, "original_max_position_embeddings": 16, "attention_factor": 0.7},
+        {"factor": 8.0, "original_max_position_embeddings": 16, "mscale": 1.0, "mscale_all_dim": 0.5},
+        {"factor": 1.0, "original_max_position_embeddings": 64},
+        {"factor": 4.0},
+    ],
+)
+def test_a_longer_context(
+    family: str, saved: tuple[nn.Module, Path], tmp_path: Path, settings: dict[str, float]
+) -> None:
+    """The positions of YaRN, as in the model card of Qwen2.5-VL; a picture turns with rows and columns, too."""
+    rope = json.loads((saved[1] / "config.json").read_text())["text_config"]["rope_parameters"]
+    folder = edited(saved[1], tmp_path, within="text_config", rope_parameters=rope | {"rope_type": "yarn"} | settings)
+    assert_logits_agree(family, folder)
+
+
 def misshapen(tensors: dict[str, Tensor], **shapes: tuple[int, ...]) -> dict[str, Tensor]:
     layer = (
         "model.layers.1." if "model.layers.1.input_layernorm.weight" in tensors else "model.language_model.layers.1."
@@ -142,7 +162,12 @@ def test_weights_are_floating(saved_qwen: Path, tmp_path: Path, dtype: torch.dty
             "config.json", "text_config", {"rope_parameters": {"mrope_section": [1, 2]}},
             r"rope_parameters: mrope_section is \[1, 2\], wanted a list of 3",
         ),
-        ("config.json", "text_config", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn', wanted"),
+        ("config.json", "text_config", {"rope_parameters": {"rope_type": "linear"}}, "rope_type is 'linear', wanted"),
+        ("config.json", "text_config", {"rope_parameters": {"type": "yarn"}}, "rope_parameters lacks the key factor"),
+        (
+            "config.json", "text_config", {"rope_parameters": {"rope_type": "yarn", "factor": 0.5}},
+            "rope_parameters: factor is 0.5, wanted 1 or more",
+        ),
         ("config.json", "text_config", {"hidden_act": "relu"}, "text_config: hidden_act is 'relu'; only 'silu'"),
         (
             "config.json", "text_config",
@@ -238,6 +263,36 @@ def test_pixels_of_preprocessors(saved_qwen: Path, tmp_path: Path, sizes: dict[s
     )
     assert [made.grid.t, made.grid.h, made.grid.w] == wanted["image_grid_thw"][0].tolist()
     assert torch.equal(made.patches_NP, wanted["pixel_values"])
+
+
+@pytest.mark.parametrize("limits", [{"max_pixels": 784 * 10}, {"min_pixels": 784 * 30, "max_pixels": 784 * 40}])
+def test_a_picture_with_pixels_of_its_own(saved_qwen: Path, limits: dict[str, int]) -> None:
+    """As in Qwen's messages, beside one without; the same picture is then two to the cache."""
+    picture, thinker = noise(168, 112, 3), Thinker.from_pretrained(saved_qwen)
+    parts = [{"type": "image", "image": picture} | limits, {"type": "image", "image": picture}]
+    made, usual = thinker.processor([{"role": "user", "content": parts}]).images
+    wanted = transformers.Qwen2VLImageProcessorPil.from_pretrained(saved_qwen, **limits)([picture], return_tensors="pt")
+    assert [made.grid.t, made.grid.h, made.grid.w] == wanted["image_grid_thw"][0].tolist()
+    assert torch.equal(made.patches_NP, wanted["pixel_values"])
+    assert usual.grid != made.grid
+    assert usual.key != made.key
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"max_pixels": "many"}, r"\[None, 'many'\], wanted whole numbers above 0"),
+        ({"min_pixels": 0}, r"\[0, None\], wanted whole numbers above 0"),
+        (
+            {"min_pixels": 9000, "max_pixels": 8000},
+            "min_pixels is 9000 and max_pixels is 8000, wanted the first no larger",
+        ),
+    ],
+)
+def test_pixels_that_leave_no_size(saved_qwen: Path, limits: dict[str, Any], said: str) -> None:
+    message = {"role": "user", "content": [{"type": "image", "image": noise(30, 30)} | limits]}
+    with pytest.raises(InputError, match=said):
+        Thinker.from_pretrained(saved_qwen).processor([message])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from torch import Tensor
 from foveate.agent.agent import Agent, load_reasoner
 from foveate.agent.budget import Budget
 from foveate.cli import main
-from foveate.errors import CheckpointError, ModelError
+from foveate.errors import CheckpointError, InputError, ModelError
 from foveate.models.transformers_model import TransformersReasoner, pictures_alone
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -165,3 +165,6 @@ def test_what_a_model_cannot_take_is_a_model_error(reasoner: TransformersReasone
         reasoner.sample(broken, max_new_tokens=2)
     with pytest.raises(ModelError, match="failed while it sampled"):
         reasoner.sample(QUESTION, max_new_tokens=0)
+    sized = [{"role": "user", "content": [{"type": "image", "image": noise(60, 40), "max_pixels": 9000}]}]
+    with pytest.raises(InputError, match="leave out min_pixels and max_pixels"):
+        reasoner.sample(sized, max_new_tokens=2)

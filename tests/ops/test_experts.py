@@ -188,6 +188,12 @@ def test_grouped_products_are_the_experts_one_by_one(num_tokens: int) -> None:
     assert_with_gradients_as_exact(grouped_experts, problem(num_tokens, 24, 16, 2, torch.bfloat16), torch.bfloat16)
 
 
+def test_a_graph_that_learns_in_bf16_has_no_break() -> None:
+    """A trace knows no expert's number of rows; the products are those of the test above."""
+    compiled = torch.compile(experts_forward, fullgraph=True, backend="aot_eager")
+    assert_with_gradients_as_exact(compiled, problem(37, 24, 16, 2, torch.bfloat16), torch.bfloat16)
+
+
 def test_every_expert_has_rows_of_its_own_and_some_to_spare() -> None:
     chosen = torch.tensor([[0, 3], [3, 5], [3, 0]])
     place, sizes = expert_order(chosen, 6, 4, spare=1)

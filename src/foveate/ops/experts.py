@@ -94,9 +94,13 @@ def grouped_experts(
 
 
 def _is_one_product(x_TD: Tensor, gate_up_EID: Tensor, down_EDI: Tensor) -> bool:
-    """Whether grouped products serve: on a GPU, in bf16, with whole steps of 16 bytes in every row."""
+    """Whether grouped products serve: in bf16, with whole steps of 16 bytes in every row, where numbers are not known.
+
+    That is on a GPU, and while torch.compile traces; in another dtype torch cannot trace them, and the graph breaks.
+    """
+    unknown = x_TD.is_cuda or torch.compiler.is_compiling()
     whole = not any(size % ALIGNED for size in down_EDI.shape[1:])
-    return x_TD.is_cuda and whole and {x.dtype for x in (x_TD, gate_up_EID, down_EDI)} == {torch.bfloat16}
+    return unknown and whole and {x.dtype for x in (x_TD, gate_up_EID, down_EDI)} == {torch.bfloat16}
 
 
 Weights = Sequence[Tensor | Int8Rows]
