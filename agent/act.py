@@ -41,9 +41,12 @@ class ToolRunner:
     observe_image: Callable[[Image.Image], Image.Image] | None
 
     def run(self, call_id: str, call: Call, images: Sequence[ImageRecord], context: RunContext, usage: Usage) -> Done:
-        """Make one call; `images` are the records of all images so far. Never raises for what model or tool did."""
+        """Make one call, in the time that the budget leaves; `images` are the records of all images so far.
+
+        Never raises for what model or tool did.
+        """
         start = time.monotonic()
-        result = self._perform(call_id, call, images, context.tools)
+        result = self._perform(call_id, call, images, context.tools, context.budget.seconds - usage.seconds)
         text, failed, record, tokens = clean_text(result.text), result.failed, None, 0
         if result.image is not None:
             try:
@@ -73,14 +76,17 @@ class ToolRunner:
         )
         return Done(step=step, image=record, usage=used)
 
-    def _perform(self, call_id: str, call: Call, images: Sequence[ImageRecord], tools: Sequence[Tool]) -> ToolResult:
+    def _perform(
+        self, call_id: str, call: Call, images: Sequence[ImageRecord], tools: Sequence[Tool], seconds: float
+    ) -> ToolResult:
         tool = next((tool for tool in tools if tool.name == call.name), None)
         try:
             arguments = self._in_pixels(call, tool, images) if tool else call.arguments
         except ToolArgumentError as error:
             return ToolResult(text=f"{call.name}: {error}", failed=True)
         pictures = StoredImages(self.store, [record.sha256 for record in images])
-        return perform(tools, ToolCall(id=call_id, name=call.name, arguments=arguments), pictures)
+        asked = ToolCall(id=call_id, name=call.name, arguments=arguments)
+        return perform(tools, asked, pictures, seconds=seconds)
 
     def _in_pixels(self, call: Call, tool: Tool, images: Sequence[ImageRecord]) -> dict[str, Any]:
         """The arguments with each box in pixels of the image that the call names; a wrong image is left to the tool."""

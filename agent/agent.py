@@ -11,7 +11,6 @@ Tools with state (the code kernel) live as long as the conversation when it has 
 """
 
 import math
-import os
 import queue
 import threading
 import time
@@ -19,35 +18,45 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
 from PIL import Image
 
-import foveate.models
-import foveate.tools
+from foveate.agent.arguments import (
+    checked_budget,
+    checked_question,
+    checked_seed,
+    checked_temperature,
+    pictures_in,
+    tools_of,
+)
 from foveate.agent.budget import Budget
-from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, is_postgres, legible, open_checkpointer
+from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, intact, is_postgres, legible, open_checkpointer
 from foveate.agent.graph import Graph, build_graph
 from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.messages import clean_text
+from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import Answer, Event, ImageRecord, RunDone
-from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, exchanges_of, question_input
+from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, checked, exchanges_of, question_input
 from foveate.errors import InputError
-from foveate.models.reasoner import ENDPOINT, INT8, TRANSFORMERS, Reasoner
-from foveate.tools.pictures import open_picture
-from foveate.tools.tool import Tool
+from foveate.models.load import reasoner_of
+from foveate.models.reasoner import Reasoner
+from foveate.tools import default_tools
+from foveate.tools.pictures import PictureSource, picture_and_bytes
+from foveate.tools.tool import CANCEL_AGAIN_S, Tool
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-PATIENCE_S = 0.1
-"""How long a cancelled run may go on until its tools are told, each time anew."""
 CLOSE_PATIENCE_S = 5.0
 """How long a closing agent, or one that is interrupted by force, waits for a run; a cell that cannot be interrupted is
 killed before.
 """
-PictureSource = str | Path | bytes | Image.Image
+
+MOST_OPEN = 8
+"""Conversations that keep their tools, a code kernel of some 54 MiB each; of more those asked first are released."""
 
 
 @dataclass
@@ -69,7 +78,7 @@ class Agent:
         self,
         model: "Reasoner | BaseChatModel | str | Path" = "nano",
         *,
-        tools: Sequence[Tool] | None = None,
+        tools: Sequence[Tool | Callable[..., Any]] | None = None,
         budget: Budget | None = None,
         checkpoint: str | Path | None = None,
         store: ImageStore | None = None,
@@ -77,25 +86,29 @@ class Agent:
         seed: int | None = None,
         observe_image: Callable[[Image.Image], Image.Image] | None = None,
     ) -> None:
-        """Build the agent; InputError or ModelError when a part of it cannot be had.
+        """Build the agent; InputError (ConfigError for a wrong value) or ModelError when a part of it cannot be had.
 
         model: a Reasoner, a chat model of LangChain, the address of an endpoint, a checkpoint folder, OWNER/NAME of the
             Hugging Face hub, or "nano" for the one that ships with the package.
-        tools: None for zoom, python and search; () for none.
+        tools: None for zoom, python and search, as terse as nano knows them or less so; () for none. A plain function
+            becomes a Tool.
         checkpoint: what keeps conversations: a SQLite file, the URL of a PostgreSQL database (postgresql://..., which
             needs a store), ":memory:" for this process only, None to keep none.
         store: where images live; by default beside the checkpoint file (``FILE.images``), else in memory, which keeps
             every picture and crop as long as the agent lives: give an ImageStore of a folder to one that lives long.
+        temperature: of sampling, 0 takes the likeliest token.
+        seed: makes sampling repeatable.
         observe_image: replaces each image that a tool made before the model sees it, for faithfulness controls.
         """
-        self.budget = budget or Budget()
+        self.budget = checked_budget(budget) or Budget()
+        self._temperature, self._seed = checked_temperature(temperature), checked_seed(seed)
         self._reasoner = reasoner_of(model)
-        self._tools = tuple(foveate.tools.default_tools() if tools is None else tools)
+        terse = not self._reasoner.dialect.wants_system_prompt
+        self._tools = tools_of(default_tools(terse=terse) if tools is None else tools)
         self.store = store or _store_beside(checkpoint)
         self._checkpointer = open_checkpointer(checkpoint)
         self._observe_image = observe_image
-        self._temperature = temperature
-        self._seed = seed
+        self._closed = False
         self._runs: dict[str, _Run] = {}
         self._open_tools: dict[str, tuple[Tool, ...]] = {}
         self._lock = threading.Lock()
@@ -115,22 +128,23 @@ class Agent:
     def ask(
         self,
         question: str,
-        images: Iterable[PictureSource] = (),
+        images: PictureSource | Iterable[PictureSource] = (),
         *,
         thread: str | None = None,
         budget: Budget | None = None,
     ) -> Answer:
-        """Answer a question about pictures (paths, bytes of files, or PIL images).
+        """Answer a question about a picture or several (paths, bytes of files, or PIL images).
 
         A `thread` names a conversation that earlier questions may have begun; it needs a checkpoint. Raises InputError
-        for an empty question or a picture that cannot be opened; whatever happens later is the answer's status.
+        for an empty question, ImageError for a picture that cannot be opened or that the model does not take; whatever
+        happens later is the answer's status.
         """
         return _last_answer(self._asked(question, images, thread, budget, emits_text=False))
 
     def stream(
         self,
         question: str,
-        images: Iterable[PictureSource] = (),
+        images: PictureSource | Iterable[PictureSource] = (),
         *,
         thread: str | None = None,
         budget: Budget | None = None,
@@ -144,21 +158,23 @@ class Agent:
             raise InputError(
                 f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
             )
-        return self._events(None, thread, budget, emits_text=True)
+        return self._events(None, thread, checked_budget(budget), emits_text=True)
 
     def unfinished(self, thread: str) -> str | None:
         """The question that a killed process left unfinished in `thread`; None when there is none."""
         self._check_thread(thread)
-        with legible():
-            snapshot = self._kept.get_state(_config(thread))
+        snapshot = self._held(thread)
         # Not `next`: it leaves out a node whose writes are kept while the step after it is not.
         return snapshot.values.get("question") if snapshot.tasks else None
 
     def exchanges(self, thread: str) -> tuple[Exchange, ...]:
         """The finished questions of a conversation with their answers, the oldest first."""
         self._check_thread(thread)
-        with legible():
-            return exchanges_of(cast(RunState, self._kept.get_state(_config(thread)).values))
+        return exchanges_of(cast(RunState, self._held(thread).values))
+
+    def open_picture(self, source: PictureSource) -> Image.Image:
+        """A picture as a question takes it, upright and RGB; ImageError for one that the model cannot be shown."""
+        return self._opened(source)[0]
 
     def image(self, sha256: str) -> Image.Image:
         """An image that an answer or a step names; a copy."""
@@ -181,7 +197,8 @@ class Agent:
         _close(tools)
 
     def close(self) -> None:
-        """Cancel what runs and free tools and files; may be called twice."""
+        """Cancel what runs and free tools and files; may be called twice. Nothing can be asked afterwards."""
+        self._closed = True
         self.cancel()
         for run in list(self._runs.values()):
             _end(run, CLOSE_PATIENCE_S)
@@ -197,38 +214,54 @@ class Agent:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("the agent is closed, wanted an open one; make another with Agent(...)")
+
     def _check_thread(self, thread: str | None) -> None:
+        self._check_open()
         if thread is None:
             return
         if self._checkpointer is None:
             raise InputError(
                 f'got the thread {thread!r} and no checkpoint, wanted one: Agent(..., checkpoint=":memory:" or a path)'
             )
-        if not thread or len(thread) > 200 or not thread.isprintable():
-            raise InputError(f"got the thread {thread[:40]!r}, wanted a name of 1 to 200 printable characters")
+        if not isinstance(thread, str) or not 1 <= len(thread) <= 200 or not thread.isprintable():
+            raise InputError(f"got the thread {thread!r:.40}, wanted a name of 1 to 200 printable characters")
+
+    def _held(self, thread: str) -> StateSnapshot:
+        """What the checkpoint holds of a conversation, judged: it may be damaged, or another version's."""
+        with intact(thread):
+            snapshot = self._kept.get_state(_config(thread))
+            checked(snapshot.values)
+        return snapshot
 
     def _asked(
         self,
         question: str,
-        images: Iterable[PictureSource],
+        images: PictureSource | Iterable[PictureSource],
         thread: str | None,
         budget: Budget | None,
         *,
         emits_text: bool,
     ) -> Generator[Event, None, None]:
         """The events of a question, which is checked before the first of them is asked for."""
-        if not question.strip():
-            raise InputError("got an empty question, wanted some text")
+        question, budget = checked_question(question), checked_budget(budget)
         self._check_thread(thread)
-        records = [self._receive(source) for source in images]
+        if thread is not None:
+            self._held(thread)
+        opened = [self._opened(source) for source in pictures_in(images)]
+        records = [self._stored(*one) for one in opened]
         return self._events(question_input(clean_text(question), records), thread, budget, emits_text=emits_text)
 
-    def _receive(self, source: PictureSource) -> ImageRecord:
-        """Open a picture and store it; a file's own bytes go along when the store has a folder."""
-        picture = open_picture(source)
-        encoded = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source
-        sha256 = self.store.put(picture, encoded=encoded if isinstance(encoded, bytes) else None)
-        return picture_record(sha256, picture.size)
+    def _opened(self, source: PictureSource) -> tuple[Image.Image, bytes | None]:
+        """A picture that the model takes, and the file that it was in."""
+        picture, encoded = picture_and_bytes(source)
+        self._reasoner.image_tokens(*picture.size)
+        return picture, encoded
+
+    def _stored(self, picture: Image.Image, encoded: bytes | None) -> ImageRecord:
+        return picture_record(self.store.put(picture, encoded=encoded), picture.size)
 
     def _events(
         self, given: QuestionInput | None, thread: str | None, budget: Budget | None, *, emits_text: bool
@@ -251,7 +284,7 @@ class Agent:
                 if isinstance(event, BaseException):
                     raise event
                 yield event
-        except KeyboardInterrupt:  # by force
+        except (KeyboardInterrupt, SystemExit):  # by force
             patience_s = CLOSE_PATIENCE_S
             raise
         finally:
@@ -277,6 +310,7 @@ class Agent:
 
     def _begin(self, thread: str | None) -> _Run:
         """Note a run; `_work` forgets it at its end, also when nobody waits for that."""
+        self._check_open()
         with self._lock:
             if thread is not None and f"thread {thread}" in self._runs:
                 raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
@@ -288,9 +322,12 @@ class Agent:
         """New ones, or those of the conversation; under the lock, so that nobody releases them meanwhile."""
         if thread is None:
             return tuple(tool.for_run() for tool in self._tools)
-        if thread not in self._open_tools:
-            self._open_tools[thread] = tuple(tool.for_run() for tool in self._tools)
-        return self._open_tools[thread]
+        tools = self._open_tools.pop(thread, None) or tuple(tool.for_run() for tool in self._tools)
+        idle = [other for other in self._open_tools if f"thread {other}" not in self._runs]
+        self._open_tools[thread] = tools
+        for other in idle[: max(0, len(self._open_tools) - MOST_OPEN)]:
+            _close(self._open_tools.pop(other))
+        return tools
 
 
 def _store_beside(checkpoint: str | Path | None) -> ImageStore:
@@ -305,44 +342,6 @@ def _store_beside(checkpoint: str | Path | None) -> ImageStore:
     return ImageStore(f"{checkpoint}.images")
 
 
-def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
-    """A model by its name, a chat model of LangChain, or what is a reasoner already."""
-    if isinstance(model, str | Path):
-        return load_reasoner(model)
-    if isinstance(model, Runnable):
-        from foveate.models.chat_model import ChatModelReasoner
-
-        return ChatModelReasoner(model)
-    return model
-
-
-def load_reasoner(model: str | Path) -> Reasoner:
-    """The model of a checkpoint folder, a name on the hub, or "nano"; with ":int8" behind it, its weights as int8.
-
-    With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
-    (http://HOST/v1#NAME) it runs where that leads. Torch loads here and not before.
-
-    Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16.
-    """
-    name = str(model)
-    if name.startswith(ENDPOINT):
-        from foveate.models.chat_model import endpoint
-
-        return endpoint(name)
-    import torch
-
-    from foveate.ops import compute_dtype
-
-    dtype = torch.float32 if compute_dtype() == torch.float32 else None
-    if name.startswith(TRANSFORMERS):
-        from foveate.models.transformers_model import TransformersReasoner
-
-        return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
-    path = name.removesuffix(INT8)
-    thinker = foveate.models.Thinker.from_pretrained(path, dtype=dtype, int8=name.endswith(INT8))
-    return foveate.models.ThinkerReasoner(thinker, name=name)
-
-
 def _last_answer(events: Iterable[Event]) -> Answer:
     for event in events:
         if isinstance(event, RunDone):
@@ -352,7 +351,7 @@ def _last_answer(events: Iterable[Event]) -> Answer:
 
 def _config(thread: str | None, budget: Budget | None = None) -> RunnableConfig:
     """LangGraph's config: the conversation, and a limit of node visits that the budget always reaches first."""
-    limit = 10 + 3 * (budget.turns if budget else 0)
+    limit = 10 + (3 + MAX_CALLS) * (budget.turns if budget else 0)
     return {"configurable": {"thread_id": thread} if thread else {}, "recursion_limit": limit}
 
 
@@ -364,7 +363,7 @@ def _next_event(run: _Run) -> Event | BaseException:
     """The next event of a run. The cancel of a signal handler only sets the flag: the tools are told from here."""
     while True:
         try:
-            return run.events.get(timeout=PATIENCE_S)
+            return run.events.get(timeout=CANCEL_AGAIN_S)
         except queue.Empty:
             if run.cancelled:
                 _cancel(run.tools)
@@ -375,7 +374,7 @@ def _end(run: _Run, patience_s: float = math.inf) -> None:
     run.cancelled = True
     start = time.monotonic()
     while run.worker.is_alive() and time.monotonic() - start < patience_s:
-        run.worker.join(PATIENCE_S)
+        run.worker.join(CANCEL_AGAIN_S)
         if run.worker.is_alive():
             _cancel(run.tools)
 

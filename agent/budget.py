@@ -10,9 +10,12 @@ an image that costs more than what is left is not shown, and the model is told s
 
 import math
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from foveate.agent.records import Usage
 from foveate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from foveate.agent.records import Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,9 @@ class Budget:
     image_tokens: int = 16384
     """Tokens that images take in the context: the question's pictures and every crop."""
     seconds: float = 300.0
-    """Time in the model and in tools; waiting between a kill and a resume does not count."""
+    """Time in the model and in tools; waiting between a kill and a resume does not count. A tool that cannot be
+    cancelled (`Tool.cancel`) is waited for.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -35,7 +40,7 @@ class Budget:
             if not right or math.isnan(value) or value < 0:
                 raise ConfigError(f"got {field.name}={value!r} in the budget, wanted a number >= 0")
 
-    def spent(self, usage: Usage) -> str | None:
+    def spent(self, usage: "Usage") -> str | None:
         """Which budget allows no further turn, in words; None while a turn is possible."""
         for name in ("turns", "policy_tokens", "seconds"):
             used, limit = getattr(usage, name), getattr(self, name)
@@ -43,7 +48,7 @@ class Budget:
                 return reason(name, used, limit)
         return None
 
-    def refuses_image(self, usage: Usage, tokens: int) -> str | None:
+    def refuses_image(self, usage: "Usage", tokens: int) -> str | None:
         """Why an image of `tokens` may not be shown, in words; None when it fits."""
         if usage.image_tokens + tokens <= self.image_tokens:
             return None

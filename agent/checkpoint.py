@@ -19,6 +19,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from foveate.errors import InputError
 from foveate.extras import from_extra
+from foveate.paths import expanded
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -45,7 +46,7 @@ def open_checkpointer(where: str | Path | None) -> BaseCheckpointSaver[str] | No
         return None
     if str(where) == IN_MEMORY:
         return InMemorySaver(serde=strict_serializer())
-    return _in_postgres(str(where)) if is_postgres(where) else _in_sqlite(Path(where))
+    return _in_postgres(str(where)) if is_postgres(where) else _in_sqlite(expanded(where))
 
 
 def is_postgres(where: str | Path) -> bool:
@@ -138,6 +139,19 @@ def legible() -> Iterator[None]:
         raise InputError(
             f"the conversations cannot be read or written ({_first_line(error)}); see that PostgreSQL runs, then resume"
         ) from error
+
+
+@contextmanager
+def intact(thread: str) -> Iterator[None]:
+    """Around what reads a conversation: one that is damaged, or of another version, becomes an InputError too."""
+    with legible():
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+            raise InputError(
+                f"the conversation {thread!r} is damaged or of another version of Foveate ({type(error).__name__}: "
+                f"{_first_line(error)[:200]}); begin another one, or give the file back as it was"
+            ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from foveate.agent.marks import COLOURS
 from foveate.agent.plain import one_line, printable
-from foveate.agent.records import Answer, Event, RunDone, Step, StepDone, TextDelta, Usage
+from foveate.agent.records import Answer, Event, RunDone, Step, StepDone, TextDelta, ToolStarted, Usage
 
 SYMBOLS = {"think": "·", "zoom": "⌕", "python": "›", "search": "?", "tool": "+", "answer": "✓", "error": "!"}
 ASCII_SYMBOLS = {"think": ".", "zoom": "o", "python": ">", "search": "?", "tool": "+", "answer": "=", "error": "!"}
@@ -58,12 +58,13 @@ class LiveSteps:
             case TextDelta(text=text):
                 self._text += text
                 self._say(_live_line(self._text))
+            case ToolStarted(tool=tool):
+                self._say(f"{one_line(tool)} runs")
             case StepDone(step=step):
-                called = _called_tool(self._text)
                 self._text = ""
-                if step.kind != "answer" or self._shows_answer:
+                if _says_something(step) and (step.kind != "answer" or self._shows_answer):
                     self._console.print(self._block(step))
-                self._say(f"{called} runs" if called else "looking" if step.kind == "tool" else "")
+                self._say("looking" if step.kind == "tool" else "")
             case RunDone():
                 self._say("")
 
@@ -100,7 +101,7 @@ def answer_block(answer: Answer, *, ascii_only: bool = False) -> RenderableType:
     """A whole run: every step, how it ended and what it used."""
     blocks: list[RenderableType] = []
     num_crops = 0
-    for step in answer.steps:
+    for step in filter(_says_something, answer.steps):
         num_crops += step.image is not None
         blocks.append(step_block(step, num_crops=num_crops, ascii_only=ascii_only))
     return Group(*blocks, closing_line(answer))
@@ -146,24 +147,21 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     )
 
 
+def _says_something(step: Step) -> bool:
+    """Not so of a thought that was cut off before its first word."""
+    return step.kind != "think" or bool(step.text.strip())
+
+
 def _is_ascii(console: Console) -> bool:
     return console.options.ascii_only
 
 
 def _live_line(text: str) -> str:
     """The end of what the model is writing, without its tags; a call is announced, not spelled out."""
-    called = _called_tool(text)
-    if called:
-        return f"calls {called}"
+    if "<tool_call>" in text:
+        name = re.search(r'"name"\s*:\s*"([A-Za-z_]+)"', text)
+        return f"calls {name[1] if name else 'a tool'}"
     return one_line(_TAG.sub(" ", text[-LIVE_LIMIT:]), limit=LIVE_LIMIT)
-
-
-def _called_tool(text: str) -> str:
-    """The name of the tool that the text calls, empty when it calls none."""
-    if "<tool_call>" not in text:
-        return ""
-    name = re.search(r'"name"\s*:\s*"([A-Za-z_]+)"', text)
-    return name[1] if name else "a tool"
 
 
 def _step_text(step: Step, style: str, *, ascii_only: bool) -> Text:

@@ -1,17 +1,20 @@
 """Where conversations live on disk, and which was the last.
 
-    FOLDER/conversations.sqlite   the agent's checkpoints (its own business)
+    FOLDER/conversations.sqlite   the agent's checkpoints (its own business; `foveate.agent.archive` lists and deletes)
     FOLDER/images/                pixels by sha256
     FOLDER/history                what was typed
-    FOLDER/last.json              the last conversation: its id, its model, and pictures not yet asked about
+    FOLDER/records/THREAD.json    a conversation's model, and pictures not yet asked about
 
-Only last.json is written here, whole or not at all, so that a killed process leaves the old one or the new one.
+Only the records are written here, each whole or not at all, so that a killed process leaves the old one or the new one.
+The record that was written last is that of the last conversation.
 """
 
 import json
 import os
+import time
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from foveate.errors import InputError
@@ -49,6 +52,7 @@ class Conversations:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.images.mkdir(exist_ok=True)
+            self.records.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"conversations cannot be kept in {folder} ({error.strerror}); use --data-dir") from error
 
@@ -67,27 +71,53 @@ class Conversations:
         """The lines that were typed."""
         return self.folder / "history"
 
+    @property
+    def records(self) -> Path:
+        """The folder of the records."""
+        return self.folder / "records"
+
     def start(self, model: str) -> Conversation:
         """A new conversation; it becomes the last one when it is saved."""
         return Conversation(thread=uuid.uuid4().hex, model=lasting_name(model))
 
     def save(self, conversation: Conversation) -> None:
         """Make it the last conversation."""
-        part = self.folder / f".last.{os.getpid()}"
+        part = self.records / f".{conversation.thread}.{os.getpid()}"
         part.write_text(json.dumps({"schema_version": SCHEMA_VERSION, **asdict(conversation)}), encoding="utf-8")
-        part.replace(self.folder / "last.json")
+        now_ns = time.time_ns()  # the clock of a file system may stand still for some milliseconds
+        os.utime(part, ns=(now_ns, now_ns))
+        part.replace(self._record(conversation.thread))
+
+    def get(self, thread: str, model: str) -> Conversation:
+        """The conversation of a thread, with `model` where no record says which it is held with; InputError."""
+        path = self._record(thread)
+        return _read(path) if path.is_file() else Conversation(thread=thread, model=lasting_name(model))
 
     def last(self) -> Conversation:
-        """The last conversation; InputError when there is none or its file cannot be read."""
-        path = self.folder / "last.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            pending = tuple(str(path) for path in record["pending"])
-            thread, model, sending = str(record["thread"]), str(record["model"]), bool(record.get("sending"))
-            return Conversation(thread=thread, model=lasting_name(model), pending=pending, sending=sending)
-        except FileNotFoundError:
-            raise InputError(
-                f"there is no conversation to continue in {self.folder}; start one with: foveate"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} cannot be read ({error}); delete it and start anew with: foveate") from error
+        """The last conversation; InputError when there is none or its record cannot be read."""
+        path = max(self.records.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        if path is None:
+            raise InputError(f"there is no conversation to continue in {self.folder}; start one with: foveate")
+        return _read(path)
+
+    def saved_at(self, thread: str) -> datetime:
+        """When its record was written; when anything was, if it has none."""
+        path = self._record(thread)
+        return datetime.fromtimestamp((path if path.is_file() else self.folder).stat().st_mtime).astimezone()
+
+    def forget(self, thread: str) -> None:
+        """Remove its record, if there is one."""
+        self._record(thread).unlink(missing_ok=True)
+
+    def _record(self, thread: str) -> Path:
+        return self.records / f"{thread}.json"
+
+
+def _read(path: Path) -> Conversation:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        pending = tuple(str(path) for path in record["pending"])
+        thread, model, sending = str(record["thread"]), str(record["model"]), bool(record.get("sending"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); delete it and start anew with: foveate") from error
+    return Conversation(thread=thread, model=lasting_name(model), pending=pending, sending=sending)

@@ -2,11 +2,30 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from foveate.agent.plain import one_line, printable
 from foveate.agent.state import Exchange
+from foveate.errors import InputError
 
 SCHEMA_VERSION = 1
+SUFFIXES = (".md", ".json")
+
+
+def write_conversation(exchanges: Sequence[Exchange], path: Path, *, replace: bool = False) -> None:
+    """Write the conversation to `path`, in the form that its suffix names.
+
+    InputError for another suffix, and for a file that is there unless `replace` says so; OSError when it cannot be
+    written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"got the file {path.name!r}, wanted a name that ends in {' or '.join(SUFFIXES)}")
+    text = conversation_text(exchanges, as_json=path.suffix == ".json")
+    try:
+        with path.open("w" if replace else "x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} is there already; give another name, or replace it with /save -f FILE") from None
 
 
 def conversation_text(exchanges: Sequence[Exchange], *, as_json: bool) -> str:

@@ -1,12 +1,14 @@
 """The loop on one screen: a LangGraph state machine over `RunState`.
 
     begin -> think -> act -> observe -> think -> ... -> answer
+               |  |    ^-'(a call is left)
                |  `-(malformed)-> observe
                `-(answer, or the run must end)-> answer
 
-`think` samples a turn and parses it, `act` runs its tool calls, `observe` shows the results to the model, `answer`
-closes the question. The graph holds no state of its own: what a run needs beside its checkpointed state comes in as a
-`RunContext`, so one graph serves many conversations from many threads.
+`think` samples a turn and parses it, `act` runs one of its tool calls, `observe` shows the results to the model,
+`answer` closes the question. A checkpoint is written between two nodes, so a killed run loses one turn or one call. The
+graph holds no state of its own: what a run needs beside its checkpointed state comes in as a `RunContext`, so one graph
+serves many conversations from many threads.
 """
 
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def build_graph(
     graph.add_edge(START, "begin")
     graph.add_conditional_edges("begin", after_looking, ["think", "answer"])
     graph.add_conditional_edges("think", after_thinking, ["act", "observe", "answer"])
-    graph.add_edge("act", "observe")
+    graph.add_conditional_edges("act", after_acting, ["act", "observe"])
     graph.add_conditional_edges("observe", after_looking, ["think", "answer"])
     graph.add_edge("answer", END)
     return graph.compile(checkpointer=checkpointer)
@@ -61,3 +63,8 @@ def after_thinking(state: RunState) -> str:
     if state["outcome"] or "answer" in state["pending"]:
         return "answer"
     return "act" if "calls" in state["pending"] else "observe"
+
+
+def after_acting(state: RunState) -> str:
+    """From a call to the next one of its turn, or to what they returned."""
+    return "act" if len(state["results"]) < len(state["pending"]["calls"]) else "observe"

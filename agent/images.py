@@ -1,8 +1,9 @@
 """The images of a run: one content-addressed store, and where each image's pixels come from.
 
 The graph's state names images by the sha256 of their mode, size and pixels; an `ImageStore` holds the pixels. Without a
-folder they live in memory. With a folder every image is also a file (the user's own PNG or JPEG bytes when they decode
-to the same pixels, else a PNG), so that a resumed run finds it, and memory holds only the images used last.
+folder they live in memory. With a folder every image is also a file (the user's own when it is PNG or JPEG, else a
+PNG; what is read back is held against its name), so that a resumed run finds it, and memory holds only the images used
+last.
 
 Boxes are x0, y0, x1, y1. `box_to_pixels` leads from what a model writes to pixels of the image it names;
 `crop_record` leads from there to pixels of the user's picture, also for a crop of a crop.
@@ -20,33 +21,38 @@ from typing import overload
 
 from PIL import Image
 
-from foveate.agent.messages import BoxSpace
-from foveate.agent.records import Box, ImageRecord
+from foveate.agent.records import ImageRecord
 from foveate.errors import ImageError, InputError, ToolArgumentError
+from foveate.models.reasoner import BoxSpace
+from foveate.paths import expanded
 from foveate.tools.pictures import open_picture, sha256_of_pixels
+from foveate.tools.tool import Box
 from foveate.tools.zoom import check_box
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg"}
 _UNIT_TOLERANCE = 0.001
+_PIXEL_BYTES = 4
+"""Of an RGB image in Pillow's memory."""
 
 
 class ImageStore:
     """RGB images by sha256. Safe to use from many threads."""
 
-    def __init__(self, folder: str | Path | None = None, *, keep: int = 64) -> None:
-        """`folder`: where the images are files too, made when missing; `keep`: how many then stay in memory."""
-        self._folder = None if folder is None else Path(folder)
-        self._keep = keep
+    def __init__(self, folder: str | Path | None = None, *, memory_bytes: int = 2**29) -> None:
+        """`folder`: where the images are files too, made when missing; then only so much stays in memory."""
+        self._folder = None if folder is None else expanded(folder)
+        self._memory_bytes = memory_bytes
+        self._held_bytes = 0
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, image: Image.Image, *, encoded: bytes | None = None) -> str:
-        """Store a copy and return its sha256. `encoded`: the file it was opened from, kept when it is PNG or JPEG."""
+        """Store a copy and return its sha256. `encoded`: the file that holds it, kept as it is when PNG or JPEG."""
         rgb = image.copy() if image.mode == "RGB" else image.convert("RGB")
         sha256 = sha256_of_pixels(rgb)
         if self._folder is not None and self._file(sha256) is None:
-            self._write(sha256, rgb, encoded)
+            self._write(sha256, *_file_of(rgb, encoded))
         self._remember(sha256, rgb)
         return sha256
 
@@ -75,10 +81,13 @@ class ImageStore:
 
     def _remember(self, sha256: str, image: Image.Image) -> None:
         with self._lock:
-            self._images.setdefault(sha256, image)
+            if sha256 not in self._images:
+                self._images[sha256] = image
+                self._held_bytes += _bytes_of(image)
             self._images.move_to_end(sha256)
-            while self._folder is not None and len(self._images) > self._keep:
-                self._images.popitem(last=False)
+            while self._folder is not None and self._held_bytes > self._memory_bytes and len(self._images) > 1:
+                _, oldest = self._images.popitem(last=False)
+                self._held_bytes -= _bytes_of(oldest)
 
     def _file(self, sha256: str) -> Path | None:
         if self._folder is None or _SHA256.match(sha256) is None:
@@ -86,10 +95,9 @@ class ImageStore:
         paths = (self._folder / f"{sha256}{suffix}" for suffix in _SIGNATURES.values())
         return next((path for path in paths if path.is_file()), None)
 
-    def _write(self, sha256: str, image: Image.Image, encoded: bytes | None) -> None:
+    def _write(self, sha256: str, data: bytes, suffix: str) -> None:
         """Write the file under another name first, so that a killed run leaves no half image."""
         assert self._folder is not None
-        data, suffix = _file_of(image, sha256, encoded)
         part = self._folder / f".{sha256}.{os.getpid()}.{threading.get_ident()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -167,10 +175,14 @@ def _spans(size_px: tuple[int, int], space: BoxSpace) -> tuple[float, float]:
     return (1.0, 1.0) if space == "unit" else (float(size_px[0]), float(size_px[1]))
 
 
-def _file_of(image: Image.Image, sha256: str, encoded: bytes | None) -> tuple[bytes, str]:
-    """The bytes and suffix to store: the given file when it is PNG or JPEG and decodes to these pixels, else a PNG."""
+def _bytes_of(image: Image.Image) -> int:
+    return _PIXEL_BYTES * image.width * image.height
+
+
+def _file_of(image: Image.Image, encoded: bytes | None) -> tuple[bytes, str]:
+    """The bytes and suffix to store: the given file when it is PNG or JPEG, else a PNG."""
     suffix = next((suffix for start, suffix in _SIGNATURES.items() if encoded and encoded.startswith(start)), None)
-    if encoded is not None and suffix is not None and sha256_of_pixels(open_picture(encoded)) == sha256:
+    if encoded is not None and suffix is not None:
         return encoded, suffix
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=3)

@@ -8,7 +8,8 @@ A crop that an earlier question of the conversation made is a faint mark: the ru
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foveate.agent.records import Answer, Box, ImageRecord, Step
+from foveate.agent.records import Answer, ImageRecord, Step
+from foveate.tools.tool import Box
 
 COLOURS = ("#e2532f", "#2f7fd6", "#12946a", "#8b4fc6", "#c98a00", "#c7366f", "#0d8a99", "#7a5c45")
 FAINT_COLOUR = "#8a8f98"
@@ -77,9 +78,4 @@ def plate_corners(marks: Sequence[Mark], height: float) -> list[tuple[float, flo
 
 
 def _place(step: Step) -> tuple[str | None, Box | None]:
-    return step.image, None if step.box_px is None else _as_box(step.box_px)
-
-
-def _as_box(box_px: Sequence[float]) -> Box:
-    x0, y0, x1, y1 = box_px
-    return x0, y0, x1, y1
+    return step.image, step.box_px

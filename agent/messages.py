@@ -18,18 +18,17 @@ answer, and writes them inside a call's strings as JSON escapes.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
-from foveate.models.reasoner import Dialect, Message
+from foveate.models.reasoner import BoxSpace, Dialect, Message
 
 CONTROL_TAGS = tuple(
     f"<{slash}{tag}>" for tag in ("think", "tool_call", "tool_response", "answer") for slash in ("", "/")
 )
 """The special tokens of nano's text, opening and closing."""
 
-BoxSpace = Literal["relative_1000", "pixels", "unit"]
 Part = dict[str, Any]
 Picture = Image.Image | str
 """Pixels, or the sha256 under which an image store holds them."""

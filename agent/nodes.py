@@ -1,9 +1,9 @@
 """What happens at each node of the graph: think, act, observe, answer.
 
 A node takes the state and returns what changes. Whatever a model or a tool does wrong becomes text that the model
-reads; whatever ends the question early becomes an `outcome` with a status and a reason; only bugs raise. A turn that
-was cut off by a cancel or by the clock is not part of the conversation afterwards, so a follow-up continues a
-transcript of whole turns.
+reads; whatever ends the question early becomes an `outcome` with a status and a reason; only bugs raise, and what may
+be mended before the run is resumed, such as a full disk. A turn that was cut off by a cancel or by the clock is not
+part of the conversation afterwards, so a follow-up continues a transcript of whole turns.
 """
 
 import math
@@ -14,21 +14,22 @@ from dataclasses import asdict, dataclass, replace
 from langgraph.runtime import Runtime
 from PIL import Image
 
-from foveate.agent.act import Done, ToolRunner
+from foveate.agent.act import ToolRunner
 from foveate.agent.budget import reason
 from foveate.agent.images import ImageStore
 from foveate.agent.messages import (
     Call,
     assistant_message,
+    clean_text,
     observation_message,
     question_message,
     resolve,
     system_message,
 )
 from foveate.agent.parse import parse, split_thought
-from foveate.agent.records import Step, StepDone, TextDelta, Usage
+from foveate.agent.records import Settings, Step, StepDone, TextDelta, ToolStarted, Usage
 from foveate.agent.state import Plain, RunContext, RunState, ended, exchange_of, image_from, more, step_from, to_plain
-from foveate.errors import InputError, ModelError, ParseError
+from foveate.errors import ImageError, InputError, ModelError, ParseError
 from foveate.models.reasoner import CHARS_PER_TOKEN, Reasoner, Sample
 
 CANCELLED = "cancelled by the user"
@@ -48,10 +49,8 @@ class Nodes:
     def begin(self, state: RunState, runtime: Runtime[RunContext]) -> Plain:
         """Add the question and its pictures, if the budget takes them, to the conversation and start to count anew."""
         context = runtime.context
-        pictures = state["pictures"]
-        tokens = sum(self.reasoner.image_tokens(picture["width_px"], picture["height_px"]) for picture in pictures)
-        refusal = context.budget.refuses_image(Usage(), tokens) if pictures else None
-        pictures = [] if refusal else pictures
+        tokens, refusal = self._tokens_of(state["pictures"], context)
+        pictures = [] if refusal else state["pictures"]
         message = question_message(state["question"], [picture["sha256"] for picture in pictures])
         opening = self.reasoner.dialect.wants_system_prompt and not state.get("messages")
         system = [system_message(context.tools, self.reasoner.dialect)] if opening else []
@@ -59,10 +58,10 @@ class Nodes:
             "messages": more([*system, message]),
             "images": more(pictures),
             "first_step": len(state.get("steps", [])),
-            "usage": to_plain(Usage(image_tokens=0 if refusal else tokens)),
+            "usage": to_plain(Usage(image_tokens=tokens)),
             "pending": {},
             "results": [],
-            "outcome": ended("out_of_budget", refusal) if refusal else {},
+            "outcome": refusal,
         }
 
     def think(self, state: RunState, runtime: Runtime[RunContext]) -> Plain:
@@ -88,27 +87,20 @@ class Nodes:
         return {**update, "steps": more([to_plain(step)]), "usage": to_plain(used), "results": []}
 
     def act(self, state: RunState, runtime: Runtime[RunContext]) -> Plain:
-        """Run the pending calls in order; every call gets a result, also one that is not run any more."""
+        """Run the first pending call without a result; where it is not run any more, nor are those after it."""
         context, usage = runtime.context, Usage(**state["usage"])
-        runner = ToolRunner(reasoner=self.reasoner, store=self.store, observe_image=self.observe_image)
-        images = [image_from(plain) for plain in state["images"]]
-        first_id = sum(message["role"] == "tool" for message in state["messages"])
-        results: list[Plain] = []
-        for number, plain in enumerate(state["pending"]["calls"]):
-            call_id, call = f"call_{first_id + number}", Call(**plain)
-            refusal = _not_run(context, usage, number)
-            if refusal:
-                step = Step(kind="tool", text=refusal, tool=call.name, arguments=call.arguments, failed=True)
-                done = Done(step=step, image=None, usage=usage)
-            else:
-                done = runner.run(call_id, call, images, context, usage)
-            context.emit(StepDone(step=done.step))
-            usage = done.usage
-            images += [done.image] if done.image else []
-            image = to_plain(done.image) if done.image else None
-            results.append({"id": call_id, "step": to_plain(done.step), "image": image})
+        calls = [Call(**plain) for plain in state["pending"]["calls"]]
+        number = len(state["results"])
+        refusal = _not_run(context, usage, number)
+        if refusal:
+            results = [_refused(call, refusal) for call in calls[number:]]
+        else:
+            result, usage = self._run(state, calls[number], context, usage)
+            results = [result]
+        for result in results:
+            context.emit(StepDone(step=step_from(result["step"])))
         outcome = ended("cancelled", CANCELLED) if context.should_stop() else {}
-        return {"results": results, "usage": to_plain(usage), "outcome": outcome}
+        return {"results": [*state["results"], *results], "usage": to_plain(usage), "outcome": outcome}
 
     def observe(self, state: RunState, runtime: Runtime[RunContext]) -> Plain:
         """Show the model what its calls returned, or what is wrong with its turn."""
@@ -123,7 +115,8 @@ class Nodes:
         for number, result in enumerate(results, start=1):
             step = step_from(result["step"])
             text = f"{step.text}\n{hint}" if hint and number == len(results) else step.text
-            messages.append(observation_message(result["id"], step.tool or "error", text, step.image))
+            call_id = _call_id(state, number - 1)
+            messages.append(observation_message(call_id, step.tool or "error", text, step.image))
         images = [result["image"] for result in results if result["image"]]
         return {
             "messages": more(messages),
@@ -140,13 +133,35 @@ class Nodes:
         steps = [Step(kind="answer", text=outcome["text"])] if outcome["text"] else []
         for step in steps:
             runtime.context.emit(StepDone(step=step))
-        exchange = exchange_of(state, outcome, added_steps=len(steps))
+        exchange = exchange_of(state, outcome, added_steps=len(steps), settings=self._settings(runtime.context))
         return {
             "outcome": outcome,
             "steps": more([to_plain(step) for step in steps]),
             "exchanges": more([exchange]),
             "pending": {},
         }
+
+    def _tokens_of(self, pictures: list[Plain], context: RunContext) -> tuple[int, Plain]:
+        """The tokens of a question's pictures; 0 and the outcome where they are not taken."""
+        try:
+            tokens = sum(self.reasoner.image_tokens(picture["width_px"], picture["height_px"]) for picture in pictures)
+        except (ImageError, ModelError) as error:  # an agent asks before, but a run may be resumed with another model
+            return 0, ended("error", str(error))
+        refusal = context.budget.refuses_image(Usage(), tokens) if pictures else None
+        return (0, ended("out_of_budget", refusal)) if refusal else (tokens, {})
+
+    def _run(self, state: RunState, call: Call, context: RunContext, usage: Usage) -> tuple[Plain, Usage]:
+        """The result of a call, which sees the images of those before it, and what the question has used with it."""
+        made = [result["image"] for result in state["results"] if result["image"]]
+        images = [image_from(plain) for plain in [*state["images"], *made]]
+        runner = ToolRunner(reasoner=self.reasoner, store=self.store, observe_image=self.observe_image)
+        context.emit(ToolStarted(tool=call.name, arguments=call.arguments))
+        done = runner.run(_call_id(state, len(state["results"])), call, images, context, usage)
+        return {"step": to_plain(done.step), "image": to_plain(done.image) if done.image else None}, done.usage
+
+    def _settings(self, context: RunContext) -> Settings:
+        model = clean_text(self.reasoner.name)
+        return Settings(model=model, budget=context.budget, temperature=context.temperature, seed=context.seed)
 
     def _sample(self, state: RunState, context: RunContext, usage: Usage, start: float) -> Sample:
         deadline = start + context.budget.seconds - usage.seconds
@@ -216,11 +231,20 @@ def _not_run(context: RunContext, usage: Usage, number: int) -> str | None:
     return f"not run: at most {MAX_CALLS} calls in one turn" if number >= MAX_CALLS else None
 
 
+def _call_id(state: RunState, number: int) -> str:
+    """The id of call `number` of a turn: calls are counted over the conversation."""
+    return f"call_{sum(message['role'] == 'tool' for message in state['messages']) + number}"
+
+
+def _refused(call: Call, refusal: str) -> Plain:
+    """The result of a call that is not run."""
+    step = Step(kind="tool", text=refusal, tool=call.name, arguments=call.arguments, failed=True)
+    return {"step": to_plain(step), "image": None}
+
+
 def _malformed(state: RunState) -> Plain:
     """The result that tells the model why its turn could not be read."""
-    call_id = f"call_{sum(message['role'] == 'tool' for message in state['messages'])}"
-    step = Step(kind="error", text=state["pending"]["error"], failed=True)
-    return {"id": call_id, "step": to_plain(step), "image": None}
+    return {"step": to_plain(Step(kind="error", text=state["pending"]["error"], failed=True)), "image": None}
 
 
 def _best_so_far(state: RunState) -> str:

@@ -4,12 +4,15 @@ Every record is a frozen dataclass of plain values (images by sha256), so that i
 and shown without the model that made it.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from foveate.agent.budget import Budget
+from foveate.tools.tool import Box
 
 SCHEMA_VERSION = 1
 Status = Literal["answered", "out_of_budget", "cancelled", "error"]
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,30 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a question was asked with."""
+
+    model: str
+    budget: Budget
+    temperature: float
+    seed: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that stands in `Answer.to_json`; time without a limit is None, as JSON has no infinity."""
+        record = asdict(self)
+        if math.isinf(self.budget.seconds):
+            record["budget"]["seconds"] = None
+        return record
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """What `to_json` wrote. Raises KeyError, TypeError or ConfigError for what it did not write."""
+        seconds = record["budget"]["seconds"]
+        limits = {**record["budget"], "seconds": math.inf if seconds is None else seconds}
+        return cls(**{**record, "budget": Budget(**limits)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """The end of a run."""
 
@@ -68,12 +95,15 @@ class Answer:
     images: tuple[ImageRecord, ...]
     reason: str = ""
     """Why the run ended when the status is not "answered"."""
+    settings: Settings | None = None
+    """None in a record that was written without them."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `foveate ask --json` prints."""
         record = asdict(self)
         record["answer"] = record.pop("text")
+        record["settings"] = self.settings and self.settings.to_json()
         for step in record["steps"]:
             step["box"] = step.pop("box_px")
         return record
@@ -84,6 +114,15 @@ class TextDelta:
     """A piece of text that the model has just written."""
 
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolStarted:
+    """A tool begins with a call; its StepDone follows when it ends."""
+
+    tool: str
+    arguments: dict[str, Any]
+    """As the model wrote them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,4 +139,4 @@ class RunDone:
     answer: Answer
 
 
-Event = TextDelta | StepDone | RunDone
+Event = TextDelta | ToolStarted | StepDone | RunDone

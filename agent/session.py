@@ -16,8 +16,7 @@ from foveate.agent.agent import Agent
 from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.records import Event
 from foveate.agent.state import Exchange
-from foveate.errors import InputError
-from foveate.tools.pictures import open_picture
+from foveate.errors import ImageError, InputError
 
 MakeAgent = Callable[[str], Agent]
 """An agent for a model's name, with the checkpoint and the image store of the conversations."""
@@ -64,18 +63,24 @@ class Session:
         return self._agent.image(sha256)
 
     def add_picture(self, path: Path) -> Image.Image:
-        """Add a picture to the next question and return it; ImageError when it is none."""
-        picture = open_picture(path)
+        """Add a picture to the next question and return it; ImageError when it is none that the model can see."""
+        picture = self._agent.open_picture(path)
         self._keep(replace(self._conversation, pending=(*self.waiting, str(path.absolute()))))
         return picture
 
     def ask(self, question: str) -> Iterator[Event]:
-        """Ask with the waiting pictures; they are the agent's from here on. InputError when there is none at all."""
+        """Ask with the waiting pictures; they are the agent's from here on. InputError when there is none at all.
+
+        One that has gone meanwhile waits no longer: an ImageError says so, and the question may be asked again.
+        """
         if not self.waiting and not self.history() and self.unfinished() is None:
             raise InputError("there is no picture yet; type the path of one, then ask")
-        events = self._agent.stream(question, self.waiting, thread=self._conversation.thread)
-        if self.waiting:
-            self._keep(replace(self._conversation, sending=True))
+        try:
+            events = self._agent.stream(question, self.waiting, thread=self._conversation.thread)
+        except ImageError as error:
+            self._keep(replace(self._conversation, pending=tuple(filter(self._opens, self.waiting))))
+            raise ImageError(f"{error}; it is left out now: ask again") from error
+        self._keep(replace(self._conversation, sending=bool(self.waiting)))
         yield from self._started(events)
 
     def resume(self) -> Iterator[Event]:
@@ -86,15 +91,12 @@ class Session:
         """End the run that goes on; safe in a signal handler."""
         self._agent.cancel()
 
-    def start_anew(self, model: str | None = None) -> None:
-        """A new conversation, with another model when one is named."""
-        if model is None:
-            self._agent.release(self._conversation.thread)
-        else:
-            agent = self._make_agent(model)
-            self._agent.close()
-            self._agent = agent
-        self._keep(self._conversations.start(model or self.model))
+    def _opens(self, path: str) -> bool:
+        try:
+            self._agent.open_picture(path)
+        except ImageError:
+            return False
+        return True
 
     def _started(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events; with the first one the pictures are in the checkpoint and wait no longer."""

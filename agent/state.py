@@ -2,19 +2,23 @@
 
 Over a conversation `messages`, `images`, `steps` and `exchanges` only grow; a checkpoint stores what was added, not the
 whole list again (a delta channel). Images are sha256 references into an image store. Per question `usage`, `pending`,
-`results` and `outcome` start anew; `first_step` says where the question's steps begin.
+`results` and `outcome` start anew; `first_step` says where the question's steps begin. A checkpoint is data from
+outside when it is read again: `checked` judges it before anything goes on from there.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 from langgraph.channels import DeltaChannel
 
 from foveate.agent.budget import Budget
-from foveate.agent.records import Answer, Box, Event, ImageRecord, Status, Step, Usage
-from foveate.tools.tool import Tool
+from foveate.agent.messages import Call
+from foveate.agent.records import Answer, Event, ImageRecord, Settings, Status, Step, Usage
+from foveate.tools.tool import Box, Tool
 
+SCHEMA_VERSION = 1
+"""Of the state; another one is refused."""
 Plain = dict[str, Any]
 """A JSON object."""
 
@@ -38,6 +42,7 @@ Growing = Annotated[list[Plain], DeltaChannel(grown)]
 class QuestionInput(TypedDict):
     """What a run starts from."""
 
+    schema_version: int
     question: str
     pictures: list[Plain]
     """Records of the question's new pictures; their pixels are in the store already."""
@@ -77,7 +82,7 @@ class RunContext:
     should_stop: Callable[[], bool] = lambda: False
     """Asked after every token and before every tool call; True cancels the run."""
     emit: Callable[[Event], None] = lambda _: None
-    """Receives steps as they complete, and text as it is written if that is wanted."""
+    """Receives calls as they begin, steps as they complete, and text as it is written if that is wanted."""
     emits_text: bool = True
     """False where nobody reads along: a model then need not decode every token."""
 
@@ -92,7 +97,8 @@ class Exchange:
 
 def question_input(question: str, pictures: Sequence[ImageRecord] = ()) -> QuestionInput:
     """What the graph is invoked with."""
-    return {"question": question, "pictures": [to_plain(record) for record in pictures]}
+    records = [to_plain(record) for record in pictures]
+    return {"schema_version": SCHEMA_VERSION, "question": question, "pictures": records}
 
 
 def ended(status: Status, reason: str = "", text: str = "") -> Plain:
@@ -115,16 +121,41 @@ def image_from(plain: Plain) -> ImageRecord:
     return ImageRecord(**{**plain, "box_px": _box(plain["box_px"])})
 
 
-def exchange_of(state: RunState, outcome: Plain, added_steps: int) -> Plain:
+def exchange_of(state: RunState, outcome: Plain, added_steps: int, settings: Settings) -> Plain:
     """What `exchanges` keeps of a question that ends with `outcome`, after `added_steps` more steps."""
     last_step = len(state["steps"]) + added_steps
     spans = {"first_step": state["first_step"], "last_step": last_step, "num_images": len(state["images"])}
-    return {"question": state["question"], **outcome, "usage": state["usage"], **spans}
+    ended_with = {**outcome, "usage": state["usage"], "settings": settings.to_json()}
+    return {"question": state["question"], **ended_with, **spans}
 
 
 def exchanges_of(state: RunState) -> tuple[Exchange, ...]:
     """Every question of the conversation that has ended, with its answer."""
     return tuple(_exchange(state, plain) for plain in state.get("exchanges", []))
+
+
+def checked(values: Plain) -> RunState:
+    """The state that a checkpoint holds, empty for none.
+
+    Raises ValueError for one of another version; KeyError, TypeError or ValueError for records that are none.
+    """
+    found = values.get("schema_version", SCHEMA_VERSION)  # what was written before there was a number is version 1
+    if found != SCHEMA_VERSION:
+        raise ValueError(f"its state has the version {found!r}, wanted {SCHEMA_VERSION}")
+    state = cast(RunState, values)
+    results = state.get("results", [])
+    made = [result["image"] for result in results if result["image"]]
+    for plain in [*state.get("steps", []), *(result["step"] for result in results)]:
+        step_from(plain)
+    for plain in [*state.get("images", []), *state.get("pictures", []), *made]:
+        image_from(plain)
+    for plain in state.get("pending", {}).get("calls", []):
+        Call(**plain)
+    if not all({"role", "content"} <= message.keys() for message in state.get("messages", [])):
+        raise ValueError("a message has no role or no content")
+    Usage(**state.get("usage", {}))
+    exchanges_of(state)
+    return state
 
 
 def _exchange(state: RunState, plain: Plain) -> Exchange:
@@ -135,6 +166,7 @@ def _exchange(state: RunState, plain: Plain) -> Exchange:
         steps=tuple(step_from(step) for step in state["steps"][plain["first_step"] : plain["last_step"]]),
         usage=Usage(**plain["usage"]),
         images=tuple(image_from(image) for image in state["images"][: plain["num_images"]]),
+        settings=Settings.from_json(plain["settings"]) if "settings" in plain else None,
     )
     return Exchange(question=plain["question"], answer=answer)
 

@@ -23,6 +23,7 @@ from PIL import Image
 from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, is_crop, mark_of, marks_of, plate_corners, plate_width
 from foveate.agent.plain import printable
 from foveate.agent.records import Answer, ImageRecord, Step, Usage
+from foveate.paths import expanded
 
 LIMIT_PX = 1600
 LOSSLESS_AREA_PX = 300_000
@@ -52,7 +53,7 @@ def write_trace(answer: Answer, question: str, load: LoadImage, folder: Path | s
     `load` gives the pixels of an image by its sha256 (an image store's ``get``). The folder is made when missing;
     a trace that lies there is replaced. Raises OSError when the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"question": question, **answer.to_json()}
     _replace(folder / "trace.json", json.dumps(record, indent=2) + "\n")

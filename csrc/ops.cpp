@@ -50,6 +50,10 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // each byte through table [3, 256] f32.
   m.def("patchify(Tensor pixels, Tensor table, int patch, int merge, int depth) -> Tensor");
 
+  // What the box of left, top, right and bottom holds of pixels [H, W, 3 or 4] of bytes, a fourth one left out, bicubic as
+  // Pillow does it: rows, then columns, or the other way -> [height, width, 3].
+  m.def("resize(Tensor pixels, int height, int width, float[] box, bool columns_first) -> Tensor");
+
   // silu(gate) * up, gate_up [..., 2 * I] holds gate, then up -> [..., I].
   m.def("silu_mul(Tensor gate_up) -> Tensor");
   m.def("silu_mul_backward(Tensor grad, Tensor gate_up) -> Tensor");

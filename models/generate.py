@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.errors import InputError, ModelError
 from foveate.models.engine import Engine, Request
 from foveate.models.published.dialects import DIALECTS
 from foveate.models.published.template import ChatTemplate
@@ -70,21 +70,25 @@ class ThinkerReasoner:
     ) -> Sample:
         """See Reasoner. Calls from several threads are decoded in one batch.
 
-        Raises InputError when the conversation, or the turn that it is asked for, is longer than the model's context.
+        Raises InputError when the conversation, or the turn that it is asked for, is longer than the model's context,
+        ModelError for what torch cannot do, such as find memory.
         """
         transcript = self.thinker.processor(messages, generate=True)
         generator = None if seed is None else torch.Generator().manual_seed(seed + len(transcript))
-        request = self.engine.run(
-            Request(
-                transcript=transcript,
-                max_new_tokens=self._longest(max_new_tokens, len(transcript)),
-                temperature=temperature,
-                generator=generator,
-                on_text=on_text,
-                should_stop=should_stop,
-                begun=begun_thought(transcript.token_ids, self.thinker.processor.codec),
-            )
+        request = Request(
+            transcript=transcript,
+            max_new_tokens=self._longest(max_new_tokens, len(transcript)),
+            temperature=temperature,
+            generator=generator,
+            on_text=on_text,
+            should_stop=should_stop,
+            begun=begun_thought(transcript.token_ids, self.thinker.processor.codec),
         )
+        try:
+            self.engine.run(request)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ModelError(f"{self.name} failed while it sampled: {type(error).__name__}: {reason}") from error
         assert request.stop_reason is not None
         return Sample(
             text=request.text,

@@ -89,18 +89,24 @@ def image_grid(width_px: int, height_px: int, vision: VisionConfig, image: Image
 def resize(picture: Image.Image, grid: Grid, vision: VisionConfig, image: ImageConfig) -> np.ndarray:
     """RGB bytes [H, W, 3] of the picture at the size of its grid, bicubic; see ImageConfig.
 
-    A reducing_gap of 2 makes it three times faster for large pictures, without visible difference.
+    A reducing_gap of 2 makes very large pictures cheaper, without visible difference.
     """
     whole_px = size_px = (grid.w * vision.patch_size, grid.h * vision.patch_size)
     rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     if image.fit == "pad":
         height_px, width_px = shrunk(rgb.height, rgb.width, patch_size=vision.patch_size, max_pixels=image.max_pixels)
         size_px = (width_px, height_px)
-    if rgb.size != size_px:
-        rgb = rgb.resize(size_px, Image.Resampling.BICUBIC, reducing_gap=image.reducing_gap)
-    if size_px != whole_px:
-        rgb = rgb.crop((0, 0, *whole_px))  # black where it leaves the picture
-    return np.asarray(rgb)
+    pixels_HW3 = ops.resize(rgb, size_px, reducing_gap=image.reducing_gap)
+    return pixels_HW3 if size_px == whole_px else on_black(pixels_HW3, whole_px)
+
+
+def on_black(pixels_HW3: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """A picture of this width and height, black where the pixels, which begin at its upper left, leave it."""
+    width_px, height_px = size_px
+    seen_HW3 = pixels_HW3[:height_px, :width_px]
+    out_HW3 = np.zeros((height_px, width_px, 3), dtype=np.uint8)
+    out_HW3[: seen_HW3.shape[0], : seen_HW3.shape[1]] = seen_HW3
+    return out_HW3
 
 
 def patchify(pixels_FHW3: np.ndarray, vision: VisionConfig, image: ImageConfig) -> Tensor:

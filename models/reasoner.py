@@ -10,7 +10,7 @@ that a model wrote is ever encoded again (one that shows no ids reads its text a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Message = dict[str, Any]
 INT8 = ":int8"
@@ -24,6 +24,9 @@ CHARS_PER_TOKEN = 4
 OTHERS_TURN = "<tool_response>"
 """A model that writes this goes on to make up what its tool returns: its turn ends before it."""
 StopReason = Literal["stop", "length", "cancelled"]
+BoxSpace = Literal["relative_1000", "pixels", "unit"]
+"""What the numbers x0, y0, x1, y1 of a box are: 0-1000 of each side of the image that it refers to, its pixels as the
+model sees it, or 0-1."""
 
 
 def name_parts(model: str) -> tuple[str, str, str]:
@@ -38,9 +41,7 @@ class Dialect:
     """How a model family writes tool calls, boxes and answers."""
 
     name: str
-    box_space: Literal["relative_1000", "pixels", "unit"] = "relative_1000"
-    """Boxes are x0, y0, x1, y1 of the image they refer to: 0-1000 of each side, its pixels as the model sees it, or
-    0-1."""
+    box_space: BoxSpace = "relative_1000"
     wants_system_prompt: bool = True
     """Whether the agent explains its tools in a system message (nano has learned them)."""
     takes_tools: bool = False
@@ -70,6 +71,7 @@ class Sample:
     """What a provider that shows no ids counts for the turn, hidden thoughts included; 0 where it does not say."""
 
 
+@runtime_checkable
 class Reasoner(Protocol):
     """A model that continues conversations."""
 
@@ -77,7 +79,7 @@ class Reasoner(Protocol):
     dialect: Dialect
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
-        """Number of tokens that an image of this size will take in the conversation."""
+        """Number of tokens that an image of this size will take in the conversation; ImageError when it takes none."""
         ...
 
     def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
@@ -97,6 +99,6 @@ class Reasoner(Protocol):
         """Continue the conversation by one assistant turn.
 
         `on_text` receives each new piece of text as it is decoded; `should_stop` is asked after every token and ends
-        the turn with stop_reason "cancelled".
+        the turn with stop_reason "cancelled". Raises ModelError when it fails, InputError for what it cannot take.
         """
         ...

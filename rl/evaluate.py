@@ -5,25 +5,34 @@
 
 The model is loaded once. Every question gets an agent of its own, because an agent keeps the pictures it has seen. Two
 controls say whether looking mattered: "blank" shows the model a grey image of the same size in place of every crop,
-"no-tools" takes the tools away. Answers are sampled greedily, so a suite, a seed and a model give the same report.
+"no-tools" takes the tools away. Without a temperature a suite, a seed and a model give the same report.
 
 With several workers each is a process with the model loaded and one torch thread: on two cores that is faster than two
-threads on one small model. An error of a worker ends the evaluation, as it does without workers.
+threads on one small model. An error of a worker ends the evaluation, as it does without workers. A question whose model
+fails, or whose picture is broken, is a result with the status "error"; when the first ones all are, nothing more is
+asked.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from errno import EACCES, EISDIR
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from PIL import Image
 from tqdm import tqdm
 
-from foveate.agent.agent import Agent, load_reasoner, reasoner_of
-from foveate.errors import InputError
+from foveate.agent.agent import Agent
+from foveate.agent.budget import Budget
+from foveate.agent.plain import one_line
+from foveate.agent.records import Answer, Usage
+from foveate.errors import ImageError, InputError, ModelError
+from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner
 from foveate.rl.report import Report, Result
 from foveate.rl.suite import Suite, chosen, open_suite
@@ -31,6 +40,8 @@ from foveate.rl.workers import spread
 
 Control = Literal["blank", "no-tools"]
 GREY = (128, 128, 128)
+PATIENCE = 3
+"""Questions that may all end in an error before the model is taken for dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +51,8 @@ class Job:
     suite: str
     seed: int
     control: Control | None
+    budget: Budget = field(default_factory=Budget)
+    temperature: float = 0.0
 
 
 def evaluate(
@@ -49,8 +62,9 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     control: Control | None = None,
+    budget: Budget | None = None,
+    temperature: float = 0.0,
     out: str | Path | None = None,
-    progress: bool = True,
     workers: int = 1,
 ) -> Report:
     """Ask every question of a suite and judge the answers.
@@ -58,8 +72,12 @@ def evaluate(
     suite: "nano-test", or a folder with answers.jsonl. `seed` draws nano-test's pictures, and the sample of a folder
     when `limit` asks for fewer questions than it has.
     model: a Reasoner, a checkpoint folder or "nano"; with more than one worker it must not be a Reasoner.
-    out: a file that gets one JSON object a question (`Result.to_json`), in the order of the suite.
-    Raises InputError for a wrong suite, control, limit, number of workers or file, before a question is asked.
+    budget: of each question.
+    out: a file that gets one JSON object a question (`Result.to_json`), in the order of the suite. One that is there is
+    replaced when the first questions have been answered.
+    The first error of a question is said on stderr, where a terminal sees a bar too. Raises InputError for a wrong
+    suite, control, limit, number of workers or file, before a question is asked, and ModelError when the first
+    questions all end in an error.
     """
     if control not in (None, "blank", "no-tools"):
         raise InputError(f"got the control {control!r}, wanted blank or no-tools")
@@ -68,18 +86,22 @@ def evaluate(
             f"got {workers} workers and the model {model!r}, wanted 1 worker, or a model by name or folder: "
             "every worker loads its own"
         )
-    job = Job(suite=str(suite), seed=seed, control=control)
+    job = Job(suite=str(suite), seed=seed, control=control, budget=budget or Budget(), temperature=temperature)
     questions = open_suite(job.suite, seed=seed)
     idxs = chosen(questions, limit=limit, seed=seed)
+    if out is not None:
+        _check_writable(Path(out))
     with ExitStack() as stack:
-        file = stack.enter_context(_writable(Path(out))) if out is not None else None
         if isinstance(model, str | Path) and workers > 1:
             results = stack.enter_context(spread(answer_share, job, model, idxs, workers))
             name = str(model)
         else:
             reasoner = reasoner_of(model)
             results, name = answer_all(job, reasoner, questions, idxs), reasoner.name
-        done = list(_kept(results, len(idxs), file, progress=progress))
+        results = living(results)
+        if out is not None:
+            results = _written(results, Path(out))
+        done = list(_shown(results, len(idxs)))
     return Report.of(done, suite=questions.name, model=name, control=control, seed=seed)
 
 
@@ -97,15 +119,21 @@ def answer_all(job: Job, reasoner: Reasoner, questions: Suite, idxs: Sequence[in
 
 
 def answer_one(job: Job, reasoner: Reasoner, questions: Suite, idx: int) -> Result:
-    """Ask one item in a fresh agent."""
+    """Ask one item in a fresh agent; a picture that cannot be opened is an error of this question."""
     item = questions.item(idx)
     with Agent(
         reasoner,
         tools=() if job.control == "no-tools" else None,
+        budget=job.budget,
+        temperature=job.temperature,
         seed=job.seed,
         observe_image=blank if job.control == "blank" else None,
     ) as agent:
-        return Result.of(item, agent.ask(item.question, [item.picture]))
+        try:
+            answer = agent.ask(item.question, [item.picture])
+        except ImageError as error:
+            answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
+        return Result.of(item, answer)
 
 
 def blank(image: Image.Image) -> Image.Image:
@@ -113,23 +141,49 @@ def blank(image: Image.Image) -> Image.Image:
     return Image.new("RGB", image.size, GREY)
 
 
-def _kept(results: Iterator[Result], total: int, file: TextIO | None, *, progress: bool) -> Iterator[Result]:
-    """Write each result to the file as it comes, and show a bar with the accuracy so far."""
-    right = 0
-    with tqdm(total=total, disable=not progress, file=sys.stderr, unit="question") as bar:
+def living(results: Iterator[Result]) -> Iterator[Result]:
+    """The same results; ModelError when the first ones all ended in an error."""
+    first = list(islice(results, PATIENCE))
+    errors = [result.error for result in first if result.error is not None]
+    if len(errors) == PATIENCE:
+        raise ModelError(f"the first {PATIENCE} questions all ended in an error: {errors[0]}")
+    yield from chain(first, results)
+
+
+def _shown(results: Iterator[Result], total: int) -> Iterator[Result]:
+    """The same with a bar that has the accuracy so far, at a terminal; the first error is told everywhere."""
+    right, told = 0, False
+    with tqdm(total=total, disable=None, file=sys.stderr, unit="question") as bar:
         for count, result in enumerate(results, start=1):
-            if file is not None:
-                file.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
-                file.flush()
+            if result.error is not None and not told:
+                bar.write(f"foveate: {result.id} ended in an error: {one_line(result.error, 500)}", file=sys.stderr)
+                told = True
             right += result.right
             bar.set_postfix_str(f"{right / count:.1%} right", refresh=False)
             bar.update()
             yield result
 
 
-def _writable(path: Path) -> TextIO:
-    try:
+def _written(results: Iterator[Result], path: Path) -> Iterator[Result]:
+    """The same, each written to the file as it comes; an earlier file stays until there is a first one."""
+    for count, result in enumerate(results):
+        with _told(path), path.open("a" if count else "w", encoding="utf-8") as file:
+            file.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
+        yield result
+
+
+def _check_writable(path: Path) -> None:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8")
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write traces to {path} ({error.strerror}); name another file") from error

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Self
 
-from foveate.agent.records import Answer, Box, ImageRecord
+from foveate.agent.records import Answer, ImageRecord
 from foveate.rl.reward import is_right
 from foveate.rl.suite import Item
+from foveate.tools.tool import Box
 
 SCHEMA_VERSION = 1
 COVERED_SHARE = 0.9
@@ -53,6 +54,11 @@ class Result:
             crop_share=crop_share(answer.images, item.evidence),
             run=answer.to_json(),
         )
+
+    @property
+    def error(self) -> str | None:
+        """Why the question ended in an error; None when it did not."""
+        return self.run["reason"] if self.run["status"] == "error" else None
 
     def to_json(self) -> dict[str, Any]:
         """A line of the file that `foveate eval --out` writes."""
@@ -98,6 +104,8 @@ class Report:
     crop_share: float | None
     """Mean share of the picture of the crops that showed it; None when there are none."""
     statuses: dict[str, int]
+    first_error: str | None
+    """Why the first question that ended in an error did; None when none did."""
 
     @classmethod
     def of(cls, results: Sequence[Result], *, suite: str, model: str, control: str | None, seed: int) -> Self:
@@ -120,6 +128,7 @@ class Report:
             right_seen=len(shares),
             crop_share=fmean(shares) if shares else None,
             statuses=dict(Counter(result.run["status"] for result in results).most_common()),
+            first_error=next((result.error for result in results if result.error is not None), None),
         )
 
     @property
@@ -144,6 +153,7 @@ class Report:
             "evidence_covered": self.evidence_covered,
             "crop_share": self.crop_share,
             "statuses": self.statuses,
+            "first_error": self.first_error,
         }
 
     def to_text(self) -> str:

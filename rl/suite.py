@@ -9,7 +9,8 @@ folder with an ``answers.jsonl``, one object a line:
 
 `accept`, `family`, `type` and `evidence_bbox` may be left out; `type` says when an answer counts as right
 (foveate.rl.reward: any, text, number, choice or set). A box is x0, y0, x1, y1 in pixels of the upright picture; a
-question that needs several places has a list of boxes. The whole file is checked before the first question is asked.
+question that needs several places has a list of boxes. The whole file, and the header of every picture, is checked
+before the first question is asked.
 """
 
 import json
@@ -21,11 +22,12 @@ from typing import Any, Protocol, cast
 
 from PIL import Image
 
-from foveate.agent.records import Box
 from foveate.errors import InputError
 from foveate.rl.reward import SAME, Kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
+from foveate.tools.pictures import FORMATS, MAX_PIXELS, check_size
+from foveate.tools.tool import Box
 
 NANO_TEST = "nano-test"
 PER_FAMILY = 170
@@ -173,6 +175,7 @@ def _item(folder: Path, where: str, line: str) -> Item:
     picture = folder / record["image"]
     if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
         raise InputError(f"{where}: got image={record['image']!r}, wanted a picture inside {folder}")
+    _check_header(f"{where}: got image={record['image']!r}", picture)
     return Item(
         id=record["id"],
         family=family,
@@ -183,6 +186,15 @@ def _item(folder: Path, where: str, line: str) -> Item:
         evidence=_boxes(where, record.get("evidence_bbox")),
         picture=picture,
     )
+
+
+def _check_header(where: str, picture: Path) -> None:
+    """Raises InputError for what is no picture, or too large a one; what is broken behind its header shows later."""
+    try:
+        with Image.open(picture, formats=FORMATS) as opened:
+            check_size(opened.size, MAX_PIXELS, "it")
+    except Exception as error:  # a decoder fed with broken bytes raises whatever it likes
+        raise InputError(f"{where} ({error}), wanted a picture that can be read") from error
 
 
 def _boxes(where: str, value: Any) -> tuple[Box, ...]:

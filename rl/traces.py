@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment
 
 from foveate.agent.plain import printable
-from foveate.agent.records import Answer, Step, Usage
+from foveate.agent.records import Answer, Settings, Step, Usage
 from foveate.agent.state import image_from, step_from
 from foveate.agent.trace import write_trace
 from foveate.errors import InputError
@@ -81,6 +81,7 @@ def answer_of(run: dict[str, Any]) -> Answer:
             usage=Usage(**run["usage"]),
             images=tuple(map(image_from, run["images"])),
             reason=run["reason"],
+            settings=Settings.from_json(run["settings"]) if run.get("settings") else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"a run cannot be shown ({error!r}); wanted one of foveate rollout") from error

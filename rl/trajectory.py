@@ -25,12 +25,13 @@ from torch import Tensor
 
 from foveate.agent.images import ImageStore
 from foveate.agent.messages import image_part, resolve
-from foveate.agent.records import Box, Status
+from foveate.agent.records import Status
 from foveate.errors import InputError
 from foveate.models.reasoner import Message
 from foveate.rl.reward import Kind
 from foveate.rl.rollout import Trajectory
 from foveate.rl.writing import append, made, replaced
+from foveate.tools.tool import Box
 
 SCHEMA_VERSION = 2
 PART = 64

@@ -4,6 +4,7 @@ Proved: each documented exit code; the shape of --json; one line on stderr, and 
 can get wrong; text from a model cannot steer the terminal; nothing heavy is imported before it is needed.
 """
 
+import io
 import json
 import signal
 import subprocess
@@ -15,12 +16,16 @@ from subprocess import PIPE
 import pytest
 from looking import looks_once
 from PIL import Image
-from scripted import ScriptedReasoner, answer
+from scripted import HERMES, ScriptedReasoner, answer
 
 import foveate
 from foveate.cli import EXIT_CODES, main
+from foveate.cli.options import tools_for
 from foveate.cli.reasoner import load_reasoner
-from foveate.models.reasoner import Message
+from foveate.errors import ModelError
+from foveate.models.reasoner import NANO, Message
+from foveate.tools import PythonTool
+from foveate.tools.sandbox import probe_result
 
 Ask = Callable[..., tuple[int, str, str]]
 Script = Callable[[Sequence[Message]], str]
@@ -63,8 +68,9 @@ def test_json_is_one_object_with_the_fixed_keys(run: Ask, picture: str) -> None:
     assert len(zoom["image"]) == 64
 
 
-def test_save_trace_writes_the_page(run: Ask, picture: str, tmp_path: Path) -> None:
-    code, out, err = run("ask", picture, "What does the label say?", "--save-trace", str(tmp_path / "trace"))
+def test_save_trace_writes_the_page(run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = run("ask", picture, "What does the label say?", "--save-trace", "~/trace")
     assert (code, out) == (0, "K7\n")
     assert f"trace: {tmp_path / 'trace' / 'trace.html'}" in err
     assert json.loads((tmp_path / "trace" / "trace.json").read_text())["answer"] == "K7"
@@ -101,7 +107,8 @@ def test_the_best_answer_so_far_is_printed_when_the_budget_ends(run: Ask, pictur
         (["PICTURE", "What?", "--max-turns", "-1"], "turns=-1"),
         (["PICTURE", "What?", "--temperature", "-1"], "--temperature"),
         (["PICTURE", "What?", "--temperature", "nan"], "--temperature"),
-        (["PICTURE", "What?", "--save-trace", "PICTURE"], "which is a file"),
+        (["PICTURE", "What?", "--save-trace", "PICTURE"], "wanted a folder"),
+        (["PICTURE", "What?", "--save-trace", "/proc/trace"], "wanted a folder"),
         (["~nobody-here/a.png", "What?"], "there is no picture"),
         (["missing.png", "x" * 300 + ". What?"], "there is no picture"),
         (["PICTURE", "What?", "--max-turns", "many"], "--max-turns"),
@@ -121,10 +128,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert said in err
 
 
-def test_an_unknown_model_is_one_line_and_exit_code_2(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ask", picture, "What?", "--model", "gpt-9"], load=load_reasoner) == 2
+@pytest.mark.parametrize("name", ["gpt-9", "", ":int8", "transformers:"])
+def test_an_unknown_model_is_one_line_and_exit_code_2(
+    picture: str, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["ask", picture, "What?", "--model", name], load=load_reasoner) == 2
     wanted = "wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub, or http://HOST/v1#NAME"
-    assert capsys.readouterr().err == f"foveate: got the model 'gpt-9', {wanted}\n"
+    assert capsys.readouterr().err == f"foveate: got the model {name!r}, {wanted}\n"
 
 
 def test_a_huge_picture_is_refused_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +180,74 @@ def test_an_interrupt_ends_with_130(picture: str) -> None:
     assert err.count("\n") == 1
 
 
+def test_a_signal_unwinds_what_is_under_way(picture: str) -> None:
+    """A second one does not break off the cleaning up."""
+    code = f"""
+import signal, sys, time
+from foveate.cli import main
+def load(_):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        signal.raise_signal(signal.SIGHUP)
+        print("cleaned up", flush=True)
+sys.exit(main(["ask", {picture!r}, "What?"], load=load))
+"""
+    asking = subprocess.Popen([sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "ready\n"
+    asking.send_signal(signal.SIGTERM)
+    assert asking.communicate(timeout=20) == ("cleaned up\n", "")
+    assert asking.returncode == 128 + signal.SIGTERM
+
+
+def test_a_signal_that_is_ignored_stays_so(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As nohup asks for; and those that are handled here are let go of afterwards."""
+    found = []
+
+    def load(_: str) -> ScriptedReasoner:
+        found.extend(signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM))
+        return ScriptedReasoner(looks_once)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["ask", picture, "What?"], load=load) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert found[0] is signal.SIG_IGN
+    assert found[1] is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "said"),
+    [
+        (["--model", "gpt-9"], ["ask", "a.png", "What?"], "got --model before ask; give it after ask"),
+        (["--network"], ["ask", "a.png", "What?"], "got --network before ask; give it after ask"),
+        (["-c"], ["ask", "a.png", "What?"], "got --continue before ask; ask has no such option"),
+        (["--version"], ["doctor"], "got --version before doctor; doctor has no such option"),
+        (["--data-dir", "d"], ["bench"], "got --data-dir before bench; bench has no such option"),
+    ],
+)
+def test_an_option_before_a_command_is_refused(run: Ask, before: list[str], command: list[str], said: str) -> None:
+    assert run(*before, *command) == (2, "", f"foveate: {said}\n")
+
+
+def test_an_answer_survives_an_output_without_its_letters(picture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["ask", picture, "What?"], load=lambda _: ScriptedReasoner([answer("Größe 7 µm")])) == 0
+    assert output.buffer.getvalue() == rb"Gr\xf6\xdfe 7 \xb5m" + b"\n"  # type: ignore[attr-defined]
+
+
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_2() -> None:
+    code = "import sys; from foveate.cli import main; sys.exit(main(['--version']))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "foveate: the output cannot be written: No space left on device\n")
+
+
 def test_an_answer_cannot_steer_the_terminal(run: Ask, picture: str) -> None:
     code, out, _ = run("ask", picture, "What?", script=lambda _: answer("\x1b]0;owned\x07 K7"))
     assert (code, out) == (0, "\ufffd]0;owned\ufffd K7\n")
@@ -185,6 +263,18 @@ def test_eval_reports_a_folder_and_writes_its_traces(run: Ask, picture: str, tmp
     assert "accuracy" in run("eval", str(tmp_path), "--limit", "1")[1]
 
 
+def test_eval_exits_1_when_a_question_ends_in_an_error(run: Ask, picture: str, tmp_path: Path) -> None:
+    item = {"id": "a", "image": "street.png", "question": "What?", "answer": "K7"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(item))
+
+    def fails(_: Sequence[Message]) -> str:
+        raise ModelError("nobody is there")
+
+    code, out, err = run("eval", str(tmp_path), "--json", script=fails)
+    assert (code, json.loads(out)["statuses"]) == (1, {"error": 1})
+    assert err == "foveate: a ended in an error: nobody is there\n"
+
+
 @pytest.mark.parametrize("arguments", [["no-suite"], ["nano-test", "--limit", "0"], ["nano-test", "--control", "grey"]])
 def test_eval_with_bad_input_is_one_line_and_exit_code_2(run: Ask, arguments: list[str]) -> None:
     code, out, err = run("eval", *arguments)
@@ -193,11 +283,50 @@ def test_eval_with_bad_input_is_one_line_and_exit_code_2(run: Ask, arguments: li
     assert err.count("\n") == 1
 
 
+def test_a_conversation_takes_the_options_of_a_question(
+    run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What does the label say?\n"))
+    code, out, _ = run("--data-dir", str(tmp_path), "--image", picture, "--max-turns", "0", "--no-tools")
+    assert code == 0
+    assert "turns: 0 of 0 used" in out
+    assert run("--data-dir", str(tmp_path), "--temperature", "-1")[0] == 2
+
+
+def test_tools_are_terse_for_a_model_that_has_learned_them() -> None:
+    """As nano was trained; another model has them explained, and is told more by them."""
+    for dialect, max_chars, results in ((NANO, 300, 1), (HERMES, 4000, 5)):
+        _, python, search = tools_for(dialect, no_tools=False, network=False, unsafe=False)
+        assert isinstance(python, PythonTool)
+        assert python.max_chars == max_chars
+        assert search.call({"query": "capital of Norway"}, []).text.count("\n") + 1 == results
+
+
+def test_code_without_a_boundary_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", "")  # no bubblewrap
+    probe_result.cache_clear()
+    try:
+        tools_for(NANO, no_tools=False, network=False, unsafe=False)
+        tools_for(NANO, no_tools=True, network=False, unsafe=True)
+        assert capsys.readouterr().err == ""
+        tools_for(NANO, no_tools=False, network=False, unsafe=True)
+        assert capsys.readouterr().err.startswith("foveate: no sandbox works here")
+    finally:
+        probe_result.cache_clear()
+
+
 def test_train_with_bad_input_is_one_line_and_exit_code_2(run: Ask, tmp_path: Path) -> None:
     code, _, err = run("train", "tower", "--config", str(tmp_path / "missing.yaml"), "--out", str(tmp_path))
     assert code == 2
     assert err.startswith("foveate: ")
     assert "missing.yaml" in err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_bench_wants_a_time(run: Ask, seconds: str) -> None:
+    code, out, err = run("bench", "--seconds", seconds)
+    assert (code, out) == (2, "")
+    assert "got --seconds" in err
 
 
 def test_help_names_the_exit_codes(run: Ask) -> None:
@@ -209,14 +338,6 @@ def test_help_names_the_exit_codes(run: Ask) -> None:
 
 def test_version(run: Ask) -> None:
     assert run("--version") == (0, f"foveate {foveate.__version__}\n", "")
-
-
-def test_the_face_of_the_package() -> None:
-    assert foveate.__all__ == ["Agent", "Answer", "Thinker", "__version__"]
-    assert foveate.Agent.__module__ == "foveate.agent.agent"
-    assert foveate.Answer.__module__ == "foveate.agent.records"
-    with pytest.raises(AttributeError, match="no attribute 'Agnet'"):
-        _ = foveate.Agnet
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["ask", "missing.png", "What?"]])

@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from foveate.cli import app
 from foveate.models.config import from_json
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.stages import parts_of
@@ -25,6 +28,21 @@ def test_the_page_on_the_agent_runs(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert said.startswith("answered 90 ")
     assert said.count("looked at (") >= 1
     assert said.endswith("90\n90\n")
+
+
+def test_the_table_of_commands_has_their_options_and_no_others() -> None:
+    told: dict[str, set[str]] = {}
+    for row in re.findall(r"^\| (`foveate.*)", (ROOT / "docs" / "agent.md").read_text(), re.MULTILINE):
+        commands, does = row.split(" | ", 1)
+        for command in re.findall(r"`foveate ?(\w*)", commands):
+            told.setdefault(command, set()).update(re.findall(r"`(--[\w-]+)", does))
+    foveate = typer.main.get_command(app)
+    assert isinstance(foveate, TyperGroup)
+    for name, options in told.items():
+        command = foveate.commands[name] if name else foveate
+        opts = {opt for parameter in command.params for opt in parameter.opts if opt.startswith("--")}
+        assert options == opts - {"--help"}, name
+    assert set(told) == {"", "ask", "eval", "doctor"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

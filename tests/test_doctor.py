@@ -4,19 +4,54 @@ What it says of this machine is not asserted, save that what the tests themselve
 """
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from foveate.cli import main
-from foveate.doctor import PROBES, Finding, examine, is_healthy, report_lines
+from foveate.doctor import EXTRAS, PROBES, Finding, examine, is_healthy, model_finding, report_lines
 from foveate.errors import ConfigError
+from foveate.models import nano_path
+from foveate.tools.sandbox import probe_result
 
 
 def test_every_part_is_reported_once_and_what_runs_this_test_is_well() -> None:
     findings = {finding.name: finding for finding in examine()}
     assert list(findings) == list(PROBES)
-    assert all(findings[name].state == "ok" for name in ("foveate", "python", "torch", "search"))
+    assert all(findings[name].state == "ok" for name in ("foveate", "python", "torch", "nano", "search"))
     assert all(finding.fix for finding in findings.values() if finding.state != "ok")
+
+
+@pytest.mark.parametrize("broken", ["model.safetensors", "tokenizer.json"])
+def test_a_model_with_a_broken_file_is_found_out(tmp_path: Path, broken: str) -> None:
+    for file in Path(nano_path()).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    whole = (tmp_path / broken).read_bytes()
+    (tmp_path / broken).unlink()
+    (tmp_path / broken).write_bytes(whole[: len(whole) // 2])
+    finding = model_finding("nano", tmp_path)
+    assert finding.state == "fail"
+    assert finding.fix.startswith("install Foveate again")
+
+
+def test_bubblewrap_that_may_not_work_is_not_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho bwrap: setting up uid map: Permission denied\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", str(tmp_path))
+    probe_result.cache_clear()
+    try:
+        finding = PROBES["sandbox"]("sandbox")
+    finally:
+        probe_result.cache_clear()
+    assert (finding.state, finding.found[-17:]) == ("warn", "Permission denied")
+    assert finding.fix.startswith("let bubblewrap make namespaces")
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    """But for data, which is for building what ships, and those that hold others."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"all", "data", "dev"}
 
 
 def test_a_probe_that_raises_is_a_failed_finding(monkeypatch: pytest.MonkeyPatch) -> None:

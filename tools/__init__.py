@@ -29,9 +29,12 @@ __all__ = [
 ]
 
 
-def default_tools(*, network: bool = False, unsafe: bool = False) -> tuple[Tool, ...]:
+def default_tools(*, network: bool = False, unsafe: bool = False, terse: bool = True) -> tuple[Tool, ...]:
     """zoom, python and search.
 
     network: search the web instead of the local index. unsafe: run code without a boundary where no sandbox works.
+    terse: 300 characters of output and one search result, as nano was trained; else 4,000 characters and 5 results.
     """
-    return zoom_tool(), PythonTool(unsafe=unsafe), search_tool(network=network)
+    max_chars, results = (300, 1) if terse else (4000, 5)
+    search = search_tool(network=network, limit=results, max_chars=max_chars)
+    return zoom_tool(), PythonTool(unsafe=unsafe, max_chars=max_chars), search

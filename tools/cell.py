@@ -55,18 +55,21 @@ class CellOutput:
     """Name and message of the exception, empty when there was none."""
     traceback: str = ""
     images: list[Image.Image] = field(default_factory=list)
+    """The first MAX_IMAGES pictures that it showed."""
+    num_images: int = 0
+    """How many it showed in all."""
 
     @property
     def truncated(self) -> bool:
-        """Whether output was left out."""
-        return CUT_MARK in self.text
+        """Whether text or pictures were left out."""
+        return CUT_MARK in self.text or self.num_images > len(self.images)
 
     def write(self, text: str) -> None:
         """Add text up to the cap; what is left out is marked once."""
         room = MAX_OUTPUT_CHARS + len(CUT_MARK) + 2 - len(self.text)
         if len(text) <= room:
             self.text += text
-        elif not self.truncated:
+        elif CUT_MARK not in self.text:
             self.text += f"{text[:room]}\n{CUT_MARK}\n"
 
 
@@ -94,9 +97,12 @@ def take(message: dict[str, Any], output: CellOutput) -> None:
     elif kind in ("execute_result", "display_data"):
         data = content.get("data")
         bundle = data if isinstance(data, dict) else {}
-        image = png_of(bundle.get("image/png")) if len(output.images) < MAX_IMAGES else None
+        is_kept = len(output.images) < MAX_IMAGES  # pictures beyond are counted, not opened
+        image = png_of(bundle.get("image/png")) if is_kept else None
         if image is not None:
             output.images.append(image)
+        if image is not None or (not is_kept and "image/png" in bundle):
+            output.num_images += 1
         elif bundle.get("text/plain"):
             output.write(str(bundle["text/plain"]) + "\n")
 

@@ -2,7 +2,8 @@
 
 This file must not import anything of Foveate (the package is not visible inside). After `confine` the process cannot
 get its rights back: limits are hard, the user id is nobody's, and a seccomp filter refuses what computing does not
-need: sockets other than local ones, new namespaces, mounts, tracing, kernel keys, BPF and io_uring.
+need: sockets other than local ones, new namespaces, mounts, tracing, kernel keys, BPF, io_uring, and memory that no
+limit counts because it belongs to a descriptor or to nobody (memfd, System V).
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import errno
 import os
 import platform
 import resource
+import signal
 import struct
 from pathlib import Path
 
@@ -21,6 +23,7 @@ def confine(drop_to: int | None, memory: int, file_size: int, processes: int, op
         os.setgroups([])
         os.setresgid(drop_to, drop_to, drop_to)
         os.setresuid(drop_to, drop_to, drop_to)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the host, also without bubblewrap
     limits = {
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_AS: memory + 4 * 2**30,
@@ -42,15 +45,15 @@ def install_filter() -> None:
     """Set no_new_privs and a seccomp filter; machines other than x86-64 and arm64 go without the filter."""
     # machine: audit architecture, socket, clone, clone3, and what is refused: ptrace, mount, umount2, pivot_root,
     # swapon, reboot, init_module, keyctl, add_key, request_key, unshare, setns, perf_event_open, bpf, userfaultfd,
-    # io_uring_setup, process_vm_readv, process_vm_writev
+    # io_uring_setup, process_vm_readv, process_vm_writev, memfd_create, memfd_secret, shmget
     table = {
         "x86_64": (
             0xC000003E, 41, 56, 435,
-            (101, 165, 166, 155, 167, 169, 175, 250, 248, 249, 272, 308, 298, 321, 323, 425, 310, 311),
+            (101, 165, 166, 155, 167, 169, 175, 250, 248, 249, 272, 308, 298, 321, 323, 425, 310, 311, 319, 447, 29),
         ),
         "aarch64": (
             0xC00000B7, 198, 220, 435,
-            (117, 40, 39, 41, 224, 142, 105, 219, 217, 218, 97, 268, 241, 280, 282, 425, 270, 271),
+            (117, 40, 39, 41, 224, 142, 105, 219, 217, 218, 97, 268, 241, 280, 282, 425, 270, 271, 279, 447, 194),
         ),
     }  # fmt: skip
     libc = ctypes.CDLL(None, use_errno=True)

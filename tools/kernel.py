@@ -1,27 +1,22 @@
 """A Jupyter kernel in the sandbox, and the conversation with it.
 
-The kernel is ipykernel over ipc sockets (there is no network inside). It is watched through its pid: when it dies, the
-cell ends at once with KernelLostError and the next cell starts a new kernel with empty variables. A cell that runs past
-its time is interrupted, then killed. What comes back is text and size-capped PNG, read as JSON, never pickle; whatever
-the kernel sends is untrusted, so sizes are capped on the host as well and a malformed message ends the kernel.
+The kernel is watched through its pid: when it dies, the cell ends at once with KernelLostError and the next cell starts
+a new kernel with empty variables. A cell that runs past its time is interrupted, then killed. What comes back is text
+and size-capped PNG, read as JSON, never pickle; whatever the kernel sends is untrusted, so sizes are capped on the host
+as well and a malformed message ends the kernel.
 
 The sockets belong to the thread that runs a cell. Another thread acts on what that thread waits for: `cancel` writes to
 an eventfd, `close` kills the process; interrupting the cell and freeing the sockets is left to the thread of the cell.
 """
 
 import contextlib
-import json
 import os
 import secrets
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,25 +25,16 @@ from jupyter_client.session import Session
 from PIL import Image
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
-from foveate.tools.cell import MAX_OUTPUT_CHARS, CellOutput, execute_content, only_calculates, take
-from foveate.tools.sandbox import (
-    INSIDE,
-    SHARED_MEMORY,
-    Limits,
-    Tier,
-    environment,
-    mounts_in,
-    required_tier,
-    sandbox_command,
-)
+from foveate.tools.cell import CellOutput, execute_content, only_calculates, take
+from foveate.tools.launch import READABLE, SIGNATURE, launched, socket_path, writable_folders
+from foveate.tools.run_folder import RunFolder, sweep
+from foveate.tools.sandbox import SHARED_MEMORY, Limits, Tier, mounts_in, required_tier
 
-CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 START_TIMEOUT_S = 30.0
 INTERRUPT_GRACE_S = 2.0
 INTERRUPT_RETRY_S = 0.5
 """An interrupt that comes just before the kernel begins with its cell is lost: it is sent again."""
 CLOSE_RETRY_S = 0.05
-SIGNATURE = "hmac-sha256"
 FORGET = """\
 import os, shutil, signal
 if {alone}:
@@ -65,11 +51,7 @@ os.chdir({folders!r}[0])
 %reset -f
 """
 """A cell that leaves no file and no variable; where the kernel is alone with what it has started, no process either."""
-OPEN, READABLE = 0o755, 0o644
-"""Whatever our umask says: a kernel may have another user id."""
 MAX_MESSAGE_BYTES = 16 * 2**20
-_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
-"""Kernels are started from this thread: bubblewrap dies with the thread that started it, and this one never ends."""
 
 
 class Kernel:
@@ -80,7 +62,7 @@ class Kernel:
         self.limits = limits or Limits()
         self.unsafe = unsafe
         self.tier = tier
-        self.folder: Path | None = None
+        self._run_folder: RunFolder | None = None
         self._folders: tuple[str, ...] = ()
         """What the kernel may write to, as it sees it, the working folder first."""
         self._in_use = threading.RLock()
@@ -104,6 +86,11 @@ class Kernel:
     def is_running(self) -> bool:
         """Whether the kernel's process is alive."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the host keeps what the kernel reads; None unless one runs."""
+        return self._run_folder.path if self._run_folder is not None else None
 
     def run(self, code: str, *, images: Sequence[Image.Image] = (), timeout_s: float = 30.0) -> CellOutput:
         """Run a cell; it and later ones see the images as image_0.png, image_1.png, ...
@@ -155,9 +142,9 @@ class Kernel:
                 process.kill()
         try:
             self._end()
-            if self.folder is not None:  # the start failed before the process did
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self._process, self.folder, self._sockets = None, None, {}
+            if self._run_folder is not None:  # still there when the start failed before there was a process
+                self._run_folder.remove()
+            self._process, self._run_folder, self._sockets = None, None, {}
         finally:
             self._in_use.release()
 
@@ -184,11 +171,11 @@ class Kernel:
             return
         self.close()
         tier = self.tier or required_tier(unsafe=self.unsafe)
-        self.folder = Path(tempfile.mkdtemp(prefix="fv-", dir="/tmp"))
+        sweep()
+        self._run_folder = RunFolder()
         try:
-            self._launch(tier, self.folder)
+            self._launch(tier, self._run_folder)
             self._greet(time.monotonic() + START_TIMEOUT_S)
-            (self.folder / "ipc").chmod(0o755)  # the sockets exist; a kernel with another user id can add no files
         except KernelLostError as error:
             words = self._last_words()
             self.close()
@@ -197,33 +184,18 @@ class Kernel:
             self.close()
             raise
 
-    def _launch(self, tier: Tier, folder: Path) -> None:
+    def _launch(self, tier: Tier, folder: RunFolder) -> None:
         """Start the process and connect the sockets."""
-        host, ipc, work = folder / "host", folder / "ipc", folder / "work"
-        for made in (host, host / "images", ipc, work):
-            made.mkdir()
-            made.chmod(OPEN)
-        ipc.chmod(0o777)  # the folder above it lets nobody else in
-        inside = {"host": INSIDE / "host", "ipc": INSIDE / "ipc", "work": INSIDE / "work"}
-        seen = inside if tier != "unsafe" else {"host": host, "ipc": ipc, "work": work}
         key = secrets.token_hex(32)
-        ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, start=1)}
-        connection = {"transport": "ipc", "ip": f"{seen['ipc']}/k", "key": key, "signature_scheme": SIGNATURE, **ports}
-        (host / "connection.json").write_text(json.dumps(connection), encoding="utf-8")
-        (host / "connection.json").chmod(READABLE)
-        arguments = (str(seen["host"] / "connection.json"), str(seen["host"] / "images"), MAX_OUTPUT_CHARS)
-        self._folders = (str(seen["work"]), *(() if tier == "unsafe" else SHARED_MEMORY))
-        program = files("foveate.tools").joinpath("kernel_main.py").read_text(encoding="utf-8")
-        body = f"{program}\nstart_kernel(*{arguments!r})"
-        command = sandbox_command(tier, host, ipc, self.limits, body)
-        process = _SPAWNER.submit(spawned, command, self._folders[0], work).result()
+        process = launched(tier, folder.path, key, self.limits)
         self._pidfd = os.pidfd_open(process.pid)
         self._process = process  # from here on `close` may kill it
+        self._folders = writable_folders(tier, folder.path)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._end = weakref.finalize(self, end_kernel, process, self._pidfd, context, folder)
         self._session = Session(key=key.encode(), signature_scheme=SIGNATURE, check_pid=False)
         for channel, kind in (("shell", zmq.DEALER), ("iopub", zmq.SUB), ("control", zmq.DEALER)):
-            self._sockets[channel] = connected(context.socket(kind), f"ipc://{ipc}/k-{ports[f'{channel}_port']}")
+            self._sockets[channel] = connected(context.socket(kind), socket_path(folder.path, channel))
 
     def _greet(self, deadline: float) -> None:
         """Wait until the kernel answers and its output reaches us."""
@@ -334,40 +306,26 @@ class Kernel:
         return False
 
 
-def spawned(command: list[str], home: str, cwd: Path) -> "subprocess.Popen[bytes]":
-    """The process of a kernel, cut off from our terminal, environment and standard streams."""
-    return subprocess.Popen(
-        command,
-        env=environment(home),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def connected(socket: "zmq.Socket[bytes]", address: str) -> "zmq.Socket[bytes]":
-    """A socket connected to the kernel, which drops messages that are too large."""
+def connected(socket: "zmq.Socket[bytes]", path: str) -> "zmq.Socket[bytes]":
+    """The socket connected to the kernel, which drops messages that are too large."""
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     socket.setsockopt(zmq.RCVHWM, 256)
-    socket.setsockopt(zmq.RECONNECT_IVL, 5)
     if socket.type == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
-    socket.connect(address)
+    socket.connect(f"ipc://{path}")
     return socket
 
 
 def end_kernel(
-    process: "subprocess.Popen[bytes]", pidfd: int, context: "zmq.Context[zmq.Socket[bytes]]", folder: Path
+    process: "subprocess.Popen[bytes]", pidfd: int, context: "zmq.Context[zmq.Socket[bytes]]", folder: RunFolder
 ) -> None:
-    """Kill a kernel with everything it started (they share a process namespace) and remove its folders."""
+    """Kill a kernel with everything it started (they share a process namespace) and remove its folder."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     process.wait()
     if process.stderr:
         process.stderr.close()
     os.close(pidfd)
+    folder.remove()
     context.destroy(linger=0)
-    shutil.rmtree(folder, ignore_errors=True)

@@ -3,19 +3,26 @@
 This file must not import anything of Foveate (the package is not visible inside). Capping here keeps a cell that
 prints a gigabyte from filling pipes and sockets; the host caps again, because code in the kernel can undo this.
 The host adds the call of `start_kernel` behind this text.
+
+The sockets of the kernel listen before this process starts: the host made them, because nothing inside may be able to
+put a file where the host could see it.
 """
 
 import contextlib
 import gc
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import zmq
 from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
 
 
-def start_kernel(connection_file: str, images: str, max_output_chars: int) -> None:
-    """Serve cells until the host ends this process."""
+def start_kernel(connection_file: str, images: str, listeners: dict[str, int], max_output_chars: int) -> None:
+    """Serve cells until the host ends this process. listeners: address to the descriptor that listens there."""
+    take_over(listeners)
     work = Path.cwd()
     sys.path.insert(0, str(work))
     written = 0
@@ -41,6 +48,21 @@ def start_kernel(connection_file: str, images: str, max_output_chars: int) -> No
     OutStream.write = write_capped  # type: ignore[method-assign, assignment]
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
+    app.debug_shell_socket.close()  # it would look for the address of the host for ever
     app.kernel.shell.events.register("pre_run_cell", before_cell)
     gc.freeze()  # what is loaded by now stays: collecting garbage, as %reset does, need not look at it
     app.start()  # type: ignore[no-untyped-call]
+
+
+def take_over(listeners: dict[str, int]) -> None:
+    """Let sockets that are bound to one of these addresses use its descriptor, and programs started here none."""
+    bind = zmq.Socket.bind
+    for descriptor in listeners.values():
+        os.set_inheritable(descriptor, False)
+
+    def bind_inherited(socket: zmq.Socket[Any], address: str) -> object:
+        if address in listeners:
+            socket.setsockopt(zmq.USE_FD, listeners[address])
+        return bind(socket, address)
+
+    zmq.Socket.bind = bind_inherited  # type: ignore[method-assign, assignment]

@@ -2,7 +2,8 @@
 
 A picture is untrusted input. Only six formats are tried (Pillow knows 43), the number of pixels is checked in the
 header before anything is decoded (Pillow merely warns up to 179 million), only the first frame of an animation is
-read, and every way in which a decoder can fail becomes an ImageError with the fix. Transparent parts turn white.
+read, and every way in which a decoder can fail becomes an ImageError with the fix. Transparent parts turn white. What
+is not RGB is converted in strips, so that no more than the picture itself and the result are in memory.
 """
 
 import hashlib
@@ -10,57 +11,84 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from foveate.errors import ImageError
+from foveate.paths import expanded
 from foveate.tools.schema import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
+STRIP_PIXELS = 2**20
+"""What is converted or hashed at once."""
+PictureSource = str | os.PathLike[str] | bytes | Image.Image
+"""A path, the bytes of a file, or a PIL image."""
 
 
-def open_picture(source: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An upright RGB image from a path, the bytes of a file, or a PIL image; ImageError for anything else."""
+def open_picture(source: PictureSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An upright RGB image; ImageError for anything that is none."""
+    return picture_and_bytes(source, max_pixels=max_pixels)[0]
+
+
+def picture_and_bytes(source: PictureSource, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, bytes | None]:
+    """An upright RGB image and the file that it was in, None for a PIL image; ImageError for anything that is none."""
     if isinstance(source, Image.Image):
-        check_size(source.size, max_pixels, "the picture")
-        return upright_rgb(source)
+        with legible("the picture", max_pixels):
+            return judged(source, "the picture", max_pixels), None
+    if not isinstance(source, bytes | str | os.PathLike):
+        raise ImageError(
+            f"got a picture of the type {type(source).__name__}; give a path, the bytes of a file, or a PIL image"
+        )
     name = "the picture" if isinstance(source, bytes) else str(source)
-    if isinstance(source, bytes) and not source:
+    data = source if isinstance(source, bytes) else file_bytes(expanded(Path(source)))
+    if not data:
         raise ImageError(f"{name} is empty; give a {' '.join(FORMATS)} file")
-    with io.BytesIO(source) if isinstance(source, bytes) else regular_file(Path(source)) as data:
-        return decoded(data, name, max_pixels)
+    return decoded(data, name, max_pixels), data
 
 
-def regular_file(path: Path) -> io.BufferedReader:
-    """The opened file; ImageError when it is missing, empty, too large, or no file at all (a pipe would block)."""
+def file_bytes(path: Path) -> bytes:
+    """What a file holds; ImageError when it is missing, empty, too large, or no file at all (a pipe would block)."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise ImageError(f"{path} is not a file; give the path of a picture")
         if not 0 < about.st_size <= MAX_BYTES:
             raise ImageError(f"{path} has {about.st_size:,} bytes; give 1 to {MAX_BYTES:,}")
-        return path.open("rb")
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise ImageError(f"{shown(str(path))} cannot be opened ({reason}); check the path") from error
+        raise ImageError(f"{str(path)[:200]!r} cannot be opened ({reason}); check the path") from error
 
 
-def decoded(data: BinaryIO, name: str, max_pixels: int) -> Image.Image:
-    """The picture in a stream; the header is judged before the pixels are decoded."""
-    try:
+def decoded(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """The picture in a file's bytes; the header is judged before the pixels are decoded."""
+    with legible(name, max_pixels):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size is stricter
-            opened = Image.open(data, formats=FORMATS)
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
         with opened:
-            check_size(opened.size, max_pixels, name)
-            opened.load()
-            return upright_rgb(opened)
+            return judged(opened, name, max_pixels)
+
+
+def judged(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """The picture upright, as RGB, if its size is right."""
+    check_size(image.size, max_pixels, name)
+    image.load()
+    return upright_rgb(image)
+
+
+@contextmanager
+def legible(name: str, max_pixels: int) -> Iterator[None]:
+    """Around what reads a picture: whatever a decoder raises becomes an ImageError that says what to do."""
+    try:
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -88,30 +116,53 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         pass
     if image.mode == "RGB" and "transparency" not in image.info:
         return image if type(image) is Image.Image else image.copy()
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    grey = image.mode.startswith("I") or image.mode == "F"
+    scale = grey_scale(image) if grey else 1.0
+    rgb = Image.new("RGB", image.size)
+    for top, strip in strips(image):
+        rgb.paste(eight_bits(strip, scale) if grey else over_white(strip), (0, top))
+    return rgb
 
 
-def eight_bits(values: npt.NDArray[np.generic], mode: str) -> npt.NDArray[np.uint8]:
-    """Grey values [H, W] of 16 or 32 bits or floats as bytes.
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture from top to bottom: the first row of each strip, and the strip."""
+    height = max(1, STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, its transparent parts white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def grey_scale(image: Image.Image) -> float:
+    """What turns grey values of 16 or 32 bits or floats into bytes.
 
     The mode "I;16" has a fixed range. "I" and "F" have none: above 255 they are taken for 16 bits, floats up to 1 for
     shares of white.
     """
-    finite = np.nan_to_num(values.astype(np.float32), posinf=65535.0, neginf=0.0)
-    top = float(finite.max())
-    wide = mode.startswith("I;16") or top > 255.0
-    scale = 1.0 / 257.0 if wide else 255.0 if mode == "F" and top <= 1.0 else 1.0
-    grey: npt.NDArray[np.uint8] = np.clip(np.rint(finite * scale), 0, 255).astype(np.uint8)
-    return grey
+    if image.mode.startswith("I;16"):
+        return 1.0 / 257.0
+    top = max(float(finite_values(strip).max()) for _, strip in strips(image))
+    return 1.0 / 257.0 if top > 255.0 else 255.0 if image.mode == "F" and top <= 1.0 else 1.0
+
+
+def eight_bits(image: Image.Image, scale: float) -> Image.Image:
+    """Grey values, scaled, as a picture of bytes."""
+    return Image.fromarray(np.clip(np.rint(finite_values(image) * scale), 0, 255).astype(np.uint8))
+
+
+def finite_values(image: Image.Image) -> npt.NDArray[np.float32]:
+    """Grey values [H, W]; what is no number is black."""
+    return np.nan_to_num(np.asarray(image).astype(np.float32), posinf=65535.0, neginf=0.0)
 
 
 def sha256_of_pixels(image: Image.Image) -> str:
     """Content address of an image: its mode, size and pixels."""
     digest = hashlib.sha256(f"{image.mode} {image.width} {image.height}\n".encode())
-    digest.update(image.tobytes())
+    for _, strip in strips(image):
+        digest.update(strip.tobytes())
     return digest.hexdigest()

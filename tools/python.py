@@ -1,7 +1,8 @@
 """python: run code in the sandboxed kernel of a run. Variables persist; the images of the run are files.
 
 The kernel starts with the first call and ends with the run. The model reads the printed text and, after an error, the
-exception with the failing line; the full output is in the result's details.
+exception with the failing line; the full output is in the result's details. Of the pictures that a cell shows it sees
+one, and is told how many there were.
 """
 
 import re
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from foveate.tools.kernel import Kernel
 
 
+NEW_KERNEL = "(this kernel has just started: variables of earlier code are gone, define them again)"
+
+
 class PythonTool(Tool):
     """The tool "python". `for_run()` gives each run a kernel of its own; `close()` ends it."""
 
@@ -29,7 +33,10 @@ class PythonTool(Tool):
         limits: Limits | None = None,
         unsafe: bool = False,
     ) -> None:
-        """timeout_s and max_chars hold for one call; unsafe accepts a machine without a sandbox."""
+        """timeout_s and max_chars hold for one call; unsafe accepts a machine without a sandbox.
+
+        max_chars: 300 is what nano was trained to read; a model with more context can be given more.
+        """
         super().__init__(self.run_code, name="python", wants_images=True)
         self.timeout_s, self.max_chars, self.limits, self.unsafe = timeout_s, max_chars, limits, unsafe
         self._kernel: Kernel | None = None
@@ -41,14 +48,16 @@ class PythonTool(Tool):
             images: The images of this conversation.
             code: The code of one cell. Print what you want to see.
         """
-        output = self._started().run(code, images=images, timeout_s=self.timeout_s)
-        text = output.text.rstrip()
-        if output.error:
-            text = f"{text}\n{error_line(output)}".lstrip()
+        kernel = self._started()
+        is_new = not kernel.is_running
+        output = kernel.run(code, images=images, timeout_s=self.timeout_s)
         details = {"output": output.text, "traceback": output.traceback, "truncated": output.truncated}
-        image = output.images[-1] if output.images else None
-        shown = shortened(text, self.max_chars)
-        return ToolResult(text=shown or "(no output)", image=image, failed=bool(output.error), details=details)
+        return ToolResult(
+            text=shortened(what_is_read(output, is_new=is_new), self.max_chars) or "(no output)",
+            image=output.images[-1] if output.images else None,
+            failed=bool(output.error),
+            details=details,
+        )
 
     def _started(self) -> "Kernel":
         from foveate.tools.kernel import Kernel  # jupyter_client and zmq load only when code runs
@@ -72,6 +81,18 @@ class PythonTool(Tool):
         kernel, self._kernel = self._kernel, None
         if kernel is not None:
             kernel.close()
+
+
+def what_is_read(output: "CellOutput", *, is_new: bool) -> str:
+    """The text of a cell, its error, and what the model could not know otherwise; is_new: the kernel began with it."""
+    parts = [output.text.rstrip()]
+    if output.error:
+        parts.append(error_line(output))
+    if is_new and output.error.startswith("NameError"):
+        parts.append(NEW_KERNEL)
+    if output.num_images > 1:
+        parts.append(f"(picture {len(output.images)} of {output.num_images} is shown)")
+    return "\n".join(filter(None, parts))
 
 
 def error_line(output: "CellOutput") -> str:

@@ -5,81 +5,62 @@ kind, never an empty result. What a search returns is untrusted text from outsid
 handed to the model as an observation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, Queue
+from typing import Any
+
+from PIL import Image
 
 from foveate.errors import SearchError, ToolArgumentError
 from foveate.tools.index import local_index
 from foveate.tools.tool import Tool, ToolResult
+from foveate.tools.web import SearchTimeoutError, WebClient, ddgs_client, web_lines
 
 MAX_QUERY_CHARS = 400
 NO_RESULT = "no result"
 
 
-class RateLimitError(SearchError):
-    """The search service wants fewer requests."""
+class WebSearch(Tool):
+    """A search whose end nobody waits for when its time is up or the user cancels it."""
 
+    def __init__(self, function: Callable[[str], ToolResult], timeout_s: float) -> None:
+        super().__init__(function)
+        self._search, self._timeout_s = function, timeout_s
+        self._outcome: Queue[ToolResult | Exception] | None = None
 
-class BlockedError(SearchError):
-    """The search service refused the request."""
+    def call(self, arguments: dict[str, Any], images: Sequence[Image.Image]) -> ToolResult:
+        """See Tool; the function runs in a thread of its own. Raises SearchTimeoutError after the time given."""
+        outcome: Queue[ToolResult | Exception] = Queue()
+        self._outcome = outcome
 
+        def bring() -> None:
+            try:
+                outcome.put(super(WebSearch, self).call(arguments, images))
+            except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+                outcome.put(error)
 
-class NoNetworkError(SearchError):
-    """The search service cannot be reached."""
+        threading.Thread(target=bring, name="web-search", daemon=True).start()
+        try:
+            found = outcome.get(timeout=self._timeout_s)
+        except Empty:
+            told = f"no answer within {self._timeout_s:g} s; search again or use the local index"
+            raise SearchTimeoutError(told) from None
+        finally:
+            self._outcome = None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
+    def for_run(self) -> "WebSearch":
+        """The same tool with a call of its own."""
+        return WebSearch(self._search, self._timeout_s)
 
-class SearchTimeoutError(SearchError):
-    """The search service did not answer in time."""
-
-
-class WebClient(Protocol):
-    """The part of ddgs.DDGS that is used."""
-
-    def text(self, query: str, *, max_results: int) -> Sequence[Mapping[str, Any]]:
-        """Results with the keys title, href and body."""
-        ...
-
-
-def ddgs_client(timeout_s: float) -> WebClient:
-    """The real client; SearchError when the package is not installed."""
-    try:
-        from ddgs import DDGS  # only a search of the web needs it
-    except ImportError as error:
-        raise SearchError("web search needs the package ddgs; pip install ddgs") from error
-    client: WebClient = DDGS(timeout=max(1, round(timeout_s)))
-    return client
-
-
-def web_lines(query: str, limit: int, client: WebClient) -> list[str]:
-    """Results from the web as "title: text (address)"; raises one of the SearchErrors above."""
-    try:
-        results = client.text(query, max_results=limit)
-    except Exception as error:  # the client passes on whatever its engines raise
-        if says_empty(error):
-            return []
-        raise classified(error) from error
-    return [f"{row.get('title', '')}: {row.get('body', '')} ({row.get('href', '')})" for row in results][:limit]
-
-
-def says_empty(error: Exception) -> bool:
-    """Ddgs raises an error with these words when every engine answered and none had a result."""
-    return "no results found" in str(error).lower()
-
-
-def classified(error: Exception) -> SearchError:
-    """The typed error for what a client raised."""
-    said = f"{type(error).__name__}: {error}"[:200]
-    lower = said.lower()
-    kinds: tuple[tuple[type[SearchError], tuple[str, ...], str], ...] = (
-        (RateLimitError, ("ratelimit", "429", "too many requests"), "wait a minute and search again"),
-        (SearchTimeoutError, ("timeout", "timed out"), "search again or use the local index"),
-        (BlockedError, ("403", "captcha", "forbidden", "blocked"), "use the local index"),
-        (NoNetworkError, ("connect", "dns", "resolve", "unreachable", "network"), "check the network"),
-    )
-    for kind, signs, fix in kinds:
-        if any(sign in lower for sign in signs):
-            return kind(f"{said}; {fix}")
-    return SearchError(f"the web search failed ({said}); use the local index")
+    def cancel(self) -> None:
+        """Wait no longer for the search that is under way."""
+        outcome = self._outcome
+        if outcome is not None:
+            outcome.put(SearchError("the search was cancelled"))
 
 
 def search_local(query: str, limit: int = 1) -> list[str]:
@@ -108,7 +89,8 @@ def search_tool(
 ) -> Tool:
     """The tool "search": the local index, or with network=True the web instead.
 
-    limit: results shown. max_chars: of all results together. client: makes the web client from a timeout.
+    limit: results shown. max_chars: of all results together. timeout_s: of a whole search of the web. client: makes the
+    web client of one search from that time.
     """
 
     def search(query: str) -> ToolResult:
@@ -122,4 +104,4 @@ def search_tool(
         lines = web_lines(query, limit, client(timeout_s)) if network else search_local(query, limit)
         return ToolResult(text=rendered(lines, max_chars), details={"network": network, "results": len(lines)})
 
-    return Tool(search)
+    return WebSearch(search, timeout_s) if network else Tool(search)

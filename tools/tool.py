@@ -14,12 +14,15 @@ and gets them as its first parameter, which the model does not see:
 
 The agent's side: `tools = [tool.for_run() for tool in tools]` when a run starts (a tool with state, like the code
 kernel, hands out a copy of its own), `perform(tools, call, images)` for every call, `tool.close()` when the run ends.
-When the user stops the run during a call, `tool.cancel()` from another thread.
+When the user stops the run during a call, or its time is up, `tool.cancel()` from another thread.
 `perform` never raises for what a model or a tool did: a failure is a result with ``failed=True`` that the model reads.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -28,6 +31,8 @@ from PIL import Image
 from foveate.errors import ToolArgumentError, ToolError
 from foveate.tools.schema import checked_arguments, parameters_of
 
+CANCEL_AGAIN_S = 0.1
+"""How long a call that was told to end may go on until it is told again."""
 Box = Annotated[tuple[float, float, float, float], "box"]
 """x0, y0, x1, y1 in pixels of the upright image; the schema says "format": "box", so that an agent can translate."""
 
@@ -49,7 +54,7 @@ class ToolResult:
     image: Image.Image | None = None
     source_idx: int | None = None
     """Number of the image of the run that `image` is a part of."""
-    box_px: tuple[float, float, float, float] | None = None
+    box_px: Box | None = None
     """The part of that source that `image` shows, in the source's upright pixels."""
     failed: bool = False
     details: dict[str, Any] = field(default_factory=dict)
@@ -101,14 +106,42 @@ class Tool:
         """Free what a run has used; may be called twice."""
 
 
-def perform(tools: Iterable[Tool], call: ToolCall, images: Sequence[Image.Image]) -> ToolResult:
-    """Run a call; every failure becomes a result with ``failed=True`` whose text tells the model what to do."""
+def perform(
+    tools: Iterable[Tool], call: ToolCall, images: Sequence[Image.Image], *, seconds: float = math.inf
+) -> ToolResult:
+    """Run a call; every failure becomes a result with ``failed=True`` whose text tells the model what to do.
+
+    After `seconds` the tool is cancelled. One that cannot be (see `Tool.cancel`) is waited for.
+    """
     known = {tool.name: tool for tool in tools}
     try:
         if call.name not in known:
             raise ToolArgumentError(f"there is no tool {call.name!r}; use {', '.join(known) or 'none'}")
-        return known[call.name].call(call.arguments, images)
+        with cancelled_after(seconds, known[call.name]):
+            return known[call.name].call(call.arguments, images)
     except ToolError as error:
         return ToolResult(text=f"{call.name}: {error}", failed=True)
-    except Exception as error:  # a user's function may raise anything; the run goes on  # noqa: BLE001
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's function may raise anything, sys.exit too; the run goes on  # noqa: BLE001
         return ToolResult(text=f"{call.name} failed: {type(error).__name__}: {error}", failed=True)
+
+
+@contextmanager
+def cancelled_after(seconds: float, tool: Tool) -> Iterator[None]:
+    """Cancel a call of the tool inside the block once `seconds` have passed, again and again until it has ended."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        wait_s = min(seconds, threading.TIMEOUT_MAX)
+        while not ended.wait(wait_s):
+            tool.cancel()
+            wait_s = CANCEL_AGAIN_S
+
+    watcher = threading.Thread(target=watch, name="foveate-clock", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

@@ -21,7 +21,7 @@ ROUNDING = 1e-6
 """A box that was converted from another space does not take one more pixel because of float noise."""
 
 
-def check_box(box: object, width: float, height: float) -> tuple[float, float, float, float]:
+def check_box(box: object, width: float, height: float) -> Box:
     """The box clamped to 0..width and 0..height, or ToolArgumentError that tells the valid range.
 
     Works in any space of boxes: pass the image's size for pixels, 1000 and 1000 for the relative space.
@@ -66,9 +66,9 @@ def zoom_image(images: Sequence[Image.Image], image: int, box: Box) -> ToolResul
     """
     if not 0 <= image < len(images):
         raise ToolArgumentError(f"image is {image}; give a number from 0 to {len(images) - 1}")
-    covered = covered_pixels(images[image].size, box)
-    crop = zoom(images[image], covered)
-    return ToolResult(text=f"image {len(images)}", image=crop, source_idx=image, box_px=covered)
+    source = images[image]  # a copy each time that it is asked for
+    covered = covered_pixels(source.size, box)
+    return ToolResult(text=f"image {len(images)}", image=source.crop(covered), source_idx=image, box_px=covered)
 
 
 def zoom_tool() -> Tool:

@@ -8,6 +8,7 @@
 #include "decode.h"
 #include "matvec.h"
 #include "pointwise.h"
+#include "resize.h"
 
 namespace foveate {
 
@@ -16,6 +17,7 @@ struct Kernels {
   DecodeKernels decode;
   PointwiseKernels pointwise;
   MatvecKernels matvec;
+  ResizeKernels resize;
 };
 
 const Kernels& generic_kernels();

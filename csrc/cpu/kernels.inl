@@ -13,10 +13,13 @@
 
 #include "matvec.inl"
 
+#include "resize.inl"
+
 constexpr Kernels table = {
     {&attention_forward, &attention_backward, kUnpackedFor},
     {&decode_part, &decode_join},
     {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots},
     {&line_products, &gate_lines, &widen_line, &finish, &weigh, Widest::kNumbers == 2, pack_lines,
      packed_products},
+    {&blend_lines, &blend_rows, kPixelRows},
 };

@@ -39,27 +39,24 @@ struct Problem {
 
 template <int kDim>
 __device__ void load_keys(bf16* to, const Cache& cache, int64_t slot, int head, const Span& span) {
-  constexpr int kPieces = kDim / 8;
   const bf16* from = cache.data + slot * cache.slot + head * cache.head;
-  for (int idx = threadIdx.x; idx < kKeys * kPieces; idx += kThreads) {
-    const int row = idx / kPieces, piece = idx % kPieces * 8;
+  for (int idx = threadIdx.x; idx < kKeys * kDim / 8; idx += kThreads) {
+    const auto [row, at] = piece_of<8>(idx, kDim);
     const bool there = span.begin + row < span.end;
-    copy_async(to + row * padded(kDim) + piece, from + (there ? span.begin + row : 0) * cache.position + piece, there);
+    copy_async(to + row * padded(kDim) + at, from + (there ? span.begin + row : 0) * cache.position + at, there);
   }
 }
 
 template <int kDim, int kValue, bool kShared>
 __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
   constexpr int kColumns = kValue / kWarps, kWeights = padded(kKeys);
-  extern __shared__ __align__(16) unsigned char memory[];
-  bf16 *q = reinterpret_cast<bf16*>(memory), *weights = q + kQueries * padded(kDim);
+  bf16 *q = reinterpret_cast<bf16*>(shared_memory), *weights = q + kQueries * padded(kDim);
   bf16 *k = weights + kQueries * kWeights, *v = kShared ? k : k + kKeys * padded(kDim);
   float* highest_of = reinterpret_cast<float*>((kShared ? k + kKeys * padded(kDim) : v + kKeys * padded(kValue)));
   float* total_of = highest_of + kWarps * kQueries;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, sequence = blockIdx.z, part = blockIdx.x;
-  const int group = problem.num_heads / problem.num_kv_heads, chunks = (group + kQueries - 1) / kQueries;
-  const int kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * kQueries;
-  const int queries = min(kQueries, group - first);
+  const int group = problem.num_heads / problem.num_kv_heads;
+  const auto [kv_head, first, queries] = head_group(blockIdx.y, group);
   const int64_t head = int64_t{sequence} * problem.num_heads + kv_head * group + first, slot = problem.slots[sequence];
   assert(slot >= 0 && slot < problem.num_slots);
   assert(problem.lengths[sequence] >= 1 && problem.lengths[sequence] <= problem.capacity);
@@ -67,10 +64,9 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
   if (span.begin >= span.end) {
     return;
   }
-  for (int idx = threadIdx.x; idx < kQueries * (kDim / 8); idx += kThreads) {
-    const int row = idx / (kDim / 8), piece = idx % (kDim / 8) * 8;
-    copy_async(q + row * padded(kDim) + piece, problem.q + (head + (row < queries ? row : 0)) * kDim + piece,
-               row < queries);
+  for (int idx = threadIdx.x; idx < kQueries * kDim / 8; idx += kThreads) {
+    const auto [row, at] = piece_of<8>(idx, kDim);
+    copy_async(q + row * padded(kDim) + at, problem.q + (head + (row < queries ? row : 0)) * kDim + at, row < queries);
   }
   const float scale = problem.scale * kLog2E;
   float sums[kColumns / 8][4] = {}, highest[2] = {-INFINITY, -INFINITY}, total[2] = {};
@@ -89,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const bool there = start + warp * 16 + n * 8 + lane % 4 * 2 + i % 2 < span.end;
+        const bool there = start + warp * 16 + n * 8 + result_column(lane, i) < span.end;
         scores[n][i] = there ? scores[n][i] * scale : -INFINITY;
         most[i / 2] = fmaxf(most[i / 2], scores[n][i]);
       }
@@ -98,17 +94,18 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
     for (int half = 0; half < 2; ++half) {
       most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 1));
       most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2));
-      if (lane % 4 == 0) {
-        highest_of[warp * kQueries + lane / 4 + half * 8] = most[half];
+      if (is_first_of_row(lane)) {
+        highest_of[warp * kQueries + result_row(lane, 2 * half)] = most[half];
       }
     }
     __syncthreads();
     float shrink[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const int row = result_row(lane, 2 * half);
       float now = highest[half];
       for (int other = 0; other < kWarps; ++other) {
-        now = fmaxf(now, highest_of[other * kQueries + lane / 4 + half * 8]);
+        now = fmaxf(now, highest_of[other * kQueries + row]);
       }
       shrink[half] = exp2f(highest[half] - now);
       highest[half] = now;
@@ -117,8 +114,8 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
       for (int n = 0; n < 2; ++n) {
         const float low = exp2f(scores[n][2 * half] - now), high = exp2f(scores[n][2 * half + 1] - now);
         total[half] += low + high;
-        *reinterpret_cast<uint32_t*>(weights + (lane / 4 + half * 8) * kWeights + warp * 16 + n * 8 + lane % 4 * 2) =
-            pack(low, high);
+        const int column = warp * 16 + n * 8 + result_column(lane, 0);
+        *reinterpret_cast<uint32_t*>(weights + row * kWeights + column) = pack(low, high);
       }
     }
     __syncthreads();
@@ -141,14 +138,14 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
   for (int half = 0; half < 2; ++half) {
     total[half] += __shfl_xor_sync(~0u, total[half], 1);
     total[half] += __shfl_xor_sync(~0u, total[half], 2);
-    if (lane % 4 == 0) {
-      total_of[warp * kQueries + lane / 4 + half * 8] = total[half];
+    if (is_first_of_row(lane)) {
+      total_of[warp * kQueries + result_row(lane, 2 * half)] = total[half];
     }
   }
   __syncthreads();
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = lane / 4 + half * 8;
+    const int row = result_row(lane, 2 * half);
     if (row >= queries) {
       continue;
     }
@@ -156,10 +153,10 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
     for (int other = 0; other < kWarps; ++other) {
       sum += total_of[other * kQueries + row];
     }
-    if (warp == 0 && lane % 4 == 0) {
+    if (warp == 0 && is_first_of_row(lane)) {
       problem.stats[(head + row) * problem.num_parts + part] = {highest[half], sum};
     }
-    const int column = warp * kColumns + lane % 4 * 2;
+    const int column = warp * kColumns + result_column(lane, 0);
     const bool alone = problem.num_parts == 1;
     const float factor = alone ? 1.0f / sum : 1.0f;
     float* to = problem.sums + ((head + row) * problem.num_parts + part) * kValue + column;
@@ -178,7 +175,7 @@ __global__ void __launch_bounds__(kThreads) attend_span(Problem problem) {
 
 // The parts of a query head that have keys, each as large as its highest score says; a thread a column.
 __global__ void __launch_bounds__(kJoinThreads) join_parts(Problem problem, int value_dim) {
-  extern __shared__ float factors[];  // [parts]
+  float* factors = reinterpret_cast<float*>(shared_memory);  // [parts]
   __shared__ float of_warps[2][kJoinThreads / 32];
   const int64_t head = blockIdx.x;
   const float2* stats = problem.stats + head * problem.num_parts;
@@ -263,7 +260,7 @@ Tensor decode_attention(const Tensor& queries, const Tensor& k, const Tensor& v,
   STD_TORCH_CHECK(slots.numel() == batch && lengths.numel() == batch, "slots and lengths must be [", batch, "], got ",
                   shape_text(slots), " and ", shape_text(lengths));
   const OnDevice device(q);
-  const int64_t blocks = batch * k.size(2) * ((group + kQueries - 1) / kQueries);
+  const int64_t blocks = batch * k.size(2) * groups_of(static_cast<int>(group));
   const int parts = num_parts(device.num_multiprocessors(), blocks, k.size(1), kKeys);
   Tensor out = torch::stable::new_empty(q, {batch, num_heads, value_dim});
   Tensor sums = torch::stable::new_empty(q, {batch, num_heads, parts > 1 ? parts : 0, value_dim}, ScalarType::Float);

@@ -24,27 +24,36 @@ template <int kBlock>
 struct Warps {
   static constexpr int kDown = kBlock >= 64 ? 2 : 1, kAcross = kGemmThreads / 32 / kDown;
   static constexpr int kRowTiles = kBlock / kDown / 16, kColumnTiles = kGemmColumns / kAcross / 8;
+
+  FOVEATE_HOST_DEVICE static int first_row(int warp) {
+    return warp / kAcross * kRowTiles * 16;
+  }
+  FOVEATE_HOST_DEVICE static int first_column(int warp) {
+    return warp % kAcross * kColumnTiles * 8;
+  }
 };
 
 template <int kBlock, bool kGated>
 __device__ __forceinline__ void load_piece(const Product& product, const Tile& tile, int depth, bf16* rows,
                                            bf16* weights) {
-  constexpr int kPieces = kGemmDepth / 8;
-  for (int idx = threadIdx.x; idx < kBlock * kPieces; idx += kGemmThreads) {
-    const int row = idx / kPieces, piece = idx % kPieces, at = depth + piece * 8;
+  for (int idx = threadIdx.x; idx < kBlock * kGemmDepth / 8; idx += kGemmThreads) {
+    const auto [row, number] = piece_of<8>(idx, kGemmDepth);
+    const int at = depth + number;
     const bool there = tile.first + row < tile.end && at < product.depth;
     const int from = !there ? 0 : product.source ? product.source[tile.first + row] : tile.first + row;
-    copy_async(rows + swizzled(row, piece), product.rows + int64_t{from} * product.depth + (there ? at : 0), there);
+    copy_async(rows + swizzled(row, number / 8), product.rows + int64_t{from} * product.depth + (there ? at : 0),
+               there);
   }
   const int num_rows = kGated ? 2 * product.columns : product.columns;
   const bf16* matrix = product.weights + int64_t{tile.sequence} * num_rows * product.depth;
 #pragma unroll
-  for (int idx = threadIdx.x; idx < kGemmColumns * kPieces; idx += kGemmThreads) {
-    const int row = idx / kPieces, piece = idx % kPieces, at = depth + piece * 8;
+  for (int idx = threadIdx.x; idx < kGemmColumns * kGemmDepth / 8; idx += kGemmThreads) {
+    const auto [row, number] = piece_of<8>(idx, kGemmDepth);
+    const int at = depth + number;
     const int plain = blockIdx.y * kGemmColumns + row;
     const int from = kGated ? gate_up_row(blockIdx.y, row, product.columns) : plain < product.columns ? plain : -1;
     const bool there = from >= 0 && at < product.depth;
-    copy_async(weights + swizzled(row, piece), matrix + (there ? int64_t{from} * product.depth + at : 0), there);
+    copy_async(weights + swizzled(row, number / 8), matrix + (there ? int64_t{from} * product.depth + at : 0), there);
   }
 }
 
@@ -73,10 +82,9 @@ __global__ void __launch_bounds__(kGemmThreads) multiply_groups(Product product)
   if (!find_tile_of_experts(product, kBlock, tile)) {
     return;
   }
-  extern __shared__ __align__(128) unsigned char memory[];
-  bf16* stages = reinterpret_cast<bf16*>(memory);
+  bf16* stages = reinterpret_cast<bf16*>(shared_memory);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int down = warp / Shape::kAcross * Shape::kRowTiles * 16, across = warp % Shape::kAcross * Shape::kColumnTiles * 8;
+  const int down = Shape::first_row(warp), across = Shape::first_column(warp);
   float sums[Shape::kRowTiles][Shape::kColumnTiles][4] = {};
   const int num_pieces = (product.depth + kGemmDepth - 1) / kGemmDepth;
   for (int piece = 0; piece < kStages - 1; ++piece) {
@@ -116,15 +124,14 @@ __global__ void __launch_bounds__(kGemmThreads) multiply_groups(Product product)
       }
     }
   }
-  constexpr int kStep = kGated ? 2 : 1;  // tiles that become one
 #pragma unroll
   for (int m = 0; m < Shape::kRowTiles; ++m) {
 #pragma unroll
-    for (int n = 0; n < Shape::kColumnTiles; n += kStep) {
-      const int column = (blockIdx.y * kGemmColumns + across + n * 8) / kStep + lane % 4 * 2;
+    for (int n = 0; n < Shape::kColumnTiles; n += kGated ? 2 : 1) {
+      const int column = result_group(blockIdx.y, across + n * 8, kGated) + result_column(lane, 0);
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
-        const int row = tile.first + down + m * 16 + lane / 4 + part * 8;
+        const int row = tile.first + down + m * 16 + result_row(lane, 2 * part);
         float low = sums[m][n][2 * part], high = sums[m][n][2 * part + 1];
         if constexpr (kGated) {
           low = low / (1.0f + __expf(-low)) * sums[m][n + 1][2 * part];

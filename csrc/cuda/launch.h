@@ -4,7 +4,6 @@
 #include "../checks.h"
 #include "mma.cuh"
 
-#include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -67,7 +66,7 @@ class OnDevice {
       check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
                  "asking for shared memory");
     }
-    kernel<<<grid, threads, shared_bytes, stream_>>>(std::forward<Arguments>(arguments)...);
+    start_kernel(kernel, grid, threads, shared_bytes, stream_, std::forward<Arguments>(arguments)...);
     check_cuda(cudaGetLastError(), "starting a kernel");
   }
 

@@ -1,79 +1,19 @@
-// The tensor-core instructions that every GPU from Ampere on has, one function each.
-//
-// A warp multiplies [16, 16] by [16, 8] in bf16 into f32. Of the result thread `lane` holds, with g = lane / 4 and
-// t = lane % 4, columns 2t and 2t + 1 of row g (numbers 0, 1) and of row g + 8 (numbers 2, 3).
+// Products of tiles in shared memory: a warp multiplies [16, 16] by [16, 8] in bf16 into f32, again and again.
 #pragma once
 
-#include <cuda_bf16.h>
+#include "fragments.h"
+
+#ifdef __CUDACC__  // a test on a CPU brings its own
+#include "device.cuh"
+#endif
 
 #include <cstdint>
 
 namespace foveate::cuda {
 
-using bf16 = __nv_bfloat16;
-
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const bf16* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(shared_address(row))
-               : "memory");
-}
-
-__device__ __forceinline__ void load_matrices_turned(uint32_t (&to)[4], const bf16* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(shared_address(row))
-               : "memory");
-}
-
-__device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 16 bytes to shared memory without waiting; zeros where there is nothing to read.
-__device__ __forceinline__ void copy_async(bf16* to, const bf16* from, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-               "r"(there ? 16 : 0)
-               : "memory");
-}
-
-__device__ __forceinline__ void commit_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-// Waits until all but the newest `kNewest` groups of copies have come.
-template <int kNewest>
-__device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
-}
-
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&both);
-}
-
-// Where a lane's row and column lie in the 16 x 16 numbers that load_matrices reads for it: of a first operand that lies
-// row by row (also of a second that lies [depth, columns], with load_matrices_turned) ...
-__device__ __forceinline__ int lane_row(int lane) {
-  return lane % 16;
-}
-__device__ __forceinline__ int lane_column(int lane) {
-  return lane / 16 * 8;
-}
-// ... and of a second operand that lies [columns, depth].
-__device__ __forceinline__ int lane_row_across(int lane) {
-  return lane % 8 + lane / 16 * 8;
-}
-__device__ __forceinline__ int lane_column_across(int lane) {
-  return lane / 8 % 2 * 8;
 }
 
 // sum [16, 8 * kTiles] += a [16, kDepth] times b [8 * kTiles, kDepth] transposed; both lie in padded rows.

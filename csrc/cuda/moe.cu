@@ -19,8 +19,7 @@ __device__ __forceinline__ int64_t row_of(const int64_t* place, int64_t choice, 
 
 __global__ void scatter(const bf16* x, const int64_t* place, const float* weights, bf16* rows, int64_t num_rows,
                         int64_t num_choices, int top_k, int width) {
-  const int pieces = width / kWide;
-  const int64_t choice = thread_number() / pieces, at = thread_number() % pieces * kWide;
+  const auto [choice, at] = piece_of<kWide>(thread_number(), width);
   if (choice >= num_choices) {
     return;
   }
@@ -37,8 +36,7 @@ __global__ void scatter(const bf16* x, const int64_t* place, const float* weight
 
 __global__ void gather(const bf16* rows, int64_t num_rows, const int64_t* place, const float* weights, bf16* out,
                        int64_t num_tokens, int top_k, int width) {
-  const int pieces = width / kWide;
-  const int64_t token = thread_number() / pieces, at = thread_number() % pieces * kWide;
+  const auto [token, at] = piece_of<kWide>(thread_number(), width);
   if (token >= num_tokens) {
     return;
   }

@@ -20,9 +20,7 @@ __device__ __forceinline__ float2 turned(float first, float second, float c, flo
 template <int kPairs>
 __global__ void turn_pairs(Heads x, bf16* out, const float* cos, const float* sin, int64_t num_tokens, int num_heads,
                            int half, bool back) {
-  const int pieces = half / kPairs;
-  const int64_t which = thread_number() / pieces;
-  const int pair = static_cast<int>(thread_number() % pieces) * kPairs;
+  const auto [which, pair] = piece_of<kPairs>(thread_number(), half);
   const int64_t token = which / num_heads, head = which % num_heads;
   if (token >= num_tokens) {
     return;

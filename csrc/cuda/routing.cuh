@@ -104,8 +104,7 @@ __device__ __forceinline__ void find_rows(const Routing& routing, int* next, int
 }
 
 static __global__ void __launch_bounds__(kRoutingThreads) place_choices(Routing routing) {
-  extern __shared__ int counters[];  // next [E], of each warp [warps, E]
-  int *next = counters, *of_warps = counters + routing.num_experts;
+  int *next = reinterpret_cast<int*>(shared_memory), *of_warps = next + routing.num_experts;  // [E], [warps, E]
   find_rows(routing, next, of_warps);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t begin = int64_t{blockIdx.x} * routing.per_chunk;

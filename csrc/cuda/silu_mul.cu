@@ -11,8 +11,7 @@ namespace foveate::cuda {
 namespace {
 
 __global__ void gate(const bf16* gate_up, bf16* out, int64_t num_rows, int width) {
-  const int pieces = width / kWide;
-  const int64_t row = thread_number() / pieces, at = thread_number() % pieces * kWide;
+  const auto [row, at] = piece_of<kWide>(thread_number(), width);
   if (row >= num_rows) {
     return;
   }
@@ -26,8 +25,7 @@ __global__ void gate(const bf16* gate_up, bf16* out, int64_t num_rows, int width
 }
 
 __global__ void gate_backward(const bf16* grad, const bf16* gate_up, bf16* out, int64_t num_rows, int width) {
-  const int pieces = width / kWide;
-  const int64_t row = thread_number() / pieces, at = thread_number() % pieces * kWide;
+  const auto [row, at] = piece_of<kWide>(thread_number(), width);
   if (row >= num_rows) {
     return;
   }

@@ -66,6 +66,37 @@ FOVEATE_HOST_DEVICE bool is_tile_of(const int* ends, const int* tiles, int exper
   return true;
 }
 
+// --- rows of `length` numbers in pieces of `kWidth` that a thread moves at once, numbered row by row ---
+
+template <typename Index>
+struct Piece {
+  Index row;
+  int at;  // of its first number
+};
+
+template <int kWidth, typename Index>
+FOVEATE_HOST_DEVICE Piece<Index> piece_of(Index idx, int length) {
+  const int pieces = length / kWidth;
+  return {idx / pieces, static_cast<int>(idx % pieces) * kWidth};
+}
+
+// --- query heads of a new token: those that share a key head, up to 16 a block ---
+
+struct HeadGroup {
+  int kv_head, first, count;  // heads [first, first + count) of those of a key head
+};
+
+constexpr int kDecodeQueries = 16;
+
+FOVEATE_HOST_DEVICE int groups_of(int heads_of_key) {
+  return (heads_of_key + kDecodeQueries - 1) / kDecodeQueries;
+}
+
+FOVEATE_HOST_DEVICE HeadGroup head_group(int block, int heads_of_key) {
+  const int groups = groups_of(heads_of_key), first = block % groups * kDecodeQueries, left = heads_of_key - first;
+  return {block / groups, first, left < kDecodeQueries ? left : kDecodeQueries};
+}
+
 // --- keys of one sequence, shared among `parts` blocks in whole tiles ---
 
 struct Span {
@@ -118,7 +149,7 @@ FOVEATE_HOST_DEVICE constexpr int attention_bytes(int dim, int tiles, int extra)
   return kAttentionRows * (tiles * padded(dim) * 2 + extra * 4);
 }
 
-constexpr int kDecodeQueries = 16, kDecodeKeys = 64, kDecodeThreads = 128;
+constexpr int kDecodeKeys = 64, kDecodeThreads = 128;
 
 // Queries, keys, values where they are not part of the keys, weights, and two numbers of each warp for each query.
 FOVEATE_HOST_DEVICE constexpr int decode_bytes(int dim, int value_dim, bool shared) {
@@ -149,6 +180,11 @@ FOVEATE_HOST_DEVICE constexpr int gemm_bytes(int rows) {
 FOVEATE_HOST_DEVICE int gate_up_row(int block, int row, int inner) {
   const int group = row / 8, feature = block * (kGemmColumns / 2) + group / 2 * 8 + row % 8;
   return feature < inner ? feature + group % 2 * inner : -1;
+}
+
+// The result's column that number `at` of a block's 128 belongs to, the first of eight; `gated`: two groups make one.
+FOVEATE_HOST_DEVICE int result_group(int block, int at, bool gated) {
+  return (block * kGemmColumns + at) / (gated ? 2 : 1);
 }
 
 }  // namespace foveate::cuda

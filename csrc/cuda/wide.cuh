@@ -2,6 +2,7 @@
 #pragma once
 
 #include "launch.h"
+#include "tiles.h"
 
 #include <cstdint>
 

@@ -36,8 +36,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
     return;
   }
   assert(tile.begin >= 0 && tile.end <= problem.num_tokens);
-  extern __shared__ __align__(16) unsigned char memory[];
-  bf16 *q = reinterpret_cast<bf16*>(memory), *k = q + Sizes::kTileNumbers, *v = k + Sizes::kTileNumbers;
+  bf16 *q = reinterpret_cast<bf16*>(shared_memory), *k = q + Sizes::kTileNumbers, *v = k + Sizes::kTileNumbers;
   const Place<kHead> place = place_of<kHead>(problem, tile);
   bf16* own = q + place.warp * kWarpRows * Sizes::kStride;
   const float scale = problem.scale * kLog2E;
@@ -57,7 +56,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
     for (int n = 0; n < kRows / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        scores[n][i] = n * 8 + place.lane % 4 * 2 + i % 2 < keys ? scores[n][i] : kNothing;
+        scores[n][i] = n * 8 + result_column(place.lane, i) < keys ? scores[n][i] : kNothing;
         most[i / 2] = fmaxf(most[i / 2], scores[n][i]);
       }
     }
@@ -98,8 +97,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
     inverse[part] = 1.0f / sum_of_quad(total[part]);
-    const int row = place.lane / 4 + part * 8;
-    if (place.lane % 4 == 0 && row < rows) {
+    const int row = result_row(place.lane, 2 * part);
+    if (is_first_of_row(place.lane) && row < rows) {
       problem.stats[place.stats_at(first + row)] = highest[part] * problem.scale;
       problem.stats[place.stats_at(first + row) + problem.num_heads * problem.num_tokens] = inverse[part];
     }

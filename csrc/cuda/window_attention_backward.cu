@@ -15,18 +15,19 @@ namespace {
 template <int kHead>
 __device__ void store_turned_back(bf16* to, const float (&values)[Place<kHead>::kDim / 8][4], float* stage,
                                   const Place<kHead>& place, int first, int rows) {
-  constexpr int kStride = Place<kHead>::kDim + 4, kHalf = kHead / 2, kQuads = kHalf / 4;
+  constexpr int kStride = Place<kHead>::kDim + 4, kHalf = kHead / 2;
   const int lane = place.lane;
 #pragma unroll
   for (int tile = 0; tile < Place<kHead>::kDim / 8; ++tile) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      stage[(lane / 4 + i / 2 * 8) * kStride + tile * 8 + lane % 4 * 2 + i % 2] = values[tile][i] * place.problem.scale;
+      const int at = result_row(lane, i) * kStride + tile * 8 + result_column(lane, i);
+      stage[at] = values[tile][i] * place.problem.scale;
     }
   }
   __syncwarp();
-  for (int idx = lane; idx < kWarpRows * kQuads; idx += 32) {
-    const int row = idx / kQuads, quad = idx % kQuads * 4;
+  for (int idx = lane; idx < kWarpRows * kHalf / 4; idx += 32) {
+    const auto [row, quad] = piece_of<4>(idx, kHalf);
     if (row < rows) {
       const int64_t angle = int64_t{first + row} * kHalf + quad;
       Four one = Four::of(stage + row * kStride + quad), other = Four::of(stage + row * kStride + kHalf + quad);
@@ -80,8 +81,7 @@ __global__ void __launch_bounds__(kThreads) grad_of_queries(Problem problem) {
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }
-  extern __shared__ __align__(16) unsigned char memory[];
-  bf16 *q = reinterpret_cast<bf16*>(memory), *grad = q + Sizes::kTileNumbers, *k = grad + Sizes::kTileNumbers;
+  bf16 *q = reinterpret_cast<bf16*>(shared_memory), *grad = q + Sizes::kTileNumbers, *k = grad + Sizes::kTileNumbers;
   bf16* v = k + Sizes::kTileNumbers;
   const Place<kHead> place = place_of<kHead>(problem, tile);
   const int own = place.warp * kWarpRows, first = tile.first + own, queries = min(kRows, tile.end - tile.first);
@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(kThreads) grad_of_queries(Problem problem) {
   float sums[Sizes::kDim / 8][4] = {};
   load_rows<kHead>(grad, problem.grad_out + place.out_at(tile.first), place.out_stride(), queries);
   load_turned<kHead>(q, place.q(tile.first), place, tile.first, queries);
-  const RowStats stats[2] = {stats_of(place, first + place.lane / 4), stats_of(place, first + place.lane / 4 + 8)};
+  const RowStats stats[2] = {stats_of(place, first + result_row(place.lane, 0)),
+                             stats_of(place, first + result_row(place.lane, 2))};
   for (int start = tile.begin; start < tile.end; start += kRows) {
     const int keys = min(kRows, tile.end - start);
     __syncthreads();
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) grad_of_queries(Problem problem) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const RowStats& row = stats[i / 2];
-        const bool there = n * 8 + place.lane % 4 * 2 + i % 2 < keys;
+        const bool there = n * 8 + result_column(place.lane, i) < keys;
         const float weight = there ? exp2f(scores[n][i] * scale - row.highest) * row.inverse : 0.0f;
         scores[n][i] = weight * (grads[n][i] - row.delta);
       }
@@ -130,8 +131,7 @@ __global__ void __launch_bounds__(kThreads) grad_of_keys(Problem problem) {
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }
-  extern __shared__ __align__(16) unsigned char memory[];
-  bf16 *k = reinterpret_cast<bf16*>(memory), *v = k + Sizes::kTileNumbers, *q = v + Sizes::kTileNumbers;
+  bf16 *k = reinterpret_cast<bf16*>(shared_memory), *v = k + Sizes::kTileNumbers, *q = v + Sizes::kTileNumbers;
   bf16* grad = q + Sizes::kTileNumbers;
   RowStats* stats = reinterpret_cast<RowStats*>(grad + Sizes::kTileNumbers);
   const Place<kHead> place = place_of<kHead>(problem, tile);
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kThreads) grad_of_keys(Problem problem) {
     for (int n = 0; n < kRows / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int query = n * 8 + place.lane % 4 * 2 + i % 2;
+        const int query = n * 8 + result_column(place.lane, i);
         const RowStats row = stats[query];
         const float weight = query < queries ? exp2f(weights[n][i] * scale - row.highest) * row.inverse : 0.0f;
         weights[n][i] = weight;

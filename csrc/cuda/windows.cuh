@@ -80,11 +80,10 @@ __device__ void clear_tail(bf16* to) {
 template <int kHead>
 __device__ void load_rows(bf16* to, const bf16* from, int64_t stride, int rows) {
   using Sizes = Place<kHead>;
-  constexpr int kPieces = kHead / 8;
-  for (int idx = threadIdx.x; idx < kRows * kPieces; idx += kThreads) {
-    const int row = idx / kPieces, piece = idx % kPieces * 8;
+  for (int idx = threadIdx.x; idx < kRows * kHead / 8; idx += kThreads) {
+    const auto [row, at] = piece_of<8>(idx, kHead);
     const bool there = row < rows;
-    copy_async(to + row * Sizes::kStride + piece, from + (there ? row : 0) * stride + piece, there);
+    copy_async(to + row * Sizes::kStride + at, from + (there ? row : 0) * stride + at, there);
   }
   clear_tail<kHead>(to);
 }
@@ -122,14 +121,14 @@ __device__ __forceinline__ void turn(Four& first, Four& second, const Four& cos,
 template <int kHead>
 __device__ void load_turned(bf16* to, const bf16* from, const Place<kHead>& place, int first, int rows) {
   using Sizes = Place<kHead>;
-  constexpr int kHalf = kHead / 2, kQuads = kHalf / 4, kEach = (kRows * kQuads + kThreads - 1) / kThreads;
+  constexpr int kHalf = kHead / 2, kEach = (kRows * kHalf / 4 + kThreads - 1) / kThreads;
 #pragma unroll 1
   for (int base = 0; base < kEach; base += kTogether) {  // loads before their first use: they wait together
     uint2 one[kTogether] = {}, other[kTogether] = {};
     float4 cos[kTogether] = {}, sin[kTogether] = {};
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
-      const int idx = threadIdx.x + (base + i) * kThreads, row = idx / kQuads, quad = idx % kQuads * 4;
+      const auto [row, quad] = piece_of<4>(static_cast<int>(threadIdx.x) + (base + i) * kThreads, kHalf);
       if (row < rows) {
         const bf16* at = from + row * place.stride() + quad;
         const int64_t angle = int64_t{first + row} * kHalf + quad;
@@ -141,7 +140,7 @@ __device__ void load_turned(bf16* to, const bf16* from, const Place<kHead>& plac
     }
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
-      const int idx = threadIdx.x + (base + i) * kThreads, row = idx / kQuads, quad = idx % kQuads * 4;
+      const auto [row, quad] = piece_of<4>(static_cast<int>(threadIdx.x) + (base + i) * kThreads, kHalf);
       if (row < kRows) {
         Four low = Four::of(one[i]), high = Four::of(other[i]);
         turn(low, high, Four::of(cos[i]), Four::of(sin[i]), false);
@@ -157,23 +156,22 @@ __device__ void load_turned(bf16* to, const bf16* from, const Place<kHead>& plac
 template <int kHead>
 __device__ void store_rows(bf16* to, int64_t stride, const float (&values)[Place<kHead>::kDim / 8][4],
                            const float (&factors)[2], bf16* stage, int rows, int lane) {
-  constexpr int kStride = Place<kHead>::kStride, kPieces = kHead / 8;
+  constexpr int kStride = Place<kHead>::kStride;
   __syncwarp();
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
 #pragma unroll
     for (int tile = 0; tile < Place<kHead>::kDim / 8; ++tile) {
-      const int at = (lane / 4 + part * 8) * kStride + tile * 8 + lane % 4 * 2;
+      const int at = result_row(lane, 2 * part) * kStride + tile * 8 + result_column(lane, 0);
       *reinterpret_cast<uint32_t*>(stage + at) =
           pack(values[tile][2 * part] * factors[part], values[tile][2 * part + 1] * factors[part]);
     }
   }
   __syncwarp();
-  for (int idx = lane; idx < kWarpRows * kPieces; idx += 32) {
-    const int row = idx / kPieces, piece = idx % kPieces * 8;
+  for (int idx = lane; idx < kWarpRows * kHead / 8; idx += 32) {
+    const auto [row, at] = piece_of<8>(idx, kHead);
     if (row < rows) {
-      *reinterpret_cast<uint4*>(to + row * stride + piece) =
-          *reinterpret_cast<const uint4*>(stage + row * kStride + piece);
+      *reinterpret_cast<uint4*>(to + row * stride + at) = *reinterpret_cast<const uint4*>(stage + row * kStride + at);
     }
   }
 }

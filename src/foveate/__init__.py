@@ -11,14 +11,61 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foveate.agent.agent import Agent
-    from foveate.agent.records import Answer
-    from foveate.models import Thinker
+    from foveate.agent.budget import Budget
+    from foveate.agent.images import ImageStore
+    from foveate.agent.records import Answer, RunDone, Step, StepDone, TextDelta, ToolStarted
+    from foveate.errors import (
+        CheckpointError,
+        ConfigError,
+        FoveateError,
+        ImageError,
+        InputError,
+        ModelError,
+        ToolArgumentError,
+        ToolError,
+    )
+    from foveate.models import Thinker, ThinkerReasoner
+    from foveate.tools import Box, Tool, ToolResult, default_tools
 
     __version__: str
 
-__all__ = ["Agent", "Answer", "Thinker", "__version__"]
+__all__ = [
+    "Agent",
+    "Answer",
+    "Box",
+    "Budget",
+    "CheckpointError",
+    "ConfigError",
+    "FoveateError",
+    "ImageError",
+    "ImageStore",
+    "InputError",
+    "ModelError",
+    "RunDone",
+    "Step",
+    "StepDone",
+    "TextDelta",
+    "Thinker",
+    "ThinkerReasoner",
+    "Tool",
+    "ToolArgumentError",
+    "ToolError",
+    "ToolResult",
+    "ToolStarted",
+    "__version__",
+    "default_tools",
+]
 
-_HOMES = {"Agent": "foveate.agent.agent", "Answer": "foveate.agent.records", "Thinker": "foveate.models"}
+_NAMES_OF = {
+    "foveate.agent.agent": ("Agent",),
+    "foveate.agent.budget": ("Budget",),
+    "foveate.agent.images": ("ImageStore",),
+    "foveate.agent.records": ("Answer", "RunDone", "Step", "StepDone", "TextDelta", "ToolStarted"),
+    "foveate.errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "foveate.models": ("Thinker", "ThinkerReasoner"),
+    "foveate.tools": ("Box", "Tool", "ToolResult", "default_tools"),
+}
+_HOMES = {name: home for home, names in _NAMES_OF.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

@@ -18,6 +18,17 @@ State = Literal["ok", "warn", "fail"]
 AS_SAID = "change what the message names to what it wants"
 REINSTALL = "install Foveate again: pip install --force-reinstall foveate"
 
+EXTRAS = {
+    "hub": ("huggingface_hub", "transformers"),
+    "openai": ("langchain_openai",),
+    "postgres": ("psycopg",),
+    "video": ("av",),
+    "train": ("matplotlib", "peft", "tensorboard"),
+    "ray": ("ray",),
+    "trl": ("datasets",),
+}
+"""What an extra of Foveate's brings, as modules."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -91,11 +102,11 @@ def _native(name: str) -> Finding:
 
 
 def _sandbox(name: str) -> Finding:
-    from foveate.tools.sandbox import probe_result, sandbox_tier
+    from foveate.tools.sandbox import advice, probe_result, sandbox_tier
 
     tier = sandbox_tier()
     if tier is None:
-        fix = "install bubblewrap (Debian: apt install bubblewrap); zoom and search work without it"
+        fix = f"{advice(probe_result())}; zoom and search work without it"
         return Finding(name=name, state="warn", found=f"none, so code is refused: {probe_result()}", fix=fix)
     return Finding(name=name, state="ok", found=f"{tier}, a probe was confined")
 
@@ -103,12 +114,24 @@ def _sandbox(name: str) -> Finding:
 def _nano(name: str) -> Finding:
     from foveate.models import nano_path
 
-    folder = Path(nano_path())
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        return Finding(name=name, state="fail", found=f"no weights in {folder}", fix=REINSTALL)
-    megabytes = sum(file.stat().st_size for file in weights) / 1e6
-    return Finding(name=name, state="ok", found=f"{megabytes:.1f} MB in {folder}")
+    return model_finding(name, Path(nano_path()))
+
+
+def model_finding(name: str, folder: Path) -> Finding:
+    """Whether the model in a folder can be loaded, sees a picture and writes."""
+    from PIL import Image
+
+    from foveate.models import Thinker, ThinkerReasoner
+    from foveate.ops import compute_dtype
+
+    parts = [{"type": "image", "image": Image.new("RGB", (64, 64))}, {"type": "text", "text": "What?"}]
+    try:
+        reasoner = ThinkerReasoner(Thinker.from_pretrained(folder, dtype=compute_dtype()), name=name)
+        reasoner.sample([{"role": "user", "content": parts}], max_new_tokens=2)
+    except FoveateError as error:
+        return Finding(name=name, state="fail", found=str(error), fix=REINSTALL)
+    megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    return Finding(name=name, state="ok", found=f"{megabytes:.1f} MB in {folder}, it answers")
 
 
 def _search(name: str) -> Finding:
@@ -129,6 +152,11 @@ def _terminal(name: str) -> Finding:
     return _optional(name, modules, "no conversation in the terminal", "pip install prompt-toolkit rich")
 
 
+def _extras(name: str) -> Finding:
+    found = (f"{extra} {'no' if missing(modules) else 'yes'}" for extra, modules in EXTRAS.items())
+    return Finding(name=name, state="ok", found=", ".join(found))
+
+
 def _data_dir(name: str) -> Finding:
     from platformdirs import user_data_path
 
@@ -141,10 +169,14 @@ def _data_dir(name: str) -> Finding:
 
 
 def _optional(name: str, modules: Iterable[str], without: str, fix: str) -> Finding:
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        return Finding(name=name, state="warn", found=f"{', '.join(missing)} not installed: {without}", fix=fix)
+    if lacking := missing(modules):
+        return Finding(name=name, state="warn", found=f"{', '.join(lacking)} not installed: {without}", fix=fix)
     return Finding(name=name, state="ok", found="installed")
+
+
+def missing(modules: Iterable[str]) -> list[str]:
+    """Those of some modules that are not installed; nothing is imported."""
+    return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
 PROBES: dict[str, Callable[[str], Finding]] = {
@@ -157,5 +189,6 @@ PROBES: dict[str, Callable[[str], Finding]] = {
     "search": _search,
     "web search": _web_search,
     "terminal": _terminal,
+    "extras": _extras,
     "data folder": _data_dir,
 }

@@ -3,7 +3,8 @@
 Proves: ask is stream run to its end; pictures come as paths, bytes or PIL images and bad ones are refused before
 anything runs; a cancel, a closed iterator and Ctrl-C stop the model at the next token and a tool in the middle of its
 call, and leave the conversation usable, with the variables of its code; one conversation takes one question at a time;
-tools live as long as they should and are closed.
+tools live as long as they should and are closed; a tool is told to end when the question's time is up; what is wrong in
+a call of ours is told in one line, before anything runs.
 """
 
 import io
@@ -12,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from needs import needs_bubblewrap
 from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
-from foveate.agent.agent import Agent, PictureSource
+from foveate.agent.agent import MOST_OPEN, Agent
 from foveate.agent.budget import Budget
 from foveate.agent.interrupt import cancel_on_interrupt
-from foveate.agent.records import RunDone, StepDone, TextDelta
-from foveate.errors import ConfigError, ImageError, InputError
+from foveate.agent.nodes import MAX_CALLS
+from foveate.agent.records import Event, RunDone, StepDone, TextDelta, ToolStarted
+from foveate.errors import ConfigError, FoveateError, ImageError, InputError
+from foveate.tools.pictures import PictureSource
 from foveate.tools.python import PythonTool
 from foveate.tools.tool import Tool
 from foveate.tools.zoom import zoom_tool
@@ -67,7 +70,7 @@ def test_ask_is_stream_run_to_its_end() -> None:
     picture = Image.new("RGB", (64, 48))
     *events, last = scripted(zoom(0, 0, 0, 500, 500), answer("K7")).stream("What?", [picture])
     assert isinstance(last, RunDone)
-    assert {type(event) for event in events} == {TextDelta, StepDone}
+    assert {type(event) for event in events} == {TextDelta, ToolStarted, StepDone}
     asked = scripted(zoom(0, 0, 0, 500, 500), answer("K7")).ask("What?", [picture])
     assert (asked.text, asked.images) == (last.answer.text, last.answer.images)
 
@@ -82,6 +85,86 @@ def test_pictures_come_in_four_forms(tmp_path: Path) -> None:
         images = agent.ask("What?", forms).images
         assert len({image.sha256 for image in images}) == 1
         assert agent.image(images[0].sha256).tobytes() == picture.tobytes()
+
+
+def test_one_picture_needs_no_list(tmp_path: Path) -> None:
+    picture = Image.linear_gradient("L").convert("RGB")
+    picture.save(tmp_path / "a.png")
+    with scripted(answer("K7")) as agent:
+        for source in (tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), picture):
+            assert len(agent.ask("What?", source).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "images", "told"),
+    [
+        (None, (), "got the question None, wanted text"),
+        ("What?", None, "got the images None, wanted a picture or a list of them"),
+        ("What?", [5], "got a picture of the type int; give a path"),
+        ("What?", [io.BytesIO(b"x")], "got a picture of the type BytesIO"),
+        ("What?", [Image.new("RGB", (4000, 16))], "picture is 4000 x 16 px"),
+    ],
+)
+def test_what_is_no_question_is_told_and_changes_nothing(question: Any, images: Any, told: str) -> None:
+    with scripted(answer("K7")) as agent:
+        with pytest.raises(InputError, match=told):
+            agent.ask(question, images, thread="trip")
+        assert (agent.unfinished("trip"), agent.exchanges("trip"), agent.store._images) == (None, (), {})
+        assert agent.ask("What?", thread="trip").text == "K7"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"temperature": -1.0}, "got the temperature -1.0, wanted a number from 0 to 100"),
+        ({"temperature": float("nan")}, "got the temperature nan"),
+        ({"temperature": 1e308}, "got the temperature 1e"),
+        ({"seed": "x"}, "got the seed 'x', wanted a whole number"),
+        ({"seed": 2**70}, "got the seed"),
+        ({"budget": {}}, "got the budget {}, wanted a Budget"),
+        ({"tools": 5}, "got the tools 5"),
+        ({"tools": ["zoom"]}, "got the tool 'zoom', wanted a Tool or a typed function"),
+        ({"tools": [zoom_tool(), zoom_tool()]}, "got two tools called zoom"),
+        ({"model": 5}, "got a model of the type int"),
+        ({"model": "gpt-9"}, "got the model 'gpt-9', wanted nano, a folder that holds a checkpoint"),
+    ],
+)
+def test_a_wrong_argument_is_told_at_once(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(FoveateError, match=told):
+        Agent(**{"model": ScriptedReasoner([]), **wrong})
+
+
+@pytest.mark.parametrize(("thread", "budget"), [(5, None), ("trip", {"turns": 1})])
+def test_a_wrong_argument_of_a_question_is_told_at_once(thread: Any, budget: Any) -> None:
+    with scripted(answer("K7")) as agent, pytest.raises(InputError, match="got the"):
+        agent.ask("What?", thread=thread, budget=budget)
+
+
+def test_a_plain_function_is_a_tool() -> None:
+    def count() -> str:
+        """Count."""
+        return "5"
+
+    call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
+    with Agent(ScriptedReasoner([call, answer("K7")]), tools=[count]) as agent:
+        assert agent.ask("What?").steps[1].text == "5"
+
+
+def test_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with Agent(ScriptedReasoner([answer("K7")]), tools=(), checkpoint="~/talk.sqlite") as agent:
+        assert len(agent.ask("What?", "~/a.png", thread="trip").images) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "talk.sqlite", "talk.sqlite.images"}
+
+
+def test_a_closed_agent_says_so() -> None:
+    agent = scripted(answer("K7"))
+    asked = agent.stream("What?")
+    agent.close()
+    for act in (lambda: next(asked), lambda: agent.ask("What?"), lambda: agent.exchanges("trip")):
+        with pytest.raises(InputError, match="the agent is closed"):
+            act()
 
 
 @pytest.mark.parametrize("question", ["", "   ", "\n"])
@@ -226,6 +309,16 @@ def test_a_cancel_reaches_a_tool_that_goes_on(by_closing: bool) -> None:
         assert agent.ask("And now?", thread="trip").text == "K7"
 
 
+def test_a_call_is_told_to_end_when_the_time_is_up() -> None:
+    call = '<tool_call>{"name":"sleep","arguments":{}}</tool_call>'
+    sleeper, start = Sleeper(), time.monotonic()
+    with Agent(ScriptedReasoner([call * 2]), tools=[sleeper], budget=Budget(seconds=0.2)) as agent:
+        found = agent.ask("What?")
+    assert time.monotonic() - start < 5
+    assert (found.status, found.reason[:12]) == ("out_of_budget", "seconds: 0.2")
+    assert [step.text for step in found.steps[1:]] == ["woken", "not run: the time is up"]
+
+
 def test_closing_the_agent_ends_a_call_first() -> None:
     sleeper = Sleeper()
     agent = Agent(ScriptedReasoner(['<tool_call>{"name":"sleep","arguments":{}}</tool_call>']), tools=[sleeper])
@@ -245,33 +338,41 @@ def python(code: str) -> str:
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize("by", ["cancel", "close", "signal"])
-def test_a_cancelled_cell_leaves_its_variables_to_the_follow_up(by: str) -> None:
-    turns = [python("kept = 42"), python("while True: pass")]
-    reasoner = ScriptedReasoner(turns)
-    with Agent(reasoner, tools=[PythonTool()], checkpoint=":memory:") as agent:
-        events = agent.stream("What?", thread="trip")
-        while not (isinstance(event := next(events), StepDone) and event.step.kind == "tool"):
-            pass
-        time.sleep(0.5)  # the endless cell runs
-        start = time.monotonic()
-        if by == "cancel":
-            agent.cancel()
-            list(events)
-        elif by == "close":
+def test_cells_that_are_cancelled_leave_their_variables_to_the_follow_up() -> None:
+    def stop(events: Generator[Event, None, None], by: str) -> None:
+        if by == "close":
             events.close()
+        elif by == "cancel":
+            agent.cancel()
         else:
-            with cancel_on_interrupt(agent.cancel):
-                threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
-                list(events)
-        assert time.monotonic() - start < 5
-        stopped = agent.exchanges("trip")[0].answer
-        assert stopped.status == "cancelled"
-        told = "python: the code was cancelled and was interrupted; variables are kept"
-        assert (stopped.steps[-1].failed, stopped.steps[-1].text) == (True, told)
-        reasoner.turns = [*turns, python("print(kept)"), answer("42")]
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with cancel_on_interrupt(agent.cancel):
+            list(events)
+
+    turns = [python("kept = 42"), *[python("while True: pass")] * 3, python("print(kept)"), answer("42")]
+    told = "python: the code was cancelled and was interrupted; variables are kept"
+    with Agent(ScriptedReasoner(turns), tools=[PythonTool()], checkpoint=":memory:") as agent:
+        for by in ("cancel", "close", "signal"):
+            events = agent.stream("What?", thread="trip")
+            while not (isinstance(event := next(events), ToolStarted) and "while" in event.arguments["code"]):
+                pass
+            time.sleep(0.2)  # the endless cell runs
+            start = time.monotonic()
+            stop(events, by)
+            assert time.monotonic() - start < 5
+            stopped = agent.exchanges("trip")[-1].answer
+            assert stopped.status == "cancelled"
+            assert (stopped.steps[-1].failed, stopped.steps[-1].text) == (True, told)
         followed = agent.ask("And now?", thread="trip")
         assert (followed.steps[1].text, followed.text) == ("42", "42")
+
+
+def test_turns_of_many_calls_end_with_the_budget() -> None:
+    call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
+    reasoner = ScriptedReasoner(lambda _: call * (MAX_CALLS + 3))
+    with Agent(reasoner, tools=[Counter([])], budget=Budget(turns=5)) as agent:
+        found = agent.ask("What?")
+    assert (found.reason, found.usage.tool_calls) == ("turns: 5 of 5 used", 4 * MAX_CALLS)
 
 
 def test_tools_live_as_long_as_a_named_conversation() -> None:
@@ -296,6 +397,17 @@ def test_a_conversation_that_is_released_gets_new_tools() -> None:
         agent.release("trip")
         assert log == ["open", "close"]
         assert agent.ask("What?", thread="trip").steps[1].text == "1"
+
+
+def test_of_many_conversations_the_last_keep_their_tools() -> None:
+    call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
+    log: list[str] = []
+    turns = [call, answer("K7")] * (MOST_OPEN + 3)
+    with Agent(ScriptedReasoner(turns), tools=[Counter(log)], checkpoint=":memory:") as agent:
+        for number in (*range(MOST_OPEN), 0, MOST_OPEN):  # the first was asked again, so the second goes
+            agent.ask("What?", thread=f"trip {number}")
+        assert (log.count("open"), log.count("close")) == (MOST_OPEN + 1, 1)
+        assert agent.ask("What?", thread="trip 0").steps[1].text == "3"
 
 
 def test_a_question_that_begins_keeps_its_tools(monkeypatch: pytest.MonkeyPatch) -> None:

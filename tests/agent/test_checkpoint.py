@@ -1,8 +1,8 @@
 """Conversations that outlive their process.
 
 Proves: a run killed between two nodes goes on in a new process and ends as if nothing had happened; a follow-up in a
-new process sees the earlier messages and images; checkpoints stay small; a tampered checkpoint runs no code; a file
-that is no database is a clear error.
+new process sees the earlier messages and images; checkpoints stay small; a tampered checkpoint runs no code; one that
+is damaged or of another version and a file that is no database are clear errors.
 """
 
 import os
@@ -22,6 +22,7 @@ from scripted import ScriptedReasoner, answer, zoom
 from foveate.agent.agent import Agent
 from foveate.agent.checkpoint import open_checkpointer, strict_serializer
 from foveate.agent.records import RunDone
+from foveate.agent.state import checked
 from foveate.errors import InputError
 from foveate.tools.zoom import zoom_tool
 
@@ -148,10 +149,41 @@ def test_a_tampered_checkpoint_calls_nothing(tmp_path: Path) -> None:
 
 def test_what_sqlite_cannot_do_later_is_a_clear_error_too(tmp_path: Path) -> None:
     agent = Agent(ScriptedReasoner([answer("K7")]), checkpoint=tmp_path / "talk.sqlite")
-    agent.close()
+    connection = sqlite3.connect(tmp_path / "talk.sqlite")
+    connection.execute("DROP TABLE checkpoints")
+    connection.close()
     for act in (agent.exchanges, agent.unfinished, lambda thread: agent.ask("What?", thread=thread)):
-        with pytest.raises(InputError, match=r"cannot be read or written \(Cannot operate on a closed database"):
+        with pytest.raises(InputError, match=r"cannot be read or written \(no such table"):
             act("trip")
+    agent.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("UPDATE checkpoints SET checkpoint = x'c1c1c1'", "ValueError|MsgpackDecodeError"),
+        ("UPDATE checkpoints SET type = 'pickle'", "NotImplementedError"),
+        ("UPDATE writes SET value = x'c1c1c1'", "ValueError|MsgpackDecodeError"),
+        ("UPDATE writes SET value = CAST(replace(value, 'failed', 'faiLed') AS BLOB)", "TypeError"),
+    ],
+)
+def test_a_damaged_conversation_is_told_and_no_other_suffers(tmp_path: Path, damage: str, told: str) -> None:
+    path = tmp_path / "talk.sqlite"
+    with agent_over(path) as agent:
+        agent.ask("What is there?", [Image.new("RGB", (640, 480))], thread="trip")
+        for act in (agent.exchanges, agent.unfinished, agent.resume, lambda thread: agent.ask("And?", thread=thread)):
+            with sqlite3.connect(path) as connection:
+                connection.execute(f"{damage} WHERE thread_id = 'trip'")
+            connection.close()
+            with pytest.raises(InputError, match=rf"the conversation 'trip' is damaged .*({told})"):
+                act("trip")
+        assert agent.ask("What is there?", [Image.new("RGB", (640, 480))], thread="other").text == "K7"
+
+
+def test_another_version_of_the_state_is_told() -> None:
+    assert checked({}) == {}
+    with pytest.raises(ValueError, match="its state has the version 2, wanted 1"):
+        checked({"schema_version": 2, "steps": [{"unheard": "of"}]})
 
 
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:

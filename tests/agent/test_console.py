@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from foveate.agent.console import LiveSteps, answer_block, ending, step_block, usage_line
-from foveate.agent.records import Answer, Event, RunDone, Status, Step, StepDone, TextDelta, Usage
+from foveate.agent.records import Answer, Event, RunDone, Status, Step, StepDone, TextDelta, ToolStarted, Usage
 
 THOUGHT = Step(kind="think", text="[bold]The label[/bold] \x1b[31mis small.")
 ZOOM = Step(
@@ -47,6 +47,10 @@ def test_each_step_is_one_block() -> None:
     ]
 
 
+def test_a_thought_without_words_is_no_block() -> None:
+    assert shown([StepDone(step=Step(kind="think", text=" "))]) == ""
+
+
 def test_the_answer_is_left_out_when_stdout_has_it() -> None:
     assert "K7" not in shown([StepDone(step=END)], answer=False)
 
@@ -57,6 +61,12 @@ def test_a_terminal_shows_what_is_being_written_without_its_tags() -> None:
     assert "I look closer" in screen
     assert "<think>" not in screen
     assert shown([*events, RunDone(answer=RUN)]) == ""
+
+
+def test_a_terminal_says_which_tool_runs_whatever_the_model_writes() -> None:
+    events: list[Event] = [TextDelta(text="<code>print(1)"), StepDone(step=THOUGHT)]
+    starts = ToolStarted(tool="py\x1bthon", arguments={"code": "print(1)"})
+    assert "py\ufffdthon runs" in shown([*events, starts], terminal=True)
 
 
 def test_everything_is_ascii_on_an_ascii_terminal() -> None:

@@ -1,8 +1,9 @@
 """Conversations in SQLite and in a real PostgreSQL, through kills and restarts.
 
 Proves: a process killed by SIGKILL as it enters any write of a checkpoint leaves what a new process ends as if nothing
-had happened; a run outlives a restart of the server, ends when it stays down, and goes on when it is back; processes
-may make the tables at the same time; an error names what to do and no password.
+had happened, but for the call that was under way, which alone is made again; a run outlives a restart of the server,
+ends when it stays down, and goes on when it is back; processes may make the tables at the same time; an error names
+what to do and no password.
 """
 
 import contextlib
@@ -27,19 +28,21 @@ from foveate.agent.checkpoint import close_checkpointer, open_checkpointer
 from foveate.agent.images import ImageStore
 from foveate.agent.records import Answer, RunDone
 from foveate.errors import InputError
+from foveate.tools.tool import Tool
 from foveate.tools.zoom import zoom_tool
 
-TURNS = [zoom(0, 0, 0, 500, 500), zoom(1, 0, 0, 500, 500), answer("K7")]
+NOTE = '<tool_call>{{"name":"note","arguments":{{"word":"{}"}}}}</tool_call>'
+TURNS = [zoom(0, 0, 0, 500, 500) + NOTE.format("a") + NOTE.format("b"), answer("K7")]
 QUESTION = "What is there?"
 MOST_WRITES = 40
 CHILD = """
 import os, signal, sys
 where, folder, here = sys.argv[1:]
 sys.path.insert(0, here)
-from test_durability import ask, agent_over
+from test_durability import Notes, ask, agent_over
 
 def one(number):
-    agent = agent_over(where, folder)
+    agent = agent_over(where, folder, notes=Notes(f"{folder}/{number}.notes"))
     saver, calls = agent._checkpointer, 0
     for name in ("put", "put_writes"):
         def entered(*args, write=getattr(saver, name), **more):
@@ -67,11 +70,27 @@ def picture() -> Image.Image:
     return Image.linear_gradient("L").resize((640, 480))
 
 
-def agent_over(where: str, folder: str | Path, turns: Any = None) -> Agent:
+class Notes(Tool):
+    """A tool whose effect lasts: it adds a word to a file."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(self.note)
+        self.path = Path(path)
+
+    def note(self, word: str) -> str:
+        """Note a word."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(word)
+        return word
+
+
+def agent_over(where: str, folder: str | Path, turns: Any = None, notes: Notes | None = None) -> Agent:
     def reply(messages: list[dict[str, Any]]) -> str:
         return TURNS[sum(message["role"] == "assistant" for message in messages)]
 
-    return Agent(ScriptedReasoner(turns or reply), tools=[zoom_tool()], checkpoint=where, store=ImageStore(folder))
+    Path(folder).mkdir(exist_ok=True)
+    tools = [zoom_tool(), notes or Notes(Path(folder) / "notes")]
+    return Agent(ScriptedReasoner(turns or reply), tools=tools, checkpoint=where, store=ImageStore(folder))
 
 
 def ask(agent: Agent, thread: str) -> Answer:
@@ -113,17 +132,20 @@ def test_a_kill_at_any_write_of_a_checkpoint_loses_nothing(where: str, tmp_path:
     assert 8 <= writes <= MOST_WRITES
     with agent_over(":memory:", tmp_path / "images") as agent:
         whole = ask(agent, "trip")
-    with agent_over(where, tmp_path / "images") as agent:
+    notes = Notes(tmp_path)
+    with agent_over(where, tmp_path / "images", notes=notes) as agent:
         unfinished = [agent.unfinished(f"trip {number}") for number in range(1, writes + 1)]
         assert unfinished[0] is None  # nothing of it is kept yet
         assert unfinished[3:] == [QUESTION] * (writes - 3)
         for number, question in enumerate(unfinished, 1):
+            notes.path = tmp_path / "images" / f"{number}.notes"
             if question is not None:
                 *_, last = agent.resume(f"trip {number}")
                 assert isinstance(last, RunDone)
                 assert shown(last.answer) == shown(whole), f"killed at write {number}"
             else:
                 assert shown(ask(agent, f"trip {number}")) == shown(whole)
+            assert notes.path.read_text(encoding="utf-8") in ("ab", "aab", "abb"), f"killed at write {number}"
 
 
 def shown(found: Answer) -> tuple[Any, ...]:
@@ -176,7 +198,7 @@ def test_a_run_whose_server_is_gone_ends_and_goes_on_later(
         assert patiently(lambda: agent.unfinished("trip")) == QUESTION
         *_, last = agent.resume("trip")
         assert isinstance(last, RunDone)
-        assert (last.answer.text, last.answer.usage.turns) == ("K7", 3)
+        assert (last.answer.text, last.answer.usage.turns) == ("K7", 2)
 
 
 def patiently(read: Callable[[], Any]) -> Any:

@@ -21,8 +21,8 @@ from foveate.agent.images import (
     crop_record,
     picture_record,
 )
-from foveate.agent.messages import BoxSpace
 from foveate.errors import ImageError, InputError, ToolArgumentError
+from foveate.models.reasoner import BoxSpace
 from foveate.tools.zoom import zoom_image
 
 
@@ -63,9 +63,10 @@ def test_a_new_store_over_the_same_folder_finds_the_image(tmp_path: Path, kind: 
         assert (tmp_path / "made" / f"{sha256}{suffix}").read_bytes() == data
 
 
-def test_bytes_of_another_picture_are_not_kept(tmp_path: Path) -> None:
+def test_a_file_of_another_picture_is_refused_when_it_is_read(tmp_path: Path) -> None:
     sha256 = ImageStore(tmp_path).put(picture(), encoded=encoded(Image.new("RGB", (6, 4)), "PNG"))
-    assert ImageStore(tmp_path).get(sha256).tobytes() == picture().tobytes()
+    with pytest.raises(ImageError, match="other pixels"):
+        ImageStore(tmp_path).get(sha256)
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -89,14 +90,16 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
 
 
 def test_memory_is_bounded_when_there_is_a_folder(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path, keep=3)
+    store = ImageStore(tmp_path, memory_bytes=3 * 4 * 4 * 4)
     ids = [store.put(Image.new("RGB", (4, 4), (value, 0, 0))) for value in range(20)]
-    assert len(store._images) == 3
+    assert list(store._images) == ids[-3:]
+    store.put(Image.new("RGB", (99, 99)))
+    assert [image.size for image in store._images.values()] == [(99, 99)]  # the last one stays, whatever its size
     assert [store.get(sha256).getpixel((0, 0)) for sha256 in ids] == [(value, 0, 0) for value in range(20)]
 
 
 def test_many_threads_may_share_a_store(tmp_path: Path) -> None:
-    store = ImageStore(tmp_path, keep=2)
+    store = ImageStore(tmp_path, memory_bytes=2 * 4 * 8 * 8)
     found: list[object] = []
 
     def work(value: int) -> None:

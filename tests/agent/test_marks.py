@@ -1,4 +1,4 @@
-"""Marks number and place every crop; the PNG has the mark's colour around the box and the picture inside it."""
+"""Marks number and colour every crop, find the crop of a step, and their plates lie apart and inside the picture."""
 
 from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, mark_of, marks_of, plate_corners
 from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveate.agent.messages import BoxSpace, Call
+from foveate.agent.messages import Call
 from foveate.agent.parse import MAX_REPAIR_CHARS, parse, split_thought
 from foveate.errors import ParseError
+from foveate.models.reasoner import BoxSpace
 
 
 def zoom(image: object, box: object, space: BoxSpace | None = None) -> Call:

@@ -1,13 +1,16 @@
 """The REPL's commands and its conversation, with lines from a list and a scripted model.
 
 Proved: pictures are added by command and by name and go with the next question; a follow-up uses what was seen; what a
-command writes; an error is one line and the conversation goes on; another process finds the conversation, its waiting
-pictures and its model.
+command writes, and that it takes no file away; an error is one line and the conversation goes on; another process finds
+the conversation, its waiting pictures and its model; earlier conversations are listed, gone on with and deleted.
 """
 
 import io
 import json
-from collections.abc import Iterator
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,10 +22,10 @@ from scripted import ScriptedReasoner
 from foveate.agent.agent import Agent
 from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.images import ImageStore
-from foveate.agent.repl import COMMANDS, Repl, picture_path
-from foveate.agent.session import Session
-from foveate.errors import InputError
+from foveate.agent.repl import COMMANDS, Repl
+from foveate.models.reasoner import Message
 from foveate.tools import zoom_tool
+from foveate.tools.pictures import open_picture
 
 
 @pytest.fixture
@@ -37,12 +40,17 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def talk(conversations: Conversations, *lines: str, conversation: Conversation | None = None) -> str:
+def talk(
+    conversations: Conversations,
+    *lines: str,
+    conversation: Conversation | None = None,
+    script: Callable[[Sequence[Message]], str] = looks_once,
+) -> str:
     """What the screen shows when a new process reads these lines."""
 
     def make_agent(_: str) -> Agent:
         store = ImageStore(conversations.images)
-        return Agent(ScriptedReasoner(looks_once), tools=[zoom_tool()], checkpoint=conversations.database, store=store)
+        return Agent(ScriptedReasoner(script), tools=[zoom_tool()], checkpoint=conversations.database, store=store)
 
     waiting: Iterator[str] = iter(lines)
 
@@ -52,10 +60,16 @@ def talk(conversations: Conversations, *lines: str, conversation: Conversation |
         raise EOFError
 
     screen = io.StringIO()
+    console = Console(file=screen, width=100)
     conversation = conversation or conversations.start("nano")
-    with Session(make_agent=make_agent, conversations=conversations, conversation=conversation) as session:
-        Repl(session, Console(file=screen, width=100)).run(read)
+    with Repl(conversation, conversations=conversations, make_agent=make_agent, console=console) as repl:
+        repl.run(read)
     return screen.getvalue()
+
+
+def numbered(screen: str) -> list[str]:
+    """The lines of a list of conversations."""
+    return re.findall(r"^ +\d+  \w{8}  .*?(?=\s*$)", screen, re.MULTILINE)
 
 
 def test_a_question_and_a_follow_up_that_uses_the_crop(conversations: Conversations, picture: Path) -> None:
@@ -72,23 +86,22 @@ def test_the_name_of_a_picture_adds_it(conversations: Conversations, picture: Pa
 
 
 @pytest.mark.parametrize(
-    "line", ["What is this?", "x" * 5000 + ".png", "no\0thing.png", "/tmp", "etc.", "~50 cm or more?"]
-)
-def test_other_lines_are_no_picture(line: str) -> None:
-    assert picture_path(line) is None
-
-
-@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("What?", "there is no picture yet"),
         ("/image", "got no path"),
         ("/image missing.png", "missing.png"),
-        ("/nonsense", "there is no command /nonsense"),
+        ("/nonsense", "there is no command or file /nonsense; /help"),
+        ("/no/such/photo.png", "there is no file /no/such/photo.png"),
+        ("photo2.JPG", "there is no file photo2.JPG"),
         ("/trace", "there is no answer yet"),
         ("/save", "got no file"),
-        ("/save /no/such/folder/file.md", "No such file"),
+        ("/save talk.md", "there is no answer yet"),
         ("/resume", "unfinished"),
+        ("/resume 1", "there is no conversation '1'"),
+        ("/delete", "got no conversation"),
+        ("/delete 7", "there is no conversation '7'"),
+        ("/list", "no conversation is kept yet"),
         ("/image ~nobody-here/a.png", "nobody-here"),
     ],
 )
@@ -132,14 +145,16 @@ def test_a_new_conversation_knows_nothing_of_the_old_one(conversations: Conversa
     assert "there is no picture yet" in screen
 
 
-def test_a_picture_that_is_gone_is_told_and_waits_no_longer_after_new(
-    conversations: Conversations, picture: Path
+def test_a_picture_that_is_gone_is_told_and_left_out(
+    conversations: Conversations, picture: Path, tmp_path: Path
 ) -> None:
-    talk(conversations, str(picture))
+    other = tmp_path / "other.png"
+    Image.new("RGB", (90, 70)).save(other)
+    talk(conversations, str(picture), str(other))
     picture.unlink()
-    screen = talk(conversations, "What does it say?", "/new", "/images", conversation=conversations.last())
-    assert "a street.png" in screen
-    assert "a new conversation" in screen
+    screen = talk(conversations, "What does it say?", "What does it say?", conversation=conversations.last())
+    assert "it is left out now: ask again" in screen
+    assert "1 tool call" in screen
 
 
 def test_usage_is_the_sum_of_all_questions(conversations: Conversations, picture: Path) -> None:
@@ -147,13 +162,101 @@ def test_usage_is_the_sum_of_all_questions(conversations: Conversations, picture
     assert "2 questions · 3 turns · 1 tool call" in screen
 
 
-def test_no_last_conversation_is_an_error(conversations: Conversations) -> None:
-    with pytest.raises(InputError, match="no conversation to continue"):
-        conversations.last()
+def test_save_takes_no_file_away(conversations: Conversations, picture: Path, tmp_path: Path) -> None:
+    notes, talk_md = tmp_path / "notes.md", tmp_path / "talk.md"
+    notes.write_text("mine")
+    lines = (
+        str(picture),
+        "What does it say?",
+        f"/save {picture}",
+        f"/save {notes}",
+        f"/save {tmp_path / 'no' / 'a.md'}",
+    )
+    screen = talk(conversations, *lines, f"/save {talk_md}", "And earlier?", f"/save {talk_md}")
+    assert "wanted a name that ends in .md or .json" in screen
+    assert "is there already" in screen
+    assert "No such file" in screen
+    assert open_picture(picture).size == (800, 600)
+    assert notes.read_text() == "mine"
+    assert talk_md.read_text().count("## Question") == 2, "what this process wrote is brought up to date"
+    talk(conversations, f"/save -f {notes}", conversation=conversations.last())
+    assert notes.read_text().count("## Question") == 2
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"thread": 1}', '{"thread": "a", "model": "nano", "pending": 7}'])
-def test_a_broken_last_file_is_an_error(conversations: Conversations, text: str) -> None:
-    (conversations.folder / "last.json").write_text(text)
-    with pytest.raises(InputError, match="cannot be read"):
-        conversations.last()
+def test_a_bug_costs_the_answer_and_not_the_conversation(conversations: Conversations, picture: Path) -> None:
+    def broken(messages: Sequence[Message]) -> str:
+        if "break" in str(messages[-1]["content"]):
+            raise RuntimeError("boom\nbang")
+        return looks_once(messages)
+
+    screen = talk(conversations, str(picture), "What?", "break", "And earlier?", "/usage", script=broken)
+    assert "boom bang" in screen
+    assert "Traceback" not in screen
+    assert "K7, one of 2 images" in screen
+    assert "going on after" in talk(conversations, conversation=conversations.last())
+
+
+def test_pictures_that_wait_go_along_to_another_model_and_stay_behind_otherwise(
+    conversations: Conversations, picture: Path
+) -> None:
+    screen = talk(conversations, str(picture), "/model other", "What does it say?", str(picture), "/new", "What?")
+    assert "a new conversation with other and a street.png" in screen
+    assert "K7" in screen
+    assert "a street.png stays with the conversation before" in screen
+    assert "there is no picture yet" in screen
+    assert conversations.last().model == "other"
+    assert conversations.last().pending == (str(picture),)
+
+
+def test_a_picture_that_went_to_another_model_outlives_the_process(conversations: Conversations, picture: Path) -> None:
+    talk(conversations, str(picture), "/model other")
+    assert (conversations.last().model, conversations.last().pending) == ("other", (str(picture),))
+
+
+def test_earlier_conversations_are_listed_and_gone_on_with(conversations: Conversations, picture: Path) -> None:
+    talk(conversations, str(picture), "What does it say?", "And earlier?")
+    screen = talk(conversations, str(picture), "A second one?", "/list", "/resume 2", "What was earlier?", "/list")
+    first, second, *after = numbered(screen)
+    assert first.endswith("1 question    A second one? (this one)")
+    assert second.endswith("2 questions   What does it say?")
+    assert "going on after 2 questions" in screen
+    assert after[0].endswith("3 questions   What does it say? (this one)"), "the newest is first again"
+    identity = after[1].split()[1]
+    screen = talk(conversations, f"/resume {identity}", "/usage", conversation=conversations.last())
+    assert "going on after 3 questions" in screen
+    assert screen.rstrip().splitlines()[-1].startswith("1 question ")
+    assert conversations.last().thread.startswith(identity), "and it is the last one now"
+
+
+def test_a_conversation_is_deleted_with_the_images_that_only_it_names(
+    conversations: Conversations, picture: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.png"
+    Image.effect_noise((90, 70), 50).convert("RGB").save(other)
+    talk(conversations, str(picture), "Only the first?")
+    shared = set(conversations.images.iterdir())
+    talk(conversations, str(picture), str(other), "Both?")
+    screen = talk(conversations, "/list", "/delete 1", "/delete 1", "/list", "/resume 2", "What was earlier?")
+    assert 'deleted "Both?": 1 question, 1 image' in screen
+    assert "there is no conversation '1'" in screen, "a number means what the list showed"
+    assert [line.split("  ")[-1] for line in numbered(screen)[2:]] == ["Only the first?"]
+    assert set(conversations.images.iterdir()) == shared
+    last = talk(conversations, "/delete 1", "/new", "/delete 1", conversation=conversations.last())
+    assert "goes on here" in last
+    assert 'deleted "Only the first?": 1 question, 2 images' in last
+    assert list(conversations.images.iterdir()) == []
+    assert list(conversations.records.iterdir()) == []
+
+
+def test_a_damaged_conversation_is_refused_and_deleted_and_no_other_suffers(
+    conversations: Conversations, picture: Path
+) -> None:
+    talk(conversations, str(picture), "Damaged?")
+    with closing(sqlite3.connect(conversations.database)) as connection, connection:
+        connection.execute("UPDATE checkpoints SET checkpoint = X'00'")
+    screen = talk(conversations, str(picture), "Sound?", "/list", "/resume 2", "/usage", "/delete 2", "/list")
+    assert "damaged" in numbered(screen)[1]
+    assert "is damaged or of another version" in screen
+    assert "1 question · 2 turns" in screen, "the conversation goes on"
+    assert len(numbered(screen)) == 3
+    assert len(list(conversations.images.iterdir())) == 2, "the images of the sound one"

@@ -34,13 +34,12 @@ class Terminal:
         done = subprocess.run(["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, check=True)
         return done.stdout
 
-    def start(self, *arguments: str, size: tuple[int, int] = (100, 40), env: dict[str, str] | None = None) -> int:
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> int:
         """Run `foveate` with a script as its model in a fresh window; returns its process id."""
         command = ["exec", "env", f"PYTHONPATH={TESTS}", *(f"{k}={v}" for k, v in (env or {}).items())]
         command += [sys.executable, str(TESTS / "repl_scripted.py"), "--data-dir", "data", *arguments]
-        width, height = map(str, size)
         self.tmux(
-            *("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, "-c", str(self._folder)),
+            *("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "40", "-c", str(self._folder)),
             *("-e", "LC_ALL=C.UTF-8", f"stty sane; {' '.join(command)}"),
         )
         return int(self.tmux("list-panes", "-F", "#{pane_pid}").split()[-1])
@@ -60,7 +59,7 @@ class Terminal:
         end = time.monotonic() + PATIENCE_S
         while not re.search(pattern, screen := self.screen()):
             assert time.monotonic() < end, f"waited for {pattern!r}, the screen shows:\n{screen}"
-            time.sleep(0.1)
+            time.sleep(0.03)
         return screen
 
     def wait_until_closed(self) -> None:
@@ -70,7 +69,7 @@ class Terminal:
             == 0
         ):
             assert time.monotonic() < end, self.screen()
-            time.sleep(0.1)
+            time.sleep(0.03)
 
 
 @pytest.fixture
@@ -115,8 +114,10 @@ def test_a_conversation_survives_an_interrupt_and_a_kill(terminal: Terminal) -> 
     terminal.wait_until_closed()
 
 
-def test_keys_complete_commands_and_write_several_lines(terminal: Terminal) -> None:
-    terminal.start()
+def test_keys_complete_commands_and_write_several_lines_without_colours_and_on_a_tiny_screen(
+    terminal: Terminal,
+) -> None:
+    terminal.start(env={"NO_COLOR": "1"})
     terminal.wait("type the path of a picture")
     terminal.keys("-l", "/he")
     terminal.keys("Tab")
@@ -133,18 +134,13 @@ def test_keys_complete_commands_and_write_several_lines(terminal: Terminal) -> N
     terminal.line("what does it say?")
     screen = terminal.wait("2 turns · 1 tool call")
     assert re.search(r"› two lines:\n +what does it say\?", screen)
-    terminal.keys("C-c")
-    terminal.wait("Ctrl-D leaves\n.*›")
-    terminal.line("/quit")
-    terminal.wait_until_closed()
-
-
-def test_a_tiny_terminal_without_colours_works(terminal: Terminal) -> None:
-    terminal.start(size=(30, 8), env={"NO_COLOR": "1"})
-    terminal.wait("/help lists")
-    terminal.line("street.png")
-    terminal.wait("added street.png")
-    terminal.line("What is it?")
-    terminal.wait("K7")
     colours = re.findall(r"\x1b\[[\d;]*3[1-7]m|\x1b\[38;", terminal.screen("-e"))
     assert colours == []
+    terminal.keys("C-c")
+    terminal.wait("Ctrl-D leaves\n.*›")
+
+    terminal.tmux("resize-window", "-x", "30", "-y", "8")
+    terminal.line("What was earlier?")
+    terminal.wait("K7, one of 2 images")
+    terminal.line("/quit")
+    terminal.wait_until_closed()

@@ -1,7 +1,8 @@
 """The trace page is one file that asks for nothing, shows every box where it is, and interprets no text from outside.
 
 Hostile strings go into every place that a user, a model or a tool can fill; the page is then read with an HTML parser,
-and its elements must be the ones that a harmless run has.
+and its elements must be the ones that a harmless run has. A real browser opens such a page beside a server that counts
+what is asked for: escaping alone and the page's policy alone each keep every request back.
 """
 
 import base64
@@ -9,8 +10,13 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -33,7 +39,22 @@ HOSTILE = (
     "<!-- </title> ]]> &lt;b&gt;",
     "\x1b[31m\u202ekcab\u2066 \x00 \ud800",
 )
-VOID = {"meta", "img", "link", "br", "input", "rect", "circle", "path"}
+PROBES = {
+    "img": '"><img src="URL">',
+    "handler": "<img src=x onerror=\"fetch('URL')\">",
+    "svg": '<svg><image href="URL"/></svg>',
+    "sheet": '<link rel=stylesheet href="URL">',
+    "import": '<style>@import "URL";</style>',
+    "background": "<style>header{background:url(URL)}</style>",
+    "script": '<script src="URL"></script>',
+    "fetch": "<script>fetch('URL')</script>",
+    "frame": '<iframe src="URL"></iframe>',
+    "object": '<object data="URL"></object>',
+    "video": '<video src="URL" autoplay></video>',
+    "preload": '<link rel=preload as=image href="URL">',
+}
+"""Markup of which each piece asks for URL, where it is taken for markup."""
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -115,6 +136,54 @@ def test_the_page_asks_for_nothing() -> None:
     assert "url(" not in style
     assert "@import" not in style
     assert "://" not in page.replace("see https://example.org", "")
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, set[str]]]:
+    """An address on this machine, and the paths that have been asked for there."""
+    asked: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.add(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_port}", asked
+        served.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
+def test_a_browser_asks_for_nothing_whatever_the_text_says(server: tuple[str, set[str]], tmp_path: Path) -> None:
+    url, asked = server
+    small = dict.fromkeys(IMAGES, INNER).__getitem__
+    policy = re.compile("<meta http-equiv[^>]*>")
+    harmless = trace_page(run(), "How many?", small)
+
+    def probes(page: str) -> str:
+        return "".join(markup.replace("URL", f"{url}/{page}/{name}") for name, markup in PROBES.items())
+
+    pages = {
+        "page": trace_page(run(probes("page")), probes("page"), small),
+        "escaped": policy.sub("", trace_page(run(probes("escaped")), probes("escaped"), small)),
+        "forbidden": harmless.replace("<main>", probes("forbidden")),
+        "neither": policy.sub("", harmless).replace("<main>", probes("neither")),
+    }
+    for name, page in pages.items():
+        (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
+    frames = tmp_path / "frames.html"
+    frames.write_text("".join(f'<iframe src="{name}.html"></iframe>' for name in pages))
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [str(BROWSER), *options, profile, "--virtual-time-budget=500", "--dump-dom", frames.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert asked == {f"/neither/{name}" for name in PROBES}, "a page with neither asks, with every probe"
 
 
 def test_the_policy_allows_only_data_images_and_this_style() -> None:

@@ -8,10 +8,10 @@ import pytest
 import qwen
 import torch
 
-from foveate.agent.agent import load_reasoner
 from foveate.errors import CheckpointError
 from foveate.models import Thinker, nano_path
 from foveate.models.linear import Linear
+from foveate.models.load import load_reasoner
 from foveate.models.moe import MoE
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 6 times 7?"}]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pictures import noise
 
-from foveate.cli.reasoner import known_model
 from foveate.errors import ModelError
 from foveate.models.checkpoint import nano_path
+from foveate.models.load import known_model
 from foveate.models.snapshot import checkpoint_folder, is_hub_name
 from foveate.models.thinker import Thinker
 

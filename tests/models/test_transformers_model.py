@@ -19,10 +19,11 @@ import transformers
 from pictures import noise
 from torch import Tensor
 
-from foveate.agent.agent import Agent, load_reasoner
+from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import CheckpointError, InputError, ModelError
+from foveate.models.load import load_reasoner
 from foveate.models.transformers_model import TransformersReasoner, pictures_alone
 
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -1,5 +1,7 @@
-// Runs the arithmetic of csrc/cuda/tiles.h over every block that a grid would have; says what is wrong and exits with 1.
+// Runs the arithmetic of csrc/cuda's tiles.h and fragments.h over every block and lane that a grid would have; says what
+// is wrong and exits with 1.
 
+#include "fragments.h"
 #include "tiles.h"
 
 #include <cstdio>
@@ -114,6 +116,59 @@ void check_banks() {
   }
 }
 
+// Every number of a row is in one piece; pieces begin at a multiple of their width.
+template <int kWidth>
+void check_pieces(int length) {
+  constexpr int kRows = 5;
+  std::vector<int> seen(kRows * length, 0);
+  for (int idx = 0; idx < kRows * length / kWidth; ++idx) {
+    const auto [row, at] = piece_of<kWidth>(idx, length);
+    check(at % kWidth == 0 && at < length, "a piece does not fit a row", length, idx);
+    for (int i = 0; i < kWidth; ++i) {
+      ++seen[row * length + at + i];
+    }
+  }
+  for (size_t at = 0; at < seen.size(); ++at) {
+    check(seen[at] == 1, "a number is not in one piece", length, static_cast<long>(at));
+  }
+}
+
+// Lanes hold every number of a result once, and fetch every row of eight numbers of an operand once.
+void check_lanes() {
+  int held[16][8] = {}, fetched[16][2] = {}, fetched_across[16][2] = {};
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int number = 0; number < 4; ++number) {
+      ++held[result_row(lane, number)][result_column(lane, number)];
+    }
+    check(is_first_of_row(lane) == (result_column(lane, 0) == 0), "another lane is the first of a row", lane, 0);
+    ++fetched[lane_row(lane)][lane_column(lane) / 8];
+    ++fetched_across[lane_row_across(lane)][lane_column_across(lane) / 8];
+  }
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      check(held[row][column] == 1, "a number of a result is not held once", row, column);
+    }
+    for (int half = 0; half < 2; ++half) {
+      check(fetched[row][half] == 1 && fetched_across[row][half] == 1, "half a row is not fetched once", row, half);
+    }
+  }
+}
+
+// Every query head of every key head is in one block.
+void check_heads(int key_heads, int heads_of_key) {
+  std::vector<int> seen(key_heads * heads_of_key, 0);
+  for (int block = 0; block < key_heads * groups_of(heads_of_key); ++block) {
+    const auto [kv_head, first, count] = head_group(block, heads_of_key);
+    check(count >= 1 && count <= kDecodeQueries, "a block has too few or too many heads", block, count);
+    for (int head = first; head < first + count; ++head) {
+      ++seen[kv_head * heads_of_key + head];
+    }
+  }
+  for (size_t head = 0; head < seen.size(); ++head) {
+    check(seen[head] == 1, "a head is not in one block", heads_of_key, static_cast<long>(head));
+  }
+}
+
 // Every row of gate and up is read by one block; neighbouring groups of eight are the gate's and the up's same columns.
 void check_gate_up(int inner) {
   std::vector<int> seen(2 * inner, 0);
@@ -125,7 +180,7 @@ void check_gate_up(int inner) {
         continue;
       }
       ++seen[from];
-      const int column = (block * kGemmColumns + row / 16 * 16) / 2 + row % 8;
+      const int column = result_group(block, row / 16 * 16, true) + row % 8;
       check(from == column + (row / 8 % 2) * inner, "a row belongs to another column", row, from);
     }
   }
@@ -175,6 +230,14 @@ int main() {
   check(num_parts(132, 1, 64 * 1000, 64) == 264 && num_parts(132, 1, 64, 64) == 1 && num_parts(132, 1000, 6400, 64) == 1,
         "the number of parts", num_parts(132, 1, 64000, 64), num_parts(132, 1000, 6400, 64));
   check_banks();
+  check_lanes();
+  for (const int length : {8, 72, 80, 128, 576}) {
+    check_pieces<4>(length);
+    check_pieces<8>(length);
+  }
+  for (int heads = 1; heads < 70; ++heads) {
+    check_heads(3, heads);
+  }
   for (const int inner : {8, 40, 64, 128, 200, 1408}) {
     check_gate_up(inner);
   }

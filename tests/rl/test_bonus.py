@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 from played import BUDGET, jobs, whole
 
-from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage
+from foveate.agent.records import Answer, ImageRecord, Step, Usage
 from foveate.models import Thinker
 from foveate.models.reasoner import Message
 from foveate.rl.bonus import BonusConfig, bonus
 from foveate.rl.learner import rewarded
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.rollout import Recorder, Trajectory, rollouts
+from foveate.tools.tool import Box
 
 ALL = BonusConfig(evidence=0.2, tool=0.1, format=0.05)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from foveate.agent.budget import Budget
 from foveate.errors import InputError, ModelError
 from foveate.models.reasoner import NANO, Message, Sample
 from foveate.rl.evaluate import GREY, Job, answer_all, evaluate
@@ -86,7 +87,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_a_folder_is_asked_and_judged(suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "traces.jsonl"
-    report = evaluate(suite, model=Scripted(), out=out, progress=False)
+    report = evaluate(suite, model=Scripted(), out=out)
     assert (report.suite, report.model, report.total.n, report.total.right) == ("spots", "scripted", 3, 2)
     assert {name: score.right for name, score in report.families.items()} == {"spot": 1, "page": 1}
     assert (report.right_with_evidence, report.right_seen) == (2, 1)
@@ -102,8 +103,8 @@ def test_a_folder_is_asked_and_judged(suite: Path, tmp_path: Path) -> None:
 
 def test_blank_greys_every_crop_at_its_size(suite: Path) -> None:
     open_eyes, blind = Scripted(), Scripted()
-    evaluate(suite, model=open_eyes, progress=False)
-    report = evaluate(suite, model=blind, control="blank", progress=False)
+    evaluate(suite, model=open_eyes)
+    report = evaluate(suite, model=blind, control="blank")
     assert open_eyes.seen == blind.seen
     assert (report.total.right, report.families["spot"].right) == (1, 0)
     assert report.control == "blank"
@@ -111,24 +112,74 @@ def test_blank_greys_every_crop_at_its_size(suite: Path) -> None:
 
 def test_no_tools_leaves_only_the_first_view(suite: Path, tmp_path: Path) -> None:
     reasoner = Scripted()
-    report = evaluate(suite, model=reasoner, control="no-tools", out=tmp_path / "t", progress=False)
+    report = evaluate(suite, model=reasoner, control="no-tools", out=tmp_path / "t")
     assert set(reasoner.seen) == {(200, 100)}
     assert report.families["spot"].right == 0
     assert all(step["image"] is None for record in lines(tmp_path / "t") for step in record["run"]["steps"])
 
 
 def test_the_blank_image_is_grey(suite: Path, tmp_path: Path) -> None:
-    evaluate(suite, model=Scripted(), control="blank", out=tmp_path / "t", progress=False)
+    evaluate(suite, model=Scripted(), control="blank", out=tmp_path / "t")
     assert lines(tmp_path / "t")[0]["answer"] == "-".join(map(str, GREY))
 
 
 def test_a_limit_asks_fewer(suite: Path) -> None:
-    assert evaluate(suite, model=Scripted(), limit=2, progress=False).total.n == 2
+    assert evaluate(suite, model=Scripted(), limit=2).total.n == 2
 
 
 def test_nano_test_runs(tmp_path: Path) -> None:
-    report = evaluate("nano-test", model=Scripted(), limit=2, progress=False, control="no-tools")
+    report = evaluate("nano-test", model=Scripted(), limit=2, control="no-tools")
     assert (report.suite, report.total.n, len(report.families)) == ("nano-test", 2, 2)
+
+
+class Failing(Scripted):
+    """Fails after so many questions."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def sample(self, *args: Any, **kwargs: Any) -> Sample:
+        if len(self.seen) >= self.after:
+            raise ModelError("nobody is there")
+        return super().sample(*args, **kwargs)
+
+
+def test_a_model_that_fails_is_told_once(suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = evaluate(suite, model=Failing(after=1), out=tmp_path / "t")
+    assert report.statuses == {"error": 2, "answered": 1}
+    assert capsys.readouterr().err == "foveate: whole ended in an error: nobody is there\n"
+    assert [line["run"]["reason"] for line in lines(tmp_path / "t")] == ["", "nobody is there", "nobody is there"]
+
+
+def test_a_dead_model_ends_the_evaluation_and_leaves_earlier_traces(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("earlier")
+    with pytest.raises(ModelError, match="the first 3 questions all ended in an error: nobody is there"):
+        evaluate(suite, model=Failing(after=0), out=tmp_path / "t")
+    assert (tmp_path / "t").read_text() == "earlier"
+
+
+def test_traces_replace_earlier_ones(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("earlier")
+    evaluate(suite, model=Scripted(), out=tmp_path / "t")
+    assert [line["id"] for line in lines(tmp_path / "t")] == ["near", "whole", "beside"]
+
+
+def test_a_broken_picture_is_an_error_of_its_question(suite: Path) -> None:
+    whole = (suite / "spot.png").read_bytes()
+    (suite / "cut.png").write_bytes(whole[: len(whole) // 2])
+    text = (suite / "answers.jsonl").read_text()
+    (suite / "answers.jsonl").write_text(text.replace("spot.png", "cut.png", 1))
+    report = evaluate(suite, model=Scripted())
+    assert report.statuses == {"answered": 2, "error": 1}
+    assert report.first_error is not None
+    assert report.first_error == report.to_json()["first_error"]
+    assert report.total.right == 1
+
+
+def test_the_budget_holds_for_each_question(suite: Path) -> None:
+    report = evaluate(suite, model=Scripted(), budget=Budget(turns=1))
+    assert report.statuses == {"out_of_budget": 2, "answered": 1}
 
 
 def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Path) -> None:
@@ -141,7 +192,7 @@ def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Pa
     ):
         reasoner = Scripted()
         with pytest.raises(InputError, match=message):
-            evaluate(suite, model=reasoner, progress=False, **wrong)
+            evaluate(suite, model=reasoner, **wrong)
         assert reasoner.seen == []
 
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from foveate.agent.records import Answer, Box, ImageRecord, Usage
+from foveate.agent.records import Answer, ImageRecord, Usage
 from foveate.rl.report import Report, Result, covers, crop_share, wilson_interval
 from foveate.rl.suite import Item
+from foveate.tools.tool import Box
 
 
 def image(sha256: str, box_px: Box, original: str = "p") -> ImageRecord:
@@ -70,7 +71,7 @@ def test_a_report_sums_up() -> None:
     assert (record["policy_tokens"], record["turns"], record["seconds"]) == (30, 2, 0.5)
     assert (record["right_with_evidence"], record["evidence_covered"]) == (2, 0.5)
     assert record["crop_share"] == pytest.approx(0.01)
-    assert record["statuses"] == {"answered": 4}
+    assert (record["statuses"], record["first_error"]) == ({"answered": 4}, None)
     assert str(report).splitlines() == [
         "s, m, control none, seed 3",
         "",

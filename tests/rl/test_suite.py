@@ -87,6 +87,7 @@ def test_a_folder_is_read(folder: Path) -> None:
         (GOOD | {"type": ["set"]}, "wanted one of any"),
         (GOOD | {"image": "missing.png"}, "wanted a picture inside"),
         (GOOD | {"image": "../a.png"}, "wanted a picture inside"),
+        (GOOD | {"image": "answers.jsonl"}, "answers.jsonl:1: got image='answers.jsonl' .*, wanted a picture that can"),
         (GOOD | {"evidence_bbox": [3, 2, 1, 4]}, "wanted x0, y0, x1, y1"),
         (GOOD | {"evidence_bbox": [1, 2, 3]}, "wanted x0, y0, x1, y1"),
         (GOOD | {"evidence_bbox": [True, 2, 3, 4]}, "wanted x0, y0, x1, y1"),

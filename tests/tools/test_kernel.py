@@ -7,9 +7,11 @@ ends the cell that runs and no other, with its variables kept where that can be;
 import os
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from textwrap import dedent
 
@@ -127,7 +129,7 @@ def test_floods_of_output_are_cut_and_marked(kernel: Kernel, flood: str) -> None
 @needs_bubblewrap
 def test_many_displays_are_capped(kernel: Kernel) -> None:
     output = kernel.run("from PIL import Image\nfor n in range(50): display(Image.new('L', (9, 9), n))")
-    assert len(output.images) == 8
+    assert (len(output.images), output.num_images, output.truncated) == (8, 50, True)
 
 
 @needs_bubblewrap
@@ -231,7 +233,7 @@ def test_a_cancelled_cell_that_ignores_interrupts_is_killed() -> None:
         with soon(kernel.cancel), pytest.raises(ToolError, match=r"^the code was cancelled .* variables are lost"):
             kernel.run(DEAF)
         assert time.monotonic() - start < 0.4 + INTERRUPT_GRACE_S + 1.5
-        assert kernel.run("print('anew')").text == "anew\n"
+        assert not kernel.is_running
 
 
 @needs_bubblewrap
@@ -263,13 +265,12 @@ def test_a_cancel_reaches_a_kernel_that_starts() -> None:
 @needs_bubblewrap
 def test_a_dead_kernel_is_noticed_at_once_and_replaced() -> None:
     with Kernel() as kernel:
-        for code in ("import os; os._exit(3)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"):
-            kernel.run("x = 1")
-            start = time.monotonic()
-            with pytest.raises(KernelLostError, match="the code kernel died"):
-                kernel.run(code, timeout_s=60)
-            assert time.monotonic() - start < 5.0
-            assert kernel.run("x").error.startswith("NameError")
+        kernel.run("x = 1")
+        start = time.monotonic()
+        with pytest.raises(KernelLostError, match="the code kernel died"):
+            kernel.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", timeout_s=60)
+        assert time.monotonic() - start < 1.0
+        assert kernel.run("x").error.startswith("NameError")
 
 
 @needs_bubblewrap
@@ -282,17 +283,16 @@ def test_a_broken_message_ends_the_kernel() -> None:
         assert kernel.run("1 + 1").text == "2\n"
 
 
-def test_without_a_boundary_it_works_the_same() -> None:
-    with Kernel(tier="unsafe") as kernel:
-        code = "from PIL import Image; print(Image.open('image_0.png').size)"
-        assert kernel.run(code, images=[Image.new("RGB", (6, 4))]).text == "(6, 4)\n"
-
-
-def test_closing_is_final_and_free(kernel: Kernel) -> None:
-    idle = Kernel()
-    idle.close()
-    idle.close()
-    assert not idle.is_running
+@needs_bubblewrap
+def test_a_kernel_may_be_closed_before_it_ran_and_twice() -> None:
+    kernel = Kernel()
+    kernel.close()
+    assert kernel.run("kept = 1").text == ""
+    folder = kernel.folder
+    assert folder is not None
+    kernel.close()
+    kernel.close()
+    assert (kernel.is_running, kernel.folder, folder.exists()) == (False, None, False)
 
 
 @needs_bubblewrap
@@ -312,8 +312,8 @@ def test_kernels_leave_nothing_behind(kernel: Kernel) -> None:
 
     before = held()
     with ThreadPoolExecutor(6) as pool:
-        lives = [*map(live, range(4)), *pool.map(live, range(4, 10))]
-    assert lives == [(f"{number}\n", False) for number in range(10)]
+        lives = [*map(live, range(2)), *pool.map(live, range(2, 8))]
+    assert lives == [(f"{number}\n", False) for number in range(8)]
     assert held() == before
 
 
@@ -321,6 +321,18 @@ def test_text_is_capped_on_the_host() -> None:
     output = CellOutput()
     for _ in range(5):
         output.write("z" * MAX_OUTPUT_CHARS)
+    assert output.text.count(CUT_MARK) == 1
+    assert len(output.text) < MAX_OUTPUT_CHARS + 100
+
+
+def test_ten_thousand_outputs_are_capped_and_marked() -> None:
+    output, png = CellOutput(), BytesIO()
+    Image.new("L", (1, 1)).save(png, "PNG")
+    picture = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": "a picture"}
+    for data in (picture, {"text/plain": "z" * 100}):
+        for _ in range(10_000):
+            take({"msg_type": "display_data", "content": {"data": data}}, output)
+    assert (len(output.images), output.num_images, output.truncated) == (8, 10_000, True)
     assert output.text.count(CUT_MARK) == 1
     assert len(output.text) < MAX_OUTPUT_CHARS + 100
 

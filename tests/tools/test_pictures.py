@@ -1,5 +1,6 @@
 """Pictures from strangers: the six formats open upright as RGB; everything else is an ImageError, fast and small."""
 
+import hashlib
 import io
 import os
 import random
@@ -8,6 +9,7 @@ import time
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from PIL import Image
 
 from foveate.errors import ImageError
 from foveate.tools import open_picture, sha256_of_pixels
-from foveate.tools.pictures import FORMATS
+from foveate.tools.pictures import FORMATS, STRIP_PIXELS
 
 PICTURE = Image.fromarray(np.add.outer(np.arange(24) * 9, np.arange(32) * 1)[..., None].repeat(3, 2).astype(np.uint8))
 
@@ -109,6 +111,31 @@ def test_mutated_files_open_or_are_refused() -> None:
         assert opened.mode == "RGB"
 
 
+def test_a_pil_image_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    data = encoded(PICTURE, "PNG")
+    closed = Image.open(io.BytesIO(data))
+    closed.close()
+    for picture in (Image.open(io.BytesIO(data[:-40])), closed):
+        with pytest.raises(ImageError, match="the picture is broken"):
+            open_picture(picture)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [np.zeros((9, 9, 3), np.uint8), 5, None, io.BytesIO(b"x"), bytearray(b"x")],
+    ids=lambda source: type(source).__name__,
+)
+def test_what_is_no_source_is_told_in_one_line(source: Any) -> None:
+    with pytest.raises(ImageError, match=r"\Agot a picture of the type \w+; give a path, the bytes of a file, .*\Z"):
+        open_picture(source)
+
+
+def test_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    PICTURE.save(tmp_path / "a.png")
+    assert open_picture("~/a.png").size == (32, 24)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientations_turn_upright(orientation: int) -> None:
     turns = Image.Transpose
@@ -145,6 +172,50 @@ def test_every_mode_becomes_the_same_rgb() -> None:
     for name, data in modes.items():
         difference = np.abs(np.asarray(open_picture(data), np.int16) - np.asarray(PICTURE, np.int16))
         assert difference.max() <= 2, name
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "CMYK", "1"])
+def test_strips_leave_no_seam(mode: str) -> None:
+    """A picture of several strips is what its rows, which are one strip each, are."""
+    grey = tall_values()
+    picture = Image.fromarray(grey).convert("LA" if mode == "PA" else mode).convert(mode)
+    if mode in ("RGBA", "LA"):
+        picture.putalpha(Image.fromarray(grey[::-1].copy()))
+    whole = np.asarray(open_picture(picture))
+    for top in range(len(grey)):
+        row = picture.crop((0, top, picture.width, top + 1))
+        assert np.array_equal(whole[top : top + 1], np.asarray(open_picture(row)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_strips_of_grey_have_one_scale(dtype: type[np.generic]) -> None:
+    """Only the last strip says that the values have 16 bits."""
+    grey = tall_values()
+    grey[:8] //= 64
+    wide = grey.astype(dtype) * dtype(257)
+    wide[:8, 0] = 0
+    assert np.array_equal(np.asarray(open_picture(Image.fromarray(wide)))[:, 1:, 0], grey[:, 1:])
+
+
+def test_grey_of_16_bits_takes_a_strip_of_memory_at_a_time() -> None:
+    picture = Image.fromarray(np.full((3000, 3000), 257 * 9, np.uint16))
+    tracemalloc.start()
+    opened = open_picture(picture)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opened.getextrema() == ((9, 9),) * 3
+    assert peak < 40 * 2**20  # the whole picture as f32 is 34 MiB, and several are needed
+
+
+def tall_values() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Values [9, W] of a picture of three strips, the last of them one row."""
+    return np.add.outer(np.arange(9) * 25, np.arange(STRIP_PIXELS // 4) % 25).astype(np.uint8)
+
+
+def test_the_id_is_that_of_all_pixels() -> None:
+    picture = Image.fromarray(np.arange(3 * 9, dtype=np.uint8).reshape(9, 1, 3).repeat(STRIP_PIXELS // 4, 1))
+    whole = f"RGB {picture.width} 9\n".encode() + picture.tobytes()
+    assert sha256_of_pixels(picture) == hashlib.sha256(whole).hexdigest()
 
 
 def test_transparent_is_white() -> None:

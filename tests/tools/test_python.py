@@ -7,7 +7,7 @@ from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.tools import PythonTool, ToolCall, ToolResult, perform
-from foveate.tools.python import shortened
+from foveate.tools.python import NEW_KERNEL, shortened
 
 IMAGES = [Image.new("RGB", (6, 4), "red")]
 
@@ -33,6 +33,12 @@ def test_what_the_model_reads() -> None:
         drawn = run(tool, "from PIL import Image; Image.open('image_0.png')").image
         assert drawn is not None
         assert drawn.size == (6, 4)
+        several = run(
+            tool, "from PIL import Image\nfor n in (1, 2, 3): display(Image.new('L', (n, n)))\nprint('drawn')"
+        )
+        assert several.text == "drawn\n(picture 3 of 3 is shown)"
+        assert several.image is not None
+        assert several.image.size == (3, 3)
     finally:
         tool.close()
 
@@ -44,6 +50,9 @@ def test_a_lost_kernel_is_told_and_replaced() -> None:
     assert lost.failed
     assert "variables are lost" in lost.text
     assert run(tool, "print(len(__import__('os').listdir('.')))").text != "0"
+    assert run(tool, "gone").text == "line 1: NameError: name 'gone' is not defined"
+    tool.close()
+    assert run(tool, "gone").text == f"line 1: NameError: name 'gone' is not defined\n{NEW_KERNEL}"
     tool.close()
     assert run(tool, "print('a new one')").text == "a new one"
     tool.close()

@@ -1,42 +1,105 @@
 """The boundary around model-written code: what code inside tries, and the operating system refuses.
 
-Each attempt runs in a real kernel. Without bubblewrap on the machine these tests are skipped; that code is then refused
-is tested anyway.
+Each attempt runs in a real kernel: one that this process started and, where this is root, one that an ordinary user
+started, for whom the boundary is made in another way. Without bubblewrap on the machine these tests are skipped; that
+code is then refused is tested anyway.
 """
 
-import shutil
+import json
+import os
+import re
 import subprocess
 import sys
 import time
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.errors import SandboxUnavailableError
+from foveate.tools import PythonTool, ToolCall, perform
+from foveate.tools.cell import CellOutput
 from foveate.tools.kernel import Kernel
-from foveate.tools.sandbox import Limits, mounts_in, python_folders, required_tier, sandbox_tier
+from foveate.tools.run_folder import sweep
+from foveate.tools.sandbox import (
+    ABSENT,
+    Limits,
+    mounts_in,
+    parent_folders,
+    probe_result,
+    python_folders,
+    required_tier,
+    sandbox_tier,
+)
+
+LIMITS = Limits(memory_bytes=512 * 2**20, work_bytes=16 * 2**20)
+SERVE = """
+import json, os, sys
+from foveate.tools.kernel import Kernel
+from foveate.tools.sandbox import Limits
+with Kernel(limits={limits!r}) as kernel:
+    for line in sys.stdin:
+        output = kernel.run(json.loads(line))
+        print(json.dumps([os.geteuid(), output.text, output.error]), flush=True)
+"""
+NOBODY = 12345
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
-    with Kernel(limits=Limits(memory_bytes=512 * 2**20, work_bytes=16 * 2**20)) as running:
+class TheirKernel:
+    """A kernel that an ordinary user has started."""
+
+    def __enter__(self) -> Self:
+        command = as_ordinary_user([sys.executable, "-c", SERVE.format(limits=LIMITS)])
+        self.host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.host.communicate(timeout=10)
+
+    def run(self, code: str) -> CellOutput:
+        """Run a cell in it."""
+        assert self.host.stdin is not None
+        assert self.host.stdout is not None
+        print(json.dumps(code), file=self.host.stdin, flush=True)
+        uid, text, error = json.loads(self.host.stdout.readline())
+        assert uid == NOBODY
+        return CellOutput(text=text, error=error)
+
+
+def as_ordinary_user(command: list[str]) -> list[str]:
+    """The command as a user without rights, who sees this Python and the sources also when they lie in root's home."""
+    needed = [Path(__file__).parents[2], *map(Path, python_folders())]
+    closed = {above for path in needed for above in path.parents if not above.stat().st_mode & 0o001}
+    view = [word for folder in sorted(closed) for word in ("--tmpfs", str(folder))]
+    for path in (path for path in needed if closed & set(path.parents)):
+        view += [*parent_folders(path), "--ro-bind", str(path), str(path)]
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return ["bwrap", "--dev-bind", "/", "/", *view, *user, *command]
+
+
+@pytest.fixture(scope="module", params=["ours", "of an ordinary user"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel | TheirKernel]:
+    if request.param != "ours" and os.geteuid() != 0:
+        pytest.skip("an ordinary user runs these tests already")
+    with Kernel(limits=LIMITS) if request.param == "ours" else TheirKernel() as running:
         yield running
 
 
-def error_of(kernel: Kernel, code: str) -> str:
+def error_of(kernel: Kernel | TheirKernel, code: str) -> str:
     """The exception that a cell ends with."""
-    return kernel.run(code, timeout_s=30).error
+    return kernel.run(code).error
 
 
 def wait_until_gone(mark: str) -> None:
-    """Return when no process has `mark` in its command line; fail after five seconds."""
+    """Return when no process has `mark` in its command line; fail after a second."""
     start = time.monotonic()
     while any(mark.encode() in command_line(process) for process in Path("/proc").glob("[0-9]*")):
-        assert time.monotonic() - start < 5
-        time.sleep(0.05)
+        assert time.monotonic() - start < 1
+        time.sleep(0.02)
 
 
 def command_line(process: Path) -> bytes:
@@ -55,9 +118,40 @@ def test_the_probe_finds_bubblewrap() -> None:
 
 def test_without_a_tier_code_is_refused_unless_accepted() -> None:
     with pytest.raises(SandboxUnavailableError, match=r"\(bubblewrap is not installed\); install bubblewrap"):
-        required_tier(found="bubblewrap is not installed")
-    assert required_tier(unsafe=True, found="bubblewrap is not installed") == "unsafe"
+        required_tier(found=ABSENT)
+    with pytest.raises(SandboxUnavailableError, match=r"reached the network\); update bubblewrap"):
+        required_tier(found="code in bubblewrap reached the network")
+    assert required_tier(unsafe=True, found=ABSENT) == "unsafe"
     assert required_tier(unsafe=True, found="confined") == "bubblewrap"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (None, r"\(bubblewrap is not installed\); install bubblewrap"),
+        ("echo bwrap: setting up uid map: Permission denied", r"Permission denied\); let bubblewrap make namespaces"),
+    ],
+)
+def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
+    program: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if program is not None:
+        (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", str(tmp_path))
+    code = "from PIL import Image; print(Image.open('image_0.png').size)"
+    call, images = ToolCall(id="1", name="python", arguments={"code": code}), [Image.new("RGB", (6, 4))]
+    probe_result.cache_clear()
+    try:
+        refused = perform([PythonTool()], call, images)
+        assert refused.failed
+        assert re.search(reason, refused.text)
+        if program is None:  # once is enough
+            accepted = PythonTool(unsafe=True)
+            assert perform([accepted], call, images).text == "(6, 4)"
+            accepted.close()
+    finally:
+        probe_result.cache_clear()
 
 
 def test_an_environment_in_tmp_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +169,25 @@ def test_python_folders_are_no_folder_twice() -> None:
     "path",
     ["/x", "/etc/x", "/usr/x", "/dev/x", "/sandbox/x", "/sandbox/host/x", "/root/x", f"{sys.prefix}/x", "/proc/x"],
 )
-def test_nothing_outside_the_working_folder_can_be_written(kernel: Kernel, path: str) -> None:
+def test_nothing_outside_the_working_folder_can_be_written(kernel: Kernel | TheirKernel, path: str) -> None:
     assert error_of(kernel, f"open({path!r}, 'w')").startswith(("OSError", "PermissionError", "FileNotFoundError"))
 
 
 @needs_bubblewrap
+def test_what_can_be_written_lies_in_memory(kernel: Kernel | TheirKernel) -> None:
+    code = """
+import os
+mounts = [line.split(" - ") for line in open("/proc/self/mountinfo")]
+kinds = {left.split()[4]: right.split()[0] for left, right in mounts}
+print({path: kinds[path] for path in kinds if os.path.isdir(path) and os.access(path, os.W_OK)})
+"""
+    found = {path: kind for path, kind in literal_eval(kernel.run(code).text).items() if kind != "devpts"}  # no files
+    assert found == dict.fromkeys(("/dev/shm", "/sandbox/work", "/tmp"), "tmpfs")
+
+
+@needs_bubblewrap
 @pytest.mark.parametrize("path", ["/etc/shadow", "/etc/passwd", "/root/.ssh", "/home", "/var", __file__])
-def test_files_of_the_host_cannot_be_seen(kernel: Kernel, path: str) -> None:
+def test_files_of_the_host_cannot_be_seen(kernel: Kernel | TheirKernel, path: str) -> None:
     assert error_of(kernel, f"import os; os.stat({path!r})").startswith("FileNotFoundError")
 
 
@@ -90,12 +196,12 @@ def test_files_of_the_host_cannot_be_seen(kernel: Kernel, path: str) -> None:
     "path",
     ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/kmsg", "/dev/mem"],
 )
-def test_switches_of_the_system_cannot_be_opened(kernel: Kernel, path: str) -> None:
+def test_switches_of_the_system_cannot_be_opened(kernel: Kernel | TheirKernel, path: str) -> None:
     assert error_of(kernel, f"open({path!r}, 'r+')").startswith(("OSError", "PermissionError", "FileNotFoundError"))
 
 
 @needs_bubblewrap
-def test_the_environment_and_the_host_name_stay_outside(kernel: Kernel) -> None:
+def test_the_environment_and_the_host_name_stay_outside(kernel: Kernel | TheirKernel) -> None:
     said = kernel.run("import os; print(os.geteuid() != 0, os.uname().nodename, *sorted(os.environ))").text.split()
     assert said[:2] == ["True", "sandbox"]
     assert {"HOME", "PATH", "USER"} <= set(said[2:])
@@ -115,12 +221,12 @@ def test_the_environment_and_the_host_name_stay_outside(kernel: Kernel) -> None:
         "import urllib.request; urllib.request.urlopen('http://192.0.2.1/', timeout=2)",
     ],
 )
-def test_there_is_no_network(kernel: Kernel, code: str) -> None:
+def test_there_is_no_network(kernel: Kernel | TheirKernel, code: str) -> None:
     assert error_of(kernel, code).startswith(("OSError", "gaierror", "URLError", "FileNotFound", "ConnectionRefused"))
 
 
 @needs_bubblewrap
-def test_rights_cannot_be_had_back(kernel: Kernel) -> None:
+def test_rights_cannot_be_had_back(kernel: Kernel | TheirKernel) -> None:
     code = """
 import ctypes, os, platform, resource
 libc = ctypes.CDLL(None, use_errno=True)
@@ -139,16 +245,18 @@ print(namespaces, traced, tried)
 
 
 @needs_bubblewrap
-def test_the_working_folder_has_a_size(kernel: Kernel) -> None:
+def test_the_working_folder_has_a_size(kernel: Kernel | TheirKernel) -> None:
     write = "with open('big', 'wb') as f:\n    for _ in range(40): f.write(bytes(2**20))"
     assert "No space left" in error_of(kernel, write)
     assert kernel.run("import os; os.remove('big'); open('small', 'w').write('x')").text == "1\n"
 
 
 @needs_bubblewrap
-def test_a_memory_bomb_is_an_error(kernel: Kernel) -> None:
+def test_a_memory_bomb_is_an_error(kernel: Kernel | TheirKernel) -> None:
     assert error_of(kernel, "x = bytearray(2**30)").startswith("MemoryError")
     assert error_of(kernel, "import mmap; x = mmap.mmap(-1, 2**33)").startswith("OSError")
+    assert error_of(kernel, "import os; os.memfd_create('x')").startswith("PermissionError")  # no limit counts these
+    assert kernel.run("import ctypes; ctypes.CDLL(None).shmget(0, 4096, 0o1600)").text == "-1\n"
     assert kernel.run("1 + 1").text == "2\n"
 
 
@@ -174,20 +282,42 @@ except OSError:
 
 
 @needs_bubblewrap
-def test_a_kernel_does_not_outlive_its_host() -> None:
+def test_kernels_do_not_outlive_their_host() -> None:
     code = """
 import os, signal
 from foveate.tools.kernel import Kernel
-kernel = Kernel()
-kernel.run("1")
-print(kernel.folder, flush=True)
+kernels = [Kernel(tier="bubblewrap"), Kernel(tier="unsafe")]
+for kernel in kernels:
+    kernel.run("1")
+    print(kernel.folder, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    folder = run.stdout.strip()
-    assert folder.startswith("/tmp/fv-"), run.stderr
-    wait_until_gone(folder)
-    shutil.rmtree(folder)
+    folders = [Path(line) for line in run.stdout.split()]
+    assert len(folders) == 2, run.stderr
+    for folder in folders:
+        assert (folder / "host" / "images").is_dir()  # there was no time to remove it
+        wait_until_gone(str(folder))
+    sweep()
+    assert not any(folder.exists() for folder in folders)
+
+
+@needs_bubblewrap
+def test_a_program_that_is_told_to_end_leaves_nothing() -> None:
+    code = """
+import os, signal, sys, threading
+from foveate.tools.kernel import Kernel
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+kernel = Kernel(tier="bubblewrap")
+kernel.run("1")
+print(kernel.folder, flush=True)
+threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+kernel.run("while True: pass")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 143, run.stderr
+    assert Path(run.stdout.strip()).parent == Path("/tmp")
+    assert not Path(run.stdout.strip()).exists()
 
 
 @needs_bubblewrap

@@ -1,5 +1,7 @@
 """Tools made of plain functions, and `perform`: whatever a model or a tool does wrong becomes a result it can read."""
 
+import sys
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -83,6 +85,35 @@ def test_ctrl_c_is_no_failure_of_a_tool() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         perform([Tool(interrupted)], ToolCall(id="1", name="interrupted", arguments={}), [])
+
+
+def test_a_tool_that_leaves_the_process_fails() -> None:
+    leave = Tool(lambda: sys.exit(3), name="leave")
+    told = perform([leave], ToolCall(id="1", name="leave", arguments={}), [])
+    assert told == ToolResult(text="leave failed: SystemExit: 3", failed=True)
+
+
+def test_a_call_is_cancelled_when_its_time_is_up_until_it_ends() -> None:
+    class Deaf(Tool):
+        """Heeds the third time that it is told to end."""
+
+        def __init__(self) -> None:
+            super().__init__(self.wait, name="wait")
+            self.told, self.heeded = 0, threading.Event()
+
+        def wait(self) -> str:
+            return str(self.heeded.wait(10))
+
+        def cancel(self) -> None:
+            self.told += 1
+            if self.told == 3:
+                self.heeded.set()
+
+    tool = Deaf()
+    assert perform([tool], ToolCall(id="1", name="wait", arguments={}), [], seconds=0.01) == ToolResult(text="True")
+    assert tool.told == 3
+    perform([tool], ToolCall(id="1", name="wait", arguments={}), [], seconds=5)
+    assert tool.told == 3
 
 
 def test_a_plain_tool_may_be_cancelled_and_goes_on() -> None:

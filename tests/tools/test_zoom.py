@@ -84,6 +84,20 @@ def test_the_tool_says_where_the_crop_comes_from() -> None:
     assert result.image.size == (8, 8)
 
 
+def test_an_image_is_asked_for_once() -> None:
+    """The images of a run are copies, each made when it is asked for."""
+    asked: list[object] = []
+
+    class Images(list[Image.Image]):
+        def __getitem__(self, key: object) -> object:
+            asked.append(key)
+            return super().__getitem__(key)
+
+    call = ToolCall(id="1", name="zoom", arguments={"image": 0, "box": [2, 2, 10, 10]})
+    assert perform([zoom_tool()], call, Images([PICTURE])).image is not None
+    assert asked == [0]
+
+
 @pytest.mark.parametrize("image", [-1, 2, "0", None, 0.5])
 def test_an_image_that_is_not_there_is_refused(image: object) -> None:
     call = ToolCall(id="1", name="zoom", arguments={"image": image, "box": [0, 0, 10, 10]})

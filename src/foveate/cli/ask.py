@@ -1,24 +1,26 @@
 """`foveate ask`: one question about pictures, answered with its steps in view."""
 
 import json
-import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveate.agent.budget import Budget
 from foveate.cli.options import (
     USUAL,
     ImageTokensOption,
     ModelOption,
     NetworkOption,
+    NoToolsOption,
     SecondsOption,
     SeedOption,
+    TemperatureOption,
     TokensOption,
     TurnsOption,
     UnsafeOption,
+    budget_of,
     tools_for,
 )
 from foveate.errors import ImageError, InputError
@@ -46,38 +48,44 @@ def ask(
     max_tokens: TokensOption = USUAL.policy_tokens,
     max_image_tokens: ImageTokensOption = USUAL.image_tokens,
     max_seconds: SecondsOption = USUAL.seconds,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", metavar="T", help="0 takes the likeliest token.")
-    ] = 0.0,
+    temperature: TemperatureOption = 0.0,
     seed: SeedOption = None,
     network: NetworkOption = False,
     unsafe_code: UnsafeOption = False,
-    no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer from the first view alone.")] = False,
+    no_tools: NoToolsOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live steps on stderr.")] = False,
 ) -> int:
     """Answer a question about one or more pictures."""
     paths, question = split_inputs(inputs)
-    budget = Budget(turns=max_turns, policy_tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"got --temperature {temperature}, wanted 0 or more")
-    if save_trace is not None and save_trace.exists() and not save_trace.is_dir():
-        raise InputError(f"got --save-trace {save_trace}, which is a file; wanted a folder, which may be missing")
+    budget = budget_of(turns=max_turns, tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
+    folder = None if save_trace is None else made_folder(save_trace)
     from foveate.tools.pictures import open_picture
 
     pictures = [open_picture(path) for path in paths]
     reasoner = context.obj(model)
     from foveate.agent.agent import Agent
 
-    tools = tools_for(no_tools=no_tools, network=network, unsafe=unsafe_code)
+    tools = tools_for(reasoner.dialect, no_tools=no_tools, network=network, unsafe=unsafe_code)
     with Agent(reasoner, tools=tools, budget=budget, temperature=temperature, seed=seed) as agent:
         answer = _answer_live(agent, question, pictures, quiet=quiet)
     _print(answer, as_json=as_json)
-    if save_trace is not None:
-        from foveate.agent.trace import write_trace
-
-        page = write_trace(answer, question, agent.image, save_trace)
-        print(f"trace: {page}", file=sys.stderr)
+    if folder is not None:
+        _save_trace(answer, question, agent, folder)
     return EXIT_BY_STATUS[answer.status]
+
+
+def made_folder(path: Path) -> Path:
+    """The folder of --save-trace, made when it is missing; InputError when it cannot be written."""
+    folder = expanded(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"got --save-trace {path} ({error.strerror}), wanted a folder, which may be missing"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"got --save-trace {path}, which cannot be written; wanted a folder of yours")
+    return folder
 
 
 def split_inputs(inputs: list[str]) -> tuple[list[Path], str]:
@@ -121,6 +129,16 @@ def _shown(agent: "Agent", question: str, pictures: "list[Image]") -> "Answer":
                 console.print(closing_line(event.answer))
                 return event.answer
     raise AssertionError("a stream ends with RunDone")
+
+
+def _save_trace(answer: "Answer", question: str, agent: "Agent", folder: Path) -> None:
+    from foveate.agent.trace import write_trace
+
+    try:
+        page = write_trace(answer, question, agent.image, folder)
+    except OSError as error:
+        raise InputError(f"the trace cannot be written to {folder}: {error.strerror}") from error
+    print(f"trace: {page}", file=sys.stderr)
 
 
 def _print(answer: "Answer", *, as_json: bool) -> None:

@@ -1,10 +1,13 @@
 """`foveate bench`: what the native operations are worth on this machine."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+
+from foveate.errors import InputError
 
 Row = dict[str, object]
 HEAD = f"{'operation':18}{'dtype':10}{'ours':>10}  {'peer':14}{'peer':>10}{'ratio':>8}{'floor':>10}   ms, shape"
@@ -16,6 +19,8 @@ def bench(
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="About how long each takes.")] = 10.0,
 ) -> int:
     """Compare Foveate's operations with what one would run instead, interleaved in one run."""
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"got --seconds {seconds}, wanted 0 or more and an end")
     from foveate.benchmarks.measure import rows
 
     (print_list if as_json else _print_table)(rows(names or [], seconds))

@@ -1,10 +1,12 @@
 """`foveate` alone: the conversation in the terminal, wired to where conversations are kept."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.cli.options import tools_for
+from foveate.agent.budget import Budget
+from foveate.cli.options import USUAL, tools_for
 from foveate.cli.reasoner import LoadReasoner
 from foveate.errors import InputError
 from foveate.paths import expanded
@@ -12,19 +14,25 @@ from foveate.paths import expanded
 if TYPE_CHECKING:
     from foveate.agent.agent import Agent
     from foveate.agent.conversations import Conversation, Conversations
+    from foveate.models.reasoner import Reasoner
+    from foveate.tools.tool import Tool
 
 
 def chat(
     load: LoadReasoner,
     *,
-    resume: bool,
+    resume: bool | str,
     images: Sequence[Path],
     model: str | None,
     network: bool,
     unsafe: bool,
     data_dir: Path | None,
+    budget: Budget = USUAL,
+    temperature: float = 0.0,
+    seed: int | None = None,
+    no_tools: bool = False,
 ) -> int:
-    """Start or continue a conversation and return when the user leaves."""
+    """Start a conversation, continue the last one or the one that `resume` names, and return when the user leaves."""
     from platformdirs import user_data_path
     from rich.console import Console
 
@@ -36,35 +44,50 @@ def chat(
     conversation = _conversation(conversations, model, resume=resume)
     console = Console(highlight=False)
 
+    @lru_cache(maxsize=1)  # another conversation mostly goes on with the same model
+    def model_and_tools(name: str) -> "tuple[Reasoner, tuple[Tool, ...]]":
+        reasoner = load(name)
+        return reasoner, tools_for(reasoner.dialect, no_tools=no_tools, network=network, unsafe=unsafe)
+
     def make_agent(name: str) -> "Agent":
         with console.status(f"loading {name}"):
-            reasoner = load(name)
+            reasoner, tools = model_and_tools(name)
             from foveate.agent.agent import Agent
             from foveate.agent.images import ImageStore
 
-            store = ImageStore(conversations.images)
-            tools = tools_for(no_tools=False, network=network, unsafe=unsafe)
-            return Agent(reasoner, tools=tools, checkpoint=conversations.database, store=store)
+            return Agent(
+                reasoner,
+                tools=tools,
+                budget=budget,
+                checkpoint=conversations.database,
+                store=ImageStore(conversations.images),
+                temperature=temperature,
+                seed=seed,
+            )
 
     from foveate.agent.line_editor import line_reader
     from foveate.agent.repl import COMMANDS, Repl
-    from foveate.agent.session import Session
 
-    with Session(make_agent=make_agent, conversations=conversations, conversation=conversation) as session:
-        repl = Repl(session, console)
+    with Repl(conversation, conversations=conversations, make_agent=make_agent, console=console) as repl:
         for path in images:
-            session.add_picture(path)
+            repl.add_picture(path)
         repl.run(line_reader(conversations.history, COMMANDS, repl.toolbar))
     return 0
 
 
-def _conversation(conversations: "Conversations", model: str | None, *, resume: bool) -> "Conversation":
-    """The last conversation or a new one; a conversation goes on with the model that it began with."""
+def _conversation(conversations: "Conversations", model: str | None, *, resume: bool | str) -> "Conversation":
+    """A new conversation, the last or a named one; a conversation goes on with the model that it began with."""
     if not resume:
         return conversations.start(model or "nano")
     from foveate.agent.conversations import lasting_name
 
-    last = conversations.last()
-    if model is not None and lasting_name(model) != last.model:
-        raise InputError(f"got --model {model}, wanted {last.model}: a conversation stays with its model; leave out -c")
-    return last
+    if isinstance(resume, str):
+        from foveate.agent.archive import Archive, find
+
+        conversation = conversations.get(find(resume, Archive(conversations).kept()).thread, model or "nano")
+    else:
+        conversation = conversations.last()
+    if model is not None and lasting_name(model) != conversation.model:
+        wanted = f"{conversation.model}: a conversation stays with its model; leave out --model"
+        raise InputError(f"got --model {model}, wanted {wanted}")
+    return conversation

@@ -1,14 +1,23 @@
 """`foveate eval`: accuracy on a suite, with the controls that say whether looking mattered."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from foveate.cli.options import ModelOption
-from foveate.cli.reasoner import known_model
+from foveate.cli.options import (
+    USUAL,
+    ImageTokensOption,
+    ModelOption,
+    SecondsOption,
+    TemperatureOption,
+    TokensOption,
+    TurnsOption,
+    budget_of,
+)
+from foveate.models.load import known_model
+from foveate.paths import expanded
 
 
 def evaluate(
@@ -22,10 +31,16 @@ def evaluate(
         typer.Option("--control", help="blank greys every crop, no-tools takes the tools away."),
     ] = None,
     model: ModelOption = "nano",
+    max_turns: TurnsOption = USUAL.turns,
+    max_tokens: TokensOption = USUAL.policy_tokens,
+    max_image_tokens: ImageTokensOption = USUAL.image_tokens,
+    max_seconds: SecondsOption = USUAL.seconds,
+    temperature: TemperatureOption = 0.0,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes, each with its own model.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every trace, one a line.")] = None,
 ) -> int:
-    """Measure accuracy on a suite of questions with known answers."""
+    """Measure accuracy on a suite of questions with known answers; exits 1 when one of them ends in an error."""
+    budget = budget_of(turns=max_turns, tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
     reasoner = context.obj(model) if workers == 1 else known_model(model)
     from foveate.agent.plain import printable
     from foveate.rl.evaluate import evaluate as run
@@ -36,9 +51,10 @@ def evaluate(
         limit=limit,
         seed=seed,
         control=control,
-        out=out,
-        progress=sys.stderr.isatty(),
+        budget=budget,
+        temperature=temperature,
+        out=None if out is None else expanded(out),
         workers=workers,
     )
     print(json.dumps(report.to_json()) if as_json else printable(report.to_text()))
-    return 0
+    return 1 if "error" in report.statuses else 0

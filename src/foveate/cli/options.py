@@ -1,14 +1,26 @@
 """Options that several commands share."""
 
+import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foveate.agent.budget import Budget
+from foveate.errors import InputError
 
 if TYPE_CHECKING:
+    from foveate.models.reasoner import Dialect
     from foveate.tools.tool import Tool
+
+
+def checked_temperature(value: float) -> float:
+    """The temperature itself; InputError for one that nothing can be drawn with."""
+    if not 0 <= value < math.inf:
+        raise InputError(f"got --temperature {value}, wanted 0 or more")
+    return value
+
 
 USUAL = Budget()
 MODEL_HELP = (
@@ -23,16 +35,31 @@ TurnsOption = Annotated[int, typer.Option("--max-turns", metavar="N", help="Most
 TokensOption = Annotated[int, typer.Option("--max-tokens", metavar="N", help="Most tokens that the model writes.")]
 ImageTokensOption = Annotated[int, typer.Option("--max-image-tokens", metavar="N", help="Most tokens of all images.")]
 SecondsOption = Annotated[float, typer.Option("--max-seconds", metavar="S", help="Most time.")]
+TemperatureOption = Annotated[
+    float,
+    typer.Option("--temperature", "-t", metavar="T", help="0 takes the likeliest token.", callback=checked_temperature),
+]
+NoToolsOption = Annotated[bool, typer.Option("--no-tools", help="Answer from the first view alone.")]
 DataDirOption = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Where conversations are kept (default: the user's data folder)."),
 ]
 
 
-def tools_for(*, no_tools: bool, network: bool, unsafe: bool) -> "tuple[Tool, ...]":
-    """The tools of a run: zoom, python and search, or none."""
+def budget_of(*, turns: int, tokens: int, image_tokens: int, seconds: float) -> Budget:
+    """What --max-turns, --max-tokens, --max-image-tokens and --max-seconds allow; ConfigError for less than 0."""
+    return Budget(turns=turns, policy_tokens=tokens, image_tokens=image_tokens, seconds=seconds)
+
+
+def tools_for(dialect: "Dialect", *, no_tools: bool, network: bool, unsafe: bool) -> "tuple[Tool, ...]":
+    """The tools of a run: zoom, python and search, or none; a model that they are explained to is told more by them.
+
+    Says on stderr when code will run without a boundary.
+    """
     if no_tools:
         return ()
-    from foveate.tools import default_tools
+    from foveate.tools import default_tools, sandbox_tier
 
-    return default_tools(network=network, unsafe=unsafe)
+    if unsafe and sandbox_tier() is None:
+        print("foveate: no sandbox works here, code that the model writes runs with your rights", file=sys.stderr)
+    return default_tools(network=network, unsafe=unsafe, terse=not dialect.wants_system_prompt)

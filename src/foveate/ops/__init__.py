@@ -15,7 +15,7 @@ from foveate.ops.linear import linear
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import backend, compute_dtype, cuda_backend, is_native, is_served, plain_pytorch, wants_gradient
 from foveate.ops.norm import rms_norm
-from foveate.ops.picture import patchify
+from foveate.ops.picture import patchify, resize
 from foveate.ops.rope import Tables, rotate
 from foveate.ops.rows import put_rows, take_rows
 
@@ -38,6 +38,7 @@ __all__ = [
     "plain_pytorch",
     "prefix_attention",
     "put_rows",
+    "resize",
     "rms_norm",
     "rotate",
     "silu_mul",

@@ -34,6 +34,7 @@ _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
     "packed_attention", "packed_attention_backward", "silu_mul", "silu_mul_backward", "rotate",
     "moe_dispatch", "moe_combine", "moe_dots", "moe_experts", "moe_order", "decode_attention", "linear", "patchify",
+    "resize",
 )  # fmt: skip
 
 

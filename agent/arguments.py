@@ -1,0 +1,75 @@
+"""What a user hands to an Agent, judged before anything runs: what is wrong is told in one line."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from PIL import Image
+
+from foveate.agent.budget import Budget
+from foveate.errors import ConfigError, InputError
+from foveate.tools.pictures import PictureSource
+from foveate.tools.schema import is_number, shown
+from foveate.tools.tool import Tool
+
+HOTTEST = 100.0
+"""Beyond it every token is as likely as any other."""
+
+
+def checked_question(question: str) -> str:
+    """The text of a question."""
+    if not isinstance(question, str):
+        raise InputError(f"got the question {shown(question)}, wanted text")
+    if not question.strip():
+        raise InputError("got an empty question, wanted some text")
+    return question
+
+
+def checked_budget(budget: Budget | None) -> Budget | None:
+    """The budget of a question; None leaves it to the agent."""
+    if budget is not None and not isinstance(budget, Budget):
+        raise ConfigError(f"got the budget {shown(budget)}, wanted a Budget: Budget(turns=8, seconds=60)")
+    return budget
+
+
+def checked_temperature(temperature: float) -> float:
+    """The temperature of sampling."""
+    if not is_number(temperature) or not 0 <= temperature <= HOTTEST:
+        raise ConfigError(f"got the temperature {shown(temperature)}, wanted a number from 0 to {HOTTEST:g}")
+    return float(temperature)
+
+
+def checked_seed(seed: int | None) -> int | None:
+    """The seed of sampling; None draws one."""
+    if seed is None or (type(seed) is int and abs(seed) < 2**63):
+        return seed
+    raise ConfigError(f"got the seed {shown(seed)}, wanted a whole number below 2**63, or None")
+
+
+def tools_of(tools: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
+    """The tools, plain functions among them wrapped."""
+    if not isinstance(tools, Iterable):
+        raise ConfigError(f"got the tools {shown(tools)}, wanted a list of them")
+    wrapped = tuple(_tool(tool) for tool in tools)
+    names = [tool.name for tool in wrapped]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"got two tools called {', '.join(twice)}, wanted a name for each: Tool(function, name=...)")
+    return wrapped
+
+
+def _tool(tool: Tool | Callable[..., Any]) -> Tool:
+    if isinstance(tool, Tool):
+        return tool
+    if not callable(tool):
+        raise ConfigError(f"got the tool {shown(tool)}, wanted a Tool or a typed function with a docstring")
+    return Tool(tool)
+
+
+def pictures_in(images: PictureSource | Iterable[PictureSource]) -> Iterable[PictureSource]:
+    """The pictures of a question; one alone needs no list. Raises InputError for what is neither."""
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+        return (images,)
+    if not isinstance(images, Iterable):
+        raise InputError(f"got the images {shown(images)}, wanted a picture or a list of them")
+    return images

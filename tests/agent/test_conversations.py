@@ -1,0 +1,52 @@
+"""The records of conversations: which was the last, and what is told about one that cannot be read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from foveate.agent.archive import Archive
+from foveate.agent.conversations import Conversations
+from foveate.errors import InputError
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Conversations:
+    return Conversations(tmp_path / "data")
+
+
+def test_the_record_that_was_written_last_is_the_last_conversation(conversations: Conversations) -> None:
+    first, second = conversations.start("nano"), conversations.start("other")
+    for conversation in (first, second, first, second):  # faster than the clock of a file system
+        conversations.save(conversation)
+        assert conversations.last() == conversation
+    waiting = replace(first, pending=("a.png",), sending=True)
+    conversations.save(waiting)
+    assert conversations.last() == conversations.get(first.thread, "nano") == waiting
+    conversations.forget(first.thread)
+    assert conversations.last() == second
+    assert conversations.get(first.thread, "nano") == first
+
+
+def test_no_last_conversation_is_an_error(conversations: Conversations) -> None:
+    with pytest.raises(InputError, match="no conversation to continue"):
+        conversations.last()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"thread": 1}', '{"thread": "a", "model": "nano", "pending": 7}'])
+def test_a_broken_record_is_an_error(conversations: Conversations, text: str) -> None:
+    (conversations.records / "a.json").write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        conversations.last()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--data-dir"):
+        Conversations(tmp_path / "file" / "data")
+
+
+def test_a_broken_database_is_an_error(conversations: Conversations) -> None:
+    conversations.database.write_bytes(b"no database " * 100)
+    with pytest.raises(InputError, match="conversations"):
+        Archive(conversations).kept()

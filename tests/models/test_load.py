@@ -1,0 +1,49 @@
+"""Names of models: what is none is told before anything loads; what torch cannot do is an error of the model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foveate.errors import ConfigError, ModelError
+from foveate.models.generate import ThinkerReasoner
+from foveate.models.load import known_model, load_reasoner, reasoner_of
+from foveate.models.thinker import Thinker
+
+
+@pytest.mark.parametrize("name", ["gpt-9", "./nope", "~/nope", "transformers:/nope", "transformers:nano", ""])
+def test_what_names_no_model_is_told_what_does(name: str) -> None:
+    with pytest.raises(ModelError, match=r"wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub"):
+        load_reasoner(name)
+
+
+@pytest.mark.parametrize("name", ["nano", "nano:int8", "Qwen/Qwen3-VL-2B", "http://localhost:8000/v1#x"])
+def test_what_needs_no_folder_stays_as_it_is(name: str) -> None:
+    assert known_model(name) == name
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [("", ""), ("", ":int8"), ("transformers:", "")])
+def test_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, suffix: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert known_model(f"{prefix}~/model{suffix}") == f"{prefix}{tmp_path}/model{suffix}"
+
+
+def test_int8_is_for_our_own_thinker(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="runs without it"):
+        known_model(f"transformers:{tmp_path}:int8")
+
+
+def test_what_is_no_reasoner_is_told(thinker: Thinker) -> None:
+    reasoner = ThinkerReasoner(thinker)
+    assert reasoner_of(reasoner) is reasoner
+    wrong: Any = thinker
+    with pytest.raises(ConfigError, match=r"got a model of the type Thinker, .*ThinkerReasoner"):
+        reasoner_of(wrong)
+
+
+def test_what_torch_cannot_do_is_a_failure_of_the_model(thinker: Thinker, conversation: list[dict[str, Any]]) -> None:
+    reasoner = ThinkerReasoner(thinker)
+    with pytest.raises(ModelError, match=r"\Anano failed while it sampled: RuntimeError: "):
+        reasoner.sample(conversation, max_new_tokens=2, temperature=1e308)
+    assert len(reasoner.sample(conversation, max_new_tokens=2).token_ids) <= 2
