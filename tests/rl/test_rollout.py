@@ -40,14 +40,14 @@ class Uneven(Gate):
 @pytest.fixture(scope="module")
 def questions() -> list[Job]:
     families = SamplerConfig(families=("total", "fact"))
-    return list(jobs_of(PolicyConfig(start="", iterations=1, prompts=3, samples=3, sampler=families), 0, {}))
+    return list(jobs_of(PolicyConfig(start="", iterations=1, prompts=3, samples=2, sampler=families), 0, {}))
 
 
 def test_how_long_a_tool_takes_changes_no_bit(questions: list[Job]) -> None:
     nano = Thinker.from_pretrained(WEIGHTS, dtype=torch.bfloat16).eval()
     runs = []
     for _ in range(2):
-        with rollouts(nano, at_once=5) as playing:
+        with rollouts(nano, at_once=4) as playing:
             playing.gate = Uneven()
             runs.append(list(playing.play(questions)))
     for one, other in zip(*runs, strict=True):
