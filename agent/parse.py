@@ -118,10 +118,16 @@ def _in_our_words(text: str) -> str:
 
 
 def _answer(blocks: Iterable[_Block], rest: str) -> str | None:
-    r"""The last <answer>, else the last \boxed{} outside of tags, else None. Raises ParseError when it is empty."""
-    answers = [block.body.strip() for block in blocks if block.tag == "answer"]
+    r"""The last <answer>, else the last \boxed{} outside of tags, else None.
+
+    Raises ParseError when it is empty, or was never closed and runs on into other tags.
+    """
+    answers = [block for block in blocks if block.tag == "answer"]
     if answers:
-        answer = answers[-1]
+        answer = answers[-1].body.strip()
+        stray = None if answers[-1].closed else _STRAY.search(answer)
+        if stray is not None:
+            raise ParseError(f"got a {stray[0]} inside an answer, wanted text between <answer> and </answer>")
         boxed = _boxed(answer)
         if boxed is not None and answer == f"{_BOXED}{boxed}}}":
             answer = boxed.strip()

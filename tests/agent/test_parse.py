@@ -151,6 +151,7 @@ def test_malformed_json_is_repaired_and_logged(caplog: pytest.LogCaptureFixture)
         ("<think></think>", "an empty turn"),
         ("<answer>  </answer>", "an empty answer"),
         ("K7</answer>", "a lone </answer>"),
+        ("<think>Hm.</think><answer>It is</think><tool_call>", "a </think> inside an answer"),
         ('{"name":"zoom","arguments":{}}', "outside of <tool_call> tags"),
         ("<tool_call></tool_call>", "malformed JSON"),
         ("<tool_call>zoom please</tool_call>", "malformed JSON"),
