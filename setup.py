@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from setuptools import Command, Extension, find_packages, setup
+from setuptools.errors import ExecError, PlatformError
 
 FOLDERS = {
     "src/foveate": "foveate",
@@ -23,7 +24,13 @@ FOLDERS = {
 }
 TARGET_TORCH = "0x020a000000000000"  # 2.10: the oldest torch whose stable interface has all that csrc/ needs
 ARCHITECTURES = "80,90a,100a,120"
-"""Of GPUs; for the first and the last the code that a driver can turn into that of others is kept too."""
+"""Of GPUs, as in sm_90a; older compilers know the first ones alone."""
+CUDA = "/usr/local/cuda"
+"""Where CUDA is installed unless CUDA_HOME says otherwise."""
+NO_NVCC = (
+    f"nvcc is neither on the PATH nor in $CUDA_HOME/bin or {CUDA}/bin; "
+    "install CUDA's compiler, or set CUDA_HOME to the folder that has bin/nvcc"
+)
 NO_COMPILER = """
 foveate: no C++ compiler found that can build csrc/ (asked: {asked}). The package is installed without its native
 kernels; plain PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 12 or newer and install
@@ -88,6 +95,7 @@ def extension() -> Extension:
             "-g0",
             "-std=c++20",
             "-fvisibility=hidden",
+            "-fno-strict-aliasing",  # rows of bf16 are read as pairs, words of 32 bits
             "-Wall",
             "-Wextra",
             "-Wno-psabi",
@@ -120,28 +128,72 @@ class BuildCuda(Command):
         self.targets = self.architectures.split(",")
 
     def run(self) -> None:
-        """One call of nvcc for everything."""
+        """One call of nvcc for everything. Raises PlatformError without nvcc, ExecError when it fails."""
         from torch.utils import cpp_extension
 
-        codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in self.targets]
+        nvcc = find_nvcc()
+        if nvcc is None:
+            raise PlatformError(NO_NVCC)
         includes = [f"-isystem={path}" for path in cpp_extension.include_paths()]
         sources = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
         options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
         options += ["--threads=0", "--no-device-link"]  # threads met in that link's files; no file calls another's code
-        definition = f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"
-        portable = sorted({self.targets[0], self.targets[-1]})
-        kept = [f"-gencode=arch=compute_{target},code=compute_{target}" for target in portable]
+        options += [f"-DTORCH_TARGET_VERSION={TARGET_TORCH}", *machine_codes(known_to(nvcc, self.targets))]
+        Path(self.out).unlink(missing_ok=True)  # of other sources
         with tempfile.TemporaryDirectory() as folder:
             needs = [stand_in(name, folder) for name in ("libtorch_cpu.so", "libtorch_cuda.so")]
-            command = ["nvcc", *options, *codes, *kept, definition, *includes, *sources, "-o", self.out]
-            subprocess.run([*command, f"-Xlinker={','.join(['--no-as-needed', *needs])}"], check=True)
+            links = f"-Xlinker={','.join(['--no-as-needed', *needs])}"
+            call([nvcc, *options, *includes, *sources, "-o", self.out, links])
+
+
+def find_nvcc() -> str | None:
+    """CUDA's compiler on the PATH, or else where CUDA is installed."""
+    homes = filter(None, (os.environ.get("CUDA_HOME"), CUDA))
+    folders = [os.environ.get("PATH", os.defpath), *(f"{home}/bin" for home in homes)]
+    return shutil.which("nvcc", path=os.pathsep.join(folders))
+
+
+def known_to(nvcc: str, wanted: list[str]) -> list[str]:
+    """Those GPUs that a compiler knows; says which are left out. Raises ExecError where none is left.
+
+    The compiler lists `compute_90` for 90 and 90a.
+    """
+    listed = call([nvcc, "--list-gpu-arch"]).split()
+    known = [target for target in wanted if f"compute_{target.rstrip('af')}" in listed]
+    if not known:
+        raise ExecError(f"{nvcc} knows none of the GPUs {', '.join(wanted)}; it lists {', '.join(listed)}")
+    if known != wanted:
+        left_out = ", ".join(f"sm_{target}" for target in wanted if target not in known)
+        print(f"foveate: {nvcc} does not know {left_out}: no code for these GPUs", file=sys.stderr)
+    return known
+
+
+def machine_codes(targets: list[str]) -> list[str]:
+    """The options for code of each GPU, and for what a driver can turn into that of others, of the first and last.
+
+    Of 90a and the like, whose code runs nowhere else, nothing is kept for others.
+    """
+    portable = [target for target in targets if target.isdigit()]
+    codes = [(target, f"sm_{target}") for target in targets]
+    codes += [(target, f"compute_{target}") for target in sorted({*portable[:1], *portable[-1:]})]
+    return [f"-gencode=arch=compute_{target},code={code}" for target, code in codes]
 
 
 def stand_in(name: str, folder: str) -> str:
     """An empty library of a name: what is linked with it finds torch's own when it is loaded."""
     path = str(Path(folder, name))
-    subprocess.run(["g++", "-shared", f"-Wl,-soname={name}", "-o", path, "-x", "c++", "/dev/null"], check=True)
+    call(["g++", "-shared", f"-Wl,-soname={name}", "-o", path, "-x", "c++", "/dev/null"])
     return path
+
+
+def call(command: list[str]) -> str:
+    """What a program prints; its complaints go where ours go. Raises ExecError, one line, when it fails."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    except OSError as error:
+        raise ExecError(f"{command[0]} cannot be run: {error.strerror}") from error
+    except subprocess.CalledProcessError as error:
+        raise ExecError(f"{command[0]} failed with exit status {error.returncode}") from error
 
 
 def wants_cuda() -> bool:
@@ -149,7 +201,17 @@ def wants_cuda() -> bool:
     import torch
 
     said = os.environ.get("FOVEATE_CUDA", "")
-    return said == "1" if said else bool(shutil.which("nvcc")) and torch.version.cuda is not None
+    return said == "1" if said else torch.version.cuda is not None and find_nvcc() is not None
+
+
+def build_or_say(cuda: Command) -> None:
+    """Build the kernels for GPUs; unless they were asked for, a failure is one line and the install goes on."""
+    try:
+        cuda.run()
+    except (ExecError, PlatformError) as error:
+        if os.environ.get("FOVEATE_CUDA") == "1":
+            raise
+        print(f"foveate: {error}; installed without its kernels for GPUs (FOVEATE_CUDA=1 insists)", file=sys.stderr)
 
 
 def native_options() -> dict[str, object]:
@@ -167,13 +229,14 @@ def native_options() -> dict[str, object]:
                 folder = Path("src/foveate") if self.inplace else Path(self.build_lib, "foveate")
                 cuda = self.reinitialize_command("build_cuda", out=str(folder / "_cuda.so"))
                 cuda.ensure_finalized()
-                cuda.run()
+                build_or_say(cuda)
 
     return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildAll, "build_cuda": BuildCuda}}
 
 
-setup(
-    packages=packages(),
-    package_dir={target: folder for folder, target in FOLDERS.items()},
-    **native_options(),
-)
+if __name__ == "__main__":
+    setup(
+        packages=packages(),
+        package_dir={target: folder for folder, target in FOLDERS.items()},
+        **native_options(),
+    )

@@ -31,6 +31,7 @@ from foveate.agent.arguments import (
     checked_temperature,
     pictures_in,
     tools_of,
+    usual_tools,
 )
 from foveate.agent.budget import Budget
 from foveate.agent.checkpoint import IN_MEMORY, close_checkpointer, intact, is_postgres, legible, open_checkpointer
@@ -43,7 +44,6 @@ from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, c
 from foveate.errors import InputError
 from foveate.models.load import reasoner_of
 from foveate.models.reasoner import Reasoner
-from foveate.tools import default_tools
 from foveate.tools.pictures import PictureSource, picture_and_bytes
 from foveate.tools.tool import CANCEL_AGAIN_S, Tool
 
@@ -103,8 +103,7 @@ class Agent:
         self.budget = checked_budget(budget) or Budget()
         self._temperature, self._seed = checked_temperature(temperature), checked_seed(seed)
         self._reasoner = reasoner_of(model)
-        terse = not self._reasoner.dialect.wants_system_prompt
-        self._tools = tools_of(default_tools(terse=terse) if tools is None else tools)
+        self._tools = usual_tools(self._reasoner.dialect) if tools is None else tools_of(tools)
         self.store = store or _store_beside(checkpoint)
         self._checkpointer = open_checkpointer(checkpoint)
         self._observe_image = observe_image

@@ -8,6 +8,8 @@ from PIL import Image
 
 from foveate.agent.budget import Budget
 from foveate.errors import ConfigError, InputError
+from foveate.models.reasoner import Dialect
+from foveate.tools import default_tools
 from foveate.tools.pictures import PictureSource
 from foveate.tools.schema import is_number, shown
 from foveate.tools.tool import Tool
@@ -44,6 +46,11 @@ def checked_seed(seed: int | None) -> int | None:
     if seed is None or (type(seed) is int and abs(seed) < 2**63):
         return seed
     raise ConfigError(f"got the seed {shown(seed)}, wanted a whole number below 2**63, or None")
+
+
+def usual_tools(dialect: Dialect, *, network: bool = False, unsafe: bool = False) -> tuple[Tool, ...]:
+    """Those of `default_tools`; a model that they are explained to is told more by them than nano, which knows them."""
+    return default_tools(network=network, unsafe=unsafe, terse=not dialect.wants_system_prompt)
 
 
 def tools_of(tools: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:

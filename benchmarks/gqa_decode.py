@@ -49,7 +49,7 @@ def case(context: int) -> Case:
 
         peers["transformers"] = by_transformers
     if vllm_peer.has_vllm():
-        by_vllm = vllm_peer.cache_of(k, v)
+        by_vllm = vllm_peer.cache_of(k, v, HEADS)
         peers["vllm"] = lambda _: by_vllm(q, next(turn) % caches)
     return Case(
         op="gqa_decode",

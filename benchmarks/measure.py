@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from typing import TypeVar
 
 import torch
 
 from foveate.benchmarks import ALSO, NAMES, ON_REQUEST
 from foveate.errors import ConfigError
+from foveate.ops import plain_pytorch
 
 SETS = 4
 """Sets of inputs; a run is given the number of one of them."""
 MOST_ROUNDS = 200
 Run = Callable[[int], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,16 @@ def _copied_bytes(device: str) -> float:
     source = torch.ones((64 << 20) if device == "cpu" else (1 << 30), device=device)
     target = torch.empty_like(source)
     return 8 * source.numel() / _best(lambda: target.copy_(source), 3, device)
+
+
+def plainly(run: Callable[[int], T]) -> Callable[[int], T]:
+    """The same in plain PyTorch."""
+
+    def plain(number: int) -> T:
+        with plain_pytorch():
+            return run(number)
+
+    return plain
 
 
 def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:

@@ -1,6 +1,7 @@
-"""Latent attention from its latents beside folded torch, beside transformers and vLLM.
+"""A token of latent attention beside folded torch, beside transformers and vLLM: from queries to values of each head.
 
-Transformers keeps latents too and expands all of them for each token. The aim is the floor, reading the latents once.
+Ours, folded torch and vLLM multiply queries and results by the absorbed projections; transformers keeps latents too and
+expands all of them by the same projections for each token. The aim is the floor, reading latents and projections once.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,16 +13,18 @@ from torch import Tensor
 from foveate.benchmarks import vllm_peer
 from foveate.benchmarks.measure import Case, Run
 from foveate.benchmarks.peers import has_transformers, one_token
+from foveate.models.latent import LatentQueries
 from foveate.ops import decode_attention
 
 HEADS, LATENT, ROTATED, PLAIN, VALUE, CONTEXT = 16, 512, 64, 128, 128, 4096
 HELD = 64 * CONTEXT
-"""Tokens of all caches: more than any processor's own memory holds."""
-SCALE = (PLAIN + ROTATED) ** -0.5
+"""Tokens of all caches: more than any processor's own memory holds ..."""
+LAYERS = 27
+"""... as are the projections of DeepSeek-V2-Lite's layers."""
 
 
 def cases() -> Iterator[Case]:
-    """bf16, one conversation, DeepSeek-V2-Lite's sizes; ours and folded torch with absorbed projections."""
+    """bf16, one conversation, DeepSeek-V2-Lite's sizes."""
     yield case(CONTEXT)
 
 
@@ -29,45 +32,55 @@ def case(context: int) -> Case:
     """A token after so many."""
     width, caches = LATENT + ROTATED, max(1, HELD // context)
     cache = torch.randn(caches, context, 1, width).bfloat16()
-    q_absorbed = torch.randn(1, HEADS, width).bfloat16()
-    lengths, turn = torch.tensor([context]), count()
+    up = torch.randn(LAYERS, HEADS, PLAIN + VALUE, LATENT).mul(LATENT**-0.5).bfloat16()
+    layers = [LatentQueries(torch.randn(1, HEADS, PLAIN + ROTATED).bfloat16(), up_HER, PLAIN) for up_HER in up]
+    scale, lengths, turn = layers[0].scale, torch.tensor([context]), count()
 
-    def ours(_: int) -> Tensor:
-        slot = torch.tensor([next(turn) % caches])
-        return decode_attention(q_absorbed, cache, cache[..., :LATENT], slot, lengths, context, SCALE)
+    def absorbing(attend: Callable[[Tensor, int], Tensor]) -> Run:
+        """The next layer's queries over the next cache: into the space of latents, and out of it."""
 
-    def folded(_: int) -> Tensor:
-        latents = cache[next(turn) % caches, :, 0]
-        out_HD: Tensor = (q_absorbed[0] @ latents.T * SCALE).softmax(-1) @ latents[:, :LATENT]
-        return out_HD
+        def run(_: int) -> Tensor:
+            number = next(turn)
+            queries = layers[number % LAYERS]
+            return queries.values(attend(queries.absorbed(), number % caches))
 
-    peers: dict[str, Run] = {"torch": folded}
+        return run
+
+    def ours(q_BHD: Tensor, slot: int) -> Tensor:
+        latents = cache[..., :LATENT]
+        return decode_attention(q_BHD, cache, latents, torch.tensor([slot]), lengths, context, scale)
+
+    def folded(q_BHD: Tensor, slot: int) -> Tensor:
+        latents = cache[slot, :, 0]
+        return (q_BHD @ latents.T * scale).softmax(-1) @ latents[:, :LATENT]
+
+    peers: dict[str, Run] = {"torch": absorbing(folded)}
     if has_transformers():
-        expanded = by_expansion()
-        peers["transformers"] = lambda _: expanded(cache[next(turn) % caches, :, 0])
+        attend = one_token(HEADS, HEADS, scale)
+
+        def expanded(_: int) -> Tensor:
+            number = next(turn)
+            return by_expansion(layers[number % LAYERS], cache[number % caches, :, 0], attend)
+
+        peers["transformers"] = expanded
     if vllm_peer.has_vllm():
-        by_vllm = vllm_peer.latents_of(cache[:, :, 0], LATENT, SCALE)
-        peers["vllm"] = lambda _: by_vllm(q_absorbed, next(turn) % caches)
+        peers["vllm"] = absorbing(vllm_peer.latents_of(cache[:, :, 0], LATENT, scale))
     return Case(
         op="mla_decode",
-        shape=f"1 token over {context}, {HEADS} heads, latents of {LATENT}+{ROTATED}, projections left out",
+        shape=f"1 token over {context}, {HEADS} heads, latents of {LATENT}+{ROTATED}, absorbed projections included",
         size=context,
         dtype="bfloat16",
-        ours=ours,
+        ours=absorbing(ours),
         peers=peers,
-        moved=context * width * 2,
+        moved=2 * (context * width + up[0].numel()),
     )
 
 
-def by_expansion() -> Callable[[Tensor], Tensor]:
+def by_expansion(
+    queries: LatentQueries, latents_CD: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
     """What transformers does with a conversation's latents [C, 512 + 64]."""
-    q_BHD = torch.randn(1, HEADS, PLAIN + ROTATED).bfloat16()
-    expand = torch.randn(HEADS * (PLAIN + VALUE), LATENT).mul(LATENT**-0.5).bfloat16()
-    attend = one_token(HEADS, HEADS, SCALE)
-
-    def run(latents_CD: Tensor) -> Tensor:
-        k_plain, v_CHE = (latents_CD[:, :LATENT] @ expand.T).unflatten(-1, (HEADS, -1)).split((PLAIN, VALUE), dim=-1)
-        k_CHD = torch.cat([k_plain, latents_CD[:, None, LATENT:].expand(-1, HEADS, -1)], dim=-1)
-        return attend(q_BHD, *(x.transpose(0, 1)[None] for x in (k_CHD, v_CHE)))
-
-    return run
+    both_CHE = (latents_CD[:, :LATENT] @ queries.up_HER.flatten(0, 1).T).unflatten(-1, (HEADS, -1))
+    k_plain, v_CHE = both_CHE.split((PLAIN, VALUE), dim=-1)
+    k_CHD = torch.cat([k_plain, latents_CD[:, None, LATENT:].expand(-1, HEADS, -1)], dim=-1)
+    return attend(queries.q_THD, *(x.transpose(0, 1)[None] for x in (k_CHD, v_CHE)))

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from foveate.agent.agent import Agent
 from foveate.agent.records import Answer
-from foveate.benchmarks.measure import Case
-from foveate.benchmarks.nano_train_step import plainly
+from foveate.benchmarks.measure import Case, plainly
 from foveate.models.checkpoint import nano_path
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.thinker import Thinker

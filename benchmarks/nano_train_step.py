@@ -1,15 +1,11 @@
 """Claim: with the native operations a step of nano's training takes less time than in plain PyTorch."""
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
-from foveate.benchmarks.measure import SETS, Case
+from foveate.benchmarks.measure import SETS, Case, plainly
 from foveate.models.checkpoint import nano_path
-from foveate.ops import plain_pytorch
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
 from foveate.rl.sft import SftConfig, SftStage
-
-T = TypeVar("T")
 
 TOKENS = 4800
 SMALL = 1e-6
@@ -38,13 +34,3 @@ def cases() -> Iterator[Case]:
         ours=ours,
         peers={"torch": plainly(ours)},
     )
-
-
-def plainly(run: Callable[[int], T]) -> Callable[[int], T]:
-    """The same in plain PyTorch."""
-
-    def plain(number: int) -> T:
-        with plain_pytorch():
-            return run(number)
-
-    return plain

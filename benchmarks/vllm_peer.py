@@ -57,8 +57,11 @@ def experts_layer(gate_up_EID: Tensor, down_EDI: Tensor) -> Callable[[Tensor, Te
     return run
 
 
-def cache_of(k_SCGD: Tensor, v_SCGD: Tensor) -> Callable[[Tensor, int], Tensor]:
-    """A new token of one conversation [1, H, D] over a slot of a copy of this cache, in pages."""
+def cache_of(k_SCGD: Tensor, v_SCGD: Tensor, heads: int) -> Callable[[Tensor, int], Tensor]:
+    """A new token of one conversation [1, H, D] over a slot of a copy of this cache, in pages.
+
+    As in vLLM, which plans the work and looks pages up once for all layers of a step, no run does that.
+    """
     ops, way = torch.ops._C, _way()  # noqa: SLF001
     slots, context, groups, width = k_SCGD.shape
     pages = -(-context // PAGE)
@@ -66,16 +69,15 @@ def cache_of(k_SCGD: Tensor, v_SCGD: Tensor) -> Callable[[Tensor, int], Tensor]:
     places = (torch.arange(slots)[:, None] * pages * PAGE + torch.arange(context)).flatten()
     ops.cpu_attn_reshape_and_cache(k_SCGD.flatten(0, 1), v_SCGD.flatten(0, 1), *rooms, places, way)
     lengths, starts = torch.tensor([context], dtype=torch.int32), torch.tensor([0, 1], dtype=torch.int32)
+    plan = ops.get_scheduler_metadata(
+        1, heads, groups, width, lengths, k_SCGD.dtype, starts, True, -1, way, True, None
+    )  # fmt: skip
+    tables = _page_tables(slots, pages)
 
     def run(q_BHD: Tensor, slot: int) -> Tensor:
-        heads = q_BHD.shape[1]
-        plan = ops.get_scheduler_metadata(
-            1, heads, groups, width, lengths, q_BHD.dtype, starts, True, -1, way, True, None
-        )  # fmt: skip
         out_BHD = torch.empty_like(q_BHD)
-        table = torch.arange(slot * pages, (slot + 1) * pages, dtype=torch.int32)[None]
         ops.cpu_attention_with_kv_cache(
-            q_BHD, *rooms, out_BHD, starts, lengths, width**-0.5, True, None, -1, table, 0.0, plan, None, None
+            q_BHD, *rooms, out_BHD, starts, lengths, width**-0.5, True, None, -1, tables[slot], 0.0, plan, None, None
         )  # fmt: skip
         return out_BHD
 
@@ -87,11 +89,16 @@ def latents_of(cache_SCD: Tensor, latent: int, scale: float) -> Callable[[Tensor
     slots, context, width = cache_SCD.shape
     pages = context // LATENT_PAGE
     room, lengths = cache_SCD.reshape(slots * pages, LATENT_PAGE, width), torch.tensor([context], dtype=torch.int32)
+    tables = _page_tables(slots, pages)
 
     def run(q_BHD: Tensor, slot: int) -> Tensor:
         out_BHE = q_BHD.new_zeros(*q_BHD.shape[:2], latent)
-        table = torch.arange(slot * pages, (slot + 1) * pages, dtype=torch.int32)[None]
-        torch.ops._C.mla_decode_kvcache(out_BHE, q_BHD, room, scale, table, lengths)  # noqa: SLF001
+        torch.ops._C.mla_decode_kvcache(out_BHE, q_BHD, room, scale, tables[slot], lengths)  # noqa: SLF001
         return out_BHE
 
     return run
+
+
+def _page_tables(slots: int, pages: int) -> list[Tensor]:
+    """The pages of each slot, one behind the other, each [1, pages]."""
+    return list(torch.arange(slots * pages, dtype=torch.int32).view(slots, 1, pages))

@@ -21,7 +21,7 @@ def case(side: int) -> Case:
     lengths, num_tokens, dtype = window_lengths(side), side**2, torch.bfloat16
     angles, packing = tables(num_tokens), Packing(lengths)
     inputs = [torch.randn(num_tokens, WIDTH).to(dtype) for _ in range(SETS)]
-    qkv, proj = nn.Linear(WIDTH, 3 * WIDTH).to(dtype), nn.Linear(WIDTH, WIDTH).to(dtype)
+    qkv, proj = (nn.Linear(WIDTH, parts * WIDTH).to(dtype).requires_grad_(False) for parts in (3, 1))
     peers: dict[str, Run] = {"torch": lambda n: proj(by_torch(qkv(inputs[n]), angles, packing))}
     if has_transformers():
         layer = window_layer(lengths, angles, qkv, proj)

@@ -13,12 +13,44 @@ namespace foveate {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// As Python calls it.
+inline const char* dtype_text(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Bool:
+      return "bool";
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    default:
+      return "another dtype";
+  }
+}
+
 inline std::string shape_text(const Tensor& tensor) {
   std::string text = "[";
   for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
     text += (dim == 0 ? "" : ", ") + std::to_string(tensor.size(dim));
   }
   return text + "]";
+}
+
+// What a tensor is, shape, dtype and whether it has gaps.
+inline std::string tensor_text(const Tensor& tensor) {
+  const std::string text = "shape " + shape_text(tensor) + " of " + dtype_text(tensor.scalar_type());
+  return tensor.is_contiguous() ? text : text + ", not contiguous";
 }
 
 inline bool same_shape(const Tensor& left, const Tensor& right) {
@@ -33,19 +65,29 @@ inline bool same_shape(const Tensor& left, const Tensor& right) {
   return true;
 }
 
+inline void check_cpu(const Tensor& tensor, const char* name) {
+  STD_TORCH_CHECK(tensor.is_cpu(), name, " must be a CPU tensor; move it with .cpu()");
+}
+
+inline void check_same_shape(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  STD_TORCH_CHECK(same_shape(tensor, other), name, " must have the shape of ", other_name, " ", shape_text(other),
+                  ", got ", shape_text(tensor));
+}
+
+inline void check_same_dtype(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  STD_TORCH_CHECK(tensor.scalar_type() == other.scalar_type(), name, " must have the dtype of ", other_name, ", ",
+                  dtype_text(other.scalar_type()), "; got ", dtype_text(tensor.scalar_type()), ", convert it with .to(",
+                  other_name, ".dtype)");
+}
+
 }  // namespace foveate
 
-#define FOVEATE_CHECK_CPU(tensor) \
-  STD_TORCH_CHECK((tensor).is_cpu(), #tensor " must be a CPU tensor; move it with .cpu()")
+#define FOVEATE_CHECK_CPU(tensor) foveate::check_cpu(tensor, #tensor)
 
-#define FOVEATE_CHECK_DIM(tensor, wanted)                                             \
-  STD_TORCH_CHECK((tensor).dim() == (wanted), #tensor " must have ", wanted,          \
+#define FOVEATE_CHECK_DIM(tensor, wanted)                                    \
+  STD_TORCH_CHECK((tensor).dim() == (wanted), #tensor " must have ", wanted, \
                   " dimension(s), got shape ", foveate::shape_text(tensor))
 
-#define FOVEATE_CHECK_SAME_SHAPE(tensor, other)                                       \
-  STD_TORCH_CHECK(foveate::same_shape(tensor, other), #tensor " must have the shape of " #other " ", \
-                  foveate::shape_text(other), ", got ", foveate::shape_text(tensor))
+#define FOVEATE_CHECK_SAME_SHAPE(tensor, other) foveate::check_same_shape(tensor, #tensor, other, #other)
 
-#define FOVEATE_CHECK_SAME_DTYPE(tensor, other)                               \
-  STD_TORCH_CHECK((tensor).scalar_type() == (other).scalar_type(),            \
-                  #tensor " must have the dtype of " #other "; convert it with .to(" #other ".dtype)")
+#define FOVEATE_CHECK_SAME_DTYPE(tensor, other) foveate::check_same_dtype(tensor, #tensor, other, #other)

@@ -6,8 +6,10 @@ Shape letters: L layers, S slots, C capacity in tokens, G key heads, D head dime
 width of a latent with its key that turns, R its rank.
 """
 
+import mmap
+import sys
+from contextlib import suppress
 from math import prod
-from mmap import mmap
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +20,9 @@ from foveate.ops import decode_attention, prefix_attention
 
 if TYPE_CHECKING:
     from foveate.models.latent import LatentQueries
+
+UNRESERVED = 0x4000
+"""Linux's MAP_NORESERVE, which has a name in Python from 3.13 on: room counts when it is written to."""
 
 
 class KVCache:
@@ -37,7 +42,7 @@ class KVCache:
         self.lengths = [0] * num_slots
 
     def reserve(self, num_tokens: int) -> None:
-        """Make every slot able to hold `num_tokens`."""
+        """Make every slot able to hold `num_tokens`. Raises MemoryError where there is no such room."""
         capacity = self.k.shape[2]
         if num_tokens <= capacity:
             return
@@ -63,7 +68,24 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Zeros; of the processor's memory, pages come when they are first written, so that empty room costs nothing."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    return torch.frombuffer(mmap(-1, prod(shape) * like.itemsize), dtype=like.dtype).view(shape)
+    num_bytes = prod(shape) * like.itemsize
+    try:
+        return torch.frombuffer(_room(num_bytes), dtype=like.dtype).view(shape)
+    except OSError as error:
+        raise MemoryError(
+            f"the system gives no room of {num_bytes:,} bytes for the cache ({error.strerror}); "
+            "wanted fewer conversations at once, or shorter ones"
+        ) from error
+
+
+def _room(num_bytes: int) -> mmap.mmap:
+    """Memory that is mapped and not yet taken; in small pages, since a large one would be taken for a few tokens."""
+    if sys.platform != "linux":
+        return mmap.mmap(-1, num_bytes)
+    room = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | UNRESERVED)
+    with suppress(OSError):  # a kernel without large pages
+        room.madvise(mmap.MADV_NOHUGEPAGE)
+    return room
 
 
 class CachedStep:

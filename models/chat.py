@@ -6,13 +6,16 @@ published checkpoint's own template says is in foveate.models.published.template
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
-from foveate.errors import ImageError, InputError
-from foveate.models.config import ImageConfig, VideoConfig
+from foveate.errors import InputError
+from foveate.models.config import ImageConfig
+from foveate.models.image import upright
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.video import VideoAsked
@@ -49,18 +52,15 @@ Picture = Image.Image | Path | StoredPicture | SizedPicture
 class VideoPart(NamedTuple):
     """A video in a message: a file, or frames that were chosen already."""
 
-    source: Path | Sequence[Image.Image]
+    source: Path | Sequence[Image.Image | Path]
     asked: VideoAsked
 
 
 class Frames(NamedTuple):
     """Neighbouring frames of a video, which become one image's tokens."""
 
-    pictures: Sequence[Image.Image]
-    of: int
-    """Frames of the whole video, which share its pixels."""
-    video: VideoConfig
-    """How the family sees it, with what its message asked for."""
+    pixels_FHW3: np.ndarray
+    """RGB bytes in whole patches: the size is the one they are seen at."""
     step: float
     """Positions from one patch in time to the next."""
 
@@ -133,6 +133,8 @@ def checked_role(message: Message) -> str:
 def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
     """Texts, pictures and videos of a message in order. Raises InputError for a part that is none of them."""
     content: str | Sequence[dict[str, Any]] | None = message.get("content")
+    if not isinstance(content, str | Sequence | None):
+        raise InputError(f"message content is of the type {type(content).__name__}, wanted text or a list of parts")
     for part in [{"type": "text", "text": content or ""}] if isinstance(content, str | None) else content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in PARTS or kind not in part:
@@ -142,17 +144,32 @@ def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
         elif kind == "image":
             yield _picture(part)
         else:
-            source = part["video"]
-            frames = Path(source) if isinstance(source, str | Path) else tuple(source)
-            yield VideoPart(frames, VideoAsked.of(part))
+            yield _video(part)
+
+
+def _video(part: dict[str, Any]) -> VideoPart:
+    source = part["video"]
+    if isinstance(source, str | PathLike):
+        return VideoPart(Path(source), VideoAsked.of(part))
+    if not isinstance(source, Sequence):
+        raise InputError(f"a video is of the type {type(source).__name__}, wanted a path or a list of pictures")
+    return VideoPart(tuple(map(_source, source)), VideoAsked.of(part))
+
+
+def _source(value: Any) -> Image.Image | Path:
+    if isinstance(value, Image.Image):
+        return value
+    if not isinstance(value, str | PathLike):
+        raise InputError(f"a picture is of the type {type(value).__name__}, wanted a path or a PIL image")
+    return Path(value)
 
 
 def _picture(part: dict[str, Any]) -> Picture:
-    source, sha256 = part["image"], part.get("sha256")
+    picture: Image.Image | Path | StoredPicture = _source(part["image"])
+    sha256 = part.get("sha256")
     limits = [part.get(key) for key in ("min_pixels", "max_pixels")]
     if any(not (limit is None or (type(limit) is int and limit > 0)) for limit in limits):
         raise InputError(f"image part: min_pixels and max_pixels are {limits}, wanted whole numbers above 0")
-    picture: Image.Image | Path | StoredPicture = source if isinstance(source, Image.Image) else Path(source)
     if isinstance(picture, Image.Image) and sha256 is not None:
         picture = StoredPicture(picture, sha256)
     return picture if limits == [None, None] else SizedPicture(picture, *limits)
@@ -161,14 +178,7 @@ def _picture(part: dict[str, Any]) -> Picture:
 def rgb_of(source: Picture) -> Image.Image:
     """The pixels of a picture, those of a file upright. Raises ImageError for a file that cannot be read."""
     picture = source.picture if isinstance(source, SizedPicture) else source
-    picture = picture.image if isinstance(picture, StoredPicture) else picture
-    if isinstance(picture, Image.Image):
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    try:
-        with Image.open(picture) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read the picture {picture}: {error}") from error
+    return upright(picture.image if isinstance(picture, StoredPicture) else picture)
 
 
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:

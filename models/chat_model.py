@@ -35,6 +35,8 @@ HEED_S = 0.1
 """How long a call to stop may go unheard while nothing comes."""
 PATIENCE_S = 120.0
 """How long an endpoint may say nothing."""
+RUNAWAY = 4
+"""How many times as long as asked for, by CHARS_PER_TOKEN, a turn becomes of a server that did not heed it."""
 TOO_LONG = {"length", "max_tokens", "MAX_TOKENS"}
 """How providers say that a turn was cut at its longest."""
 
@@ -46,7 +48,8 @@ class ChatModelReasoner:
         """`hands` names what a call hands to the model of max_tokens, temperature and seed.
 
         All else is as the model was made: providers call these by names of their own, and refuse some. A turn whose
-        model was not told how long it may become is cut after about as many tokens.
+        model was not told how long it may become is cut after about as many tokens, any other one at RUNAWAY times
+        that.
         """
         self.model: Any = model
         self.hands = frozenset(hands)
@@ -76,7 +79,7 @@ class ChatModelReasoner:
         """See Reasoner. Raises ModelError for whatever the provider raises."""
         asked = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         handed: dict[str, Any] = {key: value for key, value in asked.items() if key in self.hands and value is not None}
-        longest = math.inf if "max_tokens" in self.hands else max_new_tokens * CHARS_PER_TOKEN
+        longest = max_new_tokens * CHARS_PER_TOKEN * (RUNAWAY if "max_tokens" in self.hands else 1)
         spoken, turn = self._spoken(messages), _Turn(longest, on_text)
         try:
             with closing(_as_it_comes(lambda: self.model.stream(spoken, **handed))) as chunks:
@@ -144,8 +147,9 @@ def endpoint(address: str) -> ChatModelReasoner:
 def _only_model(url: str, key: str) -> str:
     import openai
 
+    client = openai.OpenAI(base_url=url, api_key=key, timeout=PATIENCE_S, max_retries=0)
     try:
-        names = [model.id for model in openai.OpenAI(base_url=url, api_key=key).models.list()]
+        names = [model.id for model in client.models.list()]
     except (openai.OpenAIError, AttributeError, TypeError) as error:  # the latter where a page of another kind came
         reason = str(error).partition("\n")[0]
         raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {type(error).__name__}: {reason}") from error
@@ -203,7 +207,7 @@ def _text(text: str) -> dict[str, Any]:
 class _Turn:
     """A turn as it arrives."""
 
-    def __init__(self, longest: float, on_text: Callable[[str], None] | None) -> None:
+    def __init__(self, longest: int, on_text: Callable[[str], None] | None) -> None:
         """`longest` in characters."""
         self.longest, self.on_text = longest, on_text
         self.text, self.shown, self.thinks = "", 0, False
@@ -227,7 +231,7 @@ class _Turn:
         if OTHERS_TURN in self.text:
             self.text, self.ended = self.text.partition(OTHERS_TURN)[0], "stop"
         elif len(self.text) >= self.longest:
-            self.text, self.ended = self.text[: int(self.longest)], "length"
+            self.text, self.ended = self.text[: self.longest], "length"
         self._show()
 
     def sample(self) -> Sample:

@@ -28,6 +28,8 @@ from foveate.models.tokenizer import TextCodec
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 EXACT = ".correction_bias"
 """Keeps the dtype that it is stored in: rounded, it would choose other experts."""
+DERIVED = "rotary_emb.inv_freq"
+"""Ends the names of buffers that older files hold, and that follow from config.json."""
 TIED = "lm_head.weight"
 """What files of models with tied embeddings may still hold."""
 
@@ -46,7 +48,7 @@ def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
         published = read_published(folder, values)
         with laid_out():
             thinker = Thinker(published.config, published.codec, published.chat)
-        thinker.origin = folder
+        thinker.origin = folder.resolve()
     elif family == "foveate":
         config = read_config(folder / CONFIG)
         with laid_out():
@@ -57,6 +59,12 @@ def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
         )
     _fill(thinker, Shards(folder), rules, dtype)
     return thinker.eval()
+
+
+def convert(thinker: Thinker, dtype: torch.dtype | None) -> None:
+    """Have the parameters in a dtype, but for those that are kept exact; as they are for None."""
+    for name, parameter in thinker.named_parameters():
+        parameter.data = _converted(name, parameter.data, dtype)
 
 
 def read_config(path: Path) -> ThinkerConfig:
@@ -70,7 +78,7 @@ def read_config(path: Path) -> ThinkerConfig:
 def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype: torch.dtype | None) -> None:
     """Give every parameter its numbers."""
     config = thinker.config
-    names = {normalized(name) if rules else name: name for name in shards.file_of}
+    names = {normalized(name) if rules else name: name for name in shards.file_of if not name.endswith(DERIVED)}
     spare = set(names) - ({TIED} if rules and config.decoder.tie_embeddings else set())
     for name, parameter in list(thinker.named_parameters()):
         rule = sources(name, rules, config) if rules else Rule(name, (name,))
@@ -105,12 +113,15 @@ def _assembled(
             file = shards.file_of[theirs]
             raise CheckpointError(f"{file}: {theirs} has shape {list(part.shape)}, wanted {list(wanted)} by {CONFIG}")
     if len(parts) == 1:
-        part = _ordered(parts[0], shape, rule, config)
-        exact = rule.ours.endswith(EXACT)
-        return part.to(part.dtype if exact else dtype or part.dtype).contiguous()
+        return _converted(rule.ours, _ordered(parts[0], shape, rule, config), dtype).contiguous()
     rows = shards.span(rule.theirs, parts)
     rows = torch.cat([part.to(dtype or part.dtype) for part in parts]) if rows is None else rows
     return rows.to(dtype or rows.dtype).view(shape)
+
+
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A parameter in the dtype that is wanted, or as it is."""
+    return tensor if dtype is None or name.endswith(EXACT) else tensor.to(dtype)
 
 
 def _ordered(tensor: Tensor, shape: torch.Size, rule: Rule, config: ThinkerConfig) -> Tensor:
@@ -135,9 +146,14 @@ def save_thinker(
     """
     if thinker.decoder.head.int8 is not None:
         raise CheckpointError("weights that were rounded to int8 are not saved; load the folder without int8 first")
+    if thinker.origin is not None and not (thinker.origin / CONFIG).is_file():
+        raise CheckpointError(
+            f"{thinker.origin} holds no {CONFIG} any more, which belongs to the weights as its tokenizer does; "
+            "put the folder back and save again"
+        )
     rules = RULES.get(thinker.config.model_type)
     own = dict(thinker.named_parameters()) if weights is None else weights
-    named = {name: p.detach().to(p.dtype if name.endswith(EXACT) else dtype or p.dtype) for name, p in own.items()}
+    named = {name: _converted(name, p.detach(), dtype) for name, p in own.items()}
     tensors = published_tensors(named, rules, thinker.config) if rules else named
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:

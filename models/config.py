@@ -259,7 +259,7 @@ class ThinkerConfig:
         return asdict(self)
 
 
-_PLAIN_TYPES = {int: "a whole number", float: "a number (in YAML 1.0e-3, not 1e-3)", bool: "true or false", str: "text"}
+_PLAIN_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def from_json(cls: type[T], values: dict[str, Any], path: str = "") -> T:

@@ -8,7 +8,8 @@ when the players that it waits for have come (foveate.models.pace).
 Shape letters: T tokens, D width, V vocabulary, B requests in a step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -44,8 +45,8 @@ class Request:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason | None = None
-    error: str = ""
-    """Why no token could be sampled; the turn is over then."""
+    failure: Exception | None = None
+    """Why the turn ended before its time; raised where it was asked for."""
     slot: int = -1
     next_position: int = 0
     held_V: Tensor | None = None
@@ -56,6 +57,10 @@ class Request:
     """The step before which it must not begin, and its place among those that begin then."""
     text: str = ""
     """When it has ended: all that was said, with what had been begun."""
+
+    def is_unwanted(self) -> bool:
+        """Whether its caller wants no more of it."""
+        return self.should_stop is not None and self.should_stop()
 
 
 @dataclass
@@ -89,7 +94,10 @@ class Engine:
         self.clock = 0
 
     def run(self, request: Request) -> Request:
-        """Carry out a request; returns it when it has ended. Raises ModelError when a step produced no number."""
+        """Carry out a request; returns it when it has ended.
+
+        Raises ModelError when a step produced no number, and whatever its own callbacks raise: others go on then.
+        """
         request.telling = Telling(request.on_text, mark=OTHERS_TURN if self.heeds_others else "")
         with self.pace.changed:
             request.player, request.place = self.pace.come()
@@ -103,8 +111,8 @@ class Engine:
                 except BaseException as error:
                     self._abandon(request, error)
                     raise
-        if request.error:
-            raise ModelError(request.error)
+        if request.failure is not None:
+            raise request.failure
         return request
 
     def forget(self, *, tower: bool = True) -> None:
@@ -115,22 +123,35 @@ class Engine:
 
     def step(self) -> None:
         """Admit who is due, then decode one token for everybody who is active."""
+        for request in list(self.waiting):
+            with self._alone(request):
+                if request.is_unwanted():
+                    self._finish(request, "cancelled")
         for request in self._due():
-            self.waiting.remove(request)
-            self._admit(request)
+            with self._alone(request):
+                self._admit(request)
         active = [slot.request for slot in self.slots if slot.request is not None]
         if active:
             self._decode(active)
         self.pace.tick()
 
+    @contextmanager
+    def _alone(self, request: Request) -> Iterator[None]:
+        """What fails inside the block ends this request and no other; what its slot holds may be half."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised where the turn was asked for
+            if request.slot >= 0:
+                self.slots[request.slot].keys.clear()
+            self._fail(request, error)
+
     def _abandon(self, request: Request, error: BaseException) -> None:
         """End whom a step that was broken off concerns, and forget what the slots hold: some of it may be half."""
-        if request in self.waiting:
-            self.waiting.remove(request)
-            self.pace.go(request.player)
         for other in [slot.request for slot in self.slots if slot.request is not None]:
-            other.error = f"the step that sampled for several was broken off ({type(error).__name__}); ask again"
-            self._end(other, "cancelled")
+            reason = f"the step that sampled for several was broken off ({type(error).__name__}); ask again"
+            self._fail(other, ModelError(reason))
+        if request in self.waiting:
+            self._end(request, "cancelled")
         self.forget(tower=False)
         self.pace.changed.notify_all()
 
@@ -157,10 +178,15 @@ class Engine:
         oldest = min(free, key=lambda index: self.slots[index].used_at)
         target = source if source in free and shared == len(self.slots[source].keys) else oldest
         start = image_boundary(request.transcript, min(shared, len(keys) - 1))
-        self.cache.copy_prefix(source, target, start)
         slot = self.slots[target]
         slot.keys, slot.used_at, slot.request, request.slot = keys, self.clock, request, target
-        hidden_TD = self._prefill(request.transcript, start, target)
+        self.waiting.remove(request)
+        self.cache.copy_prefix(source, target, start)
+        hidden_TD = self._prefill(request, start)
+        if hidden_TD is None:
+            del slot.keys[self.cache.lengths[target] :]
+            self._finish(request, "cancelled")
+            return
         request.next_position = int(request.transcript.positions_3T.max()) + 1
         if self.choice.repetition_penalty != 1.0:
             request.held_V = torch.zeros(self.thinker.config.decoder.vocab_size, dtype=torch.bool)
@@ -170,16 +196,25 @@ class Engine:
         else:
             self._append(request, *self._logprobs(hidden_TD[-1:], [request])[0])
 
-    def _prefill(self, transcript: Transcript, start: int, slot: int) -> Tensor:
+    def _prefill(self, request: Request, start: int) -> Tensor | None:
+        """Hidden states [T, D] of the last part that is computed at once; None where it was not wanted to its end."""
+        transcript = request.transcript
         late = [
             (s - start, image)
             for s, image in zip(transcript.image_starts, transcript.images, strict=True)
             if s >= start
         ]
         images, starts = [image for _, image in late], [s for s, _ in late]
+        if images and request.is_unwanted():
+            return None
         x_TD = self.thinker.embed(transcript.token_ids[start:], images, starts, self.seen(images) if images else None)
         parts = zip(x_TD.split(PREFILL), transcript.positions_3T[:, start:].split(PREFILL, dim=1), strict=True)
-        return [self._forward(x_TD, positions_3T, [slot], [len(x_TD)]) for x_TD, positions_3T in parts][-1]
+        hidden_TD: Tensor | None = None
+        for part_TD, positions_3T in parts:
+            if request.is_unwanted():
+                return None
+            hidden_TD = self._forward(part_TD, positions_3T, [request.slot], [len(part_TD)])
+        return hidden_TD
 
     def _decode(self, active: list[Request]) -> None:
         x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))
@@ -188,7 +223,8 @@ class Engine:
         for request, (logprobs_V, chosen_by_V) in zip(active, self._logprobs(hidden_BD, active), strict=True):
             self.slots[request.slot].keys.append(request.token_ids[-1])
             request.next_position += 1
-            self._append(request, logprobs_V, chosen_by_V)
+            with self._alone(request):
+                self._append(request, logprobs_V, chosen_by_V)
 
     def _forward(self, x_TD: Tensor, positions_3T: Tensor, slots: list[int], counts: list[int]) -> Tensor:
         step = CachedStep(self.cache, slots, counts)
@@ -209,11 +245,9 @@ class Engine:
         return [(*pair,) for pair in zip(logprobs_BV, (allowed_logprobs(row_V, never) for row_V in lower), strict=True)]
 
     def _append(self, request: Request, logprobs_V: Tensor, chosen_by_V: Tensor) -> None:
-        """Sample a request's next token and end it when that was the last."""
+        """Sample a request's next token and end it when that was the last. Raises ModelError when there is none."""
         if not bool(torch.isfinite(logprobs_V.max())):
-            request.error = "the model's logits are not numbers; the checkpoint is damaged or its dtype overflows"
-            self._end(request, "cancelled")
-            return
+            raise ModelError("the model's logits are not numbers; the checkpoint is damaged or its dtype overflows")
         token = pick(chosen_by_V, request.temperature, request.generator, self.choice)
         request.token_ids.append(token)
         request.logprobs.append(float(logprobs_V[token]))
@@ -229,7 +263,7 @@ class Engine:
             self._finish(request, "stop")
         elif len(request.token_ids) >= request.max_new_tokens:
             self._finish(request, "length")
-        elif request.should_stop is not None and request.should_stop():
+        elif request.is_unwanted():
             self._finish(request, "cancelled")
 
     def _text(self, request: Request) -> str:
@@ -245,7 +279,15 @@ class Engine:
         request.telling.whole(request.text)
         self._end(request, reason)
 
+    def _fail(self, request: Request, error: Exception) -> None:
+        request.failure = error
+        self._end(request, "cancelled")
+
     def _end(self, request: Request, reason: StopReason) -> None:
-        self.slots[request.slot].request = None
+        """The turn is over, whether it has a slot or still waits for one."""
+        if request.slot >= 0:
+            self.slots[request.slot].request = None
+        if request in self.waiting:
+            self.waiting.remove(request)
         self.pace.go(request.player)
         request.stop_reason = reason

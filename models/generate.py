@@ -86,7 +86,7 @@ class ThinkerReasoner:
         )
         try:
             self.engine.run(request)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             reason = str(error).partition("\n")[0]
             raise ModelError(f"{self.name} failed while it sampled: {type(error).__name__}: {reason}") from error
         assert request.stop_reason is not None

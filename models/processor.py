@@ -7,16 +7,16 @@ pictures have such a hash from its store; others are hashed each time.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from foveate.models.chat import Chat, ChatML, Frames, Picture, SizedPicture, StoredPicture, rgb_of
 from foveate.models.config import ImageConfig, ThinkerConfig
-from foveate.models.image import clip_grid, image_grid, patchify, resize
+from foveate.models.image import Grid, image_grid, patchify, resize
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Part, Transcript, build_transcript
@@ -53,24 +53,36 @@ class Processor:
         )
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
-        """Tokens that a picture of this size takes, with its two delimiters."""
+        """Tokens that a picture of this size takes, with those that the chat form writes around it."""
         grid = image_grid(width_px, height_px, self.config.vision, self.config.image)
-        return grid.num_tokens(self.config.vision.merge_size) + 2
+        return grid.num_tokens(self.config.vision.merge_size) + self._frame_tokens
 
     def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Width and height of the patches of a picture of this size."""
         grid = image_grid(width_px, height_px, self.config.vision, self.config.image)
         return grid.w * self.config.vision.patch_size, grid.h * self.config.vision.patch_size
 
+    @cached_property
+    def _frame_tokens(self) -> int:
+        """Tokens that the chat form writes around a picture. Raises InputError when it has no place for one."""
+        words = {"type": "text", "text": "a"}
+        picture = {"type": "image", "image": Image.new("RGB", (1, 1))}
+        return self._written([words, picture]) - self._written([words])
+
+    def _written(self, content: Sequence[dict[str, Any]]) -> int:
+        """Number of ids of a user's message, its pictures left out."""
+        pieces = self.chat.pieces([{"role": "user", "content": content}], generate=False)
+        return sum(len(piece) for piece, _ in pieces if isinstance(piece, list))
+
     def _seen(self, piece: Picture | Frames) -> ImageInput:
         return self._video(piece) if isinstance(piece, Frames) else self._image(piece)
 
     def _video(self, frames: Frames) -> ImageInput:
-        config, first = self.config, frames.pictures[0]
+        config, pixels_FHW3 = self.config, frames.pixels_FHW3
         assert self.codec.controls.video is not None
-        grid = clip_grid(*first.size, frames.of, config.vision, config.image, frames.video)
-        grid = replace(grid, t=len(frames.pictures) // config.vision.temporal_patch_size)
-        pixels_FHW3 = np.stack([resize(picture, grid, config.vision, config.image) for picture in frames.pictures])
+        count, height_px, width_px, _ = pixels_FHW3.shape
+        patch_px = config.vision.patch_size
+        grid = Grid(t=count // config.vision.temporal_patch_size, h=height_px // patch_px, w=width_px // patch_px)
         return ImageInput(
             key=hashlib.blake2b(pixels_FHW3.tobytes() + repr((grid, frames.step)).encode(), digest_size=16).hexdigest(),
             grid=grid,

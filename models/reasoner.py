@@ -98,7 +98,8 @@ class Reasoner(Protocol):
     ) -> Sample:
         """Continue the conversation by one assistant turn.
 
-        `on_text` receives each new piece of text as it is decoded; `should_stop` is asked after every token and ends
-        the turn with stop_reason "cancelled". Raises ModelError when it fails, InputError for what it cannot take.
+        `on_text` receives each new piece of text as it is decoded; `should_stop` is asked after every token, by our
+        thinker also before the first, and ends the turn with stop_reason "cancelled". Raises ModelError when it fails,
+        InputError for what it cannot take, and what these two raise.
         """
         ...

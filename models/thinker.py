@@ -45,12 +45,13 @@ class Thinker(nn.Module):
 
         With `int8` the decoder's linear layers and experts are rounded to int8, see foveate.models.quantize.
         """
-        from foveate.models.checkpoint import load_thinker
+        from foveate.models.checkpoint import convert, load_thinker
         from foveate.models.snapshot import checkpoint_folder
 
-        thinker = load_thinker(checkpoint_folder(path), dtype)
+        thinker = load_thinker(checkpoint_folder(path), None if int8 else dtype)
         if int8:
             quantize(thinker.decoder)
+            convert(thinker, dtype)  # only now: before, it would copy what rounding leaves in its file
         return thinker
 
     def save_pretrained(

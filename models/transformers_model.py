@@ -8,7 +8,8 @@ Shape letters: T tokens, V vocabulary, S sampled tokens.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, InputError, ModelError
 from foveate.extras import from_extra
@@ -27,6 +28,8 @@ from foveate.models.published.environment import asks_for_tools
 from foveate.models.reasoner import OTHERS_TURN, Dialect, Message, Sample, StopReason
 from foveate.models.turn_text import Telling, before_others_turn
 
+KERNELS = ("attn_implementation", "experts_implementation")
+"""What a config.json may ask of transformers that leads to code from the hub."""
 PLAIN_ROLES = {"system": "", "user": "User: ", "assistant": "Assistant: "}
 """What stands before a message where a model has no chat template."""
 
@@ -56,8 +59,9 @@ class TransformersReasoner:
         """Load a folder; no code of its own is run and nothing is downloaded. Raises CheckpointError for what fails."""
         with from_extra("hub", "transformers"):
             from transformers import AutoModelForImageTextToText
-        if "_attn_implementation_internal" in read_ignoring_code(folder / "config.json"):
-            raise CheckpointError(f"{folder / 'config.json'} holds the key _attn_implementation_internal; remove it")
+        for key in read_ignoring_code(folder / "config.json"):
+            if key.lstrip("_").startswith(KERNELS):
+                raise CheckpointError(f"{folder / 'config.json'} holds the key {key}, wanted none; remove it")
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             processor = _processor_of(folder, local).from_pretrained(folder, **local)
@@ -101,32 +105,38 @@ class TransformersReasoner:
         settings: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
             settings["temperature"] = temperature
+            if self.model.generation_config.top_k == 1:  # some families say so that they are greedy; who draws is not
+                settings |= {"top_k": 0, "top_p": 1.0}
         with self.lock, torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed + inputs["input_ids"].shape[1])
-            out = self._generate(inputs, max_new_tokens=max_new_tokens, stopping_criteria=[watch], **settings)
-        ids = out.sequences[0, -len(out.logits) :].tolist()
+            ids = self._generate(inputs, watch, max_new_tokens=max_new_tokens, **settings)
         kept = ids[: watch.kept]
-        logprobs = [
-            float(logits_1V[0].float().log_softmax(-1)[index])
-            for logits_1V, index in zip(out.logits, kept, strict=False)
-        ]
         text = self._text(ids).partition(OTHERS_TURN)[0]
         watch.telling.whole(text)
         return Sample(
             text=text,
             token_ids=tuple(kept),
-            logprobs=tuple(logprobs),
+            logprobs=tuple(watch.logprobs[: len(kept)]),
             stop_reason=self._reason(ids, watch),
             prompt_tokens=inputs["input_ids"].shape[1],
         )
 
-    def _generate(self, inputs: dict[str, Tensor], **settings: Any) -> Any:
-        """Raises ModelError for what the model cannot take, such as more tokens than it has positions."""
+    def _generate(self, inputs: dict[str, Tensor], watch: "_Watch", **settings: Any) -> list[int]:
+        """The tokens of a turn. Raises ModelError for what the model cannot take, such as more than its positions."""
+        from transformers import GenerationMixin
+
         try:
-            return self.model.generate(**inputs, **settings, output_logits=True, return_dict_in_generate=True)
+            with ExitStack() as hooks:
+                modules: Iterable[nn.Module] = self.model.modules()
+                for module in modules:  # BLIP-2 leaves sampling to a model inside it
+                    if isinstance(module, GenerationMixin):
+                        hooks.enter_context(module.register_forward_hook(watch.notice))
+                out_1T: Tensor = self.model.generate(**inputs, **settings, stopping_criteria=[watch])
         except (IndexError, RuntimeError, ValueError) as error:
             raise ModelError(f"{self.name} failed while it sampled: {error}") from error
+        ids: list[int] = out_1T[0, watch.start :].tolist()
+        return ids
 
     def _reason(self, ids: Sequence[int], watch: "_Watch") -> StopReason:
         if ids[-1] in self._ends() or watch.kept is not None:
@@ -216,17 +226,24 @@ def _turn(message: Message) -> dict[str, Any]:
 
 def _seen(part: Picture | VideoPart) -> dict[str, Any]:
     if isinstance(part, VideoPart):
-        return {"type": "video", "video": str(part.source) if isinstance(part.source, Path) else list(part.source)}
+        source = part.source
+        return {"type": "video", "video": str(source) if isinstance(source, Path) else list(map(_shown, source))}
     if isinstance(part, SizedPicture):
         raise InputError(
             "image part: transformers' processor has one size for all; leave out min_pixels and max_pixels"
         )
-    picture = part.image if isinstance(part, StoredPicture) else part
-    return {"type": "image", "image": picture if isinstance(picture, Image.Image) else str(picture)}
+    return {"type": "image", "image": _shown(part.image if isinstance(part, StoredPicture) else part)}
+
+
+def _shown(picture: Image.Image | Path) -> Image.Image | str:
+    return picture if isinstance(picture, Image.Image) else str(picture)
 
 
 class _Watch:
-    """Hands on text as it comes, and asks whether to stop; for transformers a stopping criterion."""
+    """Hands on text as it comes, notes log-probabilities, asks whether to stop; for transformers a stopping criterion.
+
+    Of the logits, which transformers would keep all of (0.6 MB a token at 152,000 words), it holds those of one token.
+    """
 
     def __init__(
         self,
@@ -237,13 +254,25 @@ class _Watch:
         self.decode, self.should_stop = decode, should_stop
         self.telling = Telling(on_text, mark=OTHERS_TURN)
         self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        """The model's own, before whatever chooses a token."""
+        self.logits_1V = torch.empty(0)
+        self.start = 0
+        """Where the turn begins in what transformers returns."""
         self.stopped = False
         self.kept: int | None = None
         """How many tokens stay of a turn that went on into somebody else's."""
 
+    def notice(self, _module: Any, _args: Any, output: Any) -> None:
+        """Called after every forward pass of what samples."""
+        self.logits_1V = output.logits[:, -1].to(torch.float32, copy=True)  # a view would hold those of the prompt
+
     def __call__(self, input_ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
         """Asked after every token."""
+        if not self.ids:
+            self.start = input_ids.shape[1] - 1
         self.ids.append(int(input_ids[0, -1]))
+        self.logprobs.append(float(self.logits_1V[0].log_softmax(-1)[self.ids[-1]]))
         self.kept = before_others_turn(self.ids, self.decode)
         if self.telling.on_text is not None and self.kept is None:
             self.telling.so_far(self.decode(self.ids))

@@ -1,12 +1,16 @@
 """Videos as frames with their times, sampled at a steady rate.
 
-Frames are read with PyAV, one after another, and only those that are kept stay in memory. A list of pictures is a video
-whose frames have been chosen already.
+Frames are read with PyAV, one after another; those that are kept are resized at once, and a file that comes again is
+not read again. A list of pictures is a video whose frames have been chosen already.
+
+Shape letters: F frames, H W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,27 +18,30 @@ from PIL import Image
 
 from foveate.errors import ConfigError, ImageError
 from foveate.extras import from_extra
-from foveate.models.config import VideoConfig, from_json
+from foveate.models.config import ImageConfig, VideoConfig, VisionConfig, from_json
+from foveate.models.image import clip_grid, resize, upright
 
 UNKNOWN_FPS = 24.0
 """Of a file that does not say at what rate it is shown, as in transformers."""
+ROOM_BYTES = 2**28
+"""For clips of files, those read last; one of any size stays."""
+_REMEMBERING = Lock()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
     """What is seen of a video."""
 
-    frames: tuple[Image.Image, ...]
-    """RGB, all of one size; as many as a whole number of patches in time takes."""
+    pixels_FHW3: np.ndarray
+    """RGB bytes at the size the frames are seen at; as many as a whole number of patches in time takes."""
     seconds: tuple[float, ...]
     """When each frame is shown."""
-    num_shown: int
-    """How many there were before the last was repeated."""
+    step_s: float
+    """What the family calls the time from one frame to the next: of a file its length by the frames kept."""
 
-    @property
-    def step_s(self) -> float:
-        """Time from one frame to the next, on average."""
-        return (self.seconds[-1] - self.seconds[0]) / max(1, len(self.seconds) - 1)
+
+_CLIPS: OrderedDict[tuple[Any, ...], Clip] = OrderedDict()
+"""By the file as it was and how it is seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,33 +90,48 @@ def sampled_frames(total: int, source_fps: float, config: VideoConfig, depth: in
     return indices
 
 
-def read_clip(source: Path | Sequence[Image.Image], config: VideoConfig, depth: int) -> Clip:
+def read_clip(
+    source: Path | Sequence[Image.Image | Path], video: VideoConfig, vision: VisionConfig, image: ImageConfig
+) -> Clip:
     """A video file, or frames that were chosen already.
 
     Args:
-        source: path of the file, or pictures of one size, taken at config.fps.
-        config: how many frames are kept of a file.
-        depth: frames of a patch; the last frame is repeated to a multiple of it.
+        source: path of the file, or pictures of one size, taken at video.fps.
+        video: how many frames are kept of a file, and in how many pixels they are seen.
+        vision: the tower's patches; the last frame is repeated until it fills one.
+        image: how a frame is resized.
 
     Raises:
-        ImageError: the file cannot be read, or there is no frame.
+        ImageError: the file or a picture cannot be read, or there is no frame.
         ConfigError: PyAV is not installed.
     """
     if isinstance(source, Path):
-        frames, seconds = _read_file(source, config, depth)
-    else:
-        frames = [picture.convert("RGB") for picture in source]
-        seconds = [idx / config.fps for idx in range(len(frames))]
-    if not frames:
-        raise ImageError(f"the video {source if isinstance(source, Path) else ''} has no frame, wanted one or more")
-    if len({frame.size for frame in frames}) > 1:
-        raise ImageError(f"the frames have sizes {sorted({frame.size for frame in frames})}, wanted one size")
-    missing = -len(frames) % depth
-    whole = (*frames, *frames[-1:] * missing)
-    return Clip(frames=whole, seconds=(*seconds, *seconds[-1:] * missing), num_shown=len(frames))
+        return _remembered(source, video, vision, image)
+    seen = _seen(map(upright, source), len(source), video, vision, image)
+    return _clip(seen, [idx / video.fps for idx in range(len(seen))], 1 / video.fps, vision)
 
 
-def _read_file(path: Path, config: VideoConfig, depth: int) -> tuple[list[Image.Image], list[float]]:
+def _remembered(path: Path, video: VideoConfig, vision: VisionConfig, image: ImageConfig) -> Clip:
+    """A file's clip, read once while the file stays as it is."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read the video {path}: {error}") from error
+    key = (path.resolve(), about.st_mtime_ns, about.st_size, video, vision, image)
+    with _REMEMBERING:
+        clip = _CLIPS.get(key)
+    if clip is None:
+        clip = _read_file(path, video, vision, image)
+    with _REMEMBERING:
+        _CLIPS[key] = clip
+        _CLIPS.move_to_end(key)
+        held_bytes = sum(clip.pixels_FHW3.nbytes for clip in _CLIPS.values())
+        while held_bytes > ROOM_BYTES and len(_CLIPS) > 1:
+            held_bytes -= _CLIPS.popitem(last=False)[1].pixels_FHW3.nbytes
+    return clip
+
+
+def _read_file(path: Path, video: VideoConfig, vision: VisionConfig, image: ImageConfig) -> Clip:
     with from_extra("video", "PyAV, which reads videos,"):
         import av
     try:
@@ -117,18 +139,45 @@ def _read_file(path: Path, config: VideoConfig, depth: int) -> tuple[list[Image.
             stream = container.streams.video[0]
             total = stream.frames or _counted(path, av)
             source_fps = float(stream.average_rate or UNKNOWN_FPS)
-            kept = sampled_frames(total, source_fps, config, depth)
-            wanted, frames = set(kept), dict[int, Image.Image]()
-            for idx, frame in zip(range(kept[-1] + 1), container.decode(stream), strict=False):
-                if idx in wanted:
-                    frames[idx] = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    except (OSError, IndexError, ValueError, av.FFmpegError) as error:
+            kept = sampled_frames(total, source_fps, video, vision.temporal_patch_size)
+            seen = _seen(_decoded(container, kept), len(kept), video, vision, image)
+    except (OSError, IndexError, ValueError, ImageError, av.FFmpegError) as error:
         raise ImageError(f"cannot read the video {path}: {error}") from error
-    kept = [idx for idx in kept if idx in frames]
-    return [frames[idx] for idx in kept], [idx / source_fps for idx in kept]
+    return _clip(seen, [idx / source_fps for idx in kept[: len(seen)]], total / source_fps / len(kept), vision)
 
 
 def _counted(path: Path, av: Any) -> int:
     """Frames of a file that does not say how many it has."""
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+def _decoded(container: Any, kept: Sequence[int]) -> Iterator[Image.Image]:
+    """The frames of these places, as many as there are."""
+    wanted = set(kept)
+    for idx, frame in zip(range(kept[-1] + 1), container.decode(video=0), strict=False):
+        if idx in wanted:
+            yield Image.fromarray(frame.to_ndarray(format="rgb24"))
+
+
+def _seen(
+    frames: Iterable[Image.Image], num_frames: int, video: VideoConfig, vision: VisionConfig, image: ImageConfig
+) -> list[np.ndarray]:
+    """RGB bytes [H, W, 3] of each frame, one after another, at the size that so many are seen at."""
+    seen: list[np.ndarray] = []
+    for frame in frames:
+        if not seen:
+            size_px, grid = frame.size, clip_grid(*frame.size, num_frames, vision, image, video)
+        if frame.size != size_px:
+            raise ImageError(f"the frames have sizes {size_px} and {frame.size}, wanted one size")
+        seen.append(resize(frame, grid, vision, image))
+    if not seen:
+        raise ImageError("the video has no frame, wanted one or more")
+    return seen
+
+
+def _clip(seen: list[np.ndarray], seconds: list[float], step_s: float, vision: VisionConfig) -> Clip:
+    """Frames and when they are shown, the last repeated to whole patches."""
+    missing = -len(seen) % vision.temporal_patch_size
+    pixels_FHW3 = np.stack([*seen, *seen[-1:] * missing])
+    return Clip(pixels_FHW3=pixels_FHW3, seconds=(*seconds, *seconds[-1:] * missing), step_s=step_s)

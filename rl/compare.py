@@ -2,28 +2,30 @@
 
 It prints a table in Markdown and draws accuracy and policy tokens over time. Runs whose folders differ in the number at
 the end are seeds of one training and become one row, with the mean and the range. What a run says of itself is of the
-questions that it learned from; an `eval.json` in its folder, which `foveate eval ... --json` prints, is of unseen ones:
-`--evaluate N` asks the first N of nano-test of each run that has none yet. DPO and the imitation before it play nothing
-themselves: they have the second alone. It needs the extra `train`.
+questions that it learned from; what it answers to others is asked with `--evaluate N`, the first N of `--suite`, and
+kept in its folder with how far the run was. A run that has gone on since, or was asked another number, is asked again.
+To choose by one suite and report another, ask nano-validation of all and nano-test of what was chosen. DPO and the
+imitation before it play nothing themselves: they have the second alone. It needs the extra `train`.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from foveate.extras import from_extra
-from foveate.rl.curves import parser_of_runs, read_metrics
+from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics
 from foveate.rl.evaluate import evaluate
+from foveate.rl.report import Report
+from foveate.rl.suite import DRAWN, SUITE_VERSION
 from foveate.rl.writing import replaced
 
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
-EVAL = "eval.json"
-COLUMNS = ("training", "seeds", "iterations, steps", "minutes", "accuracy", "policy tokens", "unseen: right", "tokens")
-Rows = list[dict[str, float]]
+SUITE = "nano-validation"
+COLUMNS = ("training", "seeds", "iterations, steps", "minutes", "accuracy", "policy tokens")
 
 
 def by_training(runs: Sequence[Path]) -> dict[str, list[Path]]:
@@ -34,19 +36,20 @@ def by_training(runs: Sequence[Path]) -> dict[str, list[Path]]:
     return dict(groups)
 
 
-def table(runs: Sequence[Path]) -> str:
-    """A row for each training. Raises ConfigError for a folder without a log."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+def table(runs: Sequence[Path], suite: str = SUITE) -> str:
+    """A row for each training, with what it answered to a suite. Raises ConfigError for a folder without a log."""
+    columns = (*COLUMNS, f"{Path(suite).name}: right", "tokens")
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for name, seeds in by_training(runs).items():
         logs = [read_metrics(seed) for seed in seeds]
         cells = [
             name,
             str(len(seeds)),
-            _spread([log[-1].get("step", len(log)) for log in logs], "{:.0f}".format),
+            _spread([count_of(log[-1]) for log in logs], "{:.0f}".format),
             _spread([log[-1]["seconds"] / 60 for log in logs], "{:.0f}".format),
             _from_to(logs, "accuracy", "{:.1%}".format),
             _from_to(logs, "policy_tokens", "{:.0f}".format),
-            *_unseen(seeds),
+            *_unseen(seeds, suite),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -59,32 +62,56 @@ def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
 
 
 def _from_to(logs: Sequence[Rows], key: str, shown: Callable[[float], str]) -> str:
-    if any(key not in log[0] for log in logs):
+    known = [[row[key] for row in log if key in row] for log in logs]
+    if not all(known):
         return ""
-    first, last = ([fmean(row[key] for row in rows) for rows in ends] for ends in zip(*map(_ends, logs), strict=True))
+    first, last = ([fmean(values[part]) for values in known] for part in (slice(ENDS), slice(-ENDS, None)))
     return f"{_spread(first, shown)} → {_spread(last, shown)}"
 
 
-def _ends(log: Rows) -> tuple[Rows, Rows]:
-    return log[:ENDS], log[-ENDS:]
-
-
-def _unseen(seeds: Sequence[Path]) -> list[str]:
-    """Accuracy and policy tokens of the evaluations that are there."""
-    reports: list[dict[str, Any]] = [json.loads(path.read_text()) for s in seeds if (path := s / EVAL).is_file()]
+def _unseen(seeds: Sequence[Path], suite: str) -> list[str]:
+    """Accuracy and policy tokens of the seeds that were asked as they are now."""
+    found = [(read_report(seed, suite), _now(seed, suite)) for seed in seeds]
+    reports = [report for report, now in found if now.items() <= report.items()]
     if not reports:
         return ["", ""]
     accuracy = _spread([report["accuracy"] for report in reports], "{:.1%}".format)
-    return [f"{accuracy} of {reports[0]['n']}", _spread([r["policy_tokens"] for r in reports], "{:.0f}".format)]
+    counts = " and ".join(str(n) for n in sorted({report["n"] for report in reports}))
+    some = f", {len(reports)} of {len(seeds)} seeds" if len(reports) < len(seeds) else ""
+    return [f"{accuracy} of {counts}{some}", _spread([r["policy_tokens"] for r in reports], "{:.0f}".format)]
 
 
-def evaluate_all(runs: Sequence[Path], limit: int, workers: int) -> None:
-    """Ask what comes out of each run that has not been asked yet the first questions of nano-test."""
-    for run in runs:
-        if not (run / EVAL).exists():
-            report = evaluate("nano-test", model=run, limit=limit, workers=workers)
-            with replaced(run / EVAL) as path:
-                path.write_text(json.dumps(report.to_json()))
+def report_file(run: Path, suite: str) -> Path:
+    """Where what a run answered to a suite is kept."""
+    return run / f"eval-{Path(suite).name}.json"
+
+
+def read_report(run: Path, suite: str) -> Mapping[str, Any]:
+    """What `foveate eval --json` prints, with `step` and `limit`; empty when the run was not asked."""
+    path = report_file(run, suite)
+    report: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return report
+
+
+def evaluate_all(
+    runs: Sequence[Path], suite: str, limit: int, workers: int, ask: Callable[..., Report] = evaluate
+) -> None:
+    """Ask the first questions of a suite of each run that was not asked them as it is now.
+
+    Raises ConfigError for a folder without a log, before a question is asked, and what `evaluate` raises.
+    """
+    wanted = [(run, _now(run, suite) | {"limit": limit}) for run in runs]
+    for run, asked in wanted:
+        if not asked.items() <= read_report(run, suite).items():
+            report = ask(suite, model=run, limit=limit, workers=workers)
+            with replaced(report_file(run, suite)) as path:
+                path.write_text(json.dumps(report.to_json() | asked))
+
+
+def _now(run: Path, suite: str) -> dict[str, Any]:
+    """What a report says that is of the run and of the suite as they are."""
+    version = SUITE_VERSION if suite in DRAWN else None
+    return {"step": count_of(read_metrics(run)[-1]), "suite_version": version}
 
 
 def draw(runs: Sequence[Path], out: Path) -> None:
@@ -96,10 +123,11 @@ def draw(runs: Sequence[Path], out: Path) -> None:
     panels = dict(zip(("accuracy", "policy_tokens"), figure.subplots(1, 2), strict=True))
     for which, (name, seeds) in enumerate(by_training(runs).items()):
         for number, log in enumerate(map(read_metrics, seeds)):
-            minutes = [row["seconds"] / 60 for row in log]
-            for key, panel in panels.items() if "accuracy" in log[0] else ():
-                values = [row[key] for row in log]
-                panel.plot(minutes, values, color=f"C{which}", linewidth=1.2, label=None if number else name)
+            for key, panel in panels.items():
+                points = [(row["seconds"] / 60, row[key]) for row in log if key in row]
+                if points:
+                    label = None if number else name
+                    panel.plot(*zip(*points, strict=True), color=f"C{which}", linewidth=1.2, label=label)
     for key, panel in panels.items():
         panel.set(title=f"{key.replace('_', ' ')} of sampled conversations", xlabel="minutes")
         panel.set_ylim(bottom=0)
@@ -111,9 +139,10 @@ def draw(runs: Sequence[Path], out: Path) -> None:
 if __name__ == "__main__":
     parser = parser_of_runs(str(__doc__))
     parser.add_argument("--evaluate", metavar="N", type=int)
+    parser.add_argument("--suite", metavar="NAME", default=SUITE)
     parser.add_argument("--workers", metavar="N", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.evaluate:
-        evaluate_all(arguments.runs, arguments.evaluate, arguments.workers)
+        evaluate_all(arguments.runs, arguments.suite, arguments.evaluate, arguments.workers)
     draw(arguments.runs, arguments.out)
-    print(table(arguments.runs))
+    print(table(arguments.runs, arguments.suite))

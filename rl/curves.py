@@ -1,52 +1,84 @@
 """The curves of trainings as one picture: `python -m foveate.rl.curves runs/a runs/b --out curves.png`.
 
-A row for each run: its losses on the left, on a logarithmic axis, and on the right the shares that are right. It needs
-the extra `train`.
+A row for each run: its losses on a logarithmic axis, the numbers that are shares (0 to 1), and what is neither, where
+there is any. It needs the extra `train`. Policies log no losses; foveate.rl.compare draws those.
 """
 
 import argparse
-import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.errors import ConfigError
 from foveate.extras import from_extra
-from foveate.rl.journal import METRICS
-from foveate.rl.lines import lines_of
+from foveate.rl.journal import METRICS, rows_of
 
 LOSSES = ("loss", "nll", "first_look", "second_look", "third_look", "balance")
 COUNTERS = ("step", "iteration")
 HIDDEN = (*COUNTERS, "seconds", "lr", "grad_norm")
+KINDS = ("losses", "shares", "other numbers")
+Rows = list[dict[str, float]]
+Curves = dict[str, list[tuple[float, float]]]
+"""By name, points of how far the run was and the number."""
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The rows that a training has logged. Raises ConfigError when there are none."""
-    path = run / METRICS
-    rows: list[dict[str, float]] = list(map(json.loads, lines_of(path))) if path.is_file() else []
+def read_metrics(run: Path) -> Rows:
+    """The rows that a training has logged; of what was logged again after a resume, the later ones.
+
+    Raises ConfigError when there are none.
+    """
+    rows: Rows = []
+    for row in rows_of(run / METRICS):
+        while rows and count_of(rows[-1]) >= count_of(row):
+            rows.pop()
+        rows.append(row)
     if not rows:
-        raise ConfigError(f"no rows in {path}, wanted the folder of a training that has logged its first steps")
+        raise ConfigError(
+            f"no rows in {run / METRICS}, wanted the folder of a training that has logged its first steps"
+        )
     return rows
 
 
+def count_of(row: dict[str, float]) -> float:
+    """How many steps or iterations were done."""
+    return next(row[name] for name in COUNTERS if name in row)
+
+
+def by_kind(run: Path) -> dict[str, Curves]:
+    """The curves of a run, some of KINDS. Raises ConfigError when it logs no loss, or nothing."""
+    rows = read_metrics(run)
+    kinds: dict[str, Curves] = defaultdict(dict)
+    for name in dict.fromkeys(name for row in rows for name in row if name not in HIDDEN):
+        points = [(count_of(row), row[name]) for row in rows if name in row]
+        share = all(0 <= number <= 1 for _, number in points)
+        kinds[KINDS[0] if name in LOSSES else KINDS[1] if share else KINDS[2]][name] = points
+    if KINDS[0] not in kinds:
+        raise ConfigError(f"{run} logs no loss, as policies do not; python -m foveate.rl.compare draws those")
+    return kinds
+
+
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
-    """Write a picture of the logs of some runs."""
+    """Write a picture of the logs of some runs. Raises ConfigError as `by_kind` does."""
     with from_extra("train", "matplotlib"):
         from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4 * len(runs)), layout="constrained")
-    axes = figure.subplots(len(runs), 2, squeeze=False)
-    for run, (left, right) in zip(runs, axes, strict=True):
-        rows = read_metrics(run)
-        counter = next(name for name in COUNTERS if name in rows[0])
-        for name in dict.fromkeys(name for row in rows for name in row if name not in HIDDEN):
-            points = [(row[counter], row[name]) for row in rows if name in row]
-            (left if name in LOSSES else right).plot(*zip(*points, strict=True), label=name, linewidth=1)
-        left.set(title=f"{run.name}: losses", yscale="log")
-        right.set(title=f"{run.name}: shares right", ylim=(max(0.0, right.get_ylim()[0]), 1.0))
-        for panel in (left, right):
-            panel.set_xlabel(counter)
+    curves = [by_kind(run) for run in runs]
+    shown = [kind for kind in KINDS if any(kind in kinds for kinds in curves)]
+    figure = Figure(figsize=(5.5 * len(shown), 3.4 * len(runs)), layout="constrained")
+    for run, kinds, panels in zip(runs, curves, figure.subplots(len(runs), len(shown), squeeze=False), strict=True):
+        for kind, panel in zip(shown, panels, strict=True):
+            if kind not in kinds:
+                panel.set_axis_off()
+                continue
+            for name, points in kinds[kind].items():
+                panel.plot(*zip(*points, strict=True), label=name, linewidth=1)
+            panel.set(title=f"{run.name}: {kind}", xlabel="steps")
             panel.grid(alpha=0.3)
             panel.legend(fontsize=7)
+            if kind == "losses":
+                panel.set_yscale("log")
+            elif kind == "shares":
+                panel.set_ylim(max(0.0, panel.get_ylim()[0]), 1.0)
     figure.savefig(out, dpi=90)
 
 

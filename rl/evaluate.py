@@ -69,8 +69,8 @@ def evaluate(
 ) -> Report:
     """Ask every question of a suite and judge the answers.
 
-    suite: "nano-test", or a folder with answers.jsonl. `seed` draws nano-test's pictures, and the sample of a folder
-    when `limit` asks for fewer questions than it has.
+    suite: "nano-test", "nano-validation" to choose by, or a folder with answers.jsonl. `seed` draws the pictures of the
+    first two, and the sample of a folder when `limit` asks for fewer questions than it has.
     model: a Reasoner, a checkpoint folder or "nano"; with more than one worker it must not be a Reasoner.
     budget: of each question.
     out: a file that gets one JSON object a question (`Result.to_json`), in the order of the suite. One that is there is

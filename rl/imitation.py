@@ -13,7 +13,6 @@ Deviation: the experts' balance loss is not added; the policy that wrote the fil
 """
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from foveate.ops import compute_dtype
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.preferences import conversation, is_of_trl
+from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 from foveate.rl.trajectory import Saved, read_trajectories
 from foveate.rl.trl_rows import open_rows, preference_of
@@ -157,8 +157,7 @@ class ImitationStage:
 
     def batch(self, index: int) -> Transcript:
         """Conversations of step `index`, packed."""
-        count = self.config.conversations_per_batch
-        idxs = [self._example_at(place) for place in range(index * count, (index + 1) * count)]
+        idxs = batch_at(index, self.config.conversations_per_batch, len(self.examples), self.seed)
         return pack([self.kept[idx] if self.kept else self._laid_out(idx) for idx in idxs])
 
     def loss(self, batch: Transcript) -> tuple[Tensor, dict[str, Tensor]]:
@@ -172,11 +171,6 @@ class ImitationStage:
     def export(self, folder: Path) -> None:
         """See foveate.rl.trainable.export."""
         export(self.thinker, folder)
-
-    def _example_at(self, place: int) -> int:
-        """Which example comes at a place of the endless sequence: every one once, then every one again."""
-        turn, rest = divmod(place, len(self.examples))
-        return random.Random(f"{self.seed}/{turn}").sample(range(len(self.examples)), len(self.examples))[rest]
 
     @torch.no_grad()
     def _meet(self, idx: int, see: SeenImages) -> None:

@@ -11,8 +11,8 @@ that came after it are dropped when the run goes on from it: they come again.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
@@ -43,14 +43,6 @@ class Progress(NamedTuple):
     step: int = 0
     window: Sequence[Metrics] = ()
     """The numbers of the steps since the last row."""
-
-
-def mean_of_each(rows: Sequence[Metrics]) -> dict[str, float]:
-    """The mean of every number over the rows that have it; of steps that were skipped, how many."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    means = {key: fmean(float(row[key]) for row in rows if key in row) for key in keys}
-    skipped = sum(SKIPPED in row for row in rows)
-    return means | ({SKIPPED: float(skipped)} if skipped else {})
 
 
 def checkpoint_name(team: Team) -> str:
@@ -149,14 +141,19 @@ def _step_of(path: Path) -> int:
         return 0
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file but for a half one, which a kill in the middle of a line leaves; none without a file."""
+    rows: list[dict[str, Any]] = []
+    for line in lines_of(path) if path.is_file() else ():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
 def keep_rows(path: Path, key: str, last: int) -> list[dict[str, Any]]:
     """Drop the rows of a JSONL file whose number under `key` is beyond `last`, and a half one; returns those kept."""
     kept: list[dict[str, Any]] = []
-    for line in lines_of(path) if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:  # a kill in the middle of a line
-            continue
+    for row in rows_of(path):
         if key not in row:
             raise CheckpointError(
                 f"{path} is of another kind of training: its rows have no {key!r}; name another folder"

@@ -1,7 +1,8 @@
 """A policy that steps on what it did: rewards, targets, the loss of whole groups, the optimizer.
 
-A sample's reward is 1 for a right answer, and what length and bonus add. Conversations that a budget cut leave the
-loss and their group's statistics; so do groups of one. The optimizer's moments are reset every iteration (Kimi k1.5).
+A sample's reward is 1 for a right answer, and what length and bonus add. Conversations that a budget cut or that failed
+leave the loss and their group's statistics; so do groups of one. The optimizer's moments are reset every iteration
+(Kimi k1.5).
 
 Deviation: groups whose samples are all worth the same are not computed. Their gradient is zero at the policy that
 sampled; for PMD, the pull back to that policy in later updates of the iteration is lost.
@@ -22,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from foveate.errors import ModelError
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack
@@ -113,7 +115,9 @@ class Distance(NamedTuple):
     """Between what a policy says of tokens and what was said of them when they were sampled, a token."""
 
     kl: float
-    """Mean difference of log-probabilities, sampled less now: an estimate of KL(sampling policy || policy)."""
+    """Mean of exp(d) - 1 - d, d being the log-probability now less that at sampling: an estimate of KL(sampling policy
+    || policy) that is never negative and, where d is small, half its square (k3, http://joschu.net/blog/kl-approx.html).
+    """
     mismatch: float
     """Mean absolute difference. Of a policy that has not stepped yet: how far the trainer's numbers are from the
     sampler's, and its weights from those that played."""
@@ -162,8 +166,8 @@ def gradient(
         targets_B = torch.tensor([sample.target for sample in batch])
         value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
         learn_from(value, size(batch) * team.size / total)  # a team's gradients are averaged
-        differences_S = sampled_S - logprobs_S.detach()
-        moved += float(differences_S.sum())
+        differences_S = logprobs_S.detach() - sampled_S
+        moved += float((differences_S.expm1() - differences_S).sum())
         apart += float(differences_S.abs().sum())
         tokens += len(sampled_S)
     count = max(1.0, team.total(tokens))
@@ -198,8 +202,12 @@ class Learner:
     def learn(
         self, iteration: int, trajectories: Sequence[Trajectory], see: SeenImages | None = None
     ) -> dict[str, float]:
-        """Step on the trajectories of an iteration; returns its numbers."""
+        """Step on the trajectories of an iteration; returns its numbers.
+
+        Raises ModelError when all of them failed: whoever plays so will play no better.
+        """
         config, team = self.config, self.team
+        _refuse_failed(trajectories, team)
         samples = rewarded(trajectories, self.objective, config, config.length.at(iteration))
         order = random.Random(f"{config.seed}/{iteration}/order").sample(range(config.prompts), config.prompts)
         lr = learning_rate(config.optimizer, iteration, config.iterations)
@@ -243,6 +251,14 @@ class Learner:
                     parameter.copy_(learned[f"thinker.{name}"])
 
 
+def _refuse_failed(trajectories: Sequence[Trajectory], team: Team) -> None:
+    reasons = [trajectory.reason for trajectory in trajectories if trajectory.has_failed]
+    count = team.total(len(reasons))
+    if count and count == team.total(len(trajectories)):
+        told = f", the first one: {reasons[0]}" if reasons else ""  # a process of a team may have had none
+        raise ModelError(f"all {count:.0f} conversations of the iteration failed{told}")
+
+
 def _played(trajectories: Sequence[Trajectory], samples: Sequence[Sampled]) -> dict[str, tuple[float, int]]:
     """What a row says of an iteration's conversations: sums, and of how many."""
     return {
@@ -250,7 +266,8 @@ def _played(trajectories: Sequence[Trajectory], samples: Sequence[Sampled]) -> d
         "reward": _of(sample.reward for sample in samples),
         "policy_tokens": _of(len(trajectory.sampled_S) for trajectory in trajectories),
         "tool_calls": _of(trajectory.tool_calls for trajectory in trajectories),
-        "cut": _of(not trajectory.is_whole for trajectory in trajectories),
+        "cut": _of(not (trajectory.is_whole or trajectory.has_failed) for trajectory in trajectories),
+        "failed": _of(trajectory.has_failed for trajectory in trajectories),
     }
 
 

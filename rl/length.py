@@ -8,7 +8,8 @@ Over the samples of one prompt, with lengths in tokens that the policy wrote:
 and nothing when all are of one length. The weight w is zero during a warm-up, then constant.
 
 Deviation, when `least_spread` is set: max - min counts as at least that share of their mean, so that a few tokens more
-or less, such as the digits of a box, are not worth as much as half a right answer.
+or less, such as the digits of a box, are not worth as much as half a right answer. GRPO divides by the spread of
+rewards and so undoes this where all are right, unless its `scale` is none (rl/grpo.py).
 
 Shape letters: B samples.
 """

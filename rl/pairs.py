@@ -1,6 +1,6 @@
 """Preference pairs out of rollouts of the same question: what to do rather than what.
 
-    right      a right answer rather than a wrong one
+    right      a right answer rather than a wrong one; those that saw the evidence first, of these the shortest first
     faithful   a right answer whose crops covered the evidence rather than a right one whose crops did not, or that had
                none
     short      the one with fewer tokens among right answers that are alike in this: to be short is no reason not to
@@ -50,7 +50,7 @@ def pairs_of(trajectories: Iterable[Saved]) -> Iterator[Pair]:
 
 
 def _of_group(group: Sequence[Saved]) -> Iterator[Pair]:
-    right = sorted((one for one in group if one.right), key=lambda one: len(one.sampled_S))
+    right = sorted((one for one in group if one.right), key=lambda one: (not one.saw_evidence, len(one.sampled_S)))
     wrong = [one for one in group if not one.right]
     for chosen, rejected in zip(right, wrong, strict=False):
         yield Pair(chosen, rejected, "right")

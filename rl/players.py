@@ -5,8 +5,10 @@ have asked, and whoever plays draws its own.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from foveate.errors import ConfigError
@@ -14,23 +16,33 @@ from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.rl.partial import PartialRollouts, partial_rollouts
 from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.questions import Questions, Turn, questions_of
 from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
 from foveate.rl.sampler import dealt
-from foveate.rl.suite import drawn_item
 from foveate.rl.team import ALONE, Team
 
 
-def jobs_of(config: PolicyConfig, iteration: int, success: Mapping[str, float], team: Team = ALONE) -> Iterator[Job]:
-    """The questions of an iteration, each as often as it is asked; pictures of the train split, never seen before.
+def jobs_of(
+    config: PolicyConfig,
+    iteration: int,
+    success: Mapping[str, float],
+    team: Team = ALONE,
+    questions: Questions | None = None,
+) -> Iterator[Job]:
+    """The questions of an iteration, each as often as it is asked.
 
     They are drawn as they are taken. `success` is the rate of each family so far; a team deals the questions out.
     """
-    rng = random.Random(f"{config.seed}/{iteration}")
-    for group, family in enumerate(dealt(config.sampler, success, config.prompts, iteration)):
+    questions = questions or questions_of(config)
+    sampler = replace(config.sampler, families=questions.families)
+    rng, first = random.Random(f"{config.seed}/{iteration}"), iteration * config.prompts
+    places = Counter[str]()  # of each family, as if each iteration were of one alone: no place comes twice
+    for group, family in enumerate(dealt(sampler, success, config.prompts, iteration), start=first):
         number, seeds = rng.randrange(1 << 40), [rng.randrange(1 << 30) for _ in range(config.samples)]
-        if group % team.size == team.rank:
-            item = drawn_item(family, 10_000_000 + number, "train", str(config.seed))
-            yield from (Job(item=item, group=iteration * config.prompts + group, seed=seed) for seed in seeds)
+        if (group - first) % team.size == team.rank:
+            item = questions.item(Turn(family, first + places[family], number))
+            yield from (Job(item=item, group=group, seed=seed) for seed in seeds)
+        places[family] += 1
 
 
 class Played(NamedTuple):
@@ -58,13 +70,15 @@ class Players(Protocol):
 class OwnPlayers:
     """This process, with the thinker that its rollouts have."""
 
-    def __init__(self, stage: Rollouts, partial: PartialRollouts, config: PolicyConfig, team: Team = ALONE) -> None:
-        self.stage, self.partial, self.config, self.team = stage, partial, config, team
+    def __init__(
+        self, stage: Rollouts, partial: PartialRollouts, config: PolicyConfig, team: Team, questions: Questions
+    ) -> None:
+        self.stage, self.partial, self.config, self.team, self.questions = stage, partial, config, team, questions
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Played:
         """See Players."""
         config, reasoner = self.config, self.stage.reasoner
-        jobs = jobs_of(config, iteration, success, self.team)
+        jobs = jobs_of(config, iteration, success, self.team, self.questions)
         last = iteration + 1 == config.iterations
         most_left = 0 if last else int(config.partial * config.prompts / self.team.size)
         trajectories = self.partial.play(jobs, most_left) if config.partial else list(self.stage.play(jobs))
@@ -77,23 +91,25 @@ class OwnPlayers:
 
 
 @contextmanager
-def own_players(config: PolicyConfig, thinker: Thinker, team: Team) -> Iterator[OwnPlayers]:
+def own_players(config: PolicyConfig, thinker: Thinker, team: Team, questions: Questions) -> Iterator[OwnPlayers]:
     """This process, with kernels for the block."""
     with (
         rollouts(thinker, at_once=config.at_once, budget=config.budget) as stage,
         partial_rollouts(stage) as partial,
     ):
-        yield OwnPlayers(stage, partial, config, team)
+        yield OwnPlayers(stage, partial, config, team, questions)
 
 
 @contextmanager
-def players(config: PolicyConfig, thinker: Thinker, team: Team) -> Iterator[Players]:
-    """Who plays with this thinker, as the configuration says.
+def players(
+    config: PolicyConfig, thinker: Thinker, team: Team, questions: Questions | None = None
+) -> Iterator[Players]:
+    """Who plays with this thinker, as the configuration says; `questions` are those of it, if they are open already.
 
     Raises ConfigError for actors in a team, or when Ray is not installed.
     """
     if not config.ray.actors:
-        with own_players(config, thinker, team) as own:
+        with own_players(config, thinker, team, questions or questions_of(config)) as own:
             yield own
         return
     from foveate.rl.ray_players import ray_players

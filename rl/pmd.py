@@ -15,7 +15,7 @@ b; away from it the squared term pulls back. tau is not published; the optimizer
 
 The token level (Kimi K2.5, arXiv 2602.02276) clips each token's ratio instead of squaring a whole sequence's:
 
-    L = - mean over tokens of clip(pi / pi_i, a, b) (r - mean r) - tau (log(pi / pi_i))^2
+    L = - mean over tokens of [ clip(pi / pi_i, a, b) (r - mean r) - tau (log(pi / pi_i))^2 ]
 
 Deviation from the paper: 1 / (2 tau), so that the step does not grow with tau.
 

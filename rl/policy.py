@@ -21,6 +21,7 @@ from foveate.rl.learner import OF_FAMILY, Learner, Said
 from foveate.rl.page import EXAMPLES, add_examples, write_page
 from foveate.rl.players import players
 from foveate.rl.policy_config import Objective, PolicyConfig
+from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory
 from foveate.rl.sampler import remembered
 from foveate.rl.settings import refuse_start, settings_of
@@ -44,6 +45,7 @@ def train_policy(
         )
     settings = settings_of(objective, config)
     refuse_start(settings, out)
+    questions = questions_of(config)
     made(out)
     with joined("cpu") as team, told_to_stop() as told:
         learning = Thinker.from_pretrained(config.start, dtype=compute_dtype())
@@ -59,7 +61,7 @@ def train_policy(
         bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
         learner.give(playing)
         trackers = config.trackers if team.leads else ()
-        with players(config, playing, team) as stage, tracked(trackers, out, done) as track:
+        with players(config, playing, team, questions) as stage, tracked(trackers, out, done) as track:
             stage.renew(playing)
             while done < config.iterations and not team.most(told.stop):
                 trajectories, see, age = stage.play(done, success)

@@ -38,7 +38,7 @@ class RayConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyOptimizer(OptimizerConfig):
-    """The optimizer with a policy's own values where a file says nothing; its schedule counts iterations."""
+    """The optimizer where a policy that is there goes on learning: small steps of AdamW, nothing decayed."""
 
     lr: float = 2e-5
     warmup_steps: int = 0
@@ -53,6 +53,8 @@ class PolicyConfig:
     start: str
     """Checkpoint folder of the first policy."""
     iterations: int
+    tasks: str = ""
+    """A folder with questions in its answers.jsonl (foveate.rl.suite); none for drawn ones of `sampler.families`."""
     prompts: int = 64
     samples: int = 8
     """Of each prompt."""
@@ -74,6 +76,7 @@ class PolicyConfig:
     pmd: PmdConfig = field(default_factory=PmdConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)
+    """Its schedule counts iterations."""
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -89,7 +92,14 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         check(self, "", **dict.fromkeys(COUNTS, at_least(1)), partial=BELOW_ONE)
         if unknown := set(self.sampler.families) - set(FAMILIES):
-            raise ConfigError(f"families names {', '.join(sorted(unknown))}, wanted some of {', '.join(FAMILIES)}")
+            raise ConfigError(
+                f"sampler.families names {', '.join(sorted(unknown))}, wanted some of {', '.join(FAMILIES)}"
+            )
+        if self.tasks and self.sampler.families != FAMILIES:
+            raise ConfigError(
+                f"sampler.families is {self.sampler.families!r} and tasks {self.tasks!r}, whose questions say what "
+                "families there are; wanted one or the other"
+            )
         if self.partial and self.ray.actors and not self.ray.staleness:
             raise ConfigError(
                 f"ray.staleness is 0 and partial {self.partial}, whose conversations end with weights an iteration "

@@ -42,9 +42,10 @@ class KernelPool:
 class PooledPython(PythonTool):
     """The tool "python" with kernels from a pool."""
 
-    def __init__(self, pool: KernelPool, *, unsafe: bool = False) -> None:
-        """`unsafe` as of PythonTool."""
-        super().__init__(unsafe=unsafe)
+    def __init__(self, pool: KernelPool, like: PythonTool | None = None) -> None:
+        """A tool that tells as much and allows as much as another, or as the usual one; all of a pool allow alike."""
+        like = like or PythonTool()
+        super().__init__(timeout_s=like.timeout_s, max_chars=like.max_chars, limits=like.limits, unsafe=like.unsafe)
         self.pool = pool
 
     def _started(self) -> Kernel:
@@ -53,7 +54,7 @@ class PooledPython(PythonTool):
 
     def for_run(self) -> "PooledPython":
         """The same tool with a kernel of the pool."""
-        return PooledPython(self.pool, unsafe=self.unsafe)
+        return PooledPython(self.pool, self)
 
     def close(self) -> None:
         """Give the kernel back."""

@@ -10,7 +10,6 @@ Shape letters: S tokens that the policy wrote, B conversations: of each pair the
 
 import logging
 import math
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
 from foveate.rl.pairs import Preference
 from foveate.rl.preferences import lacks, laid_out, open_preferences
+from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class PairBatch:
 
 
 class PreferenceStage:
-    """Pairs drawn anew for each step; see foveate.rl.train.Stage."""
+    """Pairs in an order drawn anew for each time round; see foveate.rl.train.Stage."""
 
     def __init__(self, config: PreferenceConfig, seed: int, device: str) -> None:
         """Raises InputError when the file makes no pair that something can be learned from, or one cannot be read."""
@@ -83,8 +83,7 @@ class PreferenceStage:
 
     def batch(self, index: int) -> PairBatch:
         """Pairs of step `index`."""
-        rng = random.Random(f"{self.seed}/{index}")
-        places = rng.sample(range(len(self.usable)), min(self.config.pairs_per_batch, len(self.usable)))
+        places = batch_at(index, self.config.pairs_per_batch, len(self.usable), self.seed)
         pairs = [self.seen_pairs[place] if self.seen_pairs else self._again(self.usable[place]) for place in places]
         return PairBatch(transcript=pack(pairs), reference_B=torch.cat([self.references[place] for place in places]))
 

@@ -25,6 +25,7 @@ from foveate.models.transcript import without_patches
 from foveate.ops import compute_dtype
 from foveate.rl.players import Played, own_players
 from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory
 from foveate.rl.team import Team
 from foveate.rl.trainable import whole_weights
@@ -40,7 +41,7 @@ class Player:
         self.thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype())
         self.config = config
         self.stack = ExitStack()
-        self.players = self.stack.enter_context(own_players(config, self.thinker, share))
+        self.players = self.stack.enter_context(own_players(config, self.thinker, share, questions_of(config)))
         self.players.stage.reasoner.engine.seen.room_bytes = math.inf  # all of an iteration is sent
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Sent:
@@ -113,6 +114,8 @@ class RayPlayers:
     def _got(self, begun: list[Any]) -> list[Any]:
         try:
             return list(self.ray.get(begun))
+        except self.ray.exceptions.RayTaskError as error:  # what an actor raised, which --resume would raise again
+            raise error.cause from error
         except self.ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ModelError(f"an actor of Ray is lost ({reason}); go on with --resume") from error

@@ -1,25 +1,29 @@
 """What an evaluation found: one `Result` for each question, and the `Report` that sums them up.
 
 The interval of an accuracy is Wilson's for a binomial share (Wilson 1927), which stays sensible near 0 and 1 and for
-few questions. A right answer counts as seen when a crop showed its evidence: at least nine tenths of the area of every
-evidence box lies inside the box of one crop, both in pixels of the original picture. Zooming to everything would pass
-that test too, so the report also gives the mean share of the picture that the crops which showed the evidence take.
+few questions. A right answer counts as seen when crops showed its evidence: at least nine tenths of the area of each
+evidence box lies inside the box of some crop, both in pixels of the original picture, and that crop takes at most half
+of the picture: a larger one shows little more than the first view did. The report also gives the mean share of the
+picture that the crops which showed the evidence take.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from statistics import fmean
 from typing import Any, Self
 
 from foveate.agent.records import Answer, ImageRecord
-from foveate.rl.reward import is_right
-from foveate.rl.suite import Item
+from foveate.rl.reward import Kind, is_right
+from foveate.rl.suite import DRAWN, SUITE_VERSION, Item
 from foveate.tools.tool import Box
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COVERED_SHARE = 0.9
+LARGEST_SHARE = 0.5
+"""Of the picture that a crop takes: what is larger shows no evidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,7 @@ class Result:
     question: str
     expected: str
     accept: tuple[str, ...]
+    kind: Kind
     evidence: tuple[Box, ...]
     answer: str
     right: bool
@@ -48,6 +53,7 @@ class Result:
             question=item.question,
             expected=item.answer,
             accept=item.accept,
+            kind=item.kind,
             evidence=item.evidence,
             answer=answer.text,
             right=is_right(answer.text, item.answer, item.accept, item.kind),
@@ -88,9 +94,14 @@ class Report:
     """The numbers of one evaluation. Means are over all questions."""
 
     suite: str
+    suite_version: int | None
+    """Of a built-in suite; None of a folder."""
+    foveate_version: str
     model: str
     control: str | None
     seed: int
+    settings: dict[str, Any] | None
+    """`Settings.to_json()` of the first question that has them: budget, temperature."""
     total: Score
     families: dict[str, Score]
     policy_tokens: float
@@ -116,9 +127,12 @@ class Report:
         families = dict.fromkeys(result.family for result in results)
         return cls(
             suite=suite,
+            suite_version=SUITE_VERSION if suite in DRAWN else None,
+            foveate_version=version("foveate"),
             model=model,
             control=control,
             seed=seed,
+            settings=next((result.run["settings"] for result in results if result.run["settings"]), None),
             total=_score(results),
             families={name: _score([result for result in results if result.family == name]) for name in families},
             policy_tokens=fmean(usage["policy_tokens"] for usage in usages),
@@ -140,10 +154,13 @@ class Report:
         """The object that `foveate eval --json` prints."""
         return {
             "schema_version": SCHEMA_VERSION,
+            "foveate_version": self.foveate_version,
             "suite": self.suite,
+            "suite_version": self.suite_version,
             "model": self.model,
             "control": self.control,
             "seed": self.seed,
+            "settings": self.settings,
             **_score_json(self.total),
             "families": {name: _score_json(score) for name, score in self.families.items()},
             "policy_tokens": self.policy_tokens,
@@ -187,18 +204,20 @@ def wilson_interval(right: int, n: int, *, z: float = 1.959964) -> tuple[float, 
 
 
 def crop_share(images: Sequence[ImageRecord], evidence: Iterable[Box]) -> float | None:
-    """Mean share of the picture of the smallest crops that cover each evidence box; None when one is not covered.
+    """Mean share of the picture of the smallest crops that show each evidence box; None when one is not shown.
 
-    `images` are a run's records, the picture first. A crop covers a box when 90% of the box's area lies inside it.
+    `images` are a run's records, the picture first. A crop shows a box when 90% of the box's area lies inside it and it
+    takes at most half of the picture, so a box of more than five ninths of it never is.
     """
     boxes = list(evidence)
     if not boxes or not images:
         return None
-    picture = images[0]
-    crops = [image.box_px for image in images[1:] if image.original == picture.sha256]
-    smallest = [min((area(crop) for crop in crops if covers(crop, box)), default=None) for box in boxes]
+    whole = area(images[0].box_px)
+    crops = [image.box_px for image in images[1:] if image.original == images[0].sha256]
+    closer = [crop for crop in crops if area(crop) <= LARGEST_SHARE * whole]
+    smallest = [min((area(crop) for crop in closer if covers(crop, box)), default=None) for box in boxes]
     known = [size for size in smallest if size is not None]
-    return fmean(known) / area(picture.box_px) if len(known) == len(boxes) else None
+    return fmean(known) / whole if len(known) == len(boxes) else None
 
 
 def covers(crop: Box, box: Box) -> bool:

@@ -4,8 +4,8 @@ The match is strict: an answer is right when it equals the expected one, or a sp
 means is the task's to say:
 
     any      numbers by value as they are commonly written, all else as text; what a task that says nothing has
-    text     after both are brought into one form, which forgets case, runs of spaces, punctuation at the ends, and how
-             dashes and quotes are typed
+    text     after both are brought into one form, which forgets case, runs of spaces, how dashes and quotes are typed,
+             punctuation at the ends, and brackets, quotes and emphasis around all of it (foveate.rl.decoration)
     number   as in `any`, and 1/2, 1e3 and 50 % are numbers, too
     choice   by the letter of an option, "B", "(b)" or "B. cat"; if both say the option's text, that must agree too
     set      item by item in any order, each as often, items compared as in `any`
@@ -14,7 +14,8 @@ None forgets a unit: "12 km" is right for "12" only when the task accepts it. A 
 a wrong one. A number with leading zeros is a code and is compared letter by letter. A comma only groups thousands; the
 text "4,50" is no number, because it may mean 4.5 or 450.
 
-Deviation: formulas have no type. math-verify guards itself against what never ends by signals, which a thread has not.
+Deviation: formulas have no type. math-verify (0.9) ends what takes too long by signals, which only a main thread gets;
+without them "100000000!" never ends, and only a process of its own could be ended.
 """
 
 import re
@@ -25,12 +26,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
+from foveate.rl.decoration import undecorated
+
 Kind = Literal["any", "text", "number", "choice", "set"]
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _QUOTES = "\u2018\u2019\u201a\u00b4`"
 _DOUBLE_QUOTES = "\u201c\u201d\u201e\u00ab\u00bb"
 _SAME = str.maketrans(dict.fromkeys(_DASHES, "-") | dict.fromkeys(_QUOTES, "'") | dict.fromkeys(_DOUBLE_QUOTES, '"'))
-_ENDS = " .,;:!?\"'()[]{}<>*_"
 _BEFORE = r"(?P<before>[$€£¥]?)\s?(?P<sign>[+-]?)(?P<inner>[$€£¥]?)\s?"
 _DIGITS = r"(?P<whole>0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*|)(?P<part>\.\d+)?"
 _MORE = r"(?:e(?P<power>[+-]?\d{1,3}))?(?:\s?/\s?(?P<under>[1-9]\d*))?(?:\s?(?P<percent>%))?"
@@ -83,9 +85,14 @@ def is_same_choice(left: str, right: str) -> bool:
 
 
 def is_same_set(left: str, right: str) -> bool:
-    """Whether two lists have the same items, each as often; a semicolon divides them, or else commas and "and"."""
-    rest = _items(right)
-    for item in _items(left):
+    """Whether two lists have the same items, each as often; a semicolon divides them, or else commas and "and".
+
+    Where neither has an item they are compared as texts.
+    """
+    items, rest = _items(left), _items(right)
+    if not items and not rest:
+        return is_same_text(left, right)
+    for item in items:
         found = next((idx for idx, other in enumerate(rest) if says_the_same(item, other)), None)
         if found is None:
             return False
@@ -104,28 +111,24 @@ SAME: Mapping[Kind, Callable[[str, str], bool]] = {
 
 
 def canonical(text: str) -> str:
-    """The text in lower case, with single spaces, plain dashes and quotes, and no punctuation at its ends."""
+    """The text in lower case, with single spaces, plain dashes and quotes, and no decoration if anything is left."""
     plain = _plain(text)
-    return plain.strip(_ENDS) or plain
+    return undecorated(plain) or plain
 
 
 def amount(text: str) -> Amount | None:
     """The number that the text is, or None when it is anything else or more than a number."""
-    return _read(_AMOUNT.fullmatch(_bare(text)))
+    return _read(_AMOUNT.fullmatch(canonical(text)))
 
 
 def number(text: str) -> Amount | None:
     """The same, which may also have an exponent, be a fraction or a percentage (a hundredth as much)."""
-    found = _NUMBER.fullmatch(_bare(text))
+    found = _NUMBER.fullmatch(canonical(text))
     read = _read(found)
     if found is None or read is None:
         return None
     scale = Fraction(10) ** int(found["power"] or 0) / Fraction(Decimal(found["under"] or 1))
     return Amount(value=read.value * scale / (100 if found["percent"] else 1), currency=read.currency)
-
-
-def _bare(text: str) -> str:
-    return _plain(text).strip("\"'*").rstrip(" .,;:!?")
 
 
 def _read(found: re.Match[str] | None) -> Amount | None:
@@ -148,14 +151,14 @@ def _is_same(left: str, right: str, read: Callable[[str], Amount | None]) -> boo
 
 def _option(text: str) -> tuple[str, str]:
     """The letter and the text of an option, "" for what is not said."""
-    found = _OPTION.fullmatch(_plain(text).strip("\"'*"))
+    found = _OPTION.fullmatch(canonical(text))
     if found is None:
         return "", canonical(text)
     return found["inside"] or found["bare"], canonical(found["text"] or "")
 
 
 def _items(text: str) -> list[str]:
-    parts = (_BETWEEN_LONG if ";" in text else _BETWEEN).split(_plain(text).strip(_ENDS))
+    parts = (_BETWEEN_LONG if ";" in text else _BETWEEN).split(undecorated(_plain(text)))
     return [part for part in map(str.strip, parts) if part]
 
 

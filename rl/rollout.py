@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from foveate.agent.agent import Agent
+from foveate.agent.arguments import usual_tools
 from foveate.agent.budget import Budget
 from foveate.agent.images import ImageStore
-from foveate.agent.records import Answer, Status
+from foveate.agent.records import Answer, Status, Usage
+from foveate.errors import ImageError, ModelError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.reasoner import Message, Sample
 from foveate.models.thinker import Thinker
@@ -33,7 +35,7 @@ from foveate.rl.pooled import KernelPool, PooledPython
 from foveate.rl.report import crop_share
 from foveate.rl.reward import is_right
 from foveate.rl.suite import Item
-from foveate.tools import default_tools
+from foveate.tools import PythonTool, Tool
 
 T = TypeVar("T")
 
@@ -71,6 +73,8 @@ class Trajectory:
     """Log-probability of each token that the policy wrote, when it was sampled."""
     answer: str
     status: Status
+    reason: str = ""
+    """Why it ended when the status is not "answered"."""
     tool_calls: int
     saw_evidence: bool = False
     """Whether a crop showed what has to be read."""
@@ -89,6 +93,11 @@ class Trajectory:
     def is_whole(self) -> bool:
         """Whether it came to its own end: what a budget cut says nothing of the policy and leaves the loss."""
         return self.status == "answered" and len(self.sampled_S) > 0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it could not go on: a model without a number, a context that is full, a picture that is broken."""
+        return self.status == "error"
 
 
 @dataclass(eq=False)
@@ -174,12 +183,21 @@ class Rollouts:
     def one(self, job: Job, player: int | None = None) -> Trajectory:
         """Play a question once, from the first turn to the last; the engine waits for the player, if one is given."""
         recorder = Recorder(self.reasoner, self.gate, player)
-        tools = [PooledPython(self.pool) if tool.name == "python" else tool for tool in default_tools()]
-        with Agent(recorder, tools=tools, budget=self.budget, temperature=self.temperature, seed=job.seed) as agent:
-            answer = agent.ask(job.item.question, [job.item.picture])
+        with Agent(
+            recorder, tools=self.tools(), budget=self.budget, temperature=self.temperature, seed=job.seed
+        ) as agent:
+            try:
+                answer = agent.ask(job.item.question, [job.item.picture])
+            except ImageError as error:
+                answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
         trajectory = self._trajectory(job, recorder, answer)
         record = Record(messages=tuple(recorder.messages), run=answer, pictures=agent.store)
         return replace(trajectory, record=record) if self.keeps_messages else trajectory
+
+    def tools(self) -> list[Tool]:
+        """Those that an agent gives this thinker, with kernels of the pool."""
+        tools = usual_tools(self.reasoner.dialect)
+        return [PooledPython(self.pool, tool) if isinstance(tool, PythonTool) else tool for tool in tools]
 
     def _trajectory(self, job: Job, recorder: Recorder, answer: Answer) -> Trajectory:
         return Trajectory(
@@ -188,10 +206,25 @@ class Rollouts:
             sampled_S=torch.tensor(recorder.logprobs),
             answer=answer.text,
             status=answer.status,
+            reason=answer.reason,
             tool_calls=answer.usage.tool_calls,
             saw_evidence=crop_share(answer.images, job.item.evidence) is not None,
             errors=sum(step.kind == "error" for step in answer.steps),
         )
+
+
+def living(trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:
+    """The same, once one has not failed. Raises ModelError with the first reason when all of them have."""
+    coming, failed = iter(trajectories), list[Trajectory]()
+    for trajectory in coming:
+        if not trajectory.has_failed:
+            yield from (*failed, trajectory)
+            break
+        failed.append(trajectory)
+    else:
+        if failed:
+            raise ModelError(f"all {len(failed)} conversations failed, the first one: {failed[0].reason}")
+    yield from coming
 
 
 def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:

@@ -14,8 +14,10 @@ from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
 from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
-from foveate.rl.rollout import Trajectory, rollouts
+from foveate.rl.questions import questions_of
+from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.sampler import SamplerConfig
+from foveate.rl.suite import ANSWERS
 from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trajectory import count_trajectories, read_trajectories, write_trajectories
 
@@ -34,23 +36,25 @@ def roll_out(
 ) -> str:
     """Play the questions and write them; returns how many, how many right, and the tokens of each.
 
-    With `resume` only what a killed run of the same settings has not written yet. Raises InputError for a family that
-    is not there, or a file that cannot be written or holds conversations of another run.
+    With `resume` only what a killed run of the same settings has not written yet. Raises InputError for a family or
+    folder that is not there, or a file that cannot be written or holds conversations of another run, and ModelError
+    when all conversations fail.
     """
-    families = FAMILIES if tasks == "all" else tuple(tasks.split(","))
-    if unknown := set(families) - set(FAMILIES):
-        raise InputError(f"got the tasks {', '.join(sorted(unknown))}, wanted all or some of {', '.join(FAMILIES)}")
+    asked, sampler = _tasks_of(tasks)
     if out.suffix != ".jsonl":
         raise InputError(f"got the file {out}, wanted a name that ends in .jsonl")
     folder = checkpoint_folder(model)
     config = PolicyConfig(
         start=str(folder),
         iterations=1,
+        tasks=asked,
         prompts=prompts,
         samples=samples,
-        sampler=SamplerConfig(families=families),
+        at_once=at_once,
+        sampler=sampler,
         seed=seed,
     )
+    questions = questions_of(config)
     source = run_of(config, temperature)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,17 +69,30 @@ def roll_out(
         budget=config.budget,
         keeps_messages=True,
     ) as playing:
-        jobs = islice(jobs_of(config, 0, {}), held, None)
-        write_trajectories(out, _shown(playing.play(jobs), held, prompts * samples), source=source, resume=True)
+        jobs = islice(jobs_of(config, 0, {}, questions=questions), held, None)
+        played = _shown(playing.play(jobs), held, prompts * samples)
+        write_trajectories(out, played if held else living(played), source=source, resume=True)
     return _summary(out)
 
 
+def _tasks_of(tasks: str) -> tuple[str, SamplerConfig]:
+    """The folder of questions that is meant, or none and the families that are. Raises InputError for neither."""
+    families = FAMILIES if tasks == "all" else tuple(tasks.split(","))
+    unknown = set(families) - set(FAMILIES)
+    if not unknown:
+        return "", SamplerConfig(families=families)
+    if Path(tasks).is_dir():
+        return tasks, SamplerConfig()
+    wanted = f"all, some of {', '.join(FAMILIES)}, or a folder with {ANSWERS}"
+    raise InputError(f"got the tasks {', '.join(sorted(unknown))}, wanted {wanted}")
+
+
 def run_of(config: PolicyConfig, temperature: float) -> str:
-    """A short name of what decides which conversations come: the model's files, the questions, the temperature."""
-    files = sorted(Path(config.start).glob("*.safetensors"))
-    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """A short name of what decides which conversations come: the files of model and questions, and what is asked."""
+    files = sorted(Path(config.start).glob("*.safetensors")) + ([Path(config.tasks) / ANSWERS] if config.tasks else [])
+    found = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     asked = (config.prompts, config.samples, config.sampler.families, config.seed, config.budget, temperature)
-    return hashlib.blake2b(repr((weights, asked)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(repr((found, asked)).encode(), digest_size=8).hexdigest()
 
 
 def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterator[Trajectory]:
@@ -85,6 +102,7 @@ def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterato
 
 
 def _summary(out: Path) -> str:
-    counts = [(one.right, len(one.sampled_S)) for one in read_trajectories(out)]
-    right, tokens = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-    return f"{len(counts)} conversations, {right} right, {tokens / max(1, len(counts)):.0f} tokens each"
+    counts = [(one.right, len(one.sampled_S), one.status == "error") for one in read_trajectories(out)]
+    right, tokens, failed = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    told = f", {failed} failed" if failed else ""
+    return f"{len(counts)} conversations, {right} right{told}, {tokens / max(1, len(counts)):.0f} tokens each"

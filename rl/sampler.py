@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
-from foveate.errors import ConfigError
+from foveate.rl.limits import Limit, at_least, check
 from foveate.rl.tasks.scene import FAMILIES
 
 LEAST_SHARE = 0.1
@@ -28,8 +28,7 @@ class SamplerConfig:
     """Iterations from the easy to the hard."""
 
     def __post_init__(self) -> None:
-        if not self.families or self.curriculum < 1:
-            raise ConfigError(f"got {self}, wanted at least one family and one iteration of the curriculum")
+        check(self, "sampler.", families=Limit("at least one family", bool), curriculum=at_least(1))
 
 
 def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Stages 2 and 3: supervised conversations, pages to read and the oracle's trajectories on drawn scenes.
 
 L = - sum over tokens that the policy wrote of log pi(token | everything before it) / their number, plus the experts'
-load-balancing loss, plus dense_coef times the dense loss on what lies under each image token (foveate.rl.dense).
+load-balancing loss, plus dense_coef times the dense loss on what lies under each image token (rl/lessons/dense.py).
 Questions, observations, images and templates are context and carry no loss.
 
 Shape letters: T tokens, M image tokens, D decoder width, V vocabulary, S supervised tokens.
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.agent.plain import one_line
 from foveate.errors import ConfigError
 from foveate.models.config import ThinkerConfig, preset
 from foveate.models.image import Grid
@@ -26,11 +25,9 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, image_rows, pack, without_patches
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.demonstrators import Demonstrators, demonstrated
-from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
-from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
-from foveate.rl.logprobs import choices
-from foveate.rl.looks import (
+from foveate.rl.lessons.demonstrators import Demonstrators, demonstrated
+from foveate.rl.lessons.dense import Chances, DenseHeads, DenseLabels, spoken_loss
+from foveate.rl.lessons.looks import (
     Targets,
     aimed,
     brought_loss,
@@ -40,7 +37,7 @@ from foveate.rl.looks import (
     searches,
     watched_heads,
 )
-from foveate.rl.oracle_messages import (
+from foveate.rl.lessons.oracle_messages import (
     Conversation,
     aim_exercises,
     count_conversations,
@@ -49,11 +46,14 @@ from foveate.rl.oracle_messages import (
     page_conversation,
     scene_conversation,
 )
-from foveate.rl.pages import Page, PageWriter, corpus_words, crop_page
-from foveate.rl.recall import recall_conversation
-from foveate.rl.spelling import Spelling
+from foveate.rl.lessons.pages import Page, PageWriter, corpus_words, crop_page
+from foveate.rl.lessons.recall import recall_conversation
+from foveate.rl.lessons.spelling import Spelling
+from foveate.rl.lessons.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
+from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
+from foveate.rl.logprobs import choices
+from foveate.rl.start import TOKEN_HEADS, VISION, load_part, read_tensors
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
-from foveate.rl.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
 from foveate.rl.writing import replaced
 
 ROUND_TOKENS = 128
@@ -70,13 +70,13 @@ Watched = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values of a layer."""
 TOGETHER = 12
 """Conversations whose looks a GPU takes in one call."""
-HEADS, HEADS_FILE = "token_heads.", "token_heads.safetensors"
+HEADS_FILE = "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
 """Blocks of the first pages of a run that starts easy."""
 SHARES = ("page_share", "sheet_share", "recall_share")
 NOT_BELOW_ZERO = ("recall_steps", "ramp_steps", "gaze_coef", "brought_coef", "dense_coef", "max_exercises")
-COUNTS = ("tokens_per_batch", "page_blocks", "max_questions")
+COUNTS = ("tokens_per_batch", "max_questions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,9 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         check(self, "stage.", **dict.fromkeys(SHARES, SHARE), **dict.fromkeys(NOT_BELOW_ZERO, NOT_NEGATIVE))
-        check(self, "stage.", **dict.fromkeys(COUNTS, at_least(1)))
+        check(self, "stage.", **dict.fromkeys(COUNTS, at_least(1)), page_blocks=at_least(SMALLEST_PAGE))
+        if not self.families or set(self.families) - set(FAMILIES):
+            raise ConfigError(f"stage.families is {list(self.families)}, wanted some of {', '.join(FAMILIES)}")
         if self.brought_coef and not self.gaze_coef:
             raise ConfigError(f"brought_coef is {self.brought_coef} and gaze_coef 0; wanted both, or brought_coef 0")
 
@@ -314,7 +316,7 @@ class SftStage:
         if self.module.token_heads is not None:
             heads = self.module.token_heads.named_parameters()
             with replaced(folder / HEADS_FILE) as fresh:
-                save_file({f"{HEADS}{name}": p.detach().contiguous() for name, p in heads}, fresh)
+                save_file({f"{TOKEN_HEADS}{name}": p.detach().contiguous() for name, p in heads}, fresh)
 
 
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:
@@ -342,28 +344,19 @@ def freeze_tower(vision: VisionTower) -> None:
 def starting_point(config: SftConfig) -> Learner:
     """The thinker that training starts from, with readouts when they are asked.
 
-    Raises ConfigError when `start` does not exist.
+    Raises ConfigError when `start` does not exist, or is of another model.
     """
-    start = Path(config.start)
-    if config.start and not start.exists():
-        raise ConfigError(f"stage.start is {config.start}, which does not exist; train the stage before, or set it")
+    start, tensors = Path(config.start), dict[str, Tensor]()
     if config.start and start.is_dir():
         thinker = Thinker.from_pretrained(start, dtype=torch.float32).requires_grad_(True)
-        tensors = load_file(start / HEADS_FILE) if (start / HEADS_FILE).exists() else {}
+        start = start / HEADS_FILE
+        tensors = read_tensors(start) if start.exists() else {}
     else:
         thinker = Thinker(preset(config.preset), TextCodec.from_file(Path(config.tokenizer)))
-        tensors = load_file(start) if config.start else {}
-        vision = {name: tensor for name, tensor in tensors.items() if name.startswith("vision.")}
-        try:
-            unknown = thinker.load_state_dict(vision, strict=False).unexpected_keys
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{config.start} is no tower of the preset {config.preset}: {one_line(str(error))}"
-            ) from error
-        if unknown:
-            raise ConfigError(f"{config.start} holds {unknown[0]}, which the preset {config.preset} has not")
+        if config.start:
+            tensors = read_tensors(start)
+            load_part(thinker.vision, tensors, VISION, start)
     learner = Learner(thinker, dense=config.dense_coef > 0)
-    heads = {name.removeprefix(HEADS): tensor for name, tensor in tensors.items() if name.startswith(HEADS)}
-    if learner.token_heads is not None and heads:
-        learner.token_heads.load_state_dict(heads)
+    if learner.token_heads is not None and any(name.startswith(TOKEN_HEADS) for name in tensors):
+        load_part(learner.token_heads, tensors, TOKEN_HEADS, start)
     return learner

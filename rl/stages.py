@@ -9,6 +9,7 @@ import torch
 
 from foveate.errors import ConfigError
 from foveate.models.config import from_json
+from foveate.rl.team import choose_gpu
 from foveate.rl.train import Stage, read_yaml, split_config, train
 
 OBJECTIVES = ("pmd", "grpo", "rloo")
@@ -34,7 +35,7 @@ def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu"
 
     Raises ConfigError when the stage or the device is unknown, or the device is not there.
     """
-    check_device(device)
+    take_device(device)
     module_name, config_name, stage_name = parts_of(name, values)
     module = import_module(module_name)
     stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed, device)
@@ -59,9 +60,10 @@ def _train_policy(
     return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
 
 
-def check_device(device: str) -> None:
-    """Raise ConfigError unless torch can compute there."""
+def take_device(device: str) -> None:
+    """Take a device, of several GPUs this process's own. Raises ConfigError unless torch can compute there."""
     try:
+        choose_gpu(device)
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

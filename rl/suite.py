@@ -1,16 +1,17 @@
 """What `foveate eval` asks: a sequence of items, each a picture with one question and its right answers.
 
-Two kinds of suite. `NanoTest` draws the test split of every family of `foveate.rl.tasks`: 170 pictures a family, one
-question of each picture, families taking turns so that every beginning of the suite is balanced. `FolderSuite` reads a
-folder with an ``answers.jsonl``, one object a line:
+Two kinds of suite. `DrawnSuite` draws a split of every family of `foveate.rl.tasks`: 170 pictures a family, one
+question of each picture, families taking turns so that every beginning of the suite is balanced. "nano-test" is the
+test split, for what is reported; "nano-validation" the validation split, by which models and settings are chosen.
+`FolderSuite` reads a folder with an ``answers.jsonl``, one object a line:
 
     {"id": "p1", "image": "p1.png", "question": "...", "answer": "42", "accept": ["42.0"], "family": "page",
      "evidence_bbox": [10, 20, 90, 40]}
 
 `accept`, `family`, `type` and `evidence_bbox` may be left out; `type` says when an answer counts as right
-(foveate.rl.reward: any, text, number, choice or set). A box is x0, y0, x1, y1 in pixels of the upright picture; a
-question that needs several places has a list of boxes. The whole file, and the header of every picture, is checked
-before the first question is asked.
+(foveate.rl.reward: any, text, number, choice or set). A box is x0, y0, x1, y1 in pixels of the upright picture and lies
+in it; a question that needs several places has a list of boxes. The whole file, and the header of every picture, is
+checked before the first question is asked.
 """
 
 import json
@@ -20,18 +21,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from foveate.errors import InputError
 from foveate.rl.reward import SAME, Kind
 from foveate.rl.tasks.assets import Split
-from foveate.rl.tasks.scene import FAMILIES, draw_scene
+from foveate.rl.tasks.scene import FAMILIES, Scene, draw_scene
 from foveate.tools.pictures import FORMATS, MAX_PIXELS, check_size
 from foveate.tools.tool import Box
 
-NANO_TEST = "nano-test"
+DRAWN: dict[str, Split] = {"nano-test": "test", "nano-validation": "validation"}
+"""The built-in suites and what they draw."""
+SUITE_VERSION = 2
+"""Of the built-in suites: it grows when questions, answers or boxes of theirs change (tests/golden).
+The first, which reports did not name, asked facts that training had asked too."""
 PER_FAMILY = 170
+NO_FAMILY = "other"
+"""The family of a line that names none."""
 ANSWERS = "answers.jsonl"
+LYING = (5, 6, 7, 8)
+"""EXIF orientations whose width is the height of the upright picture."""
 _TEXTS = ("id", "image", "question", "answer")
 _KEYS = {*_TEXTS, "accept", "family", "type", "evidence_bbox"}
 
@@ -65,13 +74,16 @@ class Suite(Protocol):
         ...
 
 
-class NanoTest:
-    """The built-in suite: pictures of the test split, whose fonts and drawing styles training never sees."""
+class DrawnSuite:
+    """A built-in suite: pictures of a split, drawn as they are asked about.
 
-    name = NANO_TEST
+    Training never sees the fonts of test and validation, nor asks their facts. Half of the icons and hues of test, a
+    third of its layouts where they vary and a quarter of its settings are its own too; the rest is as in training.
+    """
 
-    def __init__(self, *, seed: int = 0) -> None:
-        self._seed = seed
+    def __init__(self, split: Split = "test", *, seed: int = 0) -> None:
+        self.name = f"nano-{split}"
+        self._split, self._seed = split, seed
 
     def __len__(self) -> int:
         return PER_FAMILY * len(FAMILIES)
@@ -79,16 +91,20 @@ class NanoTest:
     def item(self, idx: int) -> Item:
         """Draw picture idx // families of family idx % families; the same suite seed gives the same pixels."""
         turn, which = divmod(idx, len(FAMILIES))
-        return drawn_item(FAMILIES[which], self._seed * PER_FAMILY + turn, "test", NANO_TEST)
+        return drawn_item(FAMILIES[which], self._seed * PER_FAMILY + turn, self._split, self.name)
 
 
 def drawn_item(family: str, scene_seed: int, split: Split, salt: str) -> Item:
     """A picture of a family and one of its questions, which `salt` helps to choose."""
-    scene = draw_scene(family, scene_seed, split)
-    question = random.Random(f"{salt}/{family}/{scene_seed}").choice(scene.questions)
+    return item_of(draw_scene(family, scene_seed, split), salt)
+
+
+def item_of(scene: Scene, salt: str) -> Item:
+    """A picture and one of its questions, which `salt` helps to choose."""
+    question = random.Random(f"{salt}/{scene.family}/{scene.seed}").choice(scene.questions)
     return Item(
-        id=f"{family}-{scene_seed}",
-        family=family,
+        id=f"{scene.family}-{scene.seed}",
+        family=scene.family,
         question=question.text,
         answer=question.answer,
         accept=question.accept,
@@ -114,24 +130,25 @@ class FolderSuite:
 
 
 def open_suite(name: str, *, seed: int = 0) -> Suite:
-    """The suite that `foveate eval` names: "nano-test" or a folder. Raises InputError for anything else."""
-    if name == NANO_TEST:
-        return NanoTest(seed=seed)
+    """The suite that `foveate eval` names: one of DRAWN or a folder. Raises InputError for anything else."""
+    if name in DRAWN:
+        return DrawnSuite(DRAWN[name], seed=seed)
     if not Path(name).is_dir():
-        raise InputError(f"got the suite {name!r}, wanted {NANO_TEST} or a folder with {ANSWERS}")
+        raise InputError(f"got the suite {name!r}, wanted {', '.join(DRAWN)} or a folder with {ANSWERS}")
     return FolderSuite(name)
 
 
 def chosen(suite: Suite, *, limit: int | None, seed: int) -> Sequence[int]:
     """The numbers of the items to ask: all, or `limit` of them.
 
-    nano-test gives its first ones, which are balanced; a folder, which may be sorted by kind, a sample drawn by `seed`.
+    A drawn suite gives its first ones, which are balanced; a folder, which may be sorted by kind, a sample drawn by
+    `seed`.
     """
     if limit is not None and limit < 1:
         raise InputError(f"got a limit of {limit} questions, wanted at least 1")
     if limit is None or limit >= len(suite):
         return range(len(suite))
-    if isinstance(suite, NanoTest):
+    if isinstance(suite, DrawnSuite):
         return range(limit)
     return sorted(random.Random(seed).sample(range(len(suite)), limit))
 
@@ -164,7 +181,7 @@ def _item(folder: Path, where: str, line: str) -> Item:
     for key in _TEXTS:
         if not isinstance(record[key], str) or not record[key].strip():
             raise InputError(f"{where}: got {key}={record[key]!r}, wanted some text")
-    accept, family = record.get("accept", []), record.get("family", "all")
+    accept, family = record.get("accept", []), record.get("family", NO_FAMILY)
     if not isinstance(accept, list) or not all(isinstance(text, str) for text in accept):
         raise InputError(f"{where}: got accept={accept!r}, wanted a list of texts")
     if not isinstance(family, str) or not family:
@@ -175,7 +192,7 @@ def _item(folder: Path, where: str, line: str) -> Item:
     picture = folder / record["image"]
     if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
         raise InputError(f"{where}: got image={record['image']!r}, wanted a picture inside {folder}")
-    _check_header(f"{where}: got image={record['image']!r}", picture)
+    size = _header_size(f"{where}: got image={record['image']!r}", picture)
     return Item(
         id=record["id"],
         family=family,
@@ -183,27 +200,41 @@ def _item(folder: Path, where: str, line: str) -> Item:
         answer=record["answer"],
         accept=tuple(accept),
         kind=cast(Kind, kind),
-        evidence=_boxes(where, record.get("evidence_bbox")),
+        evidence=_boxes(where, record.get("evidence_bbox"), size),
         picture=picture,
     )
 
 
-def _check_header(where: str, picture: Path) -> None:
-    """Raises InputError for what is no picture, or too large a one; what is broken behind its header shows later."""
+def _header_size(where: str, picture: Path) -> tuple[int, int]:
+    """Width and height of a picture turned upright.
+
+    Raises InputError for what is no picture, or too large a one; what is broken behind its header shows later.
+    """
     try:
         with Image.open(picture, formats=FORMATS) as opened:
             check_size(opened.size, MAX_PIXELS, "it")
+            (width, height), lies = opened.size, _lies(opened)
     except Exception as error:  # a decoder fed with broken bytes raises whatever it likes
         raise InputError(f"{where} ({error}), wanted a picture that can be read") from error
+    return (height, width) if lies else (width, height)
 
 
-def _boxes(where: str, value: Any) -> tuple[Box, ...]:
-    """One box, a list of boxes, or None."""
+def _lies(picture: Image.Image) -> bool:
+    try:
+        exif = Image.Image.getexif(picture)  # that of a PNG decodes the whole picture
+        return exif.get(ExifTags.Base.Orientation) in LYING
+    except Exception:  # broken EXIF in a sound picture: it is shown as it is stored  # noqa: BLE001
+        return False
+
+
+def _boxes(where: str, value: Any, size: tuple[int, int]) -> tuple[Box, ...]:
+    """One box, a list of boxes, or None; `size` is that of the picture."""
     if value is None:
         return ()
     boxes = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     for box in boxes:
         numbers = isinstance(box, list) and len(box) == 4 and all(type(part) in (int, float) for part in box)
-        if not numbers or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
-            raise InputError(f"{where}: got evidence_bbox={value!r}, wanted x0, y0, x1, y1 in pixels or a list of such")
+        if not numbers or not (0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]):
+            wanted = f"x0, y0, x1, y1 inside its {size[0]} x {size[1]} pixels or a list of such"
+            raise InputError(f"{where}: got evidence_bbox={value!r}, wanted {wanted}")
     return tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes)

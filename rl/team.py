@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -46,12 +47,15 @@ class Team:
         """The largest of a number over all processes."""
         return float(max(self._all(count)))
 
-    def means(self, totals: Mapping[str, tuple[float, int]]) -> dict[str, float]:
-        """Of sums and how many went into each, over all processes, the means; 0 for the mean of none."""
+    def means(self, totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Of weighted sums and their weights, over all processes, the means; 0 for the mean of none.
+
+        They come in the order of the first process.
+        """
         every = self._all(dict(totals))
         keys = dict.fromkeys(key for one in every for key in one)
         parts = {key: [one[key] for one in every if key in one] for key in keys}
-        return {key: sum(own for own, _ in some) / max(1, sum(n for _, n in some)) for key, some in parts.items()}
+        return {key: sum(own for own, _ in some) / (sum(n for _, n in some) or 1) for key, some in parts.items()}
 
     def mean_row(self, row: dict[str, float]) -> dict[str, float]:
         """The mean of each number of a row over the processes that have it, in the order of the first."""
@@ -79,17 +83,20 @@ class Team:
 ALONE = Team()
 
 
+def choose_gpu(device: str) -> None:
+    """Make "cuda" mean a GPU of this process's own, before anything is put there, where torchrun started several."""
+    if dist.is_torchelastic_launched() and torch.device(device).type == "cuda":
+        torch.cuda.set_device(dist.get_node_local_rank())
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Team]:
     """The team that torchrun has started, or this process alone."""
     if not dist.is_torchelastic_launched():
         yield ALONE
         return
-    on_gpus = torch.device(device).type == "cuda"
-    dist.init_process_group("nccl" if on_gpus else "gloo")
+    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
-        if on_gpus:
-            torch.cuda.set_device(dist.get_node_local_rank())
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
@@ -112,10 +119,12 @@ def share_out(module: nn.Module, team: Team) -> nn.Module:
     """Give each process a part of every weight; a block is gathered when it computes, the rest with the whole."""
     if team.size > 1:
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        device = next(module.parameters()).device.type  # else a machine's GPUs are taken though all is on its CPUs
+        mesh = init_device_mesh(device, (team.size,))
         for part in module.modules():
             if isinstance(part, DecoderBlock | VisionBlock):
-                fully_shard(part, mp_policy=policy)
-        fully_shard(module, mp_policy=policy)
+                fully_shard(part, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     return module
 
 

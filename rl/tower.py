@@ -1,4 +1,4 @@
-"""Stage 1: the tower learns to see, from dense labels on pages, sheets and scenes (foveate.rl.dense).
+"""Stage 1: the tower learns to see, from dense labels on pages, sheets and scenes (foveate.rl.lessons.dense).
 
 One short string per picture teaches a tower nothing in 50,000 pictures; a label for every few pixels of a page full of
 text teaches it in minutes. The labels are asked of the features of each patch and of each merged token.
@@ -11,22 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from foveate.agent.plain import one_line
-from foveate.errors import ConfigError
 from foveate.models.config import ThinkerConfig, preset
 from foveate.models.image import Grid, patchify
 from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
-from foveate.rl.dense import Chances, DenseHeads, DenseLabels, spoken_loss
 from foveate.rl.journal import TOWER
+from foveate.rl.lessons.dense import Chances, DenseHeads, DenseLabels, spoken_loss
+from foveate.rl.lessons.pages import PageWriter, corpus_words
+from foveate.rl.lessons.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
 from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
-from foveate.rl.pages import PageWriter, corpus_words
+from foveate.rl.start import TOKEN_HEADS, VISION, load_part, read_tensors
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
-from foveate.rl.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
 from foveate.rl.writing import replaced
 
 MOST_BLOCKS = 72
@@ -141,15 +140,10 @@ class TowerStage:
 
     def _load(self, start: Path) -> None:
         """Take over a tower and the readouts of its tokens; those of its patches were not kept and begin at zero."""
-        if not start.is_file():
-            raise ConfigError(f"stage.start is {start}, which does not exist; train the stage before, or set it")
-        tensors = {name.replace("vision.", "tower.", 1): tensor for name, tensor in load_file(start).items()}
-        try:
-            self.module.load_state_dict(tensors, strict=False)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{start} is no tower of the preset {self.config.preset}: {one_line(str(error))}"
-            ) from error
+        tensors = read_tensors(start)
+        load_part(self.module.tower, tensors, VISION, start)
+        if any(name.startswith(TOKEN_HEADS) for name in tensors):
+            load_part(self.module.token_heads, tensors, TOKEN_HEADS, start)
         for parameter in self.module.patch_heads.parameters():
             nn.init.zeros_(parameter)
 
@@ -179,12 +173,11 @@ class TowerStage:
 
     def export(self, folder: Path) -> None:
         """Write the tower, named as inside a thinker, and the readouts of its tokens for the next stage."""
-        names = {"tower.": "vision.", "token_heads.": "token_heads."}
+        parts = {VISION: self.module.tower, TOKEN_HEADS: self.module.token_heads}
         tensors = {
-            new + name.removeprefix(old): p.detach().contiguous()
-            for name, p in self.module.named_parameters()
-            for old, new in names.items()
-            if name.startswith(old)
+            f"{prefix}{name}": parameter.detach().contiguous()
+            for prefix, part in parts.items()
+            for name, parameter in part.named_parameters()
         }
         with replaced(folder / TOWER) as fresh:
             save_file(tensors, fresh)

@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -35,7 +34,6 @@ from foveate.rl.journal import (
     add_row,
     finite,
     keep_rows,
-    mean_of_each,
     refuse_another,
     resumed,
     save_checkpoint,
@@ -43,16 +41,20 @@ from foveate.rl.journal import (
 from foveate.rl.limits import NOT_NEGATIVE, at_least, check
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learn_from, learning_rate
 from foveate.rl.page import write_page
+from foveate.rl.policy_config import PolicyOptimizer
 from foveate.rl.settings import Settings, refuse_start, settings_of
 from foveate.rl.team import Team, gathered, joined, share_out, touching_all
 from foveate.rl.trackers import Tracker, tracked
 from foveate.rl.writing import made
+from foveate.rl.yaml_values import yaml_value
 
 DRAWING_NICENESS = 10
 """Added to that of the processes that draw: one that takes a core from a thread that learns keeps the others waiting.
 With 2 cores a step of the tower took 0.82 s instead of 0.89, and 0.78 where threads that wait also sleep
 (OMP_WAIT_POLICY=passive)."""
 STDERR = 2
+WEIGHT = "weight"
+"""Among the numbers of a batch: how much it counts."""
 STOPPING = b"\nstopping after this step, with a checkpoint; Ctrl-C again stops at once\n"
 
 
@@ -105,6 +107,13 @@ class TrainConfig:
             self, steps=at_least(1), num_workers=NOT_NEGATIVE, accumulate=at_least(1), echo_after=NOT_NEGATIVE,
             checkpoint_minutes=NOT_NEGATIVE, log_every=at_least(1),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyTrainConfig(TrainConfig):
+    """The same for a stage that goes on with a policy."""
+
+    optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)
 
 
 class _Batches(Dataset[Any]):
@@ -255,7 +264,7 @@ def train(
             bar.update()
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
-                row = finite(team.mean_row(mean_of_each(window)))
+                row = finite(team.means(totals_of(window)))
                 row |= {"step": step, "lr": lr, "seconds": round(spent + now - started, 1)}
                 _log(row, out, bar, team)
                 track(step, row)
@@ -272,15 +281,32 @@ def train(
 
 
 def _learn(learner: nn.Module, stage: Stage, some: Sequence[Any], team: Team) -> list[Metrics]:
-    """Add the gradient of the mean loss of a team's batches, by their weights; the numbers of each that is ours."""
+    """Add the gradient of the mean loss of a team's batches, by their weights; the numbers of each, the weight too."""
     numbers: list[Metrics] = []
     weights = [stage.weight(batch) for batch in some]
     total = team.total(sum(weights))
     for batch, weight in zip(some, weights, strict=True):
         loss, metrics = learner(batch)
         learn_from(loss, weight * team.size / total)  # a team's gradients are averaged
-        numbers.append({"loss": loss.detach(), **metrics})
+        numbers.append({"loss": loss.detach(), **metrics, WEIGHT: weight})
     return numbers
+
+
+def totals_of(window: Sequence[Metrics]) -> dict[str, tuple[float, float]]:
+    """Of each number the weighted sum over the batches or steps that have it, and their weights; of SKIPPED the count.
+
+    A batch weighs as much as in the gradient, a step, or a batch that was kept without its weight, 1.
+    """
+    totals: dict[str, tuple[float, float]] = {}
+    for numbers in window:
+        weight = float(numbers.get(WEIGHT, 1.0))
+        for key, number in numbers.items():
+            total, weights = totals.get(key, (0.0, 0.0))
+            totals[key] = total + weight * float(number), weights + weight
+    totals.pop(WEIGHT, None)
+    if SKIPPED in totals:
+        totals[SKIPPED] = totals[SKIPPED][0], 1.0
+    return totals
 
 
 def _log(row: Mapping[str, float], out: Path, bar: "tqdm[Any]", team: Team) -> None:
@@ -311,14 +337,14 @@ def _save(
 def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """A YAML mapping, with `key.sub=value` overrides applied.
 
-    Raises ConfigError when the file is missing or is no mapping, or an override has no "=".
+    Raises ConfigError when the file is missing or is no mapping, or an override has no "=" or a value that is no YAML.
     """
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; the ones that ship are in configs/")
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        values = yaml_value(path.read_text(), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, wanted a mapping of keys to values")
     for override in overrides:
@@ -331,12 +357,17 @@ def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"override {override!r}: {parent} holds {target!r}, wanted a mapping")
-        target[leaf] = yaml.safe_load(text)
+        target[leaf] = yaml_value(text, f"override {override!r}: its value")
     return values
 
 
 def split_config(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
-    """The loop's part of a configuration and the stage's part (the mapping under `stage`)."""
+    """The loop's part of a configuration and the stage's part (the mapping under `stage`).
+
+    A stage that learns from `data` goes on with a policy that is there. Raises ConfigError naming a key that is wrong.
+    """
     values = dict(values)
     stage = values.pop("stage", {})
-    return from_json(TrainConfig, values), stage
+    if not isinstance(stage, dict):
+        raise ConfigError(f"stage is {stage!r}, wanted a mapping of keys to values")
+    return from_json(PolicyTrainConfig if "data" in stage else TrainConfig, values), stage

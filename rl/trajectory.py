@@ -5,6 +5,7 @@
     FILE.logprobs/N.safetensors   log-probabilities at sampling, PART conversations in each
     FILE.images/                  pictures by the hash of their pixels
 
+Log-probabilities are those of the whole distribution at temperature 1, whatever temperature the tokens were drawn at.
 Laid out again by a processor a line gives the very transcript that was sampled, so a file can be trained on, replayed
 and looked at (foveate.rl.traces). Log-probabilities are replaced whole and before their line is written, so a kill
 leaves a file that can be read to its last whole line and gone on with from there. A file is of one run: each line says

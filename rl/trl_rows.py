@@ -5,13 +5,13 @@ the OpenAI chat form; a prompt that is not there is what both sides begin with. 
 seen from its folder) or stored in the row; each stands where the messages say {"type": "image"}, or, where they say
 nothing, before the first text of the user.
 
-Pairs of rollouts are written in the same form. TRL has no pictures in answers: crops go to `chosen_images` and
+TRL has no pictures in answers: in the files of foveate.rl.pair_rows they stand in `chosen_images` and
 `rejected_images`, which it does not read and we do.
 """
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from foveate.extras import from_extra
 from foveate.models.prefix import common_length
 from foveate.models.reasoner import Message
 from foveate.rl.lines import lines_of
-from foveate.rl.pairs import Pair, Preference
+from foveate.rl.pairs import Preference
 
 SIDES = ("chosen", "rejected")
 
@@ -146,62 +146,16 @@ def _lines(path: Path) -> list[Mapping[str, Any]]:
 
 def _dataset(path: Path) -> Any:
     """A dataset of the package `datasets`, from disk."""
-    datasets = _datasets()
+    with from_extra("trl", "datasets, which TRL's form needs,"):
+        import datasets
     try:
         if path.suffix == ".parquet":
             return datasets.Dataset.from_parquet(str(path))
-        return datasets.load_from_disk(str(path))
+        found = datasets.load_from_disk(str(path))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"cannot read preferences from {path}: {str(error).splitlines()[0]}") from error
-
-
-def _datasets() -> Any:
-    with from_extra("trl", "datasets, which TRL's form needs,"):
-        import datasets
-    return datasets
-
-
-def write_rows(pairs: Iterable[Pair], path: Path) -> int:
-    """Write pairs of rollouts as a .parquet file in TRL's form; returns how many.
-
-    Raises InputError for another suffix or a file that cannot be written, ConfigError without `datasets`.
-    """
-    if path.suffix != ".parquet":
-        raise InputError(f"got the file {path}, wanted a name that ends in .parquet")
-    datasets = _datasets()
-    images, text = datasets.List(datasets.Image()), datasets.Value("string")
-    messages = datasets.List({"role": text, "content": datasets.List({"type": text, "text": text})})
-    columns = {"prompt": messages, "images": images}
-    for side in SIDES:
-        columns |= {side: messages, f"{side}_images": images}
-    rows = [_row(pair) for pair in pairs]
-    by_column = {name: [row[name] for row in rows] for name in columns}
-    try:
-        datasets.Dataset.from_dict(by_column, features=datasets.Features(columns)).to_parquet(str(path))
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    return len(rows)
-
-
-def _row(pair: Pair) -> dict[str, Any]:
-    """What both say before the assistant speaks, then each side."""
-    row: dict[str, Any] = {}
-    for side, saved in zip(SIDES, (pair.chosen, pair.rejected), strict=True):
-        messages = saved.resolved()
-        start = next(idx for idx, message in enumerate(messages) if message["role"] == "assistant")
-        row["prompt"], row["images"] = _emptied(messages[:start])
-        row[side], row[f"{side}_images"] = _emptied(messages[start:])
-    return row
-
-
-def _emptied(messages: Sequence[Message]) -> tuple[list[Message], list[Image.Image]]:
-    """Messages without their pictures, and the pictures in order."""
-    images: list[Image.Image] = []
-    emptied = []
-    for message in messages:
-        content = message["content"]
-        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        images += [part["image"] for part in parts if part["type"] == "image"]
-        kept = [{"type": part["type"], "text": part.get("text")} for part in parts]
-        emptied.append({"role": message["role"], "content": kept})
-    return emptied, images
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if list(found) != ["train"]:
+        raise InputError(f"{path} has the splits {', '.join(found)}; wanted one of them, as {path / next(iter(found))}")
+    return found["train"]

@@ -17,13 +17,27 @@ ROOT = Path(__file__).parents[1]
 POLICIES = ("pmd", "pmd-no-length", "grpo", "rloo")
 
 
-def test_the_page_on_the_agent_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "agent.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+def run_blocks(page: Path) -> int:
+    """Run the Python blocks of a page one after the other; how many there are."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     namespace: dict[str, object] = {"__name__": "docs"}
     for block in blocks:
-        exec(compile(block, "docs/agent.md", "exec"), namespace)
+        exec(compile(block, page.name, "exec"), namespace)
+    return len(blocks)
+
+
+def test_the_first_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    assert run_blocks(ROOT / "README.md") == 1
+    said = capsys.readouterr().out
+    assert said.startswith("think  The dog is")
+    assert "tool (" in said
+    assert "90 Usage(turns=" in said
+
+
+def test_the_page_on_the_agent_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    assert run_blocks(ROOT / "docs" / "agent.md") == 3
     said = capsys.readouterr().out
     assert said.startswith("answered 90 ")
     assert said.count("looked at (") >= 1
@@ -42,7 +56,15 @@ def test_the_table_of_commands_has_their_options_and_no_others() -> None:
         command = foveate.commands[name] if name else foveate
         opts = {opt for parameter in command.params for opt in parameter.opts if opt.startswith("--")}
         assert options == opts - {"--help"}, name
-    assert set(told) == {"", "ask", "eval", "doctor"}
+    assert set(told) == {"", *foveate.commands}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

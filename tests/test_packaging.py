@@ -26,6 +26,7 @@ FOLDERS = {
     **{name: f"foveate/{name}" for name in ("agent", "benchmarks", "models", "rl", "tools")},
 }
 INPUTS = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "constraints.txt", "README.md", "LICENSE", "csrc")
+LICENCES = ("LICENSE", "rl/tasks/assets/OFL.txt", "rl/tasks/assets/MIT-fluent.txt", "tools/corpus/LICENSES.txt")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
 IMPORT_ALL = """
@@ -117,7 +118,7 @@ def test_metadata(wheel: Path) -> None:
     (info,) = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
     metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
     assert metadata["Name"] == "foveate"
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-Expression"] == "Apache-2.0 AND OFL-1.1 AND MIT AND CC-BY-4.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "all",
@@ -132,7 +133,7 @@ def test_metadata(wheel: Path) -> None:
         "video",
     }
     assert "foveate = foveate.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
-    assert f"{info}/licenses/LICENSE" in archive.namelist()
+    assert {f"{info}/licenses/{name}" for name in LICENCES} <= set(archive.namelist())
 
 
 def test_every_module_imports_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 // the work, and the choice of the kernels' instruction set. The kernels are in attention.inl.
 //
 // Parts of the work differ in size, so threads take them one by one from a counter. Each number of a result is written
-// by one part in one order: any number of threads gives the same bits.
+// by one part in one order: any number of threads gives the same bits. Parts are a sequence and a key head, in forward some
+// of its queries; in backward those that hold more than twice a thread's share are cut too, into keys and queries.
 // Equals:  tests/references.py, window_attention and packed_attention.
 
 #include "kernels.h"
@@ -23,16 +24,18 @@ namespace {
 
 // Where each sequence begins, and the number of tokens.
 std::vector<int64_t> read_ends(const Tensor& ends, int64_t num_tokens, const char* name) {
-  FOVEATE_CHECK_CPU(ends);
-  FOVEATE_CHECK_DIM(ends, 1);
-  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Int && ends.is_contiguous(), name,
-                  " must be a contiguous int32 tensor; convert it with .to(torch.int32).contiguous()");
+  check_cpu(ends, name);
+  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Int && ends.dim() == 1 && ends.is_contiguous(), name,
+                  " must be a contiguous int32 tensor of one dimension, got ", tensor_text(ends),
+                  "; convert it with .to(torch.int32).contiguous()");
   STD_TORCH_CHECK(ends.numel() >= 1, name, " must hold 0 and where each sequence ends, got shape [0]");
   const int32_t* data = ends.const_data_ptr<int32_t>();
   std::vector<int64_t> all(data, data + ends.numel());
-  STD_TORCH_CHECK(all.front() == 0 && all.back() == num_tokens && std::is_sorted(all.begin(), all.end()),
-                  name, " must rise from 0 to the number of tokens, ", num_tokens, "; got ", all.front(), " to ",
-                  all.back());
+  STD_TORCH_CHECK(all.front() == 0 && all.back() == num_tokens, name, " must rise from 0 to the number of tokens, ",
+                  num_tokens, "; got ", all.front(), " to ", all.back());
+  const auto falls = std::is_sorted_until(all.begin(), all.end());
+  STD_TORCH_CHECK(falls == all.end(), name, " must rise from 0 to ", num_tokens, "; number ", falls - all.begin(),
+                  " is ", *falls, ", the one before it ", *(falls - 1));
   return all;
 }
 
@@ -57,7 +60,8 @@ std::vector<AttentionPart> parts_of(const Sequences& sequences, int64_t num_kv_h
     const int64_t step = chunk > 0 ? chunk : rows;
     for (int64_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
       for (int64_t begin = past; begin < length; begin += step) {
-        parts.push_back({ends[i], length, query_ends[i] - past, kv_head, begin, std::min(length, begin + step)});
+        const int64_t end = std::min(length, begin + step);
+        parts.push_back({ends[i], length, query_ends[i] - past, kv_head, begin, end, 0, length, true, true});
       }
     }
   }
@@ -80,11 +84,62 @@ void run_forward(const AttentionProblem& problem, const Sequences& sequences) {
         [&](const AttentionPart& part, float* scratch) { run.forward(problem, part, scratch); });
 }
 
+// A whole part in pieces: gradients of a block of keys from all queries that see one, and of some queries from all keys,
+// each in the order that the whole has. Scores are computed twice, 7 products instead of 5.
+void cut(const AttentionPart& whole, bool causal, std::vector<AttentionPart>& parts) {
+  for (int64_t begin = 0; begin < whole.length; begin += kKeyRows) {
+    const int64_t blind = causal ? std::max<int64_t>(0, begin - whole.query_begin) : 0;
+    AttentionPart keys = whole;
+    keys.query_begin += blind / kQueryRows * kQueryRows;
+    keys.key_begin = begin;
+    keys.key_end = std::min(whole.length, begin + kKeyRows);
+    keys.of_queries = false;
+    parts.push_back(keys);
+  }
+  for (int64_t begin = whole.query_begin; begin < whole.query_end; begin += kChunkRows) {
+    AttentionPart queries = whole;
+    queries.query_begin = begin;
+    queries.query_end = std::min(whole.query_end, begin + kChunkRows);
+    queries.key_end = causal ? queries.query_end : whole.length;
+    queries.of_keys = false;
+    parts.push_back(queries);
+  }
+}
+
+int64_t num_scores(const AttentionPart& part) {
+  return (part.query_end - part.query_begin) * part.length;
+}
+
+// Those of a sequence and key head; cut are those that hold more than twice a thread's share, since pieces take 1.5 times
+// as long in all.
+std::vector<AttentionPart> backward_parts(const Sequences& sequences, const AttentionProblem& problem,
+                                          int64_t num_threads) {
+  const std::vector<AttentionPart> wholes = parts_of(sequences, problem.num_kv_heads, 0);
+  int64_t all = 0;
+  for (const AttentionPart& whole : wholes) {
+    all += num_scores(whole);
+  }
+  std::vector<AttentionPart> parts;
+  for (const AttentionPart& whole : wholes) {
+    if (num_scores(whole) * num_threads > 2 * all) {
+      cut(whole, problem.causal, parts);
+    } else {
+      parts.push_back(whole);
+    }
+  }
+  return parts;
+}
+
 void run_backward(const AttentionProblem& problem, const Sequences& sequences) {
-  const std::vector<AttentionPart> parts = parts_of(sequences, problem.num_kv_heads, 0);
   const AttentionKernels& run = kernels().attention;
-  share(parts, torch::stable::get_num_threads(),
-        backward_scratch(problem.head_dim, problem.num_heads / problem.num_kv_heads, most_rows(parts)),
+  const int64_t num_threads = torch::stable::get_num_threads(), group = problem.num_heads / problem.num_kv_heads;
+  const std::vector<AttentionPart> parts = backward_parts(sequences, problem, num_threads);
+  int64_t scratch_floats = 0;
+  for (const AttentionPart& part : parts) {
+    const int64_t rows = part.query_end - part.query_begin;
+    scratch_floats = std::max(scratch_floats, backward_scratch(problem.head_dim, group, rows, part.of_queries));
+  }
+  share(parts, num_threads, scratch_floats,
         [&](const AttentionPart& part, float* scratch) { run.backward(problem, part, scratch); });
 }
 
@@ -105,6 +160,14 @@ Tensor empty_stats(const Tensor& like, const AttentionProblem& problem) {
   return torch::stable::new_empty(like, {2, problem.num_heads, problem.num_tokens}, ScalarType::Float);
 }
 
+void check_stats(const Tensor& stats, const AttentionProblem& problem) {
+  check_cpu(stats, "stats");
+  STD_TORCH_CHECK(stats.scalar_type() == ScalarType::Float &&
+                      stats.numel() == 2 * problem.num_heads * problem.num_tokens,
+                  "stats must be as the forward returned it, float32 [2, ", problem.num_heads, ", ", problem.num_tokens,
+                  "]; got ", tensor_text(stats));
+}
+
 // --- window_attention: queries, keys and values lie side by side in one projection, and turn by tables ---
 
 struct Windows {
@@ -120,13 +183,8 @@ Windows windows_of(const Tensor& qkv, const Tensor& cos, const Tensor& sin, cons
                   "qkv must hold 3 x num_heads heads of an even size, num_heads ", num_heads, "; got shape ",
                   shape_text(qkv));
   const int64_t num_tokens = qkv.size(0), head_dim = qkv.size(1) / (3 * num_heads);
-  for (const Tensor* table : {&cos, &sin}) {
-    FOVEATE_CHECK_CPU(*table);
-    STD_TORCH_CHECK(table->scalar_type() == ScalarType::Float && table->dim() == 2 && table->size(0) == num_tokens &&
-                        table->size(1) == head_dim / 2,
-                    "cos and sin must be float32 [", num_tokens, ", ", head_dim / 2, "], got shape ",
-                    shape_text(*table));
-  }
+  check_table(cos, num_tokens, head_dim / 2, "cos");
+  check_table(sin, num_tokens, head_dim / 2, "sin");
   const std::vector<int64_t> all = read_ends(ends, num_tokens, "ends");
   Windows windows = {torch::stable::contiguous(qkv), torch::stable::contiguous(cos), torch::stable::contiguous(sin),
                      problem_of(num_tokens, num_heads, num_heads, head_dim, qkv, false), {all, all}};
@@ -158,9 +216,9 @@ Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, cons
   FOVEATE_CHECK_SAME_SHAPE(grad_out, out);
   FOVEATE_CHECK_SAME_DTYPE(grad_out, qkv);
   FOVEATE_CHECK_SAME_DTYPE(out, qkv);
-  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == problem.num_tokens && 3 * out.size(1) == qkv.size(1) &&
-                      stats.numel() == 2 * num_heads * problem.num_tokens,
-                  "out and stats must be as window_attention returned them");
+  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == problem.num_tokens && 3 * out.size(1) == qkv.size(1),
+                  "out must be [T, H * D] for qkv ", shape_text(qkv), ", got shape ", shape_text(out));
+  check_stats(stats, problem);
   const Tensor grad = torch::stable::contiguous(grad_out), result = torch::stable::contiguous(out);
   const Tensor sums = torch::stable::contiguous(stats);
   Tensor grad_qkv = torch::stable::empty_like(windows.qkv);
@@ -176,17 +234,20 @@ Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, cons
 
 // --- packed_attention: three tensors, fewer key heads allowed, causal or not, queries of all tokens or of the last ---
 
+void check_keys(const Tensor& keys, const char* name, const Tensor& q) {
+  check_cpu(keys, name);
+  check_same_dtype(keys, name, q, "q");
+  STD_TORCH_CHECK(keys.dim() == 3 && keys.size(2) == q.size(2) && keys.size(1) > 0 && q.size(1) % keys.size(1) == 0, 
+                  name, " must be [C, G, D] for a q of [T, H, D] with G a divisor of H; got ", shape_text(keys),
+                  " for a q of ", shape_text(q));
+}
+
 AttentionProblem check_packed(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
   check_operand(q, "q");
-  FOVEATE_CHECK_DIM(q, 3);
-  for (const Tensor* other : {&k, &v}) {
-    FOVEATE_CHECK_CPU(*other);
-    FOVEATE_CHECK_SAME_DTYPE(*other, q);
-    STD_TORCH_CHECK(other->dim() == 3 && other->size(2) == q.size(2) && other->size(1) > 0 &&
-                        q.size(1) % other->size(1) == 0 && q.size(1) > 0 && q.size(2) > 0,
-                    "k and v must be [C, G, D] for a q of [T, H, D] with G a divisor of H; got ", shape_text(q),
-                    " and ", shape_text(*other));
-  }
+  STD_TORCH_CHECK(q.dim() == 3 && q.size(1) > 0 && q.size(2) > 0,
+                  "q must be [T, H, D] with at least one head and number, got shape ", shape_text(q));
+  check_keys(k, "k", q);
+  check_keys(v, "v", q);
   FOVEATE_CHECK_SAME_SHAPE(v, k);
   return problem_of(q.size(0), q.size(1), k.size(1), q.size(2), q, causal);
 }
@@ -228,7 +289,7 @@ std::tuple<Tensor, Tensor, Tensor> packed_attention_backward(const Tensor& grad_
   FOVEATE_CHECK_SAME_DTYPE(grad_out, q);
   FOVEATE_CHECK_SAME_SHAPE(out, q);
   FOVEATE_CHECK_SAME_DTYPE(out, q);
-  STD_TORCH_CHECK(stats.numel() == 2 * q.size(0) * q.size(1), "stats must be as packed_attention returned it");
+  check_stats(stats, problem);
   const Tensor queries = with_dense_rows(q), keys = with_dense_rows(k), values = with_dense_rows(v);
   const Tensor grad = with_dense_rows(grad_out), result = with_dense_rows(out);
   const Tensor sums = torch::stable::contiguous(stats);

@@ -21,18 +21,21 @@ struct AttentionProblem {
 };
 
 // A part of the work that nobody else writes to: queries [query_begin, query_end) of one sequence, all query heads that
-// share a key head. Backward takes all queries that a sequence has.
+// share a key head, and in backward keys [key_begin, key_end), which are all for gradients of queries, as queries are all
+// for those of keys and values.
 struct AttentionPart {
   int64_t start, length;  // of the sequence, in tokens
   int64_t queries;        // the row of q that its first token would have, if all its tokens had one
   int64_t kv_head;
   int64_t query_begin, query_end;
+  int64_t key_begin, key_end;
+  bool of_queries, of_keys;  // which gradients
 };
 
 constexpr int64_t kWidestLanes = 16;   // rows in scratch are padded to this many numbers
 constexpr int64_t kQueryRows = 48;     // queries of a block
 constexpr int64_t kKeyRows = 128;      // keys of a block
-constexpr int64_t kChunkRows = 240;    // queries of a part at least, forward: keys are unpacked once for them
+constexpr int64_t kChunkRows = 5 * kQueryRows;  // queries of a part, in forward at least: keys are unpacked once for them
 
 constexpr int64_t padded_dim(int64_t head_dim) {
   return (head_dim + kWidestLanes - 1) / kWidestLanes * kWidestLanes;
@@ -44,9 +47,10 @@ constexpr int64_t forward_scratch(int64_t head_dim, int64_t group, int64_t rows)
   return group * rows * (2 * dim + 2) + 3 * kKeyRows * dim + kQueryRows * kKeyRows;
 }
 
-constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t rows) {
+constexpr int64_t backward_scratch(int64_t head_dim, int64_t group, int64_t rows, bool of_queries) {
   const int64_t dim = padded_dim(head_dim);
-  return group * rows * (dim + 1) + 6 * kKeyRows * dim + 4 * kQueryRows * dim + 3 * kQueryRows * kKeyRows;
+  const int64_t block = 6 * kKeyRows * dim + 4 * kQueryRows * dim + 3 * kQueryRows * kKeyRows;
+  return group * rows * (of_queries ? dim + 1 : 1) + block;
 }
 
 struct AttentionKernels {

@@ -6,8 +6,9 @@
 // Forward: softmax is online over blocks of keys (Milakov and Gimelshein, arXiv 1805.02867); causal blocks end where
 //          the last of their queries sees no further. Scores are in base 2.
 // Backward: probabilities are computed again (Dao et al., arXiv 2205.14135), from the highest score and the sum and not
-//          from one logarithm of both, whose rounding would be in every probability of a row; the part owns all
-//          queries of a sequence and key head, so that sums have one order.
+//          from one logarithm of both, whose rounding would be in every probability of a row. A part owns all
+//          queries of a sequence and key head, or for gradients of queries all keys, so that sums have one order: the
+//          same, block by block, whether one part has both gradients or several have one each.
 // Pairs:   where the instruction set multiplies pairs of bf16, in bf16 turned queries and keys, the probabilities and the
 //          gradients of scores are rounded, and two products are added at once. Sums and all else stay f32.
 // Bound:   multiply-add, of f32 or of pairs, for sequences above some 100 tokens, unpacking below.
@@ -317,10 +318,10 @@ static void score_gradients(const float* chances, float* grads, int64_t num_rows
 template <typename T>
 static void backward_part(const AttentionProblem& problem, const AttentionPart& part, float* scratch) {
   const int64_t dim = problem.head_dim, padded = padded_dim(dim), group = problem.num_heads / problem.num_kv_heads;
-  const int64_t length = part.length, rows = part.query_end - part.query_begin, block = kKeyRows * padded;
+  const int64_t rows = part.query_end - part.query_begin, block = kKeyRows * padded;
   const int64_t first_row = part.queries + part.query_begin;
   float* grad_q = scratch;
-  float* products = grad_q + group * rows * padded;
+  float* products = grad_q + (part.of_queries ? group * rows * padded : 0);
   float* keys = products + group * rows;
   float *keys_across = keys + block, *values = keys + 2 * block, *values_across = keys + 3 * block;
   float *grad_k = keys + 4 * block, *grad_v = keys + 5 * block;
@@ -332,15 +333,15 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
   float* grad_pairs = query_pairs + kQueryRows * padded;
   float* block_pairs = grad_pairs + kQueryRows * padded;
   using Product = ProductOf<T>;
-  for (int64_t i = 0; i < group * rows * padded; ++i) {
-    grad_q[i] = 0;
+  for (float* zero = grad_q; zero < products; ++zero) {
+    *zero = 0;
   }
   for (int64_t member = 0; member < group; ++member) {
     row_products<T>(problem, first_row, rows, part.kv_head * group + member, grads, queries,
                     products + member * rows);
   }
-  for (int64_t key = 0; key < length; key += kKeyRows) {
-    const int64_t num_keys = smaller(kKeyRows, length - key), all_keys = vectors(num_keys) * kLanes;
+  for (int64_t key = part.key_begin; key < part.key_end; key += kKeyRows) {
+    const int64_t num_keys = smaller(kKeyRows, part.length - key), all_keys = vectors(num_keys) * kLanes;
     unpack_rows<T>(problem, problem.k, part.start + key, num_keys, part.kv_head, true, keys);
     transpose_rows(keys, num_keys, padded, keys_across);
     Product::across(keys_across, kKeyRows, padded, all_keys, keys_across);
@@ -370,24 +371,32 @@ static void backward_part(const AttentionProblem& problem, const AttentionPart& 
                           Product::depth(dim), false);
         probabilities(problem, chances, count, part.query_begin + begin, key, seen, highest + begin,
                       inverse + begin);
-        const float* chance_rows = Product::across(chances, kKeyRows, count, width * kLanes, block_pairs);
-        multiply<Product>({chance_rows, 1, kKeyRows}, rows_of_grads, padded, grad_v, padded, seen, vectors(dim),
-                          Product::depth(count), true);
+        if (part.of_keys) {
+          const float* chance_rows = Product::across(chances, kKeyRows, count, width * kLanes, block_pairs);
+          multiply<Product>({chance_rows, 1, kKeyRows}, rows_of_grads, padded, grad_v, padded, seen, vectors(dim),
+                            Product::depth(count), true);
+        }
         multiply<Product>({grads, padded, 1}, values_across, kKeyRows, grad_scores, kKeyRows, count, width,
                           Product::depth(dim), false);
         score_gradients(chances, grad_scores, count, seen, products + member * rows + begin, problem.scale);
-        const float* score_rows = Product::across(grad_scores, kKeyRows, count, width * kLanes, block_pairs);
-        multiply<Product>({score_rows, 1, kKeyRows}, rows_of_queries, padded, grad_k, padded, seen, vectors(dim),
-                          Product::depth(count), true);
-        Product::along(grad_scores, kKeyRows, count, width * kLanes, grad_scores);
-        multiply<Product>({grad_scores, kKeyRows, 1}, keys, padded, grad_q + (member * rows + begin) * padded, padded,
-                          count, vectors(dim), Product::depth(seen), true);
+        if (part.of_keys) {
+          const float* score_rows = Product::across(grad_scores, kKeyRows, count, width * kLanes, block_pairs);
+          multiply<Product>({score_rows, 1, kKeyRows}, rows_of_queries, padded, grad_k, padded, seen, vectors(dim),
+                            Product::depth(count), true);
+        }
+        if (part.of_queries) {
+          Product::along(grad_scores, kKeyRows, count, width * kLanes, grad_scores);
+          multiply<Product>({grad_scores, kKeyRows, 1}, keys, padded, grad_q + (member * rows + begin) * padded, padded,
+                            count, vectors(dim), Product::depth(seen), true);
+        }
       }
     }
-    pack_rows<T>(problem, grad_k, part.start + key, num_keys, part.kv_head, true, problem.grad_k);
-    pack_rows<T>(problem, grad_v, part.start + key, num_keys, part.kv_head, false, problem.grad_v);
+    if (part.of_keys) {
+      pack_rows<T>(problem, grad_k, part.start + key, num_keys, part.kv_head, true, problem.grad_k);
+      pack_rows<T>(problem, grad_v, part.start + key, num_keys, part.kv_head, false, problem.grad_v);
+    }
   }
-  for (int64_t member = 0; member < group; ++member) {
+  for (int64_t member = 0; part.of_queries && member < group; ++member) {
     pack_rows<T>(problem, grad_q + member * rows * padded, first_row, rows, part.kv_head * group + member, true,
                  problem.grad_q);
   }

@@ -20,10 +20,10 @@ namespace {
 constexpr int64_t kLittle = 1 << 16;  // numbers of keys below which threads cost more than they bring
 
 std::vector<int64_t> read_numbers(const Tensor& numbers, int64_t count, int64_t least, int64_t most, const char* name) {
-  FOVEATE_CHECK_CPU(numbers);
+  check_cpu(numbers, name);
   STD_TORCH_CHECK(numbers.scalar_type() == ScalarType::Long && numbers.dim() == 1 && numbers.is_contiguous() &&
                       numbers.size(0) == count,
-                  name, " must be a contiguous int64 tensor [", count, "], got shape ", shape_text(numbers));
+                  name, " must be a contiguous int64 tensor [", count, "], got ", tensor_text(numbers));
   const int64_t* data = numbers.const_data_ptr<int64_t>();
   std::vector<int64_t> all(data, data + count);
   for (const int64_t number : all) {
@@ -32,17 +32,22 @@ std::vector<int64_t> read_numbers(const Tensor& numbers, int64_t count, int64_t 
   return all;
 }
 
+void check_slots(const Tensor& cache, const char* name, const Tensor& q) {
+  check_cpu(cache, name);
+  check_same_dtype(cache, name, q, "q");
+  STD_TORCH_CHECK(cache.dim() == 4 && cache.size(2) > 0 && cache.size(3) > 0, name,
+                  " must be [S, C, G, numbers] with at least one head and number, got shape ", shape_text(cache));
+  STD_TORCH_CHECK(cache.stride(3) == 1, name, " must have the numbers of a row side by side, got stride ",
+                  cache.stride(3), "; make it .contiguous()");
+}
+
 void check_cache(const Tensor& q, const Tensor& k, const Tensor& v) {
   check_operand(q, "q");
   FOVEATE_CHECK_DIM(q, 3);
-  for (const Tensor* cache : {&k, &v}) {
-    check_operand(*cache, "the cache");
-    STD_TORCH_CHECK(cache->scalar_type() == q.scalar_type() && cache->dim() == 4 && cache->size(0) == k.size(0) &&
-                        cache->size(1) == k.size(1) && cache->size(2) == k.size(2) && cache->size(2) > 0 &&
-                        cache->size(3) > 0 && cache->stride(3) == 1,
-                    "k and v must be [S, C, G, D] and [S, C, G, E] of q's dtype, got shapes ", shape_text(k), " and ",
-                    shape_text(v));
-  }
+  check_slots(k, "k", q);
+  check_slots(v, "v", q);
+  STD_TORCH_CHECK(v.size(0) == k.size(0) && v.size(1) == k.size(1) && v.size(2) == k.size(2),
+                  "v must have as many slots, tokens and heads as k ", shape_text(k), ", got shape ", shape_text(v));
   STD_TORCH_CHECK(q.size(1) > 0 && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0,
                   "q must be [B, H, D] with H a multiple of k's G, got shapes ", shape_text(q), " and ", shape_text(k));
 }

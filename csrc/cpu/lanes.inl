@@ -36,8 +36,12 @@ FOVEATE_INLINE Vec spread(float value) {
 }
 
 FOVEATE_INLINE Vec load(const uint16_t* from) {
+#ifdef FOVEATE_INTS_OF_HALVES  // one instruction, where GCC 12 makes four
+  return reinterpret_cast<Vec>(reinterpret_cast<VecU>(FOVEATE_INTS_OF_HALVES(from)) << 16);
+#else
   const VecH half = *reinterpret_cast<const VecHUnaligned*>(from);
   return reinterpret_cast<Vec>(__builtin_convertvector(half, VecU) << 16);
+#endif
 }
 
 FOVEATE_INLINE Vec load(const int8_t* from) {

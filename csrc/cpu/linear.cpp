@@ -25,7 +25,8 @@ void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Ten
     check_operand(*bias, "bias");
     STD_TORCH_CHECK(bias->scalar_type() == x.scalar_type() && bias->dim() == 1 && bias->size(0) == weight.size(0) &&
                         bias->is_contiguous(),
-                    "bias must be contiguous [", weight.size(0), "] in the dtype of x, got shape ", shape_text(*bias));
+                    "bias must be contiguous [", weight.size(0), "] in the dtype of x, got ", tensor_text(*bias),
+                    "; x has ", dtype_text(x.scalar_type()));
   }
 }
 

@@ -122,10 +122,10 @@ static void line_products(const WeightRows& weights, int64_t begin, int64_t end,
 
 template <typename T>
 static void gate_line(const float* gate, const float* up, int64_t count, T* out) {
-  for (int64_t at = 0; at < count; at += kLanes) {
-    const Vec value = load_some(gate + at, count - at);
-    store_some(out + at, value * sigmoid(value) * load_some(up + at, count - at), count - at);
-  }
+  along_row(count, [=](int64_t at, auto left) {
+    const Vec value = load_some(gate + at, left);
+    store_some(out + at, value * sigmoid(value) * load_some(up + at, left), left);
+  });
 }
 
 static void gate_lines(const float* gate, const float* up, int64_t count, void* out, bool bf16) {
@@ -133,17 +133,15 @@ static void gate_lines(const float* gate, const float* up, int64_t count, void* 
 }
 
 static void widen_line(const uint16_t* from, int64_t count, float* to) {
-  for (int64_t at = 0; at < count; at += kLanes) {
-    store_some(to + at, load_some(from + at, count - at), count - at);
-  }
+  along_row(count, [=](int64_t at, auto left) { store_some(to + at, load_some(from + at, left), left); });
 }
 
 template <typename T>
 static void finish_line(const float* values, const float* bias, int64_t count, T* out) {
-  for (int64_t at = 0; at < count; at += kLanes) {
-    const Vec value = load_some(values + at, count - at);
-    store_some(out + at, bias == nullptr ? value : value + load_some(bias + at, count - at), count - at);
-  }
+  along_row(count, [=](int64_t at, auto left) {
+    const Vec value = load_some(values + at, left);
+    store_some(out + at, bias == nullptr ? value : value + load_some(bias + at, left), left);
+  });
 }
 
 static void finish(const float* values, const float* bias, int64_t count, void* out, bool bf16) {
@@ -154,13 +152,13 @@ static void finish(const float* values, const float* bias, int64_t count, void* 
 template <typename T>
 static void weigh_lines(const Lines& lines, const float* weights, int64_t width, T* out) {
   const float* data = static_cast<const float*>(lines.data);
-  for (int64_t at = 0; at < width; at += kLanes) {
+  along_row(width, [&](int64_t at, auto left) {
     Vec total = {};
     for (int64_t k = 0; k < lines.count; ++k) {
-      total += weights[k] * load_some(data + lines.which[k] * width + at, width - at);
+      total += weights[k] * load_some(data + lines.which[k] * width + at, left);
     }
-    store_some(out + at, total, width - at);
-  }
+    store_some(out + at, total, left);
+  });
 }
 
 static void weigh(const Lines& lines, const float* weights, int64_t width, void* out, bool bf16) {

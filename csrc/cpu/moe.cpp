@@ -24,13 +24,13 @@ namespace {
 void check_place(const Tensor& place, int64_t num_tokens, int64_t num_rows) {
   FOVEATE_CHECK_CPU(place);
   STD_TORCH_CHECK(place.scalar_type() == ScalarType::Long && place.dim() == 2 && place.is_contiguous(),
-                  "place must be a contiguous int64 tensor [tokens, choices], got shape ", shape_text(place));
+                  "place must be a contiguous int64 tensor [tokens, choices], got ", tensor_text(place));
   STD_TORCH_CHECK(num_tokens < 0 || place.size(0) == num_tokens, "place must have a line for each of ", num_tokens,
                   " tokens, got shape ", shape_text(place));
   const int64_t* data = place.const_data_ptr<int64_t>();
   const int64_t count = place.numel();
-  STD_TORCH_CHECK(std::all_of(data, data + count, [&](int64_t row) { return row >= 0 && row < num_rows; }),
-                  "place must name rows from 0 to ", num_rows - 1);
+  const int64_t* bad = std::find_if(data, data + count, [&](int64_t row) { return row < 0 || row >= num_rows; });
+  STD_TORCH_CHECK(bad == data + count, "place must name rows from 0 to ", num_rows - 1, ", got ", *bad);
 }
 
 void check_rows(const Tensor& x, const char* name) {
@@ -44,7 +44,8 @@ const float* weights_of(const std::optional<Tensor>& weights, const Tensor& plac
     return nullptr;
   }
   STD_TORCH_CHECK(weights->is_cpu() && weights->scalar_type() == ScalarType::Float && weights->is_contiguous(),
-                  "weights must be a contiguous float32 CPU tensor; convert it with .float().contiguous()");
+                  "weights must be a contiguous float32 CPU tensor, got ", tensor_text(*weights),
+                  "; convert it with .float().contiguous()");
   STD_TORCH_CHECK(same_shape(*weights, place), "weights must have the shape of place ", shape_text(place), ", got ",
                   shape_text(*weights));
   return weights->const_data_ptr<float>();
@@ -60,7 +61,7 @@ Choices choices_of(const Tensor& tokens, const Tensor& rows, const Tensor& place
 std::tuple<Tensor, Tensor> order(const Tensor& experts, int64_t num_experts) {
   FOVEATE_CHECK_CPU(experts);
   STD_TORCH_CHECK(experts.scalar_type() == ScalarType::Long && experts.dim() == 2 && experts.is_contiguous(),
-                  "experts must be a contiguous int64 tensor [tokens, choices], got shape ", shape_text(experts));
+                  "experts must be a contiguous int64 tensor [tokens, choices], got ", tensor_text(experts));
   Tensor place = torch::stable::new_empty(experts, {experts.size(0), experts.size(1)});
   Tensor ends = torch::stable::new_empty(experts, {num_experts + 1}, ScalarType::Int);
   const auto begins = place_choices(experts.const_data_ptr<int64_t>(), experts.numel(), num_experts,

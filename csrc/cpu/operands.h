@@ -12,9 +12,18 @@
 namespace foveate {
 
 inline void check_operand(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.is_cpu(), name, " must be a CPU tensor; move it with .cpu()");
+  check_cpu(x, name);
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16 || x.scalar_type() == ScalarType::Float, name,
-                  " must be bfloat16 or float32; convert it with .to(torch.float32)");
+                  " must be bfloat16 or float32, got ", dtype_text(x.scalar_type()),
+                  "; convert it with .to(torch.float32)");
+}
+
+// Cosines or sines: a line of `half` angles for each token.
+inline void check_table(const Tensor& table, int64_t num_tokens, int64_t half, const char* name) {
+  check_cpu(table, name);
+  STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.dim() == 2 && table.size(0) == num_tokens &&
+                      table.size(1) == half,
+                  name, " must be float32 [", num_tokens, ", ", half, "], got ", tensor_text(table));
 }
 
 inline bool is_bf16(const Tensor& x) {

@@ -16,7 +16,7 @@ void check_bytes(const Tensor& pixels) {
   FOVEATE_CHECK_CPU(pixels);
   STD_TORCH_CHECK(pixels.scalar_type() == ScalarType::Byte && pixels.dim() == 4 && pixels.is_contiguous() &&
                       pixels.size(3) == 3 && pixels.numel() > 0,
-                  "pixels must be contiguous bytes [F, H, W, 3], got shape ", shape_text(pixels));
+                  "pixels must be contiguous bytes [F, H, W, 3], got ", tensor_text(pixels));
 }
 
 // A row of blocks: merge x merge patches of each, whose values run colour, frame, row, column.
@@ -54,7 +54,7 @@ Tensor patchify(const Tensor& pixels, const Tensor& table, int64_t patch, int64_
   check_bytes(pixels);
   STD_TORCH_CHECK(table.is_cpu() && table.scalar_type() == ScalarType::Float && table.is_contiguous() &&
                       table.dim() == 2 && table.size(0) == 3 && table.size(1) == 256,
-                  "table must be contiguous float32 [3, 256], got shape ", shape_text(table));
+                  "table must be contiguous float32 [3, 256], got ", tensor_text(table));
   constexpr int64_t kMostFrames = 1 << 16;  // of a patch
   const int64_t frames = pixels.size(0), height = pixels.size(1), width = pixels.size(2);
   STD_TORCH_CHECK(0 < patch && patch <= height && 0 < merge && merge <= height && 0 < depth && depth <= kMostFrames,

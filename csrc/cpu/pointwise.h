@@ -1,5 +1,5 @@
-// What the operations that pass once over memory (silu_mul.cpp, rotate.cpp, moe.cpp) and their kernels agree on. Each
-// kernel does the rows or tokens [begin, end).
+// What the operations that pass once over memory (silu_mul.cpp, rotate.cpp, moe.cpp, rms_norm.cpp) and their kernels agree
+// on. Each kernel does the rows, tokens, blocks or columns [begin, end).
 #pragma once
 
 #include "rows.h"
@@ -35,6 +35,26 @@ struct Choices {
   bool bf16;
 };
 
+struct Norm {
+  const void *x, *residual;  // [rows, width]; residual and total are null together
+  const float* weight;       // [width]
+  void *total, *normed;      // [rows, width]
+  float* inverse_rms;        // [rows]
+  int64_t width;
+  float eps;
+  bool bf16;
+};
+
+struct NormGradients {
+  const void *grad_normed, *grad_total, *x;  // [rows, width]; grad_total may be null
+  const float *weight, *inverse_rms;         // [width], [rows]
+  void* grad_x;
+  float* partial;     // [blocks, width]: what each block of rows adds to grad_weight
+  void* grad_weight;  // [width]
+  int64_t num_rows, num_blocks, block_rows, width;
+  bool bf16, weight_bf16;
+};
+
 struct PointwiseKernels {
   void (*silu_mul)(const Gating&, int64_t begin, int64_t end);
   void (*silu_mul_backward)(const Gating&, int64_t begin, int64_t end);
@@ -42,6 +62,9 @@ struct PointwiseKernels {
   void (*dispatch)(const Choices&, int64_t begin, int64_t end);
   void (*combine)(const Choices&, int64_t begin, int64_t end);
   void (*dots)(const Choices&, int64_t begin, int64_t end);
+  void (*norm)(const Norm&, int64_t begin, int64_t end);
+  void (*norm_backward)(const NormGradients&, int64_t begin, int64_t end);     // blocks of rows
+  void (*norm_grad_weight)(const NormGradients&, int64_t begin, int64_t end);  // columns, after all blocks
 };
 
 }  // namespace foveate

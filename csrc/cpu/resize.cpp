@@ -110,7 +110,7 @@ void check_pixels(const Tensor& pixels) {
   FOVEATE_CHECK_CPU(pixels);
   STD_TORCH_CHECK(pixels.scalar_type() == ScalarType::Byte && pixels.dim() == 3 && pixels.numel() > 0 &&
                       (pixels.size(2) == 3 || pixels.size(2) == 4),
-                  "pixels must be bytes [H, W, 3 or 4], got shape ", shape_text(pixels));
+                  "pixels must be bytes [H, W, 3 or 4], got ", tensor_text(pixels));
 }
 
 Tensor resize(const Tensor& pixels, int64_t height, int64_t width, const std::vector<double>& box,

@@ -10,13 +10,6 @@
 namespace foveate {
 namespace {
 
-void check_table(const Tensor& table, int64_t num_tokens, int64_t half, const char* name) {
-  FOVEATE_CHECK_CPU(table);
-  STD_TORCH_CHECK(table.scalar_type() == ScalarType::Float && table.dim() == 2 && table.size(0) == num_tokens &&
-                      table.size(1) == half,
-                  name, " must be float32 [", num_tokens, ", ", half, "], got shape ", shape_text(table));
-}
-
 Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back) {
   check_operand(x, "x");
   FOVEATE_CHECK_DIM(x, 3);

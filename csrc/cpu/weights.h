@@ -37,21 +37,24 @@ struct Matrices {
 inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::optional<Tensor>& scales,
                             const char* name) {
   STD_TORCH_CHECK(weights.is_cpu() && weights.dim() >= 2 && weights.is_contiguous(), name,
-                  " must be a contiguous CPU tensor [..., rows, width], got shape ", shape_text(weights));
+                  " must be a contiguous CPU tensor [..., rows, width], got ", tensor_text(weights));
   const int64_t rows = weights.size(weights.dim() - 2), depth = weights.size(weights.dim() - 1);
   const char* data = static_cast<const char*>(weights.const_data_ptr());
   if (!scales.has_value()) {
-    STD_TORCH_CHECK(weights.scalar_type() == x.scalar_type(), name, " must have x's dtype, or be int8 with scales");
+    STD_TORCH_CHECK(weights.scalar_type() == x.scalar_type(), name,
+                    " must have x's dtype, or be int8 with scales; x has ", dtype_text(x.scalar_type()), ", got ",
+                    dtype_text(weights.scalar_type()));
     return {data, nullptr, rows, depth, is_bf16(x) ? WeightKind::kBfloat16 : WeightKind::kFloat};
   }
-  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char, name, " with scales must be int8");
+  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char, name, " with scales must be int8, got ",
+                  dtype_text(weights.scalar_type()));
   bool fits = scales->dim() == weights.dim() - 1;
   for (int64_t at = 0; fits && at < scales->dim(); ++at) {
     fits = scales->size(at) == weights.size(at);
   }
   STD_TORCH_CHECK(scales->is_cpu() && scales->scalar_type() == ScalarType::Float && scales->is_contiguous() && fits,
                   "the scales of ", name, " must be contiguous float32 on the CPU, one for each row of ",
-                  shape_text(weights), ", got shape ", shape_text(*scales));
+                  shape_text(weights), ", got ", tensor_text(*scales));
   return {data, scales->const_data_ptr<float>(), rows, depth, WeightKind::kInt8};
 }
 
@@ -88,7 +91,10 @@ inline const float* widened(const Tensor& x, std::unique_ptr<float, Free>& room)
     return x.const_data_ptr<float>();
   }
   room = aligned_floats(x.numel());
-  kernels().matvec.widen(static_cast<const uint16_t*>(x.const_data_ptr()), x.numel(), room.get());
+  const uint16_t* from = static_cast<const uint16_t*>(x.const_data_ptr());
+  torch::stable::parallel_for(0, x.numel(), grain_of(1), [&](int64_t begin, int64_t end) {
+    kernels().matvec.widen(from + begin, end - begin, room.get() + begin);
+  });
   return room.get();
 }
 

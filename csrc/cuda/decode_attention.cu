@@ -215,18 +215,24 @@ Cache cache_of(const Tensor& cache) {
   return {read(cache), cache.stride(0), cache.stride(1), cache.stride(2)};
 }
 
+void check_slots(const Tensor& cache, const char* name, const Tensor& q) {
+  STD_TORCH_CHECK(cache.is_cuda() && cache.scalar_type() == ScalarType::BFloat16 && cache.dim() == 4 &&
+                      cache.size(2) > 0,
+                  name, " must be bfloat16 [S, C, G, numbers] on a GPU, got ", tensor_text(cache));
+  STD_TORCH_CHECK(cache.stride(3) == 1 && cache.stride(0) % 8 == 0 && cache.stride(1) % 8 == 0 &&
+                      cache.stride(2) % 8 == 0 && is_aligned(cache),
+                  name, " must begin at a multiple of 16 bytes, with strides that are multiples of 8 and 1, got ",
+                  cache.stride(0), ", ", cache.stride(1), ", ", cache.stride(2), " and ", cache.stride(3));
+  check_beside(cache, name, q, "q");
+}
+
 void check_cache(const Tensor& q, const Tensor& k, const Tensor& v) {
   FOVEATE_CHECK_CUDA(q, BFloat16);
   FOVEATE_CHECK_DIM(q, 3);
-  for (const Tensor* cache : {&k, &v}) {
-    STD_TORCH_CHECK(cache->is_cuda() && cache->scalar_type() == ScalarType::BFloat16 && cache->dim() == 4 &&
-                        cache->size(0) == k.size(0) && cache->size(1) == k.size(1) && cache->size(2) == k.size(2) &&
-                        cache->size(2) > 0 && cache->stride(3) == 1 && cache->stride(0) % 8 == 0 &&
-                        cache->stride(1) % 8 == 0 && cache->stride(2) % 8 == 0,
-                    "k and v must be bfloat16 [S, C, G, D] and [S, C, G, E] on a GPU, their strides multiples of 8, "
-                    "got shapes ",
-                    shape_text(k), " and ", shape_text(v));
-  }
+  check_slots(k, "k", q);
+  check_slots(v, "v", q);
+  STD_TORCH_CHECK(v.size(0) == k.size(0) && v.size(1) == k.size(1) && v.size(2) == k.size(2),
+                  "v must have as many slots, tokens and heads as k ", shape_text(k), ", got shape ", shape_text(v));
   STD_TORCH_CHECK(q.size(1) > 0 && k.size(3) == q.size(2) && q.size(1) % k.size(2) == 0,
                   "q must be [B, H, D] with H a multiple of k's G, got shapes ", shape_text(q), " and ", shape_text(k));
 }
@@ -254,8 +260,8 @@ Tensor decode_attention(const Tensor& queries, const Tensor& k, const Tensor& v,
                         const Tensor& lengths, double scale) {
   const Tensor q = torch::stable::contiguous(queries);
   check_cache(q, k, v);
-  FOVEATE_CHECK_CUDA(slots, Long);
-  FOVEATE_CHECK_CUDA(lengths, Long);
+  FOVEATE_CHECK_CUDA_BESIDE(q, slots, Long);
+  FOVEATE_CHECK_CUDA_BESIDE(q, lengths, Long);
   const int64_t batch = q.size(0), num_heads = q.size(1), value_dim = v.size(3), group = num_heads / k.size(2);
   STD_TORCH_CHECK(slots.numel() == batch && lengths.numel() == batch, "slots and lengths must be [", batch, "], got ",
                   shape_text(slots), " and ", shape_text(lengths));

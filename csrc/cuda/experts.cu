@@ -62,9 +62,10 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
   STD_TORCH_CHECK(!gate_up_scales.has_value() && !down_scales.has_value(),
                   "int8 experts are for the CPU; on a GPU pass bfloat16 weights without scales");
   FOVEATE_CHECK_CUDA(x, BFloat16);
-  FOVEATE_CHECK_CUDA(gate_up, BFloat16);
-  FOVEATE_CHECK_CUDA(down, BFloat16);
-  FOVEATE_CHECK_CUDA(weights, Float);
+  FOVEATE_CHECK_CUDA_BESIDE(x, experts, Long);
+  FOVEATE_CHECK_CUDA_BESIDE(x, weights, Float);
+  FOVEATE_CHECK_CUDA_BESIDE(x, gate_up, BFloat16);
+  FOVEATE_CHECK_CUDA_BESIDE(x, down, BFloat16);
   FOVEATE_CHECK_SAME_SHAPE(weights, experts);
   STD_TORCH_CHECK(x.dim() == 2 && gate_up.dim() == 3 && down.dim() == 3 && experts.dim() == 2 &&
                       experts.size(0) == x.size(0) && gate_up.size(2) == x.size(1) && down.size(1) == x.size(1) &&

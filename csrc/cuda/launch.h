@@ -14,16 +14,30 @@ extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_inde
 
 namespace foveate::cuda {
 
-#define FOVEATE_CHECK_CUDA(tensor, dtype)                                                                       \
-  STD_TORCH_CHECK((tensor).is_cuda() && (tensor).scalar_type() == ScalarType::dtype && (tensor).is_contiguous() && \
-                      (ScalarType::dtype != ScalarType::BFloat16 || is_aligned(tensor)),                        \
-                  #tensor " must be a contiguous " #dtype " tensor on a GPU, bf16 at a multiple of 16 bytes, "    \
-                  "got shape ", shape_text(tensor))
-
 // As numbers must be that are copied 16 bytes at a time.
 inline bool is_aligned(const Tensor& tensor) {
   return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
 }
+
+inline void check_on_gpu(const Tensor& tensor, const char* name, ScalarType dtype) {
+  STD_TORCH_CHECK(tensor.is_cuda() && tensor.scalar_type() == dtype && tensor.is_contiguous(), name,
+                  " must be a contiguous ", dtype_text(dtype), " tensor on a GPU, got ", tensor_text(tensor),
+                  tensor.is_cuda() ? "" : ", not on a GPU");
+  STD_TORCH_CHECK(dtype != ScalarType::BFloat16 || is_aligned(tensor), name,
+                  " must begin at a multiple of 16 bytes; copy it with .clone()");
+}
+
+// A kernel reads the pointers of one GPU: what lies on another would be read from there, or from nowhere.
+inline void check_beside(const Tensor& tensor, const char* name, const Tensor& first, const char* first_name) {
+  const int got = tensor.get_device(), wanted = first.get_device();
+  STD_TORCH_CHECK(got == wanted, name, " must be on the GPU of ", first_name, ", cuda:", wanted, "; got cuda:", got,
+                  ", move it with .to(", first_name, ".device)");
+}
+
+// Of the first tensor of an operation, and of those that must be on its GPU.
+#define FOVEATE_CHECK_CUDA(tensor, dtype) check_on_gpu(tensor, #tensor, ScalarType::dtype)
+#define FOVEATE_CHECK_CUDA_BESIDE(first, tensor, dtype) \
+  (FOVEATE_CHECK_CUDA(tensor, dtype), check_beside(tensor, #tensor, first, #first))
 
 inline void check_cuda(cudaError_t error, const char* what) {
   STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));

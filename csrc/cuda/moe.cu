@@ -72,25 +72,27 @@ __global__ void multiply_choices(const bf16* x, const bf16* rows, int64_t num_ro
   }
 }
 
-// Checks rows [N, D] and place [T, K], and the weights where there are any, which it returns.
-const float* check_rows(const Tensor& rows, const Tensor& place, const std::optional<Tensor>& weights) {
-  FOVEATE_CHECK_CUDA(rows, BFloat16);
-  FOVEATE_CHECK_CUDA(place, Long);
-  FOVEATE_CHECK_DIM(rows, 2);
-  FOVEATE_CHECK_DIM(place, 2);
+// Checks rows [N, D] of a name and place [T, K], and the weights where there are any, which it returns.
+const float* check_rows(const Tensor& rows, const char* name, const Tensor& place,
+                        const std::optional<Tensor>& weights) {
+  check_on_gpu(rows, name, ScalarType::BFloat16);
+  STD_TORCH_CHECK(rows.dim() == 2, name, " must be [rows, width], got shape ", shape_text(rows));
   check_width(rows, rows.size(1));
+  FOVEATE_CHECK_CUDA(place, Long);
+  FOVEATE_CHECK_DIM(place, 2);
+  check_beside(place, "place", rows, name);
   if (!weights.has_value()) {
     return nullptr;
   }
-  const Tensor& factors = *weights;
-  FOVEATE_CHECK_CUDA(factors, Float);
-  FOVEATE_CHECK_SAME_SHAPE(factors, place);
-  return factors.const_data_ptr<float>();
+  check_on_gpu(*weights, "weights", ScalarType::Float);
+  check_beside(*weights, "weights", rows, name);
+  check_same_shape(*weights, "weights", place, "place");
+  return weights->const_data_ptr<float>();
 }
 
 Tensor dispatch(const Tensor& x, const Tensor& place, const std::optional<Tensor>& weights, int64_t num_rows) {
   const Tensor input = torch::stable::contiguous(x);
-  const float* factors = check_rows(input, place, weights);
+  const float* factors = check_rows(input, "x", place, weights);
   STD_TORCH_CHECK(place.size(0) == x.size(0), "place must have a line for each token of x ", shape_text(x), ", got ",
                   shape_text(place));
   const int64_t width = x.size(1);
@@ -105,8 +107,8 @@ Tensor dispatch(const Tensor& x, const Tensor& place, const std::optional<Tensor
 
 Tensor dots(const Tensor& x, const Tensor& rows, const Tensor& place) {
   const Tensor one = torch::stable::contiguous(x), other = torch::stable::contiguous(rows);
-  check_rows(one, place, std::nullopt);
-  check_rows(other, place, std::nullopt);
+  check_rows(one, "x", place, std::nullopt);
+  check_rows(other, "rows", place, std::nullopt);
   STD_TORCH_CHECK(one.size(1) == other.size(1) && place.size(0) == one.size(0),
                   "x and rows must have one width and place a line for each token, got shapes ", shape_text(one), ", ",
                   shape_text(other), " and ", shape_text(place));
@@ -122,7 +124,7 @@ Tensor dots(const Tensor& x, const Tensor& rows, const Tensor& place) {
 
 Tensor combine(const Tensor& rows, const Tensor& place, const std::optional<Tensor>& weights) {
   const Tensor input = torch::stable::contiguous(rows);
-  const float* factors = check_rows(input, place, weights);
+  const float* factors = check_rows(input, "rows", place, weights);
   const int64_t width = input.size(1);
   const OnDevice device(input);
   Tensor out = torch::stable::new_empty(input, {place.size(0), width});

@@ -53,14 +53,14 @@ __global__ void turn_pairs(Heads x, bf16* out, const float* cos, const float* si
 }
 
 Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back) {
-  FOVEATE_CHECK_DIM(x, 3);
-  FOVEATE_CHECK_CUDA(cos, Float);
-  FOVEATE_CHECK_CUDA(sin, Float);
+  STD_TORCH_CHECK(x.is_cuda() && x.scalar_type() == ScalarType::BFloat16 && x.dim() == 3,
+                  "x must be bfloat16 [T, H, D] on a GPU, got ", tensor_text(x));
+  FOVEATE_CHECK_CUDA_BESIDE(x, cos, Float);
+  FOVEATE_CHECK_CUDA_BESIDE(x, sin, Float);
   const Tensor input = x.stride(2) == 1 ? x : torch::stable::contiguous(x);
   const int64_t num_tokens = x.size(0), num_heads = x.size(1), half = x.size(2) / 2;
-  STD_TORCH_CHECK(input.is_cuda() && input.scalar_type() == ScalarType::BFloat16 && x.size(2) == 2 * half && half > 0 &&
-                      cos.numel() == num_tokens * half && sin.numel() == cos.numel(),
-                  "x must be bfloat16 [T, H, D] on a GPU and cos and sin [T, D / 2], got shapes ", shape_text(x), ", ",
+  STD_TORCH_CHECK(x.size(2) == 2 * half && half > 0 && cos.numel() == num_tokens * half && sin.numel() == cos.numel(),
+                  "x must have heads of an even size and cos and sin be [T, D / 2], got shapes ", shape_text(x), ", ",
                   shape_text(cos), " and ", shape_text(sin));
   Tensor out = torch::stable::new_empty(input, {num_tokens, num_heads, 2 * half});
   const OnDevice device(input);

@@ -48,7 +48,7 @@ int64_t last(const Tensor& x) {
 
 Tensor silu_mul(const Tensor& gate_up) {
   const Tensor input = torch::stable::contiguous(gate_up);
-  FOVEATE_CHECK_CUDA(input, BFloat16);
+  check_on_gpu(input, "gate_up", ScalarType::BFloat16);
   const int64_t width = last(input) / 2;
   STD_TORCH_CHECK(last(input) == 2 * width, "gate_up must end in an even size, got shape ", shape_text(input));
   check_width(input, width);
@@ -63,8 +63,9 @@ Tensor silu_mul(const Tensor& gate_up) {
 
 Tensor silu_mul_backward(const Tensor& grad, const Tensor& gate_up) {
   const Tensor input = torch::stable::contiguous(gate_up), gradient = torch::stable::contiguous(grad);
-  FOVEATE_CHECK_CUDA(input, BFloat16);
-  FOVEATE_CHECK_CUDA(gradient, BFloat16);
+  check_on_gpu(input, "gate_up", ScalarType::BFloat16);
+  check_on_gpu(gradient, "grad", ScalarType::BFloat16);
+  check_beside(gradient, "grad", input, "gate_up");
   const int64_t width = last(gradient);
   STD_TORCH_CHECK(gradient.numel() * 2 == input.numel() && width * 2 == last(input),
                   "grad must have the shape of silu_mul's result for gate_up ", shape_text(input), ", got ",

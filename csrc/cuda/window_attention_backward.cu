@@ -187,13 +187,14 @@ __global__ void __launch_bounds__(kThreads) grad_of_keys(Problem problem) {
 Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, const Tensor& cos, const Tensor& sin,
                                  const Tensor& ends, int64_t num_heads, const Tensor& out, const Tensor& stats) {
   Problem problem = problem_of(qkv, cos, sin, ends, num_heads);
-  FOVEATE_CHECK_CUDA(out, BFloat16);
-  FOVEATE_CHECK_CUDA(stats, Float);
+  FOVEATE_CHECK_CUDA_BESIDE(qkv, out, BFloat16);
+  FOVEATE_CHECK_CUDA_BESIDE(qkv, stats, Float);
   FOVEATE_CHECK_SAME_SHAPE(grad_out, out);
   STD_TORCH_CHECK(3 * out.numel() == qkv.numel() && stats.numel() == 2 * num_heads * problem.num_tokens,
                   "out and stats must be as window_attention returned them");
   const Tensor gradient = torch::stable::contiguous(grad_out);
-  FOVEATE_CHECK_CUDA(gradient, BFloat16);
+  check_on_gpu(gradient, "grad_out", ScalarType::BFloat16);
+  check_beside(gradient, "grad_out", qkv, "qkv");
   const OnDevice device(qkv);
   Tensor delta = torch::stable::new_empty(stats, {num_heads, problem.num_tokens});
   Tensor grad_qkv = torch::stable::empty_like(qkv);

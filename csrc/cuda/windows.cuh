@@ -199,10 +199,10 @@ void with_head(int64_t head_dim, const Run& run) {
 
 inline Problem problem_of(const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& ends, int64_t num_heads) {
   FOVEATE_CHECK_CUDA(qkv, BFloat16);
-  FOVEATE_CHECK_CUDA(cos, Float);
-  FOVEATE_CHECK_CUDA(sin, Float);
+  FOVEATE_CHECK_CUDA_BESIDE(qkv, cos, Float);
+  FOVEATE_CHECK_CUDA_BESIDE(qkv, sin, Float);
   STD_TORCH_CHECK(is_aligned(cos) && is_aligned(sin), "cos and sin must lie at a multiple of 16 bytes");
-  FOVEATE_CHECK_CUDA(ends, Int);
+  FOVEATE_CHECK_CUDA_BESIDE(qkv, ends, Int);
   FOVEATE_CHECK_DIM(qkv, 2);
   STD_TORCH_CHECK(num_heads > 0 && qkv.size(1) > 0 && qkv.size(1) % (6 * num_heads) == 0,
                   "qkv must hold 3 x num_heads heads of an even size, num_heads ", num_heads, "; got shape ",

@@ -33,6 +33,7 @@ class Published:
 def read_published(folder: Path, values: dict[str, Any]) -> Published:
     """Read what stands beside config.json, whose `values` are known. Raises CheckpointError naming file and key."""
     config = Section(values=values, where=str(folder / "config.json"))
+    _check_weights_are_numbers(config)
     whole = read_section(folder / "processor_config.json")
     images = whole.section("image_processor") or read_section(folder / "preprocessor_config.json")
     videos = whole.section("video_processor") or read_section(folder / "video_preprocessor_config.json")
@@ -42,16 +43,35 @@ def read_published(folder: Path, values: dict[str, Any]) -> Published:
         sizes = kimi_config(config, images) if is_kimi else qwen_config(config, images, videos)
     except ConfigError as error:
         raise CheckpointError(f"{config.where}: {error}") from error
+    top_k, top_p = _filters(generation)
     sizes = replace(
         sizes,
-        top_k=generation.get("top_k", int, 0, least=0),
-        top_p=generation.get("top_p", float, 1.0) or 1.0,
+        top_k=top_k,
+        top_p=top_p,
         repetition_penalty=_above_zero(generation, "repetition_penalty"),
         context_tokens=(config.section("text_config") or config).get("max_position_embeddings", int, 0),
     )
     codec = published_codec(read_tokenizer(folder), generation.values, values)
     chat = ChatTemplate(template_of(folder), codec, sizes, named_tokens(folder))
     return Published(config=sizes, codec=codec, chat=chat)
+
+
+def _check_weights_are_numbers(config: Section) -> None:
+    """Raises CheckpointError where weights are packed, or have scales beside them."""
+    for section in (config, config.section("text_config")):
+        if packed := section.section("quantization_config"):
+            raise CheckpointError(
+                f"{packed.where} asks for {packed.get('quant_method', str, 'packed weights')}, wanted weights as "
+                "bf16, f16 or f32: take the folder that this one was made of (':int8' behind its name rounds them)"
+            )
+
+
+def _filters(generation: Section) -> tuple[int, float]:
+    """top_k and top_p; none where only the likeliest token is left, which a caller asks for with temperature 0."""
+    top_k, top_p = generation.get("top_k", int, 0, least=0), generation.get("top_p", float, 1.0)
+    if not 0 < top_p <= 1:
+        raise CheckpointError(f"{generation.where}: top_p is {top_p}, wanted more than 0 and at most 1")
+    return (0, 1.0) if top_k == 1 else (top_k, top_p)
 
 
 def _above_zero(section: Section, key: str) -> float:

@@ -165,8 +165,7 @@ def published_tensors(named: dict[str, Tensor], rules: Iterable[Rule], config: T
     out = {}
     for name, tensor in named.items():
         rule = sources(name, rules, config)
-        square = tensor.shape[-1] == tensor.shape[-2:][0]  # such a one is not turned when it is read either
-        turned = tensor.transpose(-1, -2) if rule.transposed and not square else tensor
+        turned = tensor.transpose(-1, -2) if rule.transposed else tensor
         if rule.order is not None:
             turned = turned[row_order(rule.order, config).argsort()]
         shapes = published_shapes(rule, turned.shape, config)

@@ -91,7 +91,7 @@ def _decoder(text: Section, family: str, tied: bool) -> DecoderConfig:
         out_bias=bias,
         qk_norm=qwen3,
         tie_embeddings=tied,
-        moe=_moe(text) if family.endswith("_moe") else None,
+        moe=_moe(text, width) if family.endswith("_moe") else None,
         dense_layers=_dense_layers(text, layers) if family.endswith("_moe") else (),
     )
 
@@ -146,11 +146,17 @@ def _bands(head_dim: int, family: str) -> tuple[int, int, int]:
     return time * head_dim // 128, height * head_dim // 128, width * head_dim // 128
 
 
-def _moe(text: Section) -> MoEConfig:
+def _moe(text: Section, width: int) -> MoEConfig:
+    inner = text.need("moe_intermediate_size", int)
+    if width in (inner, 2 * inner):
+        raise CheckpointError(
+            f"{text.where}: hidden_size is {width} and moe_intermediate_size {inner}, wanted neither the same nor half "
+            "of it: files hold experts' weights either way round, which of square ones cannot be told"
+        )
     return MoEConfig(
         num_experts=text.get("num_local_experts", int, 0) or text.need("num_experts", int),
         top_k=text.need("num_experts_per_tok", int),
-        intermediate_size=text.need("moe_intermediate_size", int),
+        intermediate_size=inner,
     )
 
 

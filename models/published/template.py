@@ -70,7 +70,7 @@ class ChatTemplate:
         try:
             self.template = template_environment().from_string(source)
             self.takes_tools = asks_for_tools(source)
-        except TemplateError as error:
+        except (TemplateError, RecursionError) as error:
             raise CheckpointError(f"the chat template is not valid: {error}") from error
         self.video = f"{VISION[0]}{codec.controls.video}{VISION[1]}"
         own = f"[{OPEN}{CLOSE}{BEGINS}{ENDS}]"
@@ -100,8 +100,9 @@ class ChatTemplate:
             return self.template.render(
                 **self.names, messages=forms, tools=tools, documents=None, add_generation_prompt=generate
             )
-        except (TemplateError, TypeError) as error:
-            raise InputError(f"the chat template refuses the conversation: {error}") from error
+        except Exception as error:  # a template is a program, and none of ours
+            reason = str(error) or type(error).__name__
+            raise InputError(f"the chat template refuses the conversation: {reason}") from error
 
     def _behind(self, placeholder: str, rendered: str) -> str:
         """What is written after a turn that was sampled and has been closed."""
@@ -225,15 +226,14 @@ class ChatTemplate:
         if video is None:
             raise InputError(f"{self.config.model_type} sees no videos; wanted 'text' or 'image' parts")
         video = part.asked.within(video, depth)
-        clip = read_clip(part.source, video, depth)
+        clip = read_clip(part.source, video, self.config.vision, self.config.image)
         if video.time != "text":
             step = clip.step_s * depth * video.positions_per_second if video.time == "positions" else 1.0
-            yield "", Frames(clip.frames, clip.num_shown, video, step)
+            yield "", Frames(clip.pixels_FHW3, step)
             return
-        for start in range(0, len(clip.frames), depth):
+        for start in range(0, len(clip.seconds), depth):
             middle_s = (clip.seconds[start] + clip.seconds[start + depth - 1]) / 2
-            frames = clip.frames[start : start + depth]
-            yield f"<{middle_s:.1f} seconds>", Frames(frames, clip.num_shown, video, 1.0)
+            yield f"<{middle_s:.1f} seconds>", Frames(clip.pixels_FHW3[start : start + depth], 1.0)
 
 
 def _was_sampled(message: Message) -> bool:

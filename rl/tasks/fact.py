@@ -3,10 +3,16 @@
 Under each anchor hangs a small sign with the name of a country or an element, a small flag, or a tile with an element's
 symbol. One zoom names the subject, one search in the local corpus gives the fact. Only short facts whose value nobody
 guesses (no continents, no euro) are asked; a test holds that the search finds each of them with the oracle's query.
+
+A fact, one relation of one subject, is asked in one split alone: a sixth of all is kept for test and a sixth for
+validation, so what training asked does not help there. Every subject is recognised in training: flags are named on
+sheets, names are read.
 """
 
+import hashlib
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from foveate.rl.tasks import assets
@@ -66,6 +72,11 @@ class Subject:
     """The text on the sign or tile, or the code of the flag."""
     known: tuple[Fact, ...]
 
+    @property
+    def weight(self) -> int:
+        """How often it is asked about: each of its facts by its own weight."""
+        return sum(weight_of(fact) for fact in self.known)
+
 
 @lru_cache(maxsize=1)
 def askable() -> dict[str, tuple[Fact, ...]]:
@@ -80,14 +91,31 @@ def askable() -> dict[str, tuple[Fact, ...]]:
     return found
 
 
+def weight_of(fact: Fact) -> int:
+    """How often a fact is asked beside the others."""
+    return WEIGHTS.get(fact.relation, 1)
+
+
+def split_of(fact: Fact) -> Split:
+    """The split that asks a fact; the same on every machine."""
+    part = hashlib.sha256(f"{fact.subject}/{fact.relation}".encode()).digest()[0] % 6
+    return "test" if part == 0 else "validation" if part == 1 else "train"
+
+
 def query_of(relation: str, name: str) -> str:
     """The oracle's query."""
     return f"{relation} of {name}"
 
 
-@lru_cache(maxsize=8)
-def subjects(kind: str) -> tuple[Subject, ...]:
-    """Everything that a kind of sign can show: "country sign", "element sign", "flag" or "tile"."""
+@lru_cache(maxsize=12)
+def subjects(kind: str, split: Split) -> tuple[Subject, ...]:
+    """What a kind of sign ("country sign", "element sign", "flag" or "tile") shows in a split, and what is asked."""
+    asked = ((subject, tuple(row for row in subject.known if split_of(row) == split)) for subject in shown_by(kind))
+    return tuple(replace(subject, known=rows) for subject, rows in asked if rows)
+
+
+def shown_by(kind: str) -> tuple[Subject, ...]:
+    """Everything that a kind of sign can show."""
     known = askable()
     if kind == "flag":
         return tuple(Subject(name=name, shown=code, known=known[name]) for code, name in FLAGS.items() if name in known)
@@ -113,12 +141,21 @@ def draw(rng: random.Random, split: Split) -> Drawing:
     return finish(canvas, rng.sample(drafts, min(len(drafts), rng.randint(2, 5))), "fact")
 
 
+def pick_subjects(rng: random.Random, known: Sequence[Subject], count: int) -> list[Subject]:
+    """`count` different subjects in any order, by their weights: a relation is about as common in every split.
+
+    Weighted sampling without replacement, Efraimidis and Spirakis 2006.
+    """
+    picked = sorted(known, key=lambda subject: rng.random() ** (1 / subject.weight), reverse=True)[:count]
+    return rng.sample(picked, len(picked))
+
+
 def sign_page(canvas: Canvas, ground: Ground, kind: str) -> list[Draft]:
     """Anchors with a small sign under or above each."""
     rng, small = canvas.rng, canvas.small_px
     side, relation = canvas.big(rng.uniform(28, 38)), rng.choice(("under", "under", "above"))
     anchor_kind = pick_kind(rng)
-    shown = rng.sample(subjects(kind), min(MOST[anchor_kind], rng.randint(5, 20)))
+    shown = pick_subjects(rng, subjects(kind, canvas.split), min(MOST[anchor_kind], rng.randint(5, 20)))
     wide, tall = sign_size(canvas, kind, shown)
     gap = small * 0.4
     block = (max(side, wide) + canvas.big(4), side + gap + tall + canvas.big(5))
@@ -175,7 +212,7 @@ def fact_draft(
 ) -> Draft:
     """The question about one sign; `words` are the kind of sign and its relation to the anchor."""
     rng, (kind, rel) = canvas.rng, words
-    fact = rng.choices(subject.known, [WEIGHTS.get(row.relation, 1) for row in subject.known])[0]
+    fact = rng.choices(subject.known, list(map(weight_of, subject.known)))[0]
     asks = ASK if rng.random() < 0.6 else ASK_SHORT
     read = f"It is the flag of {subject.name}." if kind == "flag" else f"It says {subject.shown}."
     return Draft(

@@ -145,9 +145,10 @@ def settle(draft: Draft, family: str, size: tuple[int, int], move: Callable[[Box
 
 
 def finish(canvas: Canvas, drafts: Sequence[Draft], family: str) -> Drawing:
-    """Augment the picture and settle the drafts on it."""
+    """Augment the picture and settle the drafts on it; what two of them ask in the same words is asked once."""
     image, move = augment(canvas.image, canvas.rng, canvas.theme.page)
-    questions = tuple(settle(draft, family, image.size, move) for draft in drafts)
+    asked = {draft.text: draft for draft in drafts}.values()
+    questions = tuple(settle(draft, family, image.size, move) for draft in asked)
     marks = tuple(Mark(name=mark.name, box=move(mark.box)) for mark in canvas.marks)
     glyphs = tuple(Glyph(glyph.character, move(glyph.box)) for glyph in canvas.glyphs)
     return Drawing(image, questions, marks, glyphs)

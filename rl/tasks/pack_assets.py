@@ -23,7 +23,7 @@ FREE_LICENCES = ("OFL-1.1", "Apache-2.0")
 LICENCE_TEXTS = {"OFL.txt": "fontsource-lora", "APACHE.txt": "fontsource-roboto-slab", "MIT-flags.txt": "flag-icons"}
 LICENCE_HEAD = """# Licences of the packed drawings and fonts
 
-- `icons-fluent.png`: Fluent Emoji (flat), (c) Microsoft Corporation, MIT, from the npm package
+- `icons-fluent.png`: Fluent Emoji (flat), (c) Microsoft Corporation, MIT (MIT-fluent.txt), from the npm package
   @iconify-json/fluent-emoji-flat 1.2.6; rasterised at 128 px, 256 colours.
 - `icons-noto.png`: Noto Emoji, (c) Google Inc, Apache-2.0 (APACHE.txt), from the npm package @iconify-json/noto 1.2.9;
   rasterised at 128 px, 256 colours.

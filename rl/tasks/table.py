@@ -7,6 +7,7 @@ first letter of their names (one zoom onto the letter's section).
 
 import random
 from dataclasses import dataclass
+from itertools import compress, cycle
 
 from foveate.rl.tasks.anchors import Anchor, draw_anchor, draw_mark, pick_anchors, pick_dress
 from foveate.rl.tasks.assets import Split
@@ -112,7 +113,10 @@ def named_draft(canvas: Canvas, name: str, grid: Grid, at: tuple[int, int], seen
 
 
 def marked_page(canvas: Canvas, ground: Ground) -> list[Draft]:
-    """One large grid whose rows and columns carry large marks; the cells hold small text."""
+    """One large grid whose rows and columns carry large marks; the cells hold small text.
+
+    Of a row that may not be named no cell is asked: another one is.
+    """
     rng, area = canvas.rng, ground.area
     head = canvas.big(rng.uniform(26, 32))
     cell_wide, cell_tall = canvas.big(rng.uniform(46, 66)), canvas.big(rng.uniform(36, 52))
@@ -134,7 +138,10 @@ def marked_page(canvas: Canvas, ground: Ground) -> list[Draft]:
             ink = canvas.text(middle, text, fill=canvas.ink(canvas.theme.card), align="mm")
             frame = (*cell, cell[0] + cell_wide, cell[1] + cell_tall)
             drafts.append(cell_draft(canvas, (row_name.name, column_name.name, text), (frame, ink)))
-    return rng.sample(drafts, min(len(drafts), 8))
+    askable = [row_name.askable for row_name in row_marks for _ in column_marks]
+    others = cycle(compress(drafts, askable))
+    picked = rng.sample(range(len(drafts)), min(len(drafts), 8))
+    return [drafts[idx] if askable[idx] else next(others) for idx in picked]
 
 
 def pick_marks(canvas: Canvas, num_rows: int, num_columns: int, ground: Ground) -> tuple[list[Anchor], list[Anchor]]:

@@ -82,8 +82,7 @@ def draw(rng: random.Random, split: Split) -> Drawing:
     listings = page(canvas, draw_setting(canvas, pick_setting(rng, split)))
     rng.shuffle(listings)
     drafts = [sum_draft(canvas, listings[index % len(listings)]) for index in range(rng.randint(2, 4))]
-    unique = {draft.text: draft for draft in drafts}
-    return finish(canvas, list(unique.values()), "total")
+    return finish(canvas, drafts, "total")
 
 
 def pick_names(canvas: Canvas, count: int, surface: Color) -> tuple[list[Anchor], Dress]:

@@ -16,7 +16,7 @@ from foveate.errors import FoveateError
 
 State = Literal["ok", "warn", "fail"]
 AS_SAID = "change what the message names to what it wants"
-REINSTALL = "install Foveate again: pip install --force-reinstall foveate"
+REINSTALL = "install Foveate again from the folder or wheel that you installed it from"
 
 EXTRAS = {
     "hub": ("huggingface_hub", "transformers"),
@@ -97,7 +97,7 @@ def _native(name: str) -> Finding:
     if ops.is_native():
         on_gpu = f"; on the GPU {ops.cuda_backend()}" if torch.cuda.is_available() else ""
         return Finding(name=name, state="ok", found=ops.backend() + on_gpu)
-    fix = "install gcc and build again: pip install --no-build-isolation -e . (all works without, slower)"
+    fix = "install g++ 12 or newer, then Foveate again from the folder that it came from (all works without, slower)"
     return Finding(name=name, state="warn", found=ops.backend(), fix=fix)
 
 

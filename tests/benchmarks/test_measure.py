@@ -10,6 +10,7 @@ from foveate.benchmarks import (
     NAMES,
     decoder_attention,
     experts,
+    full_attention,
     gqa_decode,
     linear,
     measure,
@@ -17,6 +18,7 @@ from foveate.benchmarks import (
     moe_decode,
     moe_prefill,
     nano_ask,
+    pointwise,
     sizes,
     window_core,
     window_layer,
@@ -30,11 +32,15 @@ from foveate.cli.bench import print_list
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmarks at sizes that take no time."""
-    for module in (window_core, window_layer):
+    for module in (window_core, window_layer, full_attention):
         monkeypatch.setattr(module, "SIDE", 10)
     monkeypatch.setattr(decoder_attention, "LENGTHS", [7, 5])
-    monkeypatch.setattr(gqa_decode, "CONTEXT", 30)
-    monkeypatch.setattr(gqa_decode, "HELD", 30)
+    for module in (gqa_decode, mla_decode):
+        monkeypatch.setattr(module, "CONTEXT", 30)
+        monkeypatch.setattr(module, "HELD", 30)
+    monkeypatch.setattr(mla_decode, "LAYERS", 1)
+    for name, value in {"TOKENS": 5, "WIDTH": 64, "HEAD_DIM": 16, "SIDE_PX": 56}.items():
+        monkeypatch.setattr(pointwise, name, value)
     monkeypatch.setattr(linear, "WIDTH", 24)
     monkeypatch.setattr(linear, "MATRICES", 1)
     monkeypatch.setattr(linear, "TOKENS", (1, 20))
@@ -48,20 +54,35 @@ def tensors(result: object) -> list[torch.Tensor]:
 
 
 def all_cases() -> Iterator[Case]:
-    for module in (window_core, window_layer, decoder_attention, gqa_decode, moe_prefill, moe_decode, linear):
+    for module in (
+        window_core, window_layer, full_attention, decoder_attention, gqa_decode, mla_decode, moe_prefill, moe_decode,
+        linear, pointwise,
+    ):  # fmt: skip
         yield from module.cases()
 
 
 @pytest.mark.usefixtures("small")
-def test_peers_compute_the_same() -> None:
+def test_peers_compute_the_same_and_nobody_builds_a_graph() -> None:
+    """With one, linear layers would go to torch's own, and everybody would pay for autograd."""
     compared = 0
     for case in all_cases():
         tolerance = 0.03 if case.dtype == "bfloat16" else 1e-4
-        for peer in case.peers.values():
+        for name, peer in case.peers.items():
+            if name == "copy":
+                continue
             for one, other in zip(tensors(case.ours(1)), tensors(peer(1)), strict=True):
                 torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+                assert not one.requires_grad
+                assert not other.requires_grad
             compared += 1
-    assert compared >= 6
+    assert compared >= 15
+
+
+@pytest.mark.usefixtures("small")
+def test_a_copy_reads_and_writes_what_an_operation_does() -> None:
+    for case in pointwise.cases():
+        (copied,) = tensors(case.peers["copy"](0))
+        assert 2 * copied.nbytes == case.moved
 
 
 def test_everybody_runs_in_turn_with_the_same_inputs() -> None:

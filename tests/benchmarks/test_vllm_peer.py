@@ -23,7 +23,7 @@ def test_a_cache_in_pages_equals_ours(context: int) -> None:
     k, v = torch.randn(2, 3, context, 2, 32).bfloat16()
     q_BHD = torch.randn(1, 8, 32).bfloat16()
     wanted_BHD = decode_attention(q_BHD, k, v, torch.tensor([1]), torch.tensor([context]), context)
-    torch.testing.assert_close(vllm_peer.cache_of(k, v)(q_BHD, 1), wanted_BHD, rtol=0.03, atol=0.03)
+    torch.testing.assert_close(vllm_peer.cache_of(k, v, 8)(q_BHD, 1), wanted_BHD, rtol=0.03, atol=0.03)
 
 
 def test_latents_equal_ours() -> None:

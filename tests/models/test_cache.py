@@ -1,12 +1,20 @@
-"""A cache grows without losing what it holds, and room that nothing was written to takes no memory."""
+"""A cache grows without losing what it holds, and room that nothing was written to takes no memory.
 
+Such room may be larger than the machine's memory; what no machine has is an error of the model.
+"""
+
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from foveate.errors import ModelError
 from foveate.models.cache import KVCache
 from foveate.models.config import NANO, TINY
+from foveate.models.generate import ThinkerReasoner
+from foveate.models.thinker import Thinker
 
 
 def resident_bytes() -> int:
@@ -29,8 +37,22 @@ def test_what_is_held_stays_when_the_cache_grows() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is in use")
 def test_empty_room_takes_no_memory() -> None:
+    strict = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    wanted = 1 << 30 if strict else 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     cache = KVCache(NANO.decoder, 8, torch.empty(0), capacity=8)
     before = resident_bytes()
-    cache.reserve(1 << 16)
-    assert cache.k.nbytes > 3 << 29
-    assert resident_bytes() - before < 1 << 27
+    cache.reserve(8 * wanted // cache.k.nbytes + 1)
+    cache.k[0, 0, :10] = 1
+    assert cache.k.nbytes >= wanted
+    assert resident_bytes() - before < 1 << 24
+
+
+def test_room_that_there_is_not_is_an_error_of_the_model(
+    thinker: Thinker, conversation: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasoner = ThinkerReasoner(thinker)
+    with monkeypatch.context() as patched:
+        patched.setattr(reasoner.engine.cache, "reserve", lambda _: KVCache(NANO.decoder, 1 << 34, torch.empty(0)))
+        with pytest.raises(ModelError, match=r"\Anano failed .* MemoryError: the system gives no room of [\d,]+ bytes"):
+            reasoner.sample(conversation, max_new_tokens=2)
+    assert len(reasoner.sample(conversation, max_new_tokens=2).token_ids) <= 2

@@ -8,6 +8,7 @@ is asked again, that what fails is one line; the whole agent zooms and answers t
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import InputError, ModelError
+from foveate.models import chat_model
 from foveate.models.chat_model import LONG_SIDE_PX, ChatModelReasoner, endpoint, without_thoughts
 from foveate.models.reasoner import Message
 
@@ -98,7 +100,7 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     def close(self) -> None:
@@ -166,6 +168,17 @@ def test_an_endpoint_gets_the_conversation_and_gives_a_turn(serve: Callable[...,
 def test_a_turn_that_the_server_cut_was_too_long(serve: Callable[..., Server]) -> None:
     server = serve("It is a", finish="length")
     assert endpoint(server.url).sample(QUESTION, max_new_tokens=2).stop_reason == "length"
+
+
+def test_a_turn_of_a_server_that_heeds_no_length_ends_too(serve: Callable[..., Server]) -> None:
+    sample = endpoint(f"{serve('x' * 500).url}#sees").sample(QUESTION, max_new_tokens=4)
+    assert (sample.text, sample.stop_reason) == ("x" * 64, "length")
+
+
+def test_an_endpoint_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_model, "PATIENCE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ModelError, match="APITimeoutError"):
+        endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
 
 
 def test_the_only_model_is_taken_and_one_of_several_must_be_named(serve: Callable[..., Server]) -> None:
@@ -300,7 +313,7 @@ def test_a_turn_of_which_nothing_comes_can_be_stopped() -> None:
     assert time.monotonic() - begun < 3
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, 503])
 def test_a_backend_in_trouble_is_asked_again_and_then_ends_the_question(
     status: int, serve: Callable[..., Server], capsys: Any, tmp_path: Path
 ) -> None:

@@ -1,4 +1,7 @@
-"""Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new."""
+"""Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new.
+
+What fails or is wanted no more ends alone, also before it has a slot and while its beginning is computed.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,10 +13,12 @@ from pictures import noise
 
 from foveate.errors import ModelError
 from foveate.models import engine
+from foveate.models.engine import Engine, Request
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.sampling import allowed_logprobs
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import pack
+from foveate.models.turn_text import Telling
 
 Messages = list[dict[str, Any]]
 
@@ -56,7 +61,7 @@ def test_second_turn_prefills_only_what_is_new(
     prefilled: list[int] = []
     prefill = reasoner.engine._prefill
     monkeypatch.setattr(
-        reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot)
+        reasoner.engine, "_prefill", lambda r, start: prefilled.append(len(r.transcript) - start) or prefill(r, start)
     )
     second = reasoner.sample(next_turn(conversation, first), max_new_tokens=3)
     assert prefilled == [second.prompt_tokens - first.prompt_tokens - len(first.token_ids) + 1]
@@ -145,3 +150,77 @@ def test_a_step_that_is_broken_off_ends_its_turns_and_no_other(thinker: Thinker,
         with pytest.raises(KeyboardInterrupt):
             reasoner.sample(conversation, max_new_tokens=6, on_text=break_off)
         assert reasoner.sample(conversation, max_new_tokens=6) == wanted
+
+
+def asked(thinker: Thinker, words: str, **settings: Any) -> Request:
+    """A turn of 9 tokens, not begun."""
+    transcript = thinker.processor([{"role": "user", "content": words}], generate=True)
+    generator = torch.Generator().manual_seed(len(words))
+    return Request(transcript=transcript, max_new_tokens=9, temperature=1.0, generator=generator, **settings)
+
+
+def raises(error: BaseException) -> Any:
+    def broken(*_: Any) -> None:
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize("place", ["on_text", "should_stop", "temperature"])
+def test_a_turn_that_fails_ends_alone(thinker: Thinker, place: str) -> None:
+    wanted = Engine(thinker).run(asked(thinker, "What?")).token_ids
+    engine, gone, other = Engine(thinker), ConnectionError("the client went away"), asked(thinker, "the image")
+    if place == "temperature":
+        other.temperature = 1e308
+    else:
+        setattr(other, place, raises(gone))
+    other.telling = Telling(other.on_text)
+    engine.waiting.append(other)  # as another thread's
+    assert engine.run(asked(thinker, "What?")).token_ids == wanted
+    again, fresh = (each.run(asked(thinker, "the image")) for each in (engine, Engine(thinker)))
+    assert again.token_ids == fresh.token_ids
+    assert other.stop_reason == "cancelled"
+    assert other.failure is gone if place != "temperature" else isinstance(other.failure, RuntimeError)
+
+
+def test_what_a_callback_raises_comes_to_its_caller(thinker: Thinker, conversation: Messages) -> None:
+    with pytest.raises(ConnectionError, match="went away"):
+        ThinkerReasoner(thinker).sample(conversation, max_new_tokens=9, on_text=raises(ConnectionError("went away")))
+
+
+def test_no_turn_is_lost_when_its_beginning_is_broken_off(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, other = Engine(thinker), asked(thinker, "the image")
+    engine.waiting.append(other)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.cache, "copy_prefix", raises(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(asked(thinker, "What?"))
+    assert isinstance(other.failure, ModelError)
+    assert (other.stop_reason, engine.waiting) == ("cancelled", [])
+
+
+def test_who_waits_for_a_slot_is_asked_whether_to_go_on(thinker: Thinker) -> None:
+    engine, first = Engine(thinker, num_slots=1), asked(thinker, "What?")
+    other = asked(thinker, "the image", place=(0, 1), should_stop=lambda: len(first.token_ids) > 2)
+    engine.waiting.append(other)
+    ended_with = []
+    first.should_stop = lambda: ended_with.append(other.stop_reason)
+    engine.run(first)
+    assert (other.stop_reason, other.token_ids, other.failure) == ("cancelled", [], None)
+    assert ended_with[-1] == "cancelled"
+    assert ended_with[3] is None
+    assert len(first.token_ids) == 9
+
+
+def test_a_beginning_that_is_cut_keeps_its_parts(
+    thinker: Thinker, conversation: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PREFILL", 13)
+    reasoner = ThinkerReasoner(thinker, num_slots=1)
+    lengths = reasoner.engine.cache.lengths
+    cut = reasoner.sample(conversation, max_new_tokens=6, should_stop=lambda: lengths[0] >= 26)
+    assert (cut.stop_reason, cut.token_ids, lengths[0]) == ("cancelled", (), 26)
+    assert len(reasoner.engine.slots[0].keys) == 26
+    assert reasoner.sample(conversation, max_new_tokens=6) == ThinkerReasoner(thinker).sample(
+        conversation, max_new_tokens=6
+    )

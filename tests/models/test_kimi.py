@@ -2,9 +2,9 @@
 
 Proved for a tiny random configuration against transformers' kimi_k25 with one frame: logits within 1e-3 in f32 with
 several pictures, with text alone and for a pack of conversations, in bf16 at most 1.5 times as far off; 64 greedy
-tokens, over the cache of latents; two conversations at once, and a later turn over a past. The tiktoken vocabulary
-equals byte-pair encoding by its definition. Pictures are shrunk to the limit of patches, never enlarged, and padded
-with black.
+tokens, over the cache of latents; two conversations at once, and a later turn over a past. Text is cut as the published
+pattern cuts it, by hand, and the tiktoken vocabulary equals byte-pair encoding by its definition. Pictures are shrunk
+to the limit of patches, never enlarged, and padded with black.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +144,23 @@ def test_pixels(thinker: Thinker, size_px: tuple[int, int]) -> None:
 @given(st.text(alphabet=st.sampled_from("the asist42 Éß漢字カ\n\t.,'sT!\u0301"), max_size=40))
 def test_the_vocabulary_is_byte_pair_encoding(written: str) -> None:
     assert TOKENIZER.encode(written).ids == kimi.encoded(written, CUTS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["Hello", " World's", " i", "Phone", " ABCdef", " ", "123", "456", "7"],
+        ["漢字", "カタ", " abc", "漢字", "Def", "漢", "'ll"],
+        ["  \n\n", " x", "\t", " y", "  "],
+        ["don't", " WE'LL", " E\u0300cole", " '", "sky"],
+        ["a", ",", " b", "!!\r\n", "c", "\n", "   ", " d"],
+        ["ǅabc", " ñandú", "99", " x", "²", "\u3000あ", "-dash", " --", "42", "."],
+    ],
+)
+def test_text_is_cut_into_words(words: list[str]) -> None:
+    written = "".join(words)
+    cut = TOKENIZER.pre_tokenizer.pre_tokenize_str(written)
+    assert [written[start:end] for _, (start, end) in cut] == words
 
 
 @pytest.fixture(autouse=True, scope="module")

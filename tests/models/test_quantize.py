@@ -13,6 +13,7 @@ from foveate.models import Thinker, nano_path
 from foveate.models.linear import Linear
 from foveate.models.load import load_reasoner
 from foveate.models.moe import MoE
+from foveate.ops import Int8Rows
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 6 times 7?"}]
 
@@ -35,6 +36,22 @@ def test_each_number_is_off_by_half_a_step_at_most(family: str, tmp_path: Path) 
     wanted, got = exact(inputs), rounded(inputs)
     assert 0 < (got - wanted).norm() / wanted.norm() < 0.1  # a token may go to another expert
     assert rounded.generate(QUESTION, max_new_tokens=8).token_ids
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "kimi_vl"])
+def test_numbers_are_rounded_as_they_are_stored_and_the_rest_is_converted(family: str, tmp_path: Path) -> None:
+    """What is rounded need not be in memory in another dtype before."""
+    kimi.save(tmp_path) if family == "kimi_vl" else qwen.save(family, tmp_path)
+    exact = Thinker.from_pretrained(tmp_path)
+    half = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, int8=True)
+    for name, module in half.decoder.named_modules():
+        if isinstance(module, Linear):
+            assert module.int8 is not None
+            assert torch.equal(module.int8.values, Int8Rows.of(exact.decoder.get_submodule(name).weight).values)
+    for name, parameter in half.named_parameters():
+        kept = name.endswith("correction_bias")
+        assert parameter.dtype == (torch.float32 if kept else torch.bfloat16)
+        assert not kept or torch.equal(parameter, exact.get_parameter(name))
 
 
 def test_decoding_runs_over_the_rounded_weights_too(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_a_penalty_is_that_of_transformers() -> None:
     assert torch.equal(penalized(logits, held, 1.3), wanted)
 
 
+def test_a_file_that_leaves_the_likeliest_token_alone_leaves_the_temperature_to_the_caller(folder: Path) -> None:
+    change(folder / "generation_config.json", top_k=1, top_p=0.001, temperature=0.01)
+    thinker = Thinker.from_pretrained(folder)
+    drawn = {thinker.generate(CONVERSATIONS[0], max_new_tokens=6, temperature=1.5, seed=seed) for seed in range(3)}
+    assert len({sample.token_ids for sample in drawn}) == 3
+    greedy = thinker.generate(CONVERSATIONS[0], max_new_tokens=6)
+    assert thinker.generate(CONVERSATIONS[0], max_new_tokens=6, seed=1) == greedy
+
+
 def test_a_penalty_that_is_none_is_refused(folder: Path) -> None:
     change(folder / "generation_config.json", repetition_penalty=0.0)
     with pytest.raises(

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, InputError
 from foveate.models import Thinker
+from foveate.models.files import Section
+from foveate.models.published.qwen import qwen_config
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -152,6 +154,8 @@ def test_weights_are_floating(saved_qwen: Path, tmp_path: Path, dtype: torch.dty
         ("config.json", "", {"text_config": 7}, "text_config is 7, wanted an object"),
         ("config.json", "", {"vision_config": [1]}, r"vision_config is \[1\], wanted an object"),
         ("config.json", "", {"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', wanted true or false"),
+        ("config.json", "", {"quantization_config": {"quant_method": "awq"}}, "quantization_config asks for awq, want"),
+        ("config.json", "text_config", {"quantization_config": {"bits": 4}}, "asks for packed weights, wanted weights"),
         ("config.json", "text_config", {"hidden_size": "64"}, "text_config: hidden_size is '64', wanted a whole"),
         ("config.json", "text_config", {"hidden_size": None}, "text_config lacks the key hidden_size"),
         ("config.json", "text_config", {"num_hidden_layers": 2.5}, "num_hidden_layers is 2.5, wanted a whole number"),
@@ -191,6 +195,9 @@ def test_weights_are_floating(saved_qwen: Path, tmp_path: Path, dtype: torch.dty
         ("video_preprocessor_config.json", "", {"image_mean": [0, 0, 0]}, "image_mean is"),
         ("video_preprocessor_config.json", "", {"fps": "2"}, "fps is '2', wanted a number"),
         ("generation_config.json", "", {"top_p": "a"}, "top_p is 'a', wanted a number"),
+        ("generation_config.json", "", {"top_p": -1.0}, r"top_p is -1\.0, wanted more than 0 and at most 1"),
+        ("generation_config.json", "", {"top_p": 0.0}, r"top_p is 0\.0, wanted more than 0 and at most 1"),
+        ("generation_config.json", "", {"top_p": 1.5}, r"top_p is 1\.5, wanted more than 0 and at most 1"),
         ("generation_config.json", "", {"top_k": 0.5}, "top_k is 0.5, wanted a whole number"),
     ],
 )  # fmt: skip
@@ -213,6 +220,49 @@ def test_a_file_that_is_not_utf8_is_named(saved_qwen: Path, tmp_path: Path, file
     (folder / file).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CheckpointError, match=file):
         Thinker.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("inner", [32, 64])
+def test_experts_that_may_stand_either_way_round_are_refused(inner: int) -> None:
+    text_config = qwen.text_settings("qwen3_vl_moe") | {"moe_intermediate_size": inner}
+    values = {"model_type": "qwen3_vl_moe", "text_config": text_config}
+    with pytest.raises(CheckpointError, match=f"text_config: hidden_size is 64 and moe_intermediate_size {inner}, "):
+        qwen_config(Section(values=values), Section(), Section())
+
+
+def test_buffers_of_older_files_are_passed_over(saved_kimi: Path, tmp_path: Path) -> None:
+    folder = edited(saved_kimi, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = "language_model.model.layers.0.self_attn.rotary_emb.inv_freq"
+    save_file(tensors | {name: torch.ones(4)}, folder / "model.safetensors")
+    wanted = Thinker.from_pretrained(saved_kimi)
+    got = Thinker.from_pretrained(folder)
+    assert torch.equal(got(got.processor(MESSAGES)), wanted(wanted.processor(MESSAGES)))
+
+
+def test_a_folder_that_was_named_from_elsewhere_is_found_again(
+    saved_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = edited(saved_qwen, tmp_path)
+    monkeypatch.chdir(folder.parent)
+    thinker = Thinker.from_pretrained(folder.name)
+    monkeypatch.chdir("/")
+    thinker.save_pretrained(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {path.name for path in folder.iterdir()}
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"edited holds no config\.json any more, .* put the folder back"):
+        thinker.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("size_px", [(150, 90), (640, 480)])
+def test_tokens_of_a_picture_are_counted_with_those_around_it(
+    thinker: Thinker, saved_qwen: Path, saved_kimi: Path, size_px: tuple[int, int]
+) -> None:
+    for each in (thinker, Thinker.from_pretrained(saved_qwen), Thinker.from_pretrained(saved_kimi)):
+        words, picture = text("look"), {"type": "image", "image": noise(*size_px)}
+        alone, shown = (len(each.processor([{"role": "user", "content": c}])) for c in ([words], [words, picture]))
+        assert each.processor.image_tokens(*size_px) == shown - alone
 
 
 def test_windows_that_no_layer_has(saved_qwen: Path, tmp_path: Path) -> None:

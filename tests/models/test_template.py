@@ -107,7 +107,7 @@ def test_the_cache_keeps_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     prefilled: list[int] = []
     prefill = reasoner.engine._prefill
     monkeypatch.setattr(
-        reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot)
+        reasoner.engine, "_prefill", lambda r, start: prefilled.append(len(r.transcript) - start) or prefill(r, start)
     )
     sampled = {"role": "assistant", "content": first.text, "token_ids": list(first.token_ids)}
     second = reasoner.sample([*QUESTION, sampled, {"role": "tool", "content": "ok"}], max_new_tokens=3)
@@ -200,6 +200,10 @@ def test_names_of_tokens(tmp_path: Path) -> None:
         ("{{ messages[0] + 1 }}", "refuses the conversation"),
         (f"{qwen.PART}{qwen.PART}" + "{{ messages[-1].content }}", "a place for a picture too many"),
         ("{{ messages[-1].content }}", "has no place for"),
+        ("{{ 1 // 0 }}", "refuses the conversation: integer division"),
+        ("{{ messages[0].role.index('x') }}", "refuses the conversation: substring not found"),
+        ("{% for i in range(10**9) %}{% endfor %}", "refuses the conversation: Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "refuses the conversation: maximum recursion"),
     ],
 )
 def test_what_a_template_cannot_lay_out_is_refused(source: str, message: str) -> None:

@@ -1,9 +1,9 @@
 """Other families run in transformers behind the same reasoner, whatever their form of chat.
 
-Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision, Gemma 3 and InternVL: greedy tokens and log-probabilities are
-those of transformers itself; text arrives in pieces; a turn can be stopped, and ends where a tool's would begin; a
-template that lays out tools gets them; a seed repeats; image tokens are counted; control tokens in a question stay
-text; the whole agent runs. A folder that cannot be loaded is refused in one line.
+Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision, Gemma 3 and InternVL: tokens, greedy and drawn, and their
+log-probabilities are those of transformers itself; text arrives in pieces; a turn can be stopped, and ends where a
+tool's would begin; a template that lays out tools gets them; a seed repeats; image tokens are counted; control tokens
+in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
 """
 
 import copy
@@ -53,7 +53,7 @@ def reasoner(folder: Path) -> TransformersReasoner:
     return made
 
 
-def test_greedy_tokens_are_those_of_transformers(family: str, folder: Path, reasoner: TransformersReasoner) -> None:
+def test_tokens_are_those_of_transformers(family: str, folder: Path, reasoner: TransformersReasoner) -> None:
     alone = pictures_alone(transformers.InternVLProcessor)
     processor = (alone if family == "internvl" else transformers.AutoProcessor).from_pretrained(folder)
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -63,18 +63,30 @@ def test_greedy_tokens_are_those_of_transformers(family: str, folder: Path, reas
         inputs = processor.apply_chat_template(
             QUESTION, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
-    out = model.generate(**inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True)
-    wanted = out.sequences[0, -len(out.logits) :].tolist()
-    got = reasoner.sample(QUESTION, max_new_tokens=8)
-    assert list(got.token_ids) == wanted
-    logprobs = [float(row[0].log_softmax(-1)[token]) for row, token in zip(out.logits, wanted, strict=True)]
-    assert got.logprobs == pytest.approx(logprobs, abs=1e-3)
+    inputs |= {"max_new_tokens": 8, "output_logits": True, "return_dict_in_generate": True}
+    for temperature, settings in ((0.0, {"do_sample": False}), (0.7, {"do_sample": True, "temperature": 0.7})):
+        torch.manual_seed(5 + inputs["input_ids"].shape[1])
+        out = model.generate(**inputs, **settings)
+        wanted = out.sequences[0, -len(out.logits) :].tolist()
+        got = reasoner.sample(QUESTION, max_new_tokens=8, temperature=temperature, seed=5)
+        assert list(got.token_ids) == wanted
+        logprobs = [float(row[0].log_softmax(-1)[token]) for row, token in zip(out.logits, wanted, strict=True)]
+        assert got.logprobs == pytest.approx(logprobs, abs=1e-3)
+
+
+def test_a_greedy_family_draws_when_it_is_asked_to(
+    reasoner: TransformersReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reasoner.model.generation_config, "top_k", 1)
+    drawn = {reasoner.sample(QUESTION, max_new_tokens=4, temperature=2.0, seed=seed).token_ids for seed in range(3)}
+    assert len(drawn) > 1
 
 
 def test_text_arrives_in_pieces_and_a_turn_can_be_stopped(reasoner: TransformersReasoner) -> None:
     pieces: list[str] = []
     whole = reasoner.sample(QUESTION, max_new_tokens=12, temperature=1.0, seed=4, on_text=pieces.append)
-    assert whole.text.startswith("".join(pieces))
+    assert "".join(pieces) == whole.text
+    assert len(pieces) > 1
     assert reasoner.sample(QUESTION, max_new_tokens=12, temperature=1.0, seed=4) == whole
     stopped = reasoner.sample(QUESTION, max_new_tokens=12, should_stop=lambda: True)
     assert (stopped.stop_reason, len(stopped.token_ids)) == ("cancelled", 1)
@@ -99,6 +111,7 @@ def test_a_turn_ends_where_another_would_begin(reasoner: TransformersReasoner, m
     assert "".join(pieces) == sample.text
     assert list(sample.token_ids) == ids[: len(sample.token_ids)]
     assert len(said) < len(sample.token_ids) == len(sample.logprobs) < len(ids)
+    assert max(sample.logprobs) < -1e-3  # the model's own, of what it would not have said
 
 
 def test_its_template_lays_out_tools(family: str, reasoner: TransformersReasoner) -> None:
@@ -151,9 +164,10 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     with pytest.raises(CheckpointError, match="transformers cannot load"):
         load_reasoner(f"transformers:{tmp_path}")
-    (tmp_path / "config.json").write_text(json.dumps({"_attn_implementation_internal": "evil/code"}))
-    with pytest.raises(CheckpointError, match="_attn_implementation_internal"):
-        load_reasoner(f"transformers:{tmp_path}")
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", key: "evil/code"}))
+        with pytest.raises(CheckpointError, match=f"holds the key {key}, wanted none; remove it"):
+            load_reasoner(f"transformers:{tmp_path}")
     noise(9, 9).save(tmp_path / "picture.png")
     for model in ("transformers:/nowhere", f"transformers:{tmp_path}:int8"):
         assert main(["ask", str(tmp_path / "picture.png"), "What?", "--model", model]) == 2

@@ -64,7 +64,7 @@ def test_the_next_turn_computes_only_what_is_new(reasoner: ThinkerReasoner, monk
     prefilled: list[int] = []
     prefill = reasoner.engine._prefill
     monkeypatch.setattr(
-        reasoner.engine, "_prefill", lambda t, start, slot: prefilled.append(len(t) - start) or prefill(t, start, slot)
+        reasoner.engine, "_prefill", lambda r, start: prefilled.append(len(r.transcript) - start) or prefill(r, start)
     )
     monkeypatch.setattr(engine, "pick", lambda logprobs_V, *_: int(logprobs_V.argmax()))
     messages = [*QUESTION, turn, {"role": "tool", "content": "4"}]

@@ -1,8 +1,9 @@
 """Videos are read, sampled and placed in time as each family does.
 
 Proved: frames of a real file are the ones asked for, with their times; Qwen3-VL's frames and sizes are its processor's;
-parity with transformers from pixels on (ids, logits to 1e-3 and 16 greedy tokens, one and two videos beside an image
-and text); frames as pictures; what cannot be read is refused.
+ids, pixels and positions are those of transformers for lists of an odd number of frames and for files of several rates;
+from pixels on parity with it (logits to 1e-3 and 16 greedy tokens, one and two videos beside an image and text); frames
+as pictures; a file is read once while it stays as it is; what cannot be read is refused.
 """
 
 import __future__
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import av
@@ -27,9 +28,11 @@ from hypothesis import strategies as st
 from pictures import noise
 from PIL import Image
 from torch import Tensor, nn
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.video_utils import VideoMetadata, read_video_pyav
 
 from foveate.errors import ImageError, InputError
-from foveate.models import Thinker, nano_path
+from foveate.models import Thinker, nano_path, video
 from foveate.models.chat import VideoPart, content_of
 from foveate.models.config import VideoConfig
 from foveate.models.files import Section
@@ -41,9 +44,11 @@ from foveate.models.video import Clip, read_clip, sampled_frames
 pytestmark = pytest.mark.usefixtures("quiet")
 
 Messages = list[dict[str, Any]]
+SETTINGS = {"model_type": "qwen3_vl", "text_config": qwen.text_settings("qwen3_vl")}
+QWEN3 = qwen_config(Section(values=SETTINGS), Section(), Section())
 
 
-def write_video(path: Path, num_frames: int, fps: int) -> None:
+def write_video(path: Path, num_frames: int, fps: Fraction | int) -> None:
     """Frame i is grey of the value 10 + 4 i."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=Fraction(fps))
@@ -52,6 +57,11 @@ def write_video(path: Path, num_frames: int, fps: int) -> None:
             grey = np.full((64, 96, 3), 10 + 4 * idx, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
         container.mux(stream.encode())
+
+
+def clip_of(source: Path | Sequence[Image.Image | Path], **settings: Any) -> Clip:
+    """As seen through Qwen3-VL's patches."""
+    return read_clip(source, VideoConfig(**settings), QWEN3.vision, QWEN3.image)
 
 
 @given(st.integers(1, 4000), st.floats(0.5, 120), st.integers(1, 4))
@@ -70,32 +80,62 @@ def test_sampled_frames_are_even_and_within_the_limits(total: int, fps: float, d
 
 def test_a_file_is_read_at_two_frames_a_second(tmp_path: Path) -> None:
     write_video(tmp_path / "grey.mp4", num_frames=50, fps=10)
-    clip = read_clip(tmp_path / "grey.mp4", VideoConfig(), 2)
+    clip = clip_of(tmp_path / "grey.mp4")
     wanted = [round(idx * 49 / 9) for idx in range(10)]
     assert clip.seconds == pytest.approx([idx / 10 for idx in wanted])
-    assert clip.step_s == pytest.approx(4.9 / 9)
-    greys = [float(np.asarray(frame).mean()) for frame in clip.frames]
+    assert clip.step_s == pytest.approx(5.0 / 10)
+    greys = [float(frame.mean()) for frame in clip.pixels_FHW3]
     assert greys == pytest.approx([10 + 4 * idx for idx in wanted], abs=3)
 
 
 def test_frames_of_a_list_are_kept_and_fill_whole_patches() -> None:
-    clip = read_clip([noise(40, 30, seed) for seed in range(3)], VideoConfig(fps=4.0), 2)
-    assert len(clip.frames) == 4
-    assert clip.frames[3] is clip.frames[2]
-    assert clip.seconds == (0.0, 0.25, 0.5, 0.5)
+    frames = [noise(64, 32, seed) for seed in range(3)]
+    clip = clip_of(frames, fps=4.0, min_pixels=0)
+    assert np.array_equal(clip.pixels_FHW3, np.stack([*frames, frames[2]]))
+    assert (clip.seconds, clip.step_s) == ((0.0, 0.25, 0.5, 0.5), 0.25)
+
+
+def test_frames_of_a_list_may_be_files(tmp_path: Path) -> None:
+    frames = [noise(64, 32, seed) for seed in range(2)]
+    for idx, frame in enumerate(frames):
+        frame.save(tmp_path / f"{idx}.png")
+    part = {"type": "video", "video": [str(tmp_path / "0.png"), tmp_path / "1.png"]}
+    (asked,) = content_of({"role": "user", "content": [part]})
+    assert isinstance(asked, VideoPart)
+    assert np.array_equal(clip_of(asked.source).pixels_FHW3, clip_of(frames).pixels_FHW3)
+
+
+def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "short.mp4", tmp_path / "long.mp4"]
+    for path, num_frames in zip(paths, (5, 9), strict=True):
+        write_video(path, num_frames, fps=2)
+    first = clip_of(paths[0])
+    assert clip_of(paths[0]) is first
+    assert clip_of(paths[0], fps=1.0) is not first
+    write_video(paths[0], 7, fps=2)
+    assert len(clip_of(paths[0]).seconds) == 6
+    kept = [clip_of(path) for path in paths]
+    monkeypatch.setattr(video, "ROOM_BYTES", kept[1].pixels_FHW3.nbytes)
+    assert clip_of(paths[1]) is kept[1]
+    assert clip_of(paths[0]) is not kept[0]
+
+
+def test_frames_are_held_at_the_size_they_are_seen_at() -> None:
+    clip = clip_of([noise(640, 480)] * 2, max_pixels=2 * 96 * 64, min_pixels=0)
+    assert clip.pixels_FHW3.nbytes <= 2 * 96 * 64 * 3
 
 
 @pytest.mark.parametrize("source", [[], [noise(10, 10), noise(12, 10)]])
 def test_no_frame_and_frames_of_two_sizes_are_refused(source: list[Image.Image]) -> None:
     with pytest.raises(ImageError, match="wanted one"):
-        read_clip(source, VideoConfig(), 2)
+        clip_of(source)
 
 
 def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"no video")
     for path in (tmp_path / "no.mp4", tmp_path / "missing.mp4"):
         with pytest.raises(ImageError, match=f"cannot read the video {path}"):
-            read_clip(path, VideoConfig(), 2)
+            clip_of(path)
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +168,15 @@ def their_inputs(family: str, inputs: Transcript, frames: Sequence[int], steps_s
     image_id = qwen.tokenizer().convert_tokens_to_ids("<|image_pad|>")
     grids = [[image.grid.t, image.grid.h, image.grid.w] for image in videos]
     if family.startswith("qwen3"):
-        starts = [sum(frames[:idx]) // 2 for idx in range(len(frames))]
-        grids = [[count // 2, *grids[start][1:]] for count, start in zip(frames, starts, strict=True)]
+        times = [-(-count // 2) for count in frames]
+        starts = [sum(times[:idx]) for idx in range(len(frames))]
+        grids = [[count, *grids[start][1:]] for count, start in zip(times, starts, strict=True)]
     types = (inputs.token_ids == image_id).long() + 2 * (inputs.token_ids == video_id).long()
     seconds = {"second_per_grid_ts": torch.tensor(steps_s) * 2} if family == "qwen2_5_vl" else {}
     return {
         "input_ids": inputs.token_ids[None],
         "mm_token_type_ids": types[None],
-        "pixel_values": torch.cat([image.patches_NP for image in pictures]),
+        "pixel_values": torch.cat([torch.zeros(0), *(image.patches_NP for image in pictures)]),
         "image_grid_thw": torch.tensor([[1, image.grid.h, image.grid.w] for image in pictures]),
         "pixel_values_videos": torch.cat([image.patches_NP for image in videos]),
         "video_grid_thw": torch.tensor(grids),
@@ -145,8 +186,8 @@ def their_inputs(family: str, inputs: Transcript, frames: Sequence[int], steps_s
 
 @pytest.mark.parametrize(
     ("given", "frames", "steps_s"),
-    [(messages(2), [2], [0.8]), (messages(6), [6], [0.8]), (two_videos(), [6, 4], [0.8, 0.25])],
-    ids=["2 frames", "6 frames", "two videos"],
+    [(messages(3), [3], [0.8]), (two_videos(), [6, 4], [0.8, 0.25])],
+    ids=["3 frames", "two videos"],
 )
 def test_logits_and_greedy_tokens(
     family: str,
@@ -204,14 +245,10 @@ def test_a_video_at_another_speed_is_another_to_the_cache(family: str, thinker: 
     assert (keys[0] != keys[1]) == (family == "qwen2_5_vl")
 
 
-SETTINGS = {"model_type": "qwen3_vl", "text_config": qwen.text_settings("qwen3_vl")}
-QWEN3 = qwen_config(Section(values=SETTINGS), Section(), Section())
-
-
-def theirs(name: str) -> Any:
-    """A function of Qwen3-VL's video processor, taken out of its module, which needs torchvision."""
-    (folder,) = transformers.models.qwen3_vl.__path__
-    tree = ast.parse((Path(folder) / "video_processing_qwen3_vl.py").read_text())
+def theirs(name: str, family: str = "qwen3_vl") -> Any:
+    """A function of a family's video processor, taken out of its module, which needs torchvision."""
+    package: ModuleType = getattr(transformers.models, family)
+    tree = ast.parse((Path(package.__path__[0]) / f"video_processing_{family}.py").read_text())
     (found,) = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name]
     names: dict[str, Any] = {"math": math, "np": np}
     annotations = __future__.annotations.compiler_flag
@@ -220,6 +257,74 @@ def theirs(name: str) -> Any:
 
 
 SMART_RESIZE, SAMPLE_FRAMES = theirs("smart_resize"), theirs("sample_frames")
+RESIZE_QWEN2 = theirs("smart_resize", "qwen2_vl")
+
+
+def their_patches(family: str, frames: Sequence[Image.Image], config: VideoConfig) -> Tensor:
+    """Of a video's frames, each resized and cut by the processor of images: a patch holds a frame and the next."""
+    limits, (width, height) = (config.min_pixels, config.max_pixels), frames[0].size
+    if config.max_clip_pixels is None:
+        size = SMART_RESIZE(len(frames), height, width, 2, 32, *limits)
+    else:
+        share = config.max_clip_pixels * 2 // (len(frames) + len(frames) % 2)
+        size = RESIZE_QWEN2(height, width, 28, limits[0], max(min(limits[1], share), int(limits[0] * 1.05)))
+    resized = [frame.resize(size[::-1], Image.Resampling.BICUBIC) for frame in frames]
+    made = qwen.image_processor(family)([*resized, *resized[-1:]], do_resize=False, return_tensors="pt")
+    of_frames_FN3DP = made["pixel_values"].unflatten(0, (len(frames) + 1, -1)).unflatten(2, (3, 2, -1))
+    pairs = zip(of_frames_FN3DP[0:-1:2], of_frames_FN3DP[1::2], strict=True)
+    return torch.cat([torch.stack([first[:, :, 0], then[:, :, 0]], 2).flatten(1) for first, then in pairs])
+
+
+def their_ids(family: str, given: Messages, inputs: Transcript, metadata: VideoMetadata) -> list[int]:
+    """With as many tokens for each patch in time as ours has, and the times of Qwen3-VL's processor."""
+    times = Qwen3VLProcessor._calculate_timestamps(None, list(metadata.frames_indices), metadata.fps)
+    count = sum(image.num_tokens for image in inputs.images) // len(times)
+    wanted = [f"<{time:.1f} seconds>" for time in times] if family.startswith("qwen3") else [""]
+    pads = "<|video_pad|>" * (count * len(times) // len(wanted))
+    text = qwen.tokenizer().apply_chat_template(given, tokenize=False).replace(
+        "<|vision_start|><|video_pad|><|vision_end|>",
+        "".join(f"{time}<|vision_start|>{pads}<|vision_end|>" for time in wanted),
+    )  # fmt: skip
+    ids: list[int] = qwen.tokenizer()(text)["input_ids"]
+    return ids
+
+
+def compared(
+    family: str, model: nn.Module, thinker: Thinker, part: dict[str, Any], theirs: tuple[np.ndarray, VideoMetadata]
+) -> None:
+    """Ids, pixels and positions of a video that transformers read into these frames."""
+    frames, metadata = [Image.fromarray(frame) for frame in theirs[0]], theirs[1]
+    given: Messages = [{"role": "user", "content": [{"type": "text", "text": "Watch: "}, {"type": "video", **part}]}]
+    inputs = thinker.processor(given)
+    assert thinker.config.video is not None
+    patches_NP = torch.cat([image.patches_NP for image in inputs.images])
+    assert torch.equal(patches_NP, their_patches(family, frames, thinker.config.video))
+    assert inputs.token_ids.tolist() == their_ids(family, given, inputs, metadata)
+    wanted = their_inputs(family, inputs, [len(frames)], [1 / metadata.sampled_fps])
+    names = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
+    positions_3T = model.model.get_rope_index(**{name: wanted[name] for name in names if name in wanted})[0][:, 0]
+    end = inputs.image_starts[-1] + inputs.images[-1].num_tokens
+    assert torch.equal(inputs.positions_3T[:, :end], positions_3T[:, :end])
+
+
+@pytest.mark.parametrize(("num_frames", "fps"), [(3, 2.0), (5, 0.7)])
+def test_a_list_is_what_transformers_makes_of_it(
+    family: str, saved: tuple[nn.Module, Path], thinker: Thinker, num_frames: int, fps: float
+) -> None:
+    frames = [noise(420, 300, seed) for seed in range(num_frames)]
+    metadata = VideoMetadata(total_num_frames=num_frames, fps=fps, frames_indices=list(range(num_frames)))
+    compared(family, saved[0], thinker, {"video": frames, "fps": fps}, (np.stack(frames), metadata))
+
+
+@pytest.mark.parametrize("fps", [Fraction(5), Fraction(24), Fraction(30_000, 1001)])
+def test_a_file_is_what_transformers_makes_of_it(
+    family: str, saved: tuple[nn.Module, Path], thinker: Thinker, fps: Fraction, tmp_path: Path
+) -> None:
+    path = tmp_path / "grey.mp4"
+    write_video(path, num_frames=31, fps=fps)
+    assert thinker.config.video is not None
+    theirs = read_video_pyav(path, lambda metadata: sampled_frames(31, metadata.fps, thinker.config.video, 2))
+    compared(family, saved[0], thinker, {"video": str(path)}, theirs)
 
 
 @given(st.integers(2, 400), st.integers(20, 1600), st.integers(20, 1600))
@@ -243,20 +348,20 @@ def test_frames_of_qwen3_videos(total: int, source_fps: float, fps: float) -> No
     assert sampled_frames(total, source_fps, replace(QWEN3.video, fps=fps), 2) == wanted
 
 
-def seen(thinker: Thinker, path: Path, **asked: Any) -> Clip:
-    """Frames that a message's part keeps of a file."""
-    part = {"type": "video", "video": str(path), **asked}
-    (video,) = content_of({"role": "user", "content": [part]})
-    assert isinstance(video, VideoPart)
+def seen(thinker: Thinker, path: Path, **settings: Any) -> Clip:
+    """What a message's part keeps of a file."""
+    (part,) = content_of({"role": "user", "content": [{"type": "video", "video": str(path), **settings}]})
+    assert isinstance(part, VideoPart)
     assert thinker.config.video is not None
-    return read_clip(Path(path), video.asked.within(thinker.config.video, 2), 2)
+    return read_clip(path, part.asked.within(thinker.config.video, 2), thinker.config.vision, thinker.config.image)
 
 
 def test_a_part_says_how_many_frames_are_kept(thinker: Thinker, family: str, tmp_path: Path) -> None:
     """By fps (50 frames at 10 a second are 5 s), or by nframes; Qwen3-VL's need not fill whole patches."""
     path = tmp_path / "grey.mp4"
     write_video(path, num_frames=50, fps=10)
-    shown = [seen(thinker, path, **asked).num_shown for asked in ({}, {"fps": 1}, {"fps": 5.0}, {"nframes": 7})]
+    clips = [seen(thinker, path, **asked) for asked in ({}, {"fps": 1}, {"fps": 5.0}, {"nframes": 7})]
+    shown = [len(set(clip.seconds)) for clip in clips]
     assert shown == ([10, 5, 25, 7] if family.startswith("qwen3") else [10, 4, 24, 8])
 
 

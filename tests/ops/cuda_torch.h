@@ -3,6 +3,7 @@
 #include "cuda_threads.h"
 
 #include <optional>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -17,16 +18,18 @@
 namespace emulated {
 struct Library;
 
-template <typename... Rest>
-void refuse(const char* what, const Rest&...) {
-  require(false, what);
+template <typename... Parts>
+void refuse(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  require(false, text.str().c_str());
 }
 template <int kFile>
 void operations(Library&) {}
 }  // namespace emulated
 
 namespace torch::headeronly {
-enum class ScalarType : int64_t { BFloat16, Float, Int, Long };
+enum class ScalarType : int64_t { BFloat16, Float, Int, Long, Half, Double, Bool, Byte, Char };
 }
 
 namespace torch::stable {
@@ -38,9 +41,11 @@ struct Tensor {
   unsigned char* data;
   ScalarType type;
   Sizes shape, strides;
+  int device = 0;
 
   bool is_cuda() const { return true; }
-  int get_device() const { return 0; }
+  bool is_cpu() const { return false; }
+  int get_device() const { return device; }
   ScalarType scalar_type() const { return type; }
   int64_t dim() const { return shape.size(); }
   int64_t size(int64_t dim) const { return shape.at(dim); }
@@ -114,6 +119,7 @@ inline bool next<bool>() {
 template <>
 inline Tensor next<Tensor>() {
   Tensor tensor = {memories.at(next<int64_t>()).begin(), next<torch::stable::ScalarType>(), {}, {}};
+  tensor.device = static_cast<int>(next<int64_t>());
   tensor.data += next<int64_t>() * tensor.item_bytes();
   for (int64_t left = next<int64_t>(); left > 0; --left) {
     tensor.shape.push_back(next<int64_t>());

@@ -16,10 +16,11 @@ import pytest
 import torch
 from needs import needs_native
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import references
 from foveate import ops
-from foveate.ops import Packing, packed_attention, prefix_attention, window_attention
+from foveate.ops import Packing, attention, packed_attention, prefix_attention, window_attention
 from references import assert_as_exact_as_torch, draw
 
 DTYPES = [torch.bfloat16, torch.float32]
@@ -198,13 +199,15 @@ def test_a_nan_stays_in_its_sequence_and_behind_it(isa: str) -> None:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype, isa: str) -> None:
-    lengths = [300, 64, 64, 1, 0, 90]
+    """With five threads the gradients of the longest sequence are computed in pieces."""
+    lengths, asked = [300, 64, 64, 1, 0, 90], Packing([260, 64, 0, 1, 0, 50])
     packing, runs = Packing(lengths), []
     qkv, cos, sin = draw_windows(lengths, 2, 16, dtype)
+    queries, *cache = draw_qkv(lengths, (4, 2, 16), dtype)
+    leaves = [queries[: sum(asked.lengths)], *cache]
     for number in (1, 2, 5):
         torch.set_num_threads(number)
-        packed = results(lambda q, k, v: packed_attention(q, k, v, packing, causal=True),
-                         draw_qkv(lengths, (4, 2, 16), dtype), dtype)  # fmt: skip
+        packed = results(lambda *x: packed_attention(*x, packing, causal=True, queries=asked), leaves, dtype)
         runs.append([*packed, *results(lambda x: window_attention(x, (cos, sin), packing, 2), [qkv], dtype)])
     for other in runs[1:]:
         for one, two in zip(runs[0], other, strict=True):
@@ -272,9 +275,15 @@ def test_native_checks_name_the_argument() -> None:
         packed(q[:, :1], draw((4, 2, 8), torch.float32, 1), draw((4, 2, 8), torch.float32, 1), ends, ends, False)
     with pytest.raises(RuntimeError, match="ends must rise from 0 to the number of tokens, 4; got 0 to 3"):
         packed(q, k, v, torch.tensor([0, 3], dtype=torch.int32), ends, False)
-    with pytest.raises(RuntimeError, match="ends must be a contiguous int32 tensor"):
+    with pytest.raises(RuntimeError, match="ends must rise from 0 to 4; number 2 is 1, the one before it 3"):
+        packed(q, k, v, torch.tensor([0, 3, 1, 4], dtype=torch.int32), ends, False)
+    with pytest.raises(RuntimeError, match=r"v must have the dtype of q, float32; got bfloat16"):
+        packed(q, k, v.bfloat16(), ends, ends, False)
+    with pytest.raises(RuntimeError, match=r"k must be \[C, G, D\] .* got \[4, 1, 7\] for a q of \[4, 2, 8\]"):
+        packed(q, k[..., :7], v, ends, ends, False)
+    with pytest.raises(RuntimeError, match=r"ends must be a contiguous int32 tensor .* got shape \[2\] of int64"):
         packed(q, k, v, ends.long(), ends, False)
-    with pytest.raises(RuntimeError, match="q must be bfloat16 or float32"):
+    with pytest.raises(RuntimeError, match="q must be bfloat16 or float32, got float64"):
         packed(q.double(), k.double(), v.double(), ends, ends, False)
     with pytest.raises(RuntimeError, match="query_ends must rise from 0 to the number of tokens, 4; got 0 to 3"):
         packed(q, k, v, ends, torch.tensor([0, 3], dtype=torch.int32), False)
@@ -286,8 +295,24 @@ def test_native_checks_name_the_argument() -> None:
     qkv, cos, sin = draw_windows([4], 2, 8, torch.float32)
     with pytest.raises(RuntimeError, match=r"qkv must hold 3 x num_heads heads of an even size, num_heads 5"):
         windows(qkv, cos, sin, ends, 5)
-    with pytest.raises(RuntimeError, match=r"cos and sin must be float32 \[4, 4\]"):
-        windows(qkv, cos[:, :3], sin, ends, 2)
+    with pytest.raises(RuntimeError, match=r"sin must be float32 \[4, 4\], got shape \[4, 3\] of float32"):
+        windows(qkv, cos, sin[:, :3], ends, 2)
+
+
+@pytest.mark.parametrize(
+    ("dim", "dtype", "new_enough", "served"),
+    [
+        (64, torch.bfloat16, True, True), (256, torch.float16, True, True), (64, torch.bfloat16, False, False),
+        (64, torch.float32, True, False), (12, torch.bfloat16, True, False), (264, torch.bfloat16, True, False),
+    ],
+)  # fmt: skip
+def test_what_flash_attention_of_torch_serves(
+    dim: int, dtype: torch.dtype, new_enough: bool, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "is_new_enough", lambda gpu: new_enough)
+    with FakeTensorMode():
+        assert attention._is_flash(torch.empty(3, 2, dim, dtype=dtype, device="cuda")) == served
+    assert not attention._is_flash(torch.empty(3, 2, dim, dtype=dtype))
 
 
 FORCED = "from foveate import ops; from foveate import _C; print(_C.isa()); print(ops.backend())"
@@ -299,10 +324,9 @@ def test_an_instruction_set_can_be_forced_from_outside(isas: list[str]) -> None:
         env = {**os.environ, "FOVEATE_ISA": name}
         return subprocess.run([sys.executable, "-c", FORCED], env=env, capture_output=True, text=True, check=False)
 
-    for name in isas:
-        lines = run(name).stdout.splitlines()
-        assert lines[0] == name
-        assert lines[1].startswith(f"native kernels, {name} (")
+    lines = run(isas[0]).stdout.splitlines()
+    assert lines[0] == isas[0]
+    assert lines[1].startswith(f"native kernels, {isas[0]} (")
     wrong = run("mmx")
     assert wrong.returncode != 0
     assert "the instruction set is named 'mmx'; wanted one of generic, avx2, avx512, avx512bf16" in wrong.stderr

@@ -2,7 +2,8 @@
 
 Proved, with instructions as the PTX manual says them (tests/ops/cuda_threads.h): every number of a result is written,
 from the right rows and columns; nothing outside tensors and shared memory is; copies and rows of ldmatrix are aligned
-and each of the latter in banks of its own; no barrier is missing that threads running ahead of others would show.
+and each of the latter in banks of its own; no barrier is missing that threads running ahead of others would show. A
+tensor on another GPU is named.
 """
 
 import re
@@ -50,15 +51,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def call(program: Path, name: str, arguments: tuple[object, ...]) -> list[Tensor]:
-    """Results of an operation; `True, x` is an optional tensor and `False` is none."""
-    storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in arguments if isinstance(x, Tensor)}
+    """Results of an operation; `True, x` is an optional tensor, `False` is none and `(x, 1)` lies on another GPU."""
+    tensors = [x[0] if isinstance(x, tuple) else x for x in arguments]
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in tensors if isinstance(x, Tensor)}
     numbers = [storage.nbytes() for storage in storages.values()]
     for argument in arguments:
         numbers += described(argument, list(storages))
     memories = [torch.tensor([], dtype=torch.uint8).set_(storage).numpy().tobytes() for storage in storages.values()]
     given = b"".join([as_bytes([len(numbers), len(storages), *numbers]), *memories])
     done = subprocess.run([str(program), name], input=given, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.decode())
     return list(unpacked(done.stdout))
 
 
@@ -68,10 +71,11 @@ def as_bytes(numbers: list[int]) -> bytes:
 
 def described(argument: object, storages: list[int]) -> list[int]:
     """The numbers that the program makes an argument of."""
-    if isinstance(argument, Tensor):
-        storage, dtype = storages.index(argument.untyped_storage().data_ptr()), DTYPES.index(argument.dtype)
-        sizes = torch.tensor([argument.shape, argument.stride()]).T.flatten().tolist()
-        return [storage, dtype, argument.storage_offset(), argument.dim(), *sizes]
+    x, device = argument if isinstance(argument, tuple) else (argument, 0)
+    if isinstance(x, Tensor):
+        storage, dtype = storages.index(x.untyped_storage().data_ptr()), DTYPES.index(x.dtype)
+        sizes = torch.tensor([x.shape, x.stride()]).T.flatten().tolist()
+        return [storage, dtype, device, x.storage_offset(), x.dim(), *sizes]
     return list(struct.unpack("q", struct.pack("d" if isinstance(argument, float) else "q", argument)))
 
 
@@ -183,3 +187,49 @@ def test_gate_and_its_gradient(run: Run) -> None:
     got = run("silu_mul", gate_up) + run("silu_mul_backward", weight, gate_up)
     for triple in zip(got, plain(BF16), plain(F32), strict=True):
         assert_as_exact_as_torch(*triple)
+
+
+def small_calls() -> dict[str, tuple[str, dict[str, Tensor], list[object]]]:
+    """Each operation of several tensors: the first one's name, all of them, and what else it is given."""
+    x, place, weights = draw((2, 16), BF16, 1), torch.tensor([[0, 1], [2, 3]]), torch.ones(2, 2)
+    tables = {"cos": torch.ones(2, 8), "sin": torch.ones(2, 8)}
+    windows = {"qkv": draw((2, 48), BF16, 2), **tables, "ends": torch.tensor([0, 2], dtype=torch.int32)}
+    return {
+        "rotate": ("x", {"x": x[:, None], **tables}, [False]),
+        "silu_mul_backward": ("gate_up", {"grad": x[:, :8].contiguous(), "gate_up": x}, []),
+        "moe_dispatch": ("x", {"x": x, "place": place}, [False, 4]),
+        "moe_combine": ("rows", {"rows": x.repeat(2, 1), "place": place}, [False]),
+        "moe_dots": ("x", {"x": x, "rows": x.repeat(2, 1), "place": place}, []),
+        "moe_experts": ("x", {"x": x, "experts": place, "weights": weights, "gate_up": draw((4, 16, 16), BF16, 3),
+                              "down": draw((4, 16, 8), BF16, 4)}, [False, False]),
+        "decode_attention": ("q", {"q": draw((1, 1, 64), BF16, 5), "k": draw((1, 4, 1, 64), BF16, 6),
+                                   "v": draw((1, 4, 1, 64), BF16, 7), "slots": torch.tensor([0]),
+                                   "lengths": torch.tensor([4])}, [1.0]),
+        "window_attention": ("qkv", windows, [1]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", small_calls())
+def test_a_tensor_on_another_gpu_is_named(run: Run, operation: str) -> None:
+    first, tensors, others = small_calls()[operation]
+    run(operation, *tensors.values(), *others)
+    for name in tensors.keys() - {first}:
+        apart = [(x, 1) if key == name else x for key, x in tensors.items()]
+        with pytest.raises(RuntimeError, match=r"must be on the GPU of \w+, cuda:\d; got cuda:\d") as refused:
+            run(operation, *apart, *others)
+        assert name in str(refused.value)
+
+
+def test_what_the_gradient_of_windows_takes_lies_on_one_gpu(run: Run) -> None:
+    first, tensors, others = small_calls()["window_attention"]
+    out, stats = run("window_attention", *tensors.values(), *others)
+    for name, given in (("grad_out", [(out, 1), out, stats]), ("out", [out, (out, 1), stats]),
+                        ("stats", [out, out, (stats, 1)])):  # fmt: skip
+        with pytest.raises(RuntimeError, match=f"{name} must be on the GPU of {first}, cuda:0; got cuda:1"):
+            run("window_attention_backward", given[0], *tensors.values(), *others, *given[1:])
+
+
+def test_weights_of_rows_lie_on_one_gpu(run: Run) -> None:
+    _, tensors, _ = small_calls()["moe_combine"]
+    with pytest.raises(RuntimeError, match="weights must be on the GPU of rows, cuda:0; got cuda:1"):
+        run("moe_combine", *tensors.values(), True, (torch.ones(2, 2), 1))

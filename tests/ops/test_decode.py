@@ -12,6 +12,7 @@ from torch import Tensor
 
 import references
 from foveate import ops
+from foveate.ops.decode import _has_cuda_kernel
 from references import assert_as_exact_as_torch, draw
 
 SHAPES = [(8, 4, 32), (16, 2, 128), (3, 1, 80), (2, 2, 7), (18, 1, 16), (10, 2, 64), (2, 2, 16)]
@@ -86,6 +87,23 @@ def test_a_cache_may_be_a_view() -> None:
     torch.testing.assert_close(decode(q, k, v, [0, 2], [20, 7]), wanted)
 
 
+def test_what_the_kernel_for_gpus_takes_is_known_while_torch_traces() -> None:
+    latents, heads = torch.zeros(2, 4, 1, 576), torch.zeros(2, 4, 2, 64)
+    caches = [
+        (latents, latents[..., :512], True), (latents, torch.zeros(2, 4, 1, 512), False), (heads, heads + 1, True),
+        (heads, heads[..., :32], False), (heads[..., :60], heads[..., :60], False),
+        (torch.zeros(2, 4, 2, 68)[..., :64], heads, False),
+    ]  # fmt: skip
+    compiled = torch.compile(
+        lambda k, v: k + 1 if _has_cuda_kernel(k, v) else k - 1, fullgraph=True, backend="eager", dynamic=False
+    )
+    for k, v, taken in caches:
+        assert _has_cuda_kernel(k, v) == taken
+        assert compiled(k, v).flatten()[0] == (k + 1 if taken else k - 1).flatten()[0]
+    shifted = torch.zeros(2 * 4 * 2 * 64 + 1)[1:].view(2, 4, 2, 64)
+    assert not _has_cuda_kernel(shifted, shifted)
+
+
 @needs_native
 @pytest.mark.usefixtures("threads", "isa")
 def test_the_number_of_threads_changes_no_bit() -> None:
@@ -120,3 +138,15 @@ def test_what_does_not_fit_is_named(slots: list[int], lengths: list[int], messag
     k, v = cache((4, 2, 8), torch.float32, 9)
     with pytest.raises(RuntimeError, match=message):
         decode(draw((2, 4, 8), torch.float32, 3), k, v, slots, lengths)
+
+
+@needs_native
+def test_a_cache_that_does_not_fit_is_named() -> None:
+    k, v = cache((4, 2, 8), torch.float32, 9)
+    q = draw((2, 4, 8), torch.float32, 3)
+    with pytest.raises(RuntimeError, match="k must have the numbers of a row side by side, got stride 18"):
+        decode(q, k.transpose(1, 3).contiguous().transpose(1, 3), v, [0, 1], [1, 1])
+    with pytest.raises(RuntimeError, match="v must have the dtype of q, float32; got bfloat16"):
+        decode(q, k, v.bfloat16(), [0, 1], [1, 1])
+    with pytest.raises(RuntimeError, match=r"v must have as many slots, tokens and heads as k \[3, 9, 2, 8\], got"):
+        decode(q, k, v[:, :5], [0, 1], [1, 1])

@@ -14,6 +14,7 @@ from needs import needs_native
 from torch import Tensor
 
 import references
+from foveate.errors import InputError
 from foveate.ops import Int8Rows, experts_forward
 from foveate.ops.experts import expert_order, grouped_experts, padding
 from references import assert_as_exact_as_torch, draw
@@ -49,7 +50,7 @@ def test_few_tokens(size: tuple[int, int, int, int], dtype: torch.dtype) -> None
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("size", [(70, 66, 40, 4), (400, 64, 16, 2), (900, 32, 34, 8)])
 def test_many_tokens_in_the_kernel(size: tuple[int, int, int, int]) -> None:
-    """On tiles these are blocks of lines, several for some experts, and depths that fill none."""
+    """On tiles blocks of lines, several for some experts, and depths that fill none; the last size is four chunks."""
     numbers = problem(*size, torch.bfloat16)
     ours = torch.ops.foveate.moe_experts(*numbers, None, None)
     assert_as_exact_as_torch(ours, references.experts(*numbers), references.experts(*wide(numbers)))
@@ -116,6 +117,30 @@ def test_a_row_of_zeros_stays_zero_in_int8() -> None:
     assert not Int8Rows.of(torch.zeros(1, 2, 3)).dequantized(torch.float32).any()
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_has_no_int8(number: float) -> None:
+    weights = torch.ones(2, 3, 4)
+    weights[1, 2, 0] = number
+    with pytest.raises(InputError, match=r"row 2 of weights \[3, 4\] has (inf|nan); int8 wants finite numbers"):
+        Int8Rows.of(weights)
+
+
+def test_experts_are_rounded_as_alone_and_keep_no_graph() -> None:
+    weights = draw((3, 5, 8), torch.bfloat16, 1).requires_grad_()
+    together = Int8Rows.of(weights)
+    for one, expert in zip(together.each(), weights, strict=True):
+        assert all(map(torch.equal, one, Int8Rows.of(expert)))
+    assert not together.scales.requires_grad
+
+
+@pytest.mark.parametrize("num_tokens", [2, 1500])
+def test_under_autocast_dtypes_may_differ(num_tokens: int) -> None:
+    x, chosen, weights, *matrices = problem(num_tokens, 16, 8, 2, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = experts_forward(x.bfloat16(), chosen, weights, *matrices)
+    torch.testing.assert_close(out.float(), references.experts(x, chosen, weights, *matrices), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.usefixtures("isa")
 def test_no_token_one_expert_twice_and_nan() -> None:
     x, chosen, weights, *matrices = problem(3, 16, 8, 2, torch.float32)
@@ -169,9 +194,13 @@ def test_opcheck() -> None:
     [
         ({"experts": torch.full((3, 2), NUM_EXPERTS)}, "experts must lie in 0 to 15, got 16"),
         ({"experts": torch.zeros(2, 2).long()}, r"experts must be .* \[3, choices\], got shape \[2, 2\]"),
+        ({"experts": torch.zeros(3, 2).int()}, r"experts must be .* got shape \[3, 2\] of int32"),
         ({"weights": torch.zeros(3, 3)}, r"weights must be .* \[3, 2\], got shape \[3, 3\]"),
         ({"gate_up": torch.zeros(NUM_EXPERTS, 16, 17)}, r"must fit x \[3, 16\], got shapes \[16, 16, 17\]"),
-        ({"down": torch.zeros(NUM_EXPERTS, 16, 8).bfloat16()}, "down must have x's dtype, or be int8 with scales"),
+        (
+            {"down": torch.zeros(NUM_EXPERTS, 16, 8).bfloat16()},
+            "down must have x's dtype, .* x has float32, got bfloat16",
+        ),
         ({"down_scales": torch.zeros(NUM_EXPERTS, 16)}, "down with scales must be int8"),
     ],
 )

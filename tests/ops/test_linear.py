@@ -81,6 +81,17 @@ def test_leading_dimensions_strides_no_token_and_nan() -> None:
     assert linear(x, weight, bias).isnan().any(-1).tolist() == [False, False, True, False]
 
 
+@pytest.mark.parametrize("num_tokens", [2, 40])
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_under_autocast_dtypes_may_differ(dtypes: tuple[torch.dtype, torch.dtype], num_tokens: int) -> None:
+    x, weight, bias = (y.to(dtypes[number > 0]) for number, y in enumerate(layer((num_tokens, 16, 8), torch.float32)))
+    with torch.autocast("cpu", torch.bfloat16):
+        out, wanted = linear(x, weight, bias), F.linear(x, weight, bias)
+    assert torch.equal(out, wanted)
+    with pytest.raises(RuntimeError, match="same dtype"):
+        linear(x, weight, bias)
+
+
 def test_a_bias_may_have_gaps() -> None:
     x, weight, bias = draw((3, 8), torch.float32, 1), draw((5, 8), torch.float32, 2), draw((10,), torch.float32, 3)[::2]
     torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))

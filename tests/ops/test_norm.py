@@ -1,9 +1,9 @@
 """RMSNorm equals its reference, forward and backward, with and without a residual.
 
 Proved: the error against a wider reference is at most twice that of plain PyTorch in the same dtype plus one
-rounding; gradients by gradcheck; opcheck's contract (schema, fake kernel, autograd, compile); odd sizes, no rows,
-strided and expanded inputs; equal bits with 1, 2 and 5 threads; a NaN stays in its row; wrong shapes are named. Without
-the extension the same functions run plain PyTorch and one line says so.
+rounding, on every instruction set; gradients by gradcheck; opcheck's contract (schema, fake kernel, autograd, compile);
+odd sizes, no rows, strided and expanded inputs; equal bits with 1, 2 and 5 threads; a NaN stays in its row; what does
+not fit is named. Without the extension the same functions run plain PyTorch and one line says so.
 """
 
 import os
@@ -45,6 +45,7 @@ def results(x: Tensor, residual: Tensor | None, weight: Tensor, native: bool) ->
     return [*(out.detach() for out in outputs), *torch.autograd.grad(outputs, leaves, grads)]
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
@@ -60,15 +61,15 @@ def test_forward_and_backward_equal_the_reference(
         assert_as_exact_as_torch(*triple)
 
 
+@pytest.mark.usefixtures("isa")
 def test_weight_in_f32_beside_bf16_activations() -> None:
-    x, weight = draw((9, 40), torch.bfloat16, 1), draw((40,), torch.float32, 2).requires_grad_()
-    normed = ops.rms_norm(x, weight, EPS)
-    normed.sum().backward()
-    assert normed.dtype == torch.bfloat16
-    assert weight.grad is not None
-    assert weight.grad.dtype == torch.float32
-    scale = weight.detach()
-    assert_as_exact_as_torch(normed.detach(), rms_norm(x, scale.bfloat16(), EPS), rms_norm(x.float(), scale, EPS))
+    x, weight = draw((9, 40), torch.bfloat16, 1), draw((40,), torch.float32, 2)
+    normed, _, grad = results(x, None, weight, native=True)
+    exact, _, exact_grad = results(x.float(), None, weight, native=False)
+    rounded, _, rounded_grad = results(x, None, weight.bfloat16(), native=False)
+    assert (normed.dtype, grad.dtype) == (torch.bfloat16, torch.float32)
+    assert_as_exact_as_torch(normed, rounded, exact)
+    assert_as_exact_as_torch(grad, rounded_grad.float(), exact_grad)
 
 
 def test_gradcheck() -> None:
@@ -116,7 +117,7 @@ def test_strided_expanded_and_higher_dimensional_inputs() -> None:
 
 
 @needs_native
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "isa")
 def test_the_number_of_threads_changes_no_bit() -> None:
     x, residual, weight = draw_all(torch.bfloat16, 1000, 96)
     runs = []
@@ -128,6 +129,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
             assert torch.equal(one, two)
 
 
+@pytest.mark.usefixtures("isa")
 def test_a_nan_stays_in_its_row() -> None:
     x = draw((4, 24), torch.float32, 1)
     x[2, 5] = float("nan")
@@ -136,6 +138,7 @@ def test_a_nan_stays_in_its_row() -> None:
     assert normed[[0, 1, 3]].isfinite().all()
 
 
+@pytest.mark.usefixtures("isa")
 def test_zero_and_huge_rows_are_finite() -> None:
     x = torch.stack([torch.zeros(32), torch.full((32,), 1e15)]).bfloat16()
     normed = ops.rms_norm(x, torch.ones(32), EPS)
@@ -160,8 +163,14 @@ def test_wrong_shapes_are_named() -> None:
 @needs_native
 def test_native_checks_name_the_argument() -> None:
     x = torch.zeros(2, 4)
-    with pytest.raises(RuntimeError, match="residual must have the dtype of x"):
+    with pytest.raises(RuntimeError, match=r"residual must have the dtype of x, float32; got bfloat16"):
         torch.ops.foveate.add_rms_norm(x, torch.zeros(2, 4, dtype=torch.bfloat16), torch.ones(4), EPS)
+    with pytest.raises(RuntimeError, match=r"weight must have the dtype of x, float32, or be float32; got float16"):
+        torch.ops.foveate.rms_norm(x, torch.ones(4).half(), EPS)
+    with pytest.raises(RuntimeError, match=r"grad_total must have the shape of x \[2, 4\], got \[2, 3\]"):
+        torch.ops.foveate.rms_norm_backward(x, torch.ones(2, 3), x, torch.ones(4), torch.ones(2))
+    with pytest.raises(RuntimeError, match=r"inverse_rms must be float32 .* \[2, 4\], got shape \[2\] of float64"):
+        torch.ops.foveate.rms_norm_backward(x, None, x, torch.ones(4), torch.ones(2).double())
     with pytest.raises(RuntimeError, match=r"grad_normed must have the shape of x \[2, 4\], got \[3\]"):
         torch.ops.foveate.rms_norm_backward(torch.ones(3), None, x, torch.ones(4), torch.ones(2))
 

@@ -8,6 +8,8 @@ patches. Of both: opcheck; equal bits with 1, 2 and 5 threads; what does not fit
 
 import gc
 import logging
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -76,6 +78,14 @@ def test_pictures_in_several_blocks(old: Size, new: Size) -> None:
     picture = noisy(old)
     assert borrowed(picture) is None
     assert_is_pillows(picture, new)
+
+
+def test_a_picture_that_lends_its_bytes_in_another_layout() -> None:
+    """One number a pixel; more rows than there are bytes for, as if Pillow kept three of a pixel."""
+    assert borrowed(noisy((6, 5)).convert("L")) is None
+    picture = noisy((6, 5))
+    lender = SimpleNamespace(width=6, height=7, __arrow_c_array__=picture.__arrow_c_array__)
+    assert borrowed(cast(Image.Image, lender)) is None
 
 
 @pytest.mark.parametrize("lends", [True, False])

@@ -79,6 +79,14 @@ def test_rotate_equals_its_reference(shape: tuple[int, int, int], dtype: torch.d
     assert_as_exact(ours, reference, [draw(shape, dtype, 1)])
 
 
+def test_plain_pytorch_rounds_bf16_once() -> None:
+    x, angles = draw((7, 3, 64), torch.bfloat16, 1), draw((7, 32), torch.float32, 4)
+    with ops.plain_pytorch():
+        turned, gated = ops.rotate(x, (angles.cos(), angles.sin())), ops.silu_mul(x)
+    assert torch.equal(turned, references.rotate(x.float(), angles.cos(), angles.sin()).bfloat16())
+    assert torch.equal(gated, (torch.nn.functional.silu(x[..., :32].float()) * x[..., 32:].float()).bfloat16())
+
+
 def test_rotate_reads_heads_where_they_lie_in_a_projection() -> None:
     qkv, angles = draw((6, 5, 16), torch.float32, 1), draw((6, 8), torch.float32, 2)
     heads = qkv[:, 1:4]

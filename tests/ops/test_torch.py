@@ -1,4 +1,4 @@
-"""What torch asks of every operation: a graph without a break, and no silent zero where there is no gradient."""
+"""What torch asks of every operation: a graph without a break, derivatives forward, and no silent zero in any way."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from needs import needs_native
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from foveate import ops
 from references import draw
@@ -26,6 +27,9 @@ RUNS: dict[str, Run] = {
     "dispatch": lambda x: ops.dispatch(x, PLACE, 7),
     "combine": lambda x: ops.combine(x.repeat(2, 1), PLACE, WEIGHTS),
     "packed_attention": lambda x: ops.packed_attention(x[:, None], x[:, None], x[:, None], ops.Packing([1, 2])),
+    "window_attention": lambda x: ops.window_attention(
+        x.repeat(1, 3), (ANGLES.cos(), ANGLES.sin()), ops.Packing([1, 2]), 1
+    ),
 }
 """With a gradient, of x [3, 8]."""
 WITHOUT: dict[str, Run] = {
@@ -41,6 +45,22 @@ def test_a_graph_has_no_break(name: str) -> None:
     run, x = (RUNS | WITHOUT)[name], draw((3, 8), torch.float32, 1)
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), run(x), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by torch's make_dual
+@pytest.mark.parametrize("name", [*RUNS, *WITHOUT])
+def test_a_derivative_forward_is_the_gradient(name: str) -> None:
+    """Along a tangent t it is d with d w = g t for the gradient g of a sum weighted by w."""
+    run, (x, tangent) = (RUNS | WITHOUT)[name], draw((2, 3, 8), torch.float32, 1)
+    out, along = torch.func.jvp(run, (x,), (tangent,))
+    leaf, weight = x.clone().requires_grad_(), draw(tuple(out.shape), torch.float32, 9)
+    (grad,) = torch.autograd.grad((run(leaf) * weight).sum(), leaf)
+    torch.testing.assert_close((along * weight).sum(), (grad * tangent).sum())
+    torch.testing.assert_close(out, run(x))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(run(forward_ad.make_dual(x, tangent)))
+    assert dual.tangent is not None
+    assert torch.equal(dual.tangent, along)
 
 
 @needs_native

@@ -45,7 +45,7 @@ def test_it_is_in_the_reward(played: list[Trajectory]) -> None:
     assert rewards == pytest.approx([one.right - 0.05 * one.errors for one in some])
 
 
-@pytest.mark.parametrize(("box", "seen"), [((0, 0, 90, 70), True), ((0, 0, 30, 70), False)])
+@pytest.mark.parametrize(("box", "seen"), [((0, 0, 70, 50), True), ((0, 0, 30, 70), False), ((0, 0, 100, 80), False)])
 def test_rollouts_say_what_was_seen_and_what_went_wrong(
     thinker: Thinker, box: Box, seen: bool, conversation: list[Message]
 ) -> None:

@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from foveate.errors import ConfigError
 from foveate.models.checkpoint import nano_path
-from foveate.rl.compare import by_training, draw, evaluate_all, table
+from foveate.rl.compare import SUITE, by_training, draw, evaluate_all, report_file, table
+from foveate.rl.suite import SUITE_VERSION
 
 
 def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path:
@@ -23,12 +26,17 @@ def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path
     return run
 
 
+def answered(run: Path, right: float, *, step: int, n: int = 240, suite: str = SUITE) -> None:
+    report = {"accuracy": right, "n": n, "policy_tokens": 80, "step": step, "suite_version": SUITE_VERSION}
+    report_file(run, suite).write_text(json.dumps(report))
+
+
 def test_seeds_of_one_training_are_one_row(tmp_path: Path) -> None:
     one = log(tmp_path, "pmd-0", [0.4, 0.5, 0.6, 0.7, 0.8, 0.9], 100)
     two = log(tmp_path, "pmd-1", [0.5, 0.6, 0.7, 0.8], 120)
     other = log(tmp_path, "grpo", [0.5], 90)
-    for run, right in ((one, 0.85), (two, 0.75)):
-        (run / "eval.json").write_text(json.dumps({"accuracy": right, "n": 240, "policy_tokens": 80}))
+    answered(one, 0.85, step=6)
+    answered(two, 0.75, step=4)
     assert by_training([one, two, other]) == {"pmd": [one, two], "grpo": [other]}
     header, _, first, second = table([one, two, other]).splitlines()
     assert [cell.strip() for cell in first.strip("|").split("|")] == [
@@ -36,6 +44,7 @@ def test_seeds_of_one_training_are_one_row(tmp_path: Path) -> None:
         "109 (99 to 119) → 107 (96 to 118)", "80.0% (75.0% to 85.0%) of 240", "80",
     ]  # fmt: skip
     assert second == "| grpo | 1 | 1 | 1 | 50.0% → 50.0% | 90 → 90 |  |  |"
+    assert "| nano-validation: right | tokens |" in header
     assert header.count("|") == first.count("|") == second.count("|")
 
 
@@ -43,21 +52,53 @@ def test_a_training_that_plays_nothing_has_what_is_unseen(tmp_path: Path) -> Non
     run = tmp_path / "dpo-0"
     run.mkdir()
     (run / "metrics.jsonl").write_text(json.dumps({"step": 80, "loss": 0.3, "seconds": 600.0}) + "\n")
-    (run / "eval.json").write_text(json.dumps({"accuracy": 0.7, "n": 240, "policy_tokens": 94.2}))
-    assert table([run]).splitlines()[2] == "| dpo | 1 | 80 | 10 |  |  | 70.0% of 240 | 94 |"
+    answered(run, 0.7, step=80, suite="nano-test")
+    assert table([run], "nano-test").splitlines()[2] == "| dpo | 1 | 80 | 10 |  |  | 70.0% of 240 | 80 |"
+    assert table([run]).splitlines()[2] == "| dpo | 1 | 80 | 10 |  |  |  |  |"
     draw([run, log(tmp_path, "pmd-0", [0.4, 0.6], 100)], tmp_path / "some.png")
     assert (tmp_path / "some.png").stat().st_size > 0
 
 
-def test_a_run_that_was_not_asked_is_asked(tmp_path: Path) -> None:
-    fresh, asked = tmp_path / "fresh", tmp_path / "asked"
-    shutil.copytree(nano_path(), fresh)
-    asked.mkdir()
-    (asked / "eval.json").write_text("{}")
-    evaluate_all([fresh, asked], 1, workers=1)
-    report = json.loads((fresh / "eval.json").read_text())
-    assert (report["suite"], report["n"], report["accuracy"]) == ("nano-test", 1, 1.0)
-    assert (asked / "eval.json").read_text() == "{}"
+def test_the_table_says_how_many_were_asked_how_much(tmp_path: Path) -> None:
+    one, two, three = (log(tmp_path, f"pmd-{seed}", [0.5, 0.6], 90) for seed in range(3))
+    answered(one, 0.8, step=2)
+    answered(two, 0.9, step=2, n=120)
+    answered(three, 0.1, step=1)  # it has gone on since
+    cells = table([one, two, three]).splitlines()[2].split("|")
+    assert cells[7:9] == [" 85.0% (80.0% to 90.0%) of 120 and 240, 2 of 3 seeds ", " 80 "]
+
+
+def test_a_number_that_a_row_lacks_is_left_out(tmp_path: Path) -> None:
+    run = log(tmp_path, "pmd-0", [0.4, 0.6], 90)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"iteration": 3, "policy_tokens": 80.0, "seconds": 180.0}) + "\n")
+    assert "| 50.0% → 50.0% | 86 → 86 |" in table([run])
+    draw([run], tmp_path / "some.png")
+
+
+def test_a_run_is_asked_again_when_it_has_gone_on_or_more_is_wanted(tmp_path: Path) -> None:
+    run = log(tmp_path, "pmd-0", [0.5], 90)
+    shutil.copytree(nano_path(), run, dirs_exist_ok=True)
+    evaluate_all([run], "nano-test", 1, workers=1)
+    report = json.loads(report_file(run, "nano-test").read_text())
+    assert (report["suite"], report["n"], report["limit"], report["step"], report["accuracy"]) == (
+        "nano-test", 1, 1, 1, 1.0,
+    )  # fmt: skip
+    asked: list[tuple[str, int]] = []
+
+    def counting(suite: str, *, limit: int, **_: object) -> Any:
+        asked.append((suite, limit))
+        return SimpleNamespace(to_json=dict)
+
+    evaluate_all([run], "nano-test", 1, workers=1, ask=counting)
+    assert asked == []
+    evaluate_all([run], "nano-test", 2, workers=1, ask=counting)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"iteration": 2, "seconds": 120.0}) + "\n")
+    for _ in range(2):
+        evaluate_all([run], "nano-test", 2, workers=1, ask=counting)
+    evaluate_all([run], SUITE, 2, workers=1, ask=counting)
+    assert asked == [("nano-test", 2), ("nano-test", 2), (SUITE, 2)]
 
 
 def test_a_picture_shows_every_training(tmp_path: Path) -> None:

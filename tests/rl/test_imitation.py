@@ -2,9 +2,9 @@
 
 Proved with the tiny thinker: for the policy that wrote a file the loss is minus the mean of the log-probabilities at
 sampling, pictures and crops included; only hidden states before its own tokens get a gradient; right and whole
-conversations are taken, each once before one comes twice; a batch is as many batches of one; a run that stopped goes on
-bit by bit; rows in TRL's form count what the assistant says after the prompt; what cannot be used is refused and named.
-On tiny random Qwen2.5-VL and Kimi-VL folders: it learns, with adapters and without.
+conversations are taken; a batch is as many batches of one; a run that stopped goes on bit by bit; rows in TRL's form
+count what the assistant says after the prompt; what cannot be used is refused and named. On tiny random Qwen2.5-VL and
+Kimi-VL folders: it learns, with adapters and without.
 """
 
 import json
@@ -89,12 +89,12 @@ def test_the_loss_of_who_wrote_it_is_minus_its_mean_log_probability(
 
 
 def test_the_same_of_nano_with_its_crops(tmp_path: Path) -> None:
-    config = PolicyConfig(start=str(NANO), iterations=1, prompts=2, samples=1)
+    config = PolicyConfig(start=str(NANO), iterations=1, prompts=1, samples=1)
     nano = Thinker.from_pretrained(NANO, dtype=torch.float32)
-    with rollouts(nano, at_once=2, budget=config.budget, keeps_messages=True) as playing:
+    with rollouts(nano, at_once=1, budget=config.budget, keeps_messages=True) as playing:
         played = list(playing.play(jobs_of(config, 0, {})))
     write_trajectories(tmp_path / "some.jsonl", played)
-    stage = stage_of(NANO, tmp_path / "some.jsonl", conversations_per_batch=2)
+    stage = stage_of(NANO, tmp_path / "some.jsonl", conversations_per_batch=1)
     sampled_S, batch = torch.cat([one.sampled_S for one in played]), stage.batch(0)
     assert len(batch.images) > len(played)
     assert stage.weight(batch) == len(sampled_S)
@@ -126,7 +126,7 @@ def test_right_and_whole_conversations_are_taken(played: list[Trajectory], tmp_p
     assert len(open_examples(tmp_path / "some.jsonl", only_right=False)) == 4
 
 
-def test_a_batch_is_as_many_of_one_and_each_comes_once(start: Path, data: Path) -> None:
+def test_a_batch_is_as_many_of_one(start: Path, data: Path) -> None:
     three, one = (stage_of(start, data, conversations_per_batch=count) for count in (3, 1))
     for which in range(3):
         parts = [one.batch(3 * which + idx) for idx in range(3)]
@@ -134,8 +134,6 @@ def test_a_batch_is_as_many_of_one_and_each_comes_once(start: Path, data: Path) 
         assert torch.equal(batch.token_ids, pack(parts).token_ids)
         mean = sum(float(one.loss(part)[0].detach()) * one.weight(part) for part in parts) / three.weight(batch)
         assert float(three.loss(batch)[0].detach()) == pytest.approx(mean, rel=1e-5)
-    for turn in range(2):
-        assert sorted(one._example_at(place) for place in range(5 * turn, 5 * turn + 5)) == [0, 1, 2, 3, 4]
 
 
 def test_the_command_learns_and_goes_on_where_it_stopped(

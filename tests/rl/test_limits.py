@@ -8,14 +8,15 @@ import pytest
 
 from foveate.errors import ConfigError
 from foveate.rl.bonus import BonusConfig
-from foveate.rl.demonstrators import Demonstrators
 from foveate.rl.dpo import DpoConfig
 from foveate.rl.grpo import GrpoConfig
 from foveate.rl.length import LengthPenalty
+from foveate.rl.lessons.demonstrators import Demonstrators
 from foveate.rl.optimizer import OptimizerConfig
 from foveate.rl.pmd import PmdConfig
 from foveate.rl.policy_config import PolicyConfig, RayConfig
 from foveate.rl.preference import PreferenceConfig
+from foveate.rl.sampler import SamplerConfig
 from foveate.rl.sft import SftConfig
 from foveate.rl.tower import TowerConfig
 from foveate.rl.train import TrainConfig
@@ -44,6 +45,8 @@ def preference(**values: Any) -> PreferenceConfig:
         (GrpoConfig, "grpo.clip_low", [-0.1, 1.1]),
         (GrpoConfig, "grpo.clip_high", [-0.1]),
         (GrpoConfig, "grpo.eps", [0.0]),
+        (SamplerConfig, "sampler.families", [()]),
+        (SamplerConfig, "sampler.curriculum", [0]),
         (LengthPenalty, "length.weight", [-0.5]),
         (LengthPenalty, "length.warmup_iterations", [-1]),
         (LengthPenalty, "length.least_spread", [-0.1]),
@@ -67,6 +70,7 @@ def preference(**values: Any) -> PreferenceConfig:
         (TowerConfig, "stage.blocks_per_batch", [0]),
         (TowerConfig, "stage.scene_share", [2.0]),
         (policy, "iterations", [0]),
+        (policy, "at_once", [0, -1]),
         (policy, "policy_tokens", [0]),
         (policy, "tokens_per_batch", [-1]),
         (policy, "partial", [1.0, -0.1]),

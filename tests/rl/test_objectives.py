@@ -1,10 +1,11 @@
 """The objectives are the formulas of their papers, and only what the policy wrote carries a gradient.
 
-Proved: PMD's gradient is the paper's ascent direction, at the reference and away from it, and its partition form is
-tau log Z and goes to the mean; GRPO and RLOO at the sampling policy are REINFORCE with their baselines; equal rewards
-give no gradient; a group's order and its neighbours do not matter; the first DPO loss is log 2 and each form its
-formula; length rewards of hand-made groups; log-probabilities of a rollout are those of the trainer, with crops and two
-images; hidden states that precede no token of the policy get no gradient.
+Proved: PMD's gradient is the paper's ascent direction, at the reference and away from it, and its partition form is tau
+log Z and goes to the mean; at the token level it is the formula's on both sides of the clip; GRPO and RLOO at the
+sampling policy are REINFORCE with their baselines, and what is old counts no more than the most; equal rewards give no
+gradient; a group's order and its neighbours do not matter; the first DPO loss is log 2 and each form its formula;
+length rewards of hand-made groups; log-probabilities of a rollout are those of the trainer, with crops and two images;
+hidden states that precede no token of the policy get no gradient.
 """
 
 import math
@@ -20,7 +21,7 @@ from foveate.models import Thinker, ThinkerReasoner
 from foveate.models.transcript import pack
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.groups import group_log_mean_exp, group_mean, group_std, leave_one_out_mean
-from foveate.rl.grpo import GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo_targets
+from foveate.rl.grpo import MOST_RATIO, GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo_targets
 from foveate.rl.length import LengthPenalty, length_rewards
 from foveate.rl.logprobs import choices, conversation_of, summed, written_logprobs
 from foveate.rl.pmd import PmdConfig, pmd_loss, pmd_targets
@@ -103,6 +104,23 @@ def test_at_the_sampling_policy_each_is_reinforce_with_its_baseline(
     torch.testing.assert_close(got, -scale * (REWARDS - baseline(REWARDS, GROUPS))[SAMPLE] / 8)
 
 
+def test_token_level_pmd_clips_each_ratio_and_pulls_back() -> None:
+    ratios, targets, sample = (0.5, 1.2, 2.0, 0.9), (0.6, 0.6, -0.4, -0.4), torch.tensor([0, 0, 1, 1])
+    config = PmdConfig(tau=0.3, level="token", clip=(0.8, 1.28))
+    logprobs = (torch.tensor(ratios).log() - 1).requires_grad_()
+    loss = pmd_loss(logprobs, torch.full((4,), -1.0), sample, torch.tensor([0.6, -0.4]), config)
+    gains = [0.8 * 0.6, 1.2 * 0.6, 1.28 * -0.4, 0.9 * -0.4]
+    pulls = [0.3 * math.log(ratio) ** 2 for ratio in ratios]
+    assert float(loss.detach()) == pytest.approx(-(sum(gains) - sum(pulls)) / 4, rel=1e-5)
+    inside = (False, True, False, True)  # no gradient through a clipped ratio, on either side
+    slopes = [
+        ratio * target * free - 2 * 0.3 * math.log(ratio)
+        for ratio, target, free in zip(ratios, targets, inside, strict=True)
+    ]
+    got = torch.autograd.grad(loss, logprobs)[0].tolist()
+    assert got == pytest.approx([-slope / 4 for slope in slopes], rel=1e-5)
+
+
 def test_grpo_divides_by_the_spread_and_clips() -> None:
     advantages = (REWARDS - group_mean(REWARDS, GROUPS)) / (group_std(REWARDS, GROUPS) + 1e-4)
     got = gradient(LOSSES["grpo"], tokens(1), tokens(1))
@@ -110,6 +128,24 @@ def test_grpo_divides_by_the_spread_and_clips() -> None:
     moved = gradient(LOSSES["grpo"], tokens(1) + 0.5, tokens(1))  # every ratio is 1.65, above the clip
     assert (moved[advantages[SAMPLE] > 0] == 0).all()
     assert (moved[advantages[SAMPLE] < 0] > 0).all()
+
+
+def test_grpo_without_a_scale_leaves_what_is_small_small() -> None:
+    lengths, right, one = torch.tensor([88, 89, 90, 91]), torch.tensor([True] * 4), torch.zeros(4, dtype=torch.long)
+    rewards = 1 + length_rewards(lengths, right, one, least_spread=0.2)
+    plain = grpo_targets(rewards, one, GrpoConfig(scale="none"))
+    torch.testing.assert_close(plain, rewards - rewards.mean())
+    assert plain.abs().max() < 0.1
+    assert grpo_targets(rewards, one, GrpoConfig()).abs().max() > 1.3
+
+
+def test_a_sample_of_old_weights_counts_no_more_than_the_most() -> None:
+    far = gradient(LOSSES["rloo"], tokens(1) + 40.0, tokens(1))
+    at_hand = gradient(LOSSES["rloo"], tokens(1), tokens(1))
+    torch.testing.assert_close(far, MOST_RATIO * at_hand)
+    near = gradient(LOSSES["rloo"], tokens(1) + 0.1, tokens(1))
+    torch.testing.assert_close(near, (0.1 * LENGTHS).exp()[SAMPLE] * at_hand)
+    assert gradient(LOSSES["rloo"], tokens(1) - 40.0, tokens(1)).abs().max() < 1e-12
 
 
 def test_the_others_mean_leaves_oneself_out() -> None:

@@ -1,7 +1,7 @@
 """Rollouts of one question become pairs, each for a reason.
 
-Proved on made-up conversations: right over wrong, evidence seen over unseen, short over long among those alike in that,
-of one question each and whole conversations only.
+Proved on made-up conversations: right over wrong, chosen first who saw the evidence; evidence seen over unseen; short
+over long among those alike in that; of one question each and whole conversations only.
 """
 
 from typing import Any
@@ -33,7 +33,17 @@ def test_pairs_are_of_one_question_and_for_a_reason() -> None:
         saved("alike too", 2, right=True, tokens=21),
     ]
     found = {(pair.chosen.id, pair.rejected.id, pair.reason) for pair in pairs_of(group)}
-    assert found == {("blind", "wrong", "right"), ("short", "blind", "faithful"), ("short", "long", "short")}
+    assert found == {("short", "wrong", "right"), ("short", "blind", "faithful"), ("short", "long", "short")}
+
+
+def test_who_saw_the_evidence_is_chosen_before_who_is_shortest() -> None:
+    rights = [
+        saved(f"{tokens} {saw}", 0, right=True, tokens=tokens, saw=saw)
+        for tokens, saw in ((5, False), (9, True), (7, True))
+    ]
+    wrongs = [saved(f"wrong {idx}", 0, right=False, tokens=20) for idx in range(3)]
+    found = [pair.chosen.id for pair in pairs_of([*rights, *wrongs]) if pair.reason == "right"]
+    assert found == ["7 True", "9 True", "5 False"]
 
 
 def test_short_over_long_needs_no_look() -> None:

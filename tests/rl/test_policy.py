@@ -1,10 +1,11 @@
 """A policy is trained on its own rollouts, token for token, and what may not count does not.
 
-Proved with the tiny thinker: rollouts run the agent's graph many at once and give what one at a time gives; their
-log-probabilities are the trainer's; kernels of the pool forget, and one that dies costs one call; cut conversations
-and groups of one leave the batch; accumulating over batches equals one batch; steps without a number are skipped and
-equal groups change nothing; sampler and trainer are compared before the first step; a run writes its metrics and a
-checkpoint that loads, and goes on after a stop; a wrong key is named.
+Proved with the tiny thinker: rollouts run the agent's graph many at once and give what one at a time gives; their log-
+probabilities are the trainer's; kernels of the pool forget, and one that dies costs one call; cut conversations and
+groups of one leave the batch, what failed is told apart and a policy that always fails ends the run; accumulating over
+batches equals one batch; steps without a number are skipped and equal groups change nothing; sampler and trainer are
+compared before the first step; a run writes its metrics and a checkpoint that loads, and goes on after a stop; a wrong
+key is named.
 """
 
 import json
@@ -21,7 +22,7 @@ from pictures import noise
 from played import BUDGET, LONG, jobs, unsure, whole
 
 from foveate.cli import main
-from foveate.errors import ConfigError, KernelLostError
+from foveate.errors import ConfigError, KernelLostError, ModelError
 from foveate.models import Thinker
 from foveate.rl.journal import METRICS, add_row
 from foveate.rl.learner import (
@@ -41,9 +42,11 @@ from foveate.rl.page import write_page
 from foveate.rl.pmd import PmdConfig
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.pooled import KernelPool, PooledPython
-from foveate.rl.rollout import Trajectory, rollouts
+from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.stages import main as train
 from foveate.rl.trainable import make_trainable
+from foveate.tools import PythonTool
+from foveate.tools.sandbox import Limits
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +73,9 @@ def test_log_probabilities_are_the_trainers(thinker: Thinker, played: list[Traje
 @needs_bubblewrap
 def test_kernels_of_the_pool_forget_and_are_used_again() -> None:
     pool = KernelPool()
-    tool = PooledPython(pool)
+    tool = PooledPython(pool, PythonTool(timeout_s=9.0, max_chars=4000, limits=Limits(open_files=99)))
     first = tool.for_run()
+    assert (first.timeout_s, first.max_chars, first.limits) == (9.0, 4000, Limits(open_files=99))
     code = "import os; open('left', 'w').close(); os.mkdir('box'); os.chdir('box'); x = 7; print(x)"
     assert first.run_code([noise(9, 9)], code).text == "7"
     kernel = first._kernel
@@ -208,11 +212,39 @@ def test_sampler_and_trainer_are_compared_before_the_first_step(thinker: Thinker
     off = [replace(one, sampled_S=one.sampled_S + 0.01 * sign) for one, sign in zip(ended, signs, strict=True)]
     row = learner_of(thinker).learn(0, off)
     assert row["mismatch"] == pytest.approx(0.01, rel=1e-2)
-    assert abs(row["kl"]) < 1e-3  # signs cancel
+    assert row["kl"] == pytest.approx(0.01**2 / 2, rel=2e-2)
 
 
 @pytest.mark.parametrize("objective", ["pmd", "grpo", "rloo"])
-def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Path) -> None:
+def test_what_fails_is_told_from_what_is_cut(objective: Objective, thinker: Thinker, played: list[Trajectory]) -> None:
+    some = whole(played)
+    some[2] = replace(some[2], status="error", reason="the context is full")
+    some[1] = replace(some[1], status="out_of_budget")
+    row = learner_of(thinker, objective).learn(0, some)
+    assert (row["failed"], row["cut"]) == (pytest.approx(1 / 6), pytest.approx(1 / 6))
+    assert row["grad_norm"] > 0
+
+
+def test_a_policy_that_cannot_speak_ends_the_run(thinker: Thinker, tmp_path: Path) -> None:
+    broken = deepcopy(thinker)
+    broken.decoder.norm.weight.fill_(math.nan)
+    with rollouts(broken, at_once=2, budget=BUDGET) as playing:
+        failed = list(playing.play(jobs(2)))
+    assert all(one.has_failed for one in failed)
+    with pytest.raises(ModelError, match=r"all 2 conversations of the iteration failed, the first one: .*not numbers"):
+        learner_of(thinker).learn(0, failed)
+
+
+def test_what_has_failed_waits_for_one_that_has_not(played: list[Trajectory]) -> None:
+    failed, others = [replace(one, status="error", reason=one.answer) for one in whole(played)[:2]], whole(played)[2:]
+    assert list(living([*failed, *others])) == [*failed, *others]
+    assert list(living([*others, *failed])) == [*others, *failed]
+    assert list(living([])) == []
+    with pytest.raises(ModelError, match="all 2 conversations failed, the first one: x"):
+        list(living(failed))
+
+
+def test_a_run_learns_and_goes_on(thinker: Thinker, tmp_path: Path) -> None:
     unsure(thinker).save_pretrained(tmp_path / "start")
     settings = {
         "start": str(tmp_path / "start"), "iterations": 2, "prompts": 2, "samples": 4, "at_once": 4, "updates": 1,
@@ -221,7 +253,7 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     out = tmp_path / "out"
-    arguments = ["train", objective, "--config", str(tmp_path / "run.yaml"), "--out", str(out)]
+    arguments = ["train", "pmd", "--config", str(tmp_path / "run.yaml"), "--out", str(out)]
     assert main([*arguments, "--max-minutes", "0"]) == 0
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
     assert main(arguments) == 2  # it would begin anew over what is there
@@ -239,6 +271,24 @@ def test_a_run_learns_and_goes_on(objective: str, thinker: Thinker, tmp_path: Pa
     assert page.count("<polyline") >= 6
 
 
+@pytest.mark.parametrize("objective", ["grpo", "rloo"])
+def test_the_baselines_are_commands_and_a_folder_is_asked(objective: str, thinker: Thinker, tmp_path: Path) -> None:
+    thinker.save_pretrained(tmp_path / "start")
+    noise(64, 48).save(tmp_path / "a.png")
+    question = {"id": "a", "image": "a.png", "question": "What?", "answer": "x", "family": "own"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(question))
+    settings = {
+        "start": str(tmp_path / "start"), "iterations": 1, "prompts": 1, "samples": 2, "policy_tokens": 9,
+        "tasks": str(tmp_path),
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    assert main(["train", objective, "--config", str(tmp_path / "run.yaml"), "--out", str(out)]) == 0
+    (row,) = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert row["cut"] == 1.0
+    assert "accuracy_own" in row
+
+
 def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("start: x\niterations: 1\npmd: {tua: 1.0}\n")
     with pytest.raises(ConfigError, match=r"pmd\.'tua'|tua"):
@@ -250,6 +300,7 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
         "samples: 1": "samples is 1, wanted at least 2",
         "updates: 0": "updates is 0, wanted at least 1",
         "partial: 1.0": "partial is 1.0, wanted a share",
+        "sampler: {families: []}": r"sampler\.families is \(\), wanted at least one family",
         "sampler: {families: [tabel]}": "families names tabel, wanted some of label",
         "lora:": "lora is None, wanted a mapping",
         "trackers: tensorboard": "trackers is 'tensorboard', wanted a list",

@@ -73,7 +73,8 @@ def test_a_batch_is_its_pairs_accumulated(
 ) -> None:
     monkeypatch.setattr(preference, "compute_dtype", lambda _: torch.float32)
     thinker.save_pretrained(tmp_path / "start")
-    config = PreferenceConfig(start=str(tmp_path / "start"), data=str(data), dpo=DpoConfig(loss=loss))
+    dpo = DpoConfig(loss=loss)
+    config = PreferenceConfig(start=str(tmp_path / "start"), data=str(data), pairs_per_batch=2, dpo=dpo)
     stage = PreferenceStage(config, 0, "cpu")
     stage.references = [reference_B + torch.tensor([0.3, -0.2]) for reference_B in stage.references]  # as if it moved
     together = stage.batch(0)

@@ -1,8 +1,8 @@
 """Published shapes learn like nano does: DPO, and an iteration of PMD in the agent's graph, with adapters or without.
 
-Proved on tiny random Qwen2.5-VL and Kimi-VL folders: losses are numbers and weights change; with adapters only they
-learn, what is saved is the sum and says what the thinker with adapters says; the folder loads again in its own form,
-and as before in all that did not learn.
+Proved on tiny random Qwen2.5-VL and Kimi-VL folders: rollouts have the tools of an agent; losses are numbers and
+weights change; with adapters only they learn, what is saved is the sum and says what the thinker with adapters says;
+the folder loads again in its own form, and as before in all that did not learn.
 """
 
 from dataclasses import replace
@@ -21,11 +21,13 @@ from foveate.rl.learner import Learner, Said
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.optimizer import OptimizerConfig
 from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.pooled import PooledPython
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.train import TrainConfig, train
 from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
 from foveate.rl.trajectory import write_trajectories
+from foveate.tools import default_tools
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -53,6 +55,19 @@ def changed(before: nn.Module, after: nn.Module) -> set[str]:
 
 def only_linear_layers_of_the_decoder(names: set[str]) -> bool:
     return all(name.startswith("decoder.blocks.") and not {"router", "kv_up"} & {*name.split(".")} for name in names)
+
+
+def test_rollouts_have_the_tools_of_an_agent(folder: Path, thinker: Thinker) -> None:
+    query = {"query": "how high is Mount Kilimanjaro"}
+    for model, terse in ((Thinker.from_pretrained(folder), False), (thinker, True)):
+        with rollouts(model, at_once=1) as playing:
+            zoom, python, search = (tool.for_run() for tool in playing.tools())
+        wanted = default_tools(terse=terse)
+        assert zoom.name == "zoom"
+        assert isinstance(python, PooledPython)
+        assert python.max_chars == wanted[1].max_chars  # type: ignore[attr-defined]
+        assert search.call(query, []) == wanted[2].call(query, [])
+    assert wanted[2].call(query, []) != default_tools(terse=False)[2].call(query, [])
 
 
 @pytest.mark.parametrize("lora", [LoraConfig(), LORA], ids=["whole", "lora"])

@@ -2,7 +2,7 @@
 
 Proved with a real local cluster and the tiny thinker: two actors give the rows of a process that plays by itself; with
 a staleness the run ends with the same counts and says how old the weights were, never older than declared, also where
-conversations wait; an actor that is lost ends the run with a line; a team is refused.
+conversations wait; an actor that is lost ends the run with a line, what one raises is raised; a team is refused.
 """
 
 import json
@@ -18,7 +18,7 @@ import yaml
 from played import LONG, unsure
 
 from foveate.cli import main
-from foveate.errors import ConfigError, ModelError
+from foveate.errors import ConfigError, InputError, ModelError
 from foveate.models import Thinker
 from foveate.ops import compute_dtype
 from foveate.rl.players import players
@@ -100,6 +100,17 @@ def test_a_lost_actor_ends_the_run_in_a_line(thinker: Thinker, run: Path) -> Non
         ray.kill(far.actors[0])
         with pytest.raises(ModelError, match="an actor of Ray is lost"):
             far.play(0, {})
+
+
+def test_what_an_actor_raises_is_raised(thinker: Thinker) -> None:
+    class Stumbling:
+        def play(self, iteration: int, success: dict[str, float]) -> None:
+            raise InputError(f"iteration {iteration} has no questions")
+
+    config = PolicyConfig(start="", iterations=1, ray=RayConfig(actors=1))
+    far = RayPlayers(ray=ray, actors=[ray.remote(Stumbling).remote()], config=config, thinker=thinker)
+    with pytest.raises(InputError, match=r"^iteration 0 has no questions$"):
+        far.play(0, {})
 
 
 def test_a_team_with_actors_is_refused(thinker: Thinker) -> None:

@@ -1,12 +1,15 @@
 """The interval against known values, which crops count as showing the evidence, and what a report says."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from foveate.agent.records import Answer, ImageRecord, Usage
+from foveate import __version__
+from foveate.agent.budget import Budget
+from foveate.agent.records import Answer, ImageRecord, Settings, Usage
 from foveate.rl.report import Report, Result, covers, crop_share, wilson_interval
-from foveate.rl.suite import Item
+from foveate.rl.suite import SUITE_VERSION, Item
 from foveate.tools.tool import Box
 
 
@@ -60,6 +63,16 @@ def test_crop_share() -> None:
     assert crop_share((), [box]) is None
 
 
+def test_a_crop_that_shows_no_more_than_the_first_view_shows_no_evidence() -> None:
+    box = (10.0, 10.0, 30.0, 20.0)
+    whole, most = image("w", PICTURE.box_px), image("m", (0, 0, 1000, 251))
+    assert crop_share((PICTURE, whole), [box]) is None
+    assert crop_share((PICTURE, whole, most), [box]) is None
+    assert crop_share((PICTURE, whole, image("h", (0, 0, 1000, 250))), [box]) == pytest.approx(0.5)
+    assert crop_share((PICTURE, image("h", (0, 0, 500, 500))), [(0, 0, 550, 500)]) == pytest.approx(0.5)
+    assert crop_share((PICTURE, whole), [PICTURE.box_px]) is None
+
+
 def test_a_report_sums_up() -> None:
     seen = (0.0, 0.0, 100.0, 50.0)
     results = [result("7", seen), result("7.0"), result("8", seen), result("7", family="fact", evidence=())]
@@ -72,6 +85,7 @@ def test_a_report_sums_up() -> None:
     assert (record["right_with_evidence"], record["evidence_covered"]) == (2, 0.5)
     assert record["crop_share"] == pytest.approx(0.01)
     assert (record["statuses"], record["first_error"]) == ({"answered": 4}, None)
+    assert (record["foveate_version"], record["suite_version"], record["settings"]) == (__version__, None, None)
     assert str(report).splitlines() == [
         "s, m, control none, seed 3",
         "",
@@ -85,3 +99,14 @@ def test_a_report_sums_up() -> None:
         "these crops take 1.0% of the picture on average",
         "status: 4 answered",
     ]
+
+
+def test_a_report_says_what_was_asked_and_how() -> None:
+    item = Item(id="a", family="label", question="?", answer="7", kind="number", picture=Path("unused"))
+    settings = Settings(model="m", budget=Budget(turns=3), temperature=0.5, seed=3)
+    answer = Answer(text="7.0", status="answered", steps=(), usage=Usage(), images=(), settings=settings)
+    asked = Result.of(item, answer)
+    record = Report.of([result("7"), asked], suite="nano-test", model="m", control=None, seed=3).to_json()
+    assert record["suite_version"] == SUITE_VERSION
+    assert (record["settings"]["budget"]["turns"], record["settings"]["temperature"]) == (3, 0.5)
+    assert asked.to_json()["kind"] == "number"

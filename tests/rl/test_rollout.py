@@ -21,7 +21,7 @@ from foveate.rl.ahead import made_ahead
 from foveate.rl.gate import Gate
 from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
-from foveate.rl.rollout import Job, in_order, rollouts
+from foveate.rl.rollout import Job, Rollouts, Trajectory, in_order, rollouts
 from foveate.rl.sampler import SamplerConfig
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "nano" / "weights"
@@ -40,39 +40,47 @@ class Uneven(Gate):
 @pytest.fixture(scope="module")
 def questions() -> list[Job]:
     families = SamplerConfig(families=("total", "fact"))
-    return list(jobs_of(PolicyConfig(start="", iterations=1, prompts=3, samples=2, sampler=families), 0, {}))
+    return list(jobs_of(PolicyConfig(start="", iterations=1, prompts=2, samples=2, sampler=families), 0, {}))
 
 
-def test_how_long_a_tool_takes_changes_no_bit(questions: list[Job]) -> None:
-    nano = Thinker.from_pretrained(WEIGHTS, dtype=torch.bfloat16).eval()
-    runs = []
-    for _ in range(2):
-        with rollouts(nano, at_once=4) as playing:
-            playing.gate = Uneven()
-            runs.append(list(playing.play(questions)))
-    for one, other in zip(*runs, strict=True):
-        assert torch.equal(one.transcript.token_ids, other.transcript.token_ids)
-        assert torch.equal(one.sampled_S, other.sampled_S)
-    assert sum(one.tool_calls for one in runs[0]) > len(questions)
+@pytest.fixture(scope="module")
+def playing() -> Iterator[Rollouts]:
+    with rollouts(Thinker.from_pretrained(WEIGHTS, dtype=torch.bfloat16).eval(), at_once=3) as playing:
+        yield playing
+
+
+@pytest.fixture(scope="module")
+def before(playing: Rollouts, questions: list[Job]) -> list[Trajectory]:
+    return list(playing.play(questions))
+
+
+def same_bits(before: list[Trajectory], after: list[Trajectory]) -> bool:
+    both = list(zip(before, after, strict=True))
+    return all(torch.equal(one.transcript.token_ids, other.transcript.token_ids) for one, other in both) and all(
+        torch.equal(one.sampled_S, other.sampled_S) for one, other in both
+    )
+
+
+def test_how_long_a_tool_takes_changes_no_bit(
+    playing: Rollouts, questions: list[Job], before: list[Trajectory]
+) -> None:
+    assert sum(one.tool_calls for one in before) > len(questions)
+    playing.reasoner.forget()
+    playing.gate = Uneven()
+    assert same_bits(before, list(playing.play(questions)))
 
 
 @needs_bubblewrap
-def test_kernels_that_died_are_replaced(questions: list[Job]) -> None:
-    nano = Thinker.from_pretrained(WEIGHTS, dtype=torch.bfloat16).eval()
-    with rollouts(nano, at_once=3) as playing:
-        before = list(playing.play(questions[:3]))
-        kernels = list(iter(playing.pool.take, None))
-        for kernel in kernels:
-            assert kernel._process is not None
-            kernel._process.kill()
-            kernel._process.wait()
-            playing.pool.give_back(kernel)
-        playing.reasoner.forget()
-        after = list(playing.play(questions[:3]))
+def test_kernels_that_died_are_replaced(playing: Rollouts, questions: list[Job], before: list[Trajectory]) -> None:
+    kernels = list(iter(playing.pool.take, None))
     assert kernels
-    assert any(one.tool_calls > 1 for one in before)
-    for one, other in zip(before, after, strict=True):
-        assert torch.equal(one.transcript.token_ids, other.transcript.token_ids)
+    for kernel in kernels:
+        assert kernel._process is not None
+        kernel._process.kill()
+        kernel._process.wait()
+        playing.pool.give_back(kernel)
+    playing.reasoner.forget()
+    assert same_bits(before, list(playing.play(questions)))
 
 
 def test_what_fails_ends_the_rollouts(thinker: Thinker) -> None:

@@ -1,18 +1,23 @@
 """`foveate rollout` writes what it says, and goes on where a kill ended it.
 
-Proved with the tiny thinker on drawn questions: the command's file and line; a run that SIGKILL ended leaves whole
-conversations, refuses to be gone on with by another run, and ends with every question that was to be asked.
+Proved with the tiny thinker on drawn questions and those of a folder: the command's file and line; a run that SIGKILL
+ended leaves whole conversations, refuses to be gone on with by another run, and ends with every question that was to be
+asked.
 """
 
+import json
+import math
 import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pictures import noise
 
 from foveate.cli import main
 from foveate.models import Thinker
@@ -35,6 +40,40 @@ def test_rollout_writes_and_says_what_came(
     assert main([*arguments, "--tasks", "chess", "--out", str(out)]) == 2
     assert "chess" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "some.txt")]) == 2
+    for option, said in {"--at-once": "at_once is 0, wanted at least 1", "--samples": "samples is 0, wanted"}.items():
+        assert main([*arguments, option, "0", "--out", str(tmp_path / "other.jsonl")]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*arguments, "--temperature", "-1", "--out", str(tmp_path / "other.jsonl")]) == 2
+
+
+def test_rollout_asks_the_questions_of_a_folder(
+    thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thinker.save_pretrained(tmp_path / "model")
+    noise(64, 48).save(tmp_path / "a.png")
+    question = {"id": "a", "image": "a.png", "question": "What?", "answer": "1/2", "type": "number", "family": "own"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(question))
+    arguments = ["rollout", "--model", str(tmp_path / "model"), "--tasks", str(tmp_path), "--prompts", "1"]
+    out = tmp_path / "some.jsonl"
+    assert main([*arguments, "--samples", "1", "--out", str(out)]) == 0
+    (saved,) = read_trajectories(out)
+    assert (saved.id, saved.family, saved.expected, saved.kind) == ("a", "own", "1/2", "number")
+    capsys.readouterr()
+    (tmp_path / "answers.jsonl").write_text(json.dumps({**question, "answer": "0.25"}))
+    assert main([*arguments, "--samples", "1", "--out", str(out), "--resume"]) == 2
+    assert "which has another model or other settings" in capsys.readouterr().err
+
+
+def test_a_model_that_always_fails_is_told_and_leaves_no_line(
+    thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = deepcopy(thinker)
+    broken.decoder.norm.weight.fill_(math.nan)
+    broken.save_pretrained(tmp_path / "model")
+    arguments = ["rollout", "--model", str(tmp_path / "model"), "--tasks", "label", "--prompts", "1", "--samples", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "some.jsonl")]) == 2
+    assert "all 2 conversations failed, the first one: the model's logits are not numbers" in capsys.readouterr().err
+    assert (tmp_path / "some.jsonl").read_bytes() == b""
 
 
 def test_a_rollout_computes_in_what_the_processor_multiplies(

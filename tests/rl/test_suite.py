@@ -1,4 +1,4 @@
-"""nano-test is balanced, reproducible and from the test split; a folder is checked line by line before a question."""
+"""Drawn suites are balanced, each of its split; a folder is checked line by line before a question."""
 
 import json
 from collections import Counter
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from foveate.errors import InputError
-from foveate.rl.suite import PER_FAMILY, FolderSuite, NanoTest, chosen, open_suite
+from foveate.rl.suite import NO_FAMILY, PER_FAMILY, DrawnSuite, FolderSuite, chosen, open_suite
 from foveate.rl.tasks.scene import FAMILIES
 
 REAL = Path(__file__).parents[2] / "examples" / "real"
@@ -28,27 +28,24 @@ def write(folder: Path, *records: Any) -> Path:
     return folder
 
 
-def test_nano_test_is_large_and_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drawn_suite_is_large_and_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foveate.rl.suite.drawn_item", lambda family, *_: family)
-    suite = NanoTest()
+    suite = DrawnSuite()
     assert len(suite) >= 1000
     assert PER_FAMILY >= 150
     assert Counter(map(suite.item, range(len(suite)))) == Counter(dict.fromkeys(FAMILIES, PER_FAMILY))
 
 
-def test_nano_test_is_reproducible() -> None:
-    first, again, other = (NanoTest(seed=seed).item(6) for seed in (1, 1, 2))
-    assert first.family == FAMILIES[0]
-    assert (first.id, first.question, first.answer) == (again.id, again.question, again.answer)
-    assert isinstance(first.picture, Image.Image)
-    assert isinstance(again.picture, Image.Image)
-    assert first.picture.tobytes() == again.picture.tobytes()
-    assert first.id != other.id
-    assert first.evidence
+def test_each_drawn_suite_draws_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.rl.suite.drawn_item", lambda *drawn: drawn)
+    for split in ("test", "validation"):
+        suite = open_suite(f"nano-{split}", seed=2)
+        assert suite.name == f"nano-{split}"
+        assert suite.item(7) == (FAMILIES[1], 2 * PER_FAMILY + 1, split, suite.name)
 
 
-def test_a_limit_keeps_nano_test_balanced_and_samples_a_folder(folder: Path) -> None:
-    assert chosen(NanoTest(), limit=12, seed=5) == range(12)
+def test_a_limit_keeps_a_drawn_suite_balanced_and_samples_a_folder(folder: Path) -> None:
+    assert chosen(DrawnSuite("validation"), limit=12, seed=5) == range(12)
     suite = FolderSuite(write(folder, *(GOOD | {"id": str(idx)} for idx in range(20))))
     assert chosen(suite, limit=None, seed=0) == range(20)
     assert chosen(suite, limit=99, seed=0) == range(20)
@@ -64,7 +61,7 @@ def test_a_folder_is_read(folder: Path) -> None:
     two = GOOD | {"id": "c", "evidence_bbox": [[1, 2, 3, 4], [5, 6, 7, 8]]}
     suite = open_suite(str(write(folder, GOOD, "", more, two)))
     assert len(suite) == 3
-    assert suite.item(0).family == "all"
+    assert suite.item(0).family == NO_FAMILY
     assert suite.item(0).evidence == ()
     assert suite.item(1).accept == ("seven",)
     assert [suite.item(idx).kind for idx in range(3)] == ["any", "number", "any"]
@@ -92,6 +89,9 @@ def test_a_folder_is_read(folder: Path) -> None:
         (GOOD | {"evidence_bbox": [1, 2, 3]}, "wanted x0, y0, x1, y1"),
         (GOOD | {"evidence_bbox": [True, 2, 3, 4]}, "wanted x0, y0, x1, y1"),
         (GOOD | {"evidence_bbox": []}, "wanted x0, y0, x1, y1"),
+        (GOOD | {"evidence_bbox": [1, 2, 41, 4]}, "wanted x0, y0, x1, y1 inside its 40 x 30 pixels"),
+        (GOOD | {"evidence_bbox": [[1, 2, 3, 4], [1, 2, 3, 31]]}, "inside its 40 x 30 pixels"),
+        (GOOD | {"evidence_bbox": [0, 0, float("inf"), 4]}, "got evidence_bbox=.0, 0, inf, 4., wanted"),
         ("", "holds no question"),
     ],
 )
@@ -100,13 +100,23 @@ def test_a_bad_line_is_named(folder: Path, record: Any, message: str) -> None:
         FolderSuite(write(folder, record))
 
 
+def test_a_box_is_one_of_the_upright_picture(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 30), "white").save(folder / "turned.jpg", exif=exif)
+    tall = GOOD | {"image": "turned.jpg", "evidence_bbox": [0, 0, 30, 40]}
+    assert FolderSuite(write(folder, tall)).item(0).evidence == ((0.0, 0.0, 30.0, 40.0),)
+    with pytest.raises(InputError, match="inside its 30 x 40 pixels"):
+        FolderSuite(write(folder, tall | {"evidence_bbox": [0, 0, 40, 30]}))
+
+
 def test_an_id_twice_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="the id 'a' twice"):
         FolderSuite(write(folder, GOOD, GOOD))
 
 
 def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="wanted nano-test or a folder with answers"):
+    with pytest.raises(InputError, match="wanted nano-test, nano-validation or a folder with answers"):
         open_suite(str(tmp_path / "none"))
     with pytest.raises(InputError, match="cannot be read"):
         open_suite(str(tmp_path))

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,11 @@ def test_two_prefer_what_one_does(lora: int, thinker: Thinker, tmp_path: Path) -
     unsure(thinker).save_pretrained(tmp_path / "start")
     asked = {"role": "user", "content": "What is it?"}
     sides = [{"role": "assistant", "content": f"A {name}."} for name in ("cat", "dog, or", "zoom", "the image")]
-    pairs = [{"prompt": [asked], "chosen": [one], "rejected": [two]} for one in sides for two in sides if one != two]
+    pairs = [{"prompt": [asked], "chosen": [one], "rejected": [two]} for one, two in combinations(sides, 2)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     settings = {
         "steps": 3, "log_every": 1, "num_workers": 0, "optimizer": {"warmup_steps": 0, "muon": False, "lr": 0.001},
-        "stage": {"start": str(tmp_path / "start"), "data": str(tmp_path / "pairs.jsonl"), "pairs_per_batch": 4,
+        "stage": {"start": str(tmp_path / "start"), "data": str(tmp_path / "pairs.jsonl"), "pairs_per_batch": 2,
                   "lora": {"rank": lora}},
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))

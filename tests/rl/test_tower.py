@@ -8,11 +8,11 @@ import torch
 
 from foveate.models.config import NANO
 from foveate.models.tokenizer import TextCodec
-from foveate.rl.dense import name_words
-from foveate.rl.pages import CELL_PX, PageWriter, corpus_words
+from foveate.rl.lessons.dense import name_words
+from foveate.rl.lessons.pages import CELL_PX, PageWriter, corpus_words
+from foveate.rl.lessons.views import IGNORED, NAME_CLASS, draw_views, label_view
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.tower import dense_batch
-from foveate.rl.views import IGNORED, NAME_CLASS, draw_views, label_view
 
 TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
 

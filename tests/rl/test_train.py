@@ -17,13 +17,13 @@ from foveate.errors import ConfigError
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
-from foveate.rl.journal import load_checkpoint, mean_of_each
+from foveate.rl.journal import load_checkpoint
+from foveate.rl.lessons.oracle_messages import Conversation
+from foveate.rl.lessons.views import draw_sheet
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
-from foveate.rl.oracle_messages import Conversation
 from foveate.rl.stages import make_stage
 from foveate.rl.team import Team
-from foveate.rl.train import TrainConfig, _learn, _Loss, batches, echoed, read_yaml, split_config, train
-from foveate.rl.views import draw_sheet
+from foveate.rl.train import TrainConfig, _learn, _Loss, batches, echoed, read_yaml, split_config, totals_of, train
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
 
@@ -168,9 +168,14 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
         read_yaml(path, ("steps",))
     with pytest.raises(ConfigError, match=r"optimizer\.speed"):
         split_config(read_yaml(path, ("optimizer.speed=1",)))
-    for override in ("steps=two", "steps=2.5", "optimizer.lr=1e-3", "optimizer.muon=1"):
+    for override in ("steps=two", "steps=2.5", "optimizer.lr=1e-", "optimizer.muon=1", "stage=", "stage=[1]"):
         with pytest.raises(ConfigError, match=f"^{override.partition('=')[0]} is .*, wanted "):
             split_config(read_yaml(path, (override,)))
+    with pytest.raises(ConfigError, match=r"^override 'optimizer\.lr=\[1': its value is no YAML: .*$"):
+        read_yaml(path, ("optimizer.lr=[1",))
+    path.write_text("steps: 5\n1: 2\noptimizer: {lr: 2E-05}\n")
+    with pytest.raises(ConfigError, match="unknown key '1'; known keys are"):
+        split_config(read_yaml(path))
     with pytest.raises(ConfigError, match="unknown stage"):
         make_stage("dance", {}, 0)
     with pytest.raises(ConfigError, match="device is 'gpu0', which torch cannot use"):
@@ -242,7 +247,20 @@ def test_a_supervised_batch_counts_by_its_tokens(tokenizer: str) -> None:
 
 
 def test_a_number_that_not_every_step_has_is_averaged_over_those_that_have_it() -> None:
-    assert mean_of_each([{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
+    assert Team().means(totals_of([{"a": 1.0}, {"a": 3.0, "b": 5.0}])) == {"a": 2.0, "b": 5.0}
+
+
+def test_a_row_weighs_batches_as_the_gradient_does() -> None:
+    window = [{"loss": 1.0, "weight": 30.0}, {"loss": 2.0, "weight": 10.0}, {"grad_norm": 3.0}, {"skipped": 1.0}]
+    assert Team().means(totals_of([*window, {"skipped": 1.0}])) == {"loss": 1.25, "grad_norm": 3.0, "skipped": 2.0}
+
+
+def test_a_stage_that_goes_on_with_a_policy_takes_small_steps(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    for stage, lr, muon in (("data: some.jsonl", 2e-5, False), ("preset: tiny", 1e-3, True)):
+        path.write_text(f"steps: 5\nstage: {{{stage}}}\n")
+        loop, _ = split_config(read_yaml(path, ("optimizer.clip_norm=1e-1",)))
+        assert (loop.optimizer.lr, loop.optimizer.muon, loop.optimizer.clip_norm) == (lr, muon, 0.1)
 
 
 def test_readouts_go_on_from_stage_to_stage_and_stay_out_of_the_checkpoint(tmp_path: Path, tokenizer: str) -> None:

@@ -24,7 +24,7 @@ from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.preferences import laid_out, open_preferences
 from foveate.rl.rollout import rollouts
 from foveate.rl.trajectory import read_trajectories, write_trajectories
-from foveate.rl.trl_rows import TrlRows
+from foveate.rl.trl_rows import TrlRows, open_rows
 
 USER, SAID = {"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}
 OTHER = {"role": "assistant", "content": "A dog."}
@@ -53,7 +53,7 @@ def test_every_form_of_a_row_says_the_same(row: dict[str, Any], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("prompt", [[USER], [SHOWN]], ids=["placed by us", "placed by the row"])
-@pytest.mark.parametrize("kind", ["lines", "parquet", "folder"])
+@pytest.mark.parametrize("kind", ["lines", "parquet", "folder", "splits"])
 def test_pictures_stand_where_the_row_says(prompt: list[Any], kind: str, tmp_path: Path) -> None:
     noise(60, 50, 0).save(tmp_path / "cat.png")
     row = {"prompt": prompt, "chosen": [SAID], "rejected": [OTHER]}
@@ -64,7 +64,10 @@ def test_pictures_stand_where_the_row_says(prompt: list[Any], kind: str, tmp_pat
         made = datasets.Dataset.from_list([row | {"images": [str(tmp_path / "cat.png")]}])
         made = made.cast_column("images", features["images"])
         path = tmp_path / ("some.parquet" if kind == "parquet" else "some")
-        made.to_parquet(str(path)) if kind == "parquet" else made.save_to_disk(str(path))
+        if kind == "parquet":
+            made.to_parquet(str(path))
+        else:
+            (made if kind == "folder" else datasets.DatasetDict(train=made)).save_to_disk(str(path))
     (preference,) = open_preferences(path)  # type: ignore[misc]
     (message,) = preference.prompt
     assert [part["type"] for part in message["content"]] == ["image", "text"]
@@ -108,7 +111,7 @@ def test_pairs_of_which_nothing_can_be_learned_are_left_out_and_counted(
     bad = [{"rejected": []}, {"rejected": ""}, {"rejected": [USER]}, {"chosen": []}, {"chosen": [OTHER]}]
     stage = preferring(thinker, tmp_path, *(good | change for change in bad[:2]), good, *(good | c for c in bad[2:]))
     assert stage.usable == [2]
-    assert len(stage.batch(0).reference_B) == 2
+    assert torch.equal(stage.batch(0).reference_B, stage.references[0].repeat(8))
     said = [record.getMessage() for record in caplog.records]
     assert [line.split("some.jsonl: ")[1] for line in said] == [
         "3 of 6 pairs left out, the first is row 0: the rejected side says nothing",
@@ -133,7 +136,8 @@ def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: 
     pairs = list(pairs_of(read_trajectories(tmp_path / "some.jsonl")))
     assert capsys.readouterr().out == f"{len(pairs)} pairs\n"
     columns = datasets.Dataset.from_parquet(str(tmp_path / "pairs.parquet"), cache_dir=str(tmp_path)).column_names
-    assert columns == ["prompt", "images", "chosen", "chosen_images", "rejected", "rejected_images"]
+    assert columns == ["prompt", "images", "chosen", "chosen_images", "rejected", "rejected_images", "reason"]
+    assert [row["reason"] for row in open_rows(tmp_path / "pairs.parquet")] == [pair.reason for pair in pairs]
     read = TrlRows(tmp_path / "pairs.parquet")
     assert len(read) == len(pairs)
     for pair, preference in zip(pairs, read, strict=True):
@@ -171,6 +175,11 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             open_preferences(path)
+    splits = {name: datasets.Dataset.from_list([{"chosen": "a", "rejected": "b"}]) for name in ("train", "test")}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(InputError, match=r"both has the splits train, test; wanted one of them, as .*both/train"):
+        open_preferences(tmp_path / "both")
+    assert len(open_preferences(tmp_path / "both" / "test")) == 1
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     with pytest.raises(InputError, match="cannot read preferences"):
         open_preferences(tmp_path / "broken.parquet")

@@ -27,7 +27,7 @@ FONTS: dict[Split, tuple[str, ...]] = {
         "pt-serif", "quicksand", "raleway", "roboto", "roboto-slab", "rubik", "slabo-27px", "source-sans-3",
         "special-elite", "work-sans",
     ),
-    "validation": ("karla", "crimson-text", "cousine", "arvo"),
+    "validation": ("karla", "crimson-text", "cousine"),
     "test": (
         "tinos", "cabin", "titillium-web", "space-mono", "zilla-slab", "libre-baskerville", "archivo", "overpass",
         "oswald",

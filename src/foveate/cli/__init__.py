@@ -1,4 +1,4 @@
-"""The command line: `foveate ask`, `eval`, `train`, `bench`, `doctor`, and a conversation when no command is named.
+"""The command line: a file for each command, and a conversation when none is named.
 
 `main` is the one place that turns exceptions into a line on stderr and an exit code. The environment is read here and
 nowhere else, but for FOVEATE_ISA, which the extension reads when it loads, and OPENAI_API_KEY, which goes with the

@@ -22,7 +22,9 @@ from foveate.paths import expanded
 
 def evaluate(
     context: typer.Context,
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="nano-test, or a folder with answers.jsonl.")],
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="nano-test, nano-validation, or a folder with answers.jsonl.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only N questions.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Draws the suite's questions and samples.")] = 0,

@@ -52,14 +52,15 @@ def budget_of(*, turns: int, tokens: int, image_tokens: int, seconds: float) -> 
 
 
 def tools_for(dialect: "Dialect", *, no_tools: bool, network: bool, unsafe: bool) -> "tuple[Tool, ...]":
-    """The tools of a run: zoom, python and search, or none; a model that they are explained to is told more by them.
+    """The tools of a run: zoom, python and search, or none.
 
     Says on stderr when code will run without a boundary.
     """
     if no_tools:
         return ()
-    from foveate.tools import default_tools, sandbox_tier
+    from foveate.agent.arguments import usual_tools
+    from foveate.tools import sandbox_tier
 
     if unsafe and sandbox_tier() is None:
         print("foveate: no sandbox works here, code that the model writes runs with your rights", file=sys.stderr)
-    return default_tools(network=network, unsafe=unsafe, terse=not dialect.wants_system_prompt)
+    return usual_tools(dialect, network=network, unsafe=unsafe)

@@ -11,9 +11,9 @@ def pairs(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.parquet in TRL's form.")],
 ) -> int:
     """Pair conversations about one question: right over wrong, evidence seen over unseen, short over long."""
+    from foveate.rl.pair_rows import write_rows
     from foveate.rl.pairs import pairs_of
     from foveate.rl.trajectory import read_trajectories
-    from foveate.rl.trl_rows import write_rows
 
     print(f"{write_rows(pairs_of(read_trajectories(rollouts)), out)} pairs")
     return 0

@@ -1,25 +1,27 @@
-"""`foveate rollout`: let a model answer drawn questions several times and keep every conversation."""
+"""`foveate rollout`: let a model answer questions several times and keep every conversation."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from foveate.cli.options import SeedOption
+from foveate.cli.options import SeedOption, TemperatureOption
 
 
 def rollout(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.jsonl, with its pictures beside it.")],
     model: Annotated[Path, typer.Option("--model", "-m", metavar="DIR", help="nano, or a checkpoint folder.")],
-    tasks: Annotated[str, typer.Option("--tasks", metavar="NAME,...", help="Families of questions, or all.")] = "all",
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="NAME,...|DIR", help="Families of questions, all, or your own folder.")
+    ] = "all",
     prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Questions.")] = 64,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Conversations about each.")] = 8,
     at_once: Annotated[int, typer.Option("--at-once", metavar="N", help="Conversations in flight.")] = 16,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", metavar="T", help="Of sampling.")] = 1.0,
+    temperature: TemperatureOption = 1.0,
     seed: SeedOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Play what a killed run left out of FILE.")] = False,
 ) -> int:
-    """Write trajectories of drawn questions, token for token."""
+    """Write trajectories of questions, drawn or your own, token for token."""
     from foveate.rl.rollouts import roll_out
 
     print(

@@ -13,7 +13,7 @@ from foveate.ops.native import CUDA_MULTIPLE, Context, is_native, is_served, onc
 
 
 def silu_mul(gate_up_NI: Tensor) -> Tensor:
-    """silu(gate) * up, [..., 2 * I] -> [..., I] in the same dtype; in bf16 rounded once, at the end.
+    """silu(gate) * up, [..., 2 * I] -> [..., I] in the same dtype; bf16 is computed in f32 and rounded once.
 
     Args:
         gate_up_NI: first the gate's I numbers, then up's.
@@ -26,8 +26,8 @@ def silu_mul(gate_up_NI: Tensor) -> Tensor:
     if is_served(gate_up_NI, cuda=gate_up_NI.shape[-1] % (2 * CUDA_MULTIPLE) == 0):
         out_NI: Tensor = torch.ops.foveate.silu_mul(gate_up_NI)
         return out_NI
-    gate_NI, up_NI = gate_up_NI.chunk(2, dim=-1)
-    return F.silu(gate_NI) * up_NI
+    gate_NI, up_NI = gate_up_NI.to(torch.promote_types(gate_up_NI.dtype, torch.float32)).chunk(2, dim=-1)
+    return (F.silu(gate_NI) * up_NI).to(gate_up_NI.dtype)
 
 
 def _fake(gate_up: Tensor) -> Tensor:

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_tiles, is_native, is_served, once, torch_has_tiles
+from foveate.ops.native import Context, has_tiles, is_native, is_new_enough, is_served, once, torch_has_tiles
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
 """Sizes of heads that the kernel for GPUs takes."""
 CUDA_LONGEST = 1024
 """Up to this length it is used: it attends in tiles of 64 rows, which long sequences do not fill a GPU with."""
+FLASH_MULTIPLE, FLASH_LARGEST = 8, 256
+"""Sizes of heads that torch's flash attention takes, called as here."""
 SHORT = 64
 """Up to this length plain products are faster than the fused attention of torch's CPU build, above all backward."""
 
@@ -77,7 +79,7 @@ def packed_attention(
         ends, query_ends = packing.ends(q_THD.device), asked.ends(q_THD.device)
         out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_CGD, v_CGD, ends, query_ends, causal)[0]
         return out_THD
-    if q_THD.is_cuda and q_THD.dtype in {torch.bfloat16, torch.float16}:
+    if _is_flash(q_THD):
         return _flash_attention(q_THD, k_CGD, v_CGD, packing, asked, causal)
     if queries is not None:
         return _plain_ends(q_THD, k_CGD, v_CGD, packing, queries, causal)
@@ -131,6 +133,13 @@ def _check_queries(queries: list[int], tokens: list[int]) -> None:
 def _is_ours(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether our kernel attends; torch's does where it alone uses tiles of AMX."""
     return is_served(x, cuda=cuda) and (has_tiles() or not torch_has_tiles(x))
+
+
+def _is_flash(q_THD: Tensor) -> bool:
+    """Whether torch's flash attention serves: on a GPU from Ampere on, in half precision, in heads that it takes."""
+    dim, half = q_THD.shape[-1], q_THD.dtype in {torch.bfloat16, torch.float16}
+    fits = half and dim % FLASH_MULTIPLE == 0 and dim <= FLASH_LARGEST
+    return q_THD.is_cuda and fits and is_new_enough(q_THD.device.index)
 
 
 def _plain_attention(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, causal: bool) -> Tensor:

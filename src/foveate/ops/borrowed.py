@@ -43,15 +43,17 @@ class _Loan:
 
 
 def borrowed(picture: Image.Image) -> Tensor | None:
-    """Bytes [H, W, 4] of an RGB picture, not to be written, a pixel's fourth nobody's; None where they are not lent."""
+    """Bytes [H, W, 4] of an RGB picture, not to be written, a pixel's fourth nobody's; None where it lends no such."""
     try:
         _, capsule = picture.__arrow_c_array__()
     except (AttributeError, ValueError):  # Pillow before 11.2; a picture in several blocks
         return None
     pixels = _ArrowArray.from_address(_address_of(capsule, b"arrow_array"))
-    assert pixels.num_children == 1
+    if pixels.num_children != 1:
+        return None
     values = _ArrowArray.from_address(pixels.children[0])
     shape = (picture.height, picture.width, 4)
-    assert (values.length, values.offset) == (shape[0] * shape[1] * shape[2], 0)
+    if (values.length, values.offset, values.num_buffers) != (shape[0] * shape[1] * shape[2], 0, 2):
+        return None
     interface = {"version": 3, "typestr": "|u1", "shape": shape, "data": (values.buffers[1], False)}
     return torch.from_numpy(np.asarray(_Loan(capsule, interface)))

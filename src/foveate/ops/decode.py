@@ -54,13 +54,19 @@ def decode_attention(
 
 
 def _has_cuda_kernel(k: Tensor, v: Tensor) -> bool:
-    """Whether the kernel for GPUs takes such a cache: equal sizes of keys and values, or latents."""
+    """Whether the kernel for GPUs takes such a cache: equal sizes of keys and values, or latents.
+
+    torch.compile knows no addresses while it traces: there a cache whose sizes and strides fit is taken, and the kernel
+    refuses one that does not begin where it must.
+    """
     width, value_width = k.shape[-1], v.shape[-1]
+    latents = (width, value_width) == CUDA_LATENT
+    fits = k.stride() == v.stride() if latents else width == value_width and width in CUDA_HEADS
     strided = all(stride % CUDA_MULTIPLE == 0 for x in (k, v) for stride in x.stride()[:3])
-    aligned = strided and all(x.data_ptr() % CUDA_ALIGNMENT == 0 for x in (k, v))
-    if (width, value_width) == CUDA_LATENT:
-        return aligned and k.data_ptr() == v.data_ptr() and k.stride() == v.stride()
-    return aligned and width == value_width and width in CUDA_HEADS
+    if not (fits and strided) or torch.compiler.is_compiling():
+        return fits and strided
+    aligned = all(x.data_ptr() % CUDA_ALIGNMENT == 0 for x in (k, v))
+    return aligned and (not latents or k.data_ptr() == v.data_ptr())
 
 
 def _fake(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, lengths: Tensor, scale: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from foveate.ops.activation import silu_mul
 from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import CUDA_EXPERTS, combine, dispatch, order
-from foveate.ops.native import is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
+from foveate.ops.native import are_alike, is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
 
 MOST_PADDING = 64
 """Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
@@ -50,7 +50,7 @@ def experts_forward(
     """
     gate_up, gate_up_scales = parts(gate_up_EID)
     down, down_scales = parts(down_EDI)
-    if _is_few(x_TD, experts_TK, weights_TK, gate_up, down):
+    if are_alike(x_TD, gate_up_EID, down_EDI) and _is_few(x_TD, experts_TK, weights_TK, gate_up, down):
         weights_TK = weights_TK.float().contiguous()
         out_TD: Tensor = torch.ops.foveate.moe_experts(
             x_TD, experts_TK.contiguous(), weights_TK, gate_up, down, gate_up_scales, down_scales

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.errors import InputError
+
 
 class Int8Rows(NamedTuple):
     """Weights [..., R, D] rounded to int8, each row by a scale of its own."""
@@ -21,10 +23,24 @@ class Int8Rows(NamedTuple):
 
     @classmethod
     def of(cls, weights_RD: Tensor) -> "Int8Rows":
-        """The nearest: a row's largest number becomes 127."""
-        wide_RD = weights_RD.float()
-        scales_R = wide_RD.abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        return cls((wide_RD / scales_R[..., None]).round().to(torch.int8), scales_R)
+        """The nearest: a row's largest number becomes 127. The matrices of experts are rounded one after the other.
+
+        Raises:
+            InputError: a number is not finite.
+        """
+        if weights_RD.dim() > 2:
+            values, scales = zip(*map(cls.of, weights_RD), strict=True)
+            return cls(torch.stack(values), torch.stack(scales))
+        wide_RD = weights_RD.detach().float()
+        largest_R = wide_RD.abs().amax(-1)
+        if not largest_R.isfinite().all():
+            row = int(largest_R.isfinite().logical_not().nonzero()[0])
+            raise InputError(
+                f"row {row} of weights {list(weights_RD.shape)} has {float(largest_R[row])}; "
+                "int8 wants finite numbers: load the model without :int8, or mend its weights"
+            )
+        scales_R = largest_R.clamp_min(torch.finfo(torch.float32).tiny) / 127
+        return cls((wide_RD / scales_R[:, None]).round_().to(torch.int8), scales_R)
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weights as numbers, [..., R, D]."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foveate.ops.int8 import Int8Rows, parts, product
-from foveate.ops.native import is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
+from foveate.ops.native import are_alike, is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
 
 FEW, AMX_FEW = 16, 4
 """Tokens up to which our kernel without tiles is as fast as torch's product or faster, and where torch has tiles."""
@@ -32,7 +32,8 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
 
 def _is_ours(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
-    if wants_gradient(x_ND, weight_OD, bias_O) or not is_served(x_ND) or not x_ND.numel():
+    operands = (weight_OD, bias_O)
+    if wants_gradient(x_ND, *operands) or not are_alike(x_ND, *operands) or not is_served(x_ND) or not x_ND.numel():
         return False
     if isinstance(weight_OD, Tensor) and takes_tiles(x_ND, weight_OD):
         return True

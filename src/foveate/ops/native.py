@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from foveate.errors import ConfigError
@@ -61,7 +62,7 @@ def _load_cuda() -> str:
     if _PROBLEM or torch.version.cuda is None:
         return "the extension is not there" if _PROBLEM else "this build of torch has no CUDA"
     if not library.exists():
-        return "not built; install with nvcc on the path"
+        return "not built; install where nvcc is found"
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
@@ -92,6 +93,8 @@ def plain_pytorch() -> Iterator[None]:
 
 def is_served(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether the kernels take x: on the CPU in bf16 or f32, and where the operation has one for GPUs there in bf16."""
+    if derives_forward():
+        return False
     if x.is_cuda:
         return cuda and has_kernels(x.device) and x.dtype == torch.bfloat16
     return has_kernels(x.device) and x.dtype in SERVED
@@ -102,15 +105,26 @@ def wants_gradient(*operands: object) -> bool:
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in operands)
 
 
+def are_alike(x: Tensor, *operands: object) -> bool:
+    """Whether all tensors among them have the dtype of x; under autocast, which torch's own follow, they may differ."""
+    return all(operand.dtype == x.dtype for operand in operands if isinstance(operand, Tensor))
+
+
+def derives_forward() -> bool:
+    """Whether torch computes derivatives forward (`torch.func.jvp`, a dual level): our kernels would give zeros."""
+    return forward_ad._current_level >= 0  # noqa: SLF001 - torch has no other way to ask
+
+
 def has_kernels(device: torch.device) -> bool:
     """Whether there are kernels for a device."""
     if not is_native():
         return False
-    return device.type == "cpu" or (device.type == "cuda" and not _CUDA_PROBLEM and _is_new_enough(device.index))
+    return device.type == "cpu" or (device.type == "cuda" and not _CUDA_PROBLEM and is_new_enough(device.index))
 
 
 @cache
-def _is_new_enough(gpu: int | None) -> bool:
+def is_new_enough(gpu: int | None) -> bool:
+    """Whether a GPU, by its number or the current one, is of Ampere's generation or later."""
     return torch.cuda.get_device_capability(gpu) >= CUDA_OLDEST
 
 

@@ -30,9 +30,10 @@ def rotate(x_THD: Tensor, tables: Tables) -> Tensor:
         cos_TF, sin_TF = (table.float().contiguous() for table in tables)
         out_THD: Tensor = torch.ops.foveate.rotate(x_THD, cos_TF, sin_TF, False)
         return out_THD
-    cos, sin = (table.to(x_THD.dtype)[:, None, :] for table in tables)
-    first, second = x_THD.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    wide = torch.promote_types(x_THD.dtype, torch.float32)
+    cos, sin = (table.to(wide)[:, None, :] for table in tables)
+    first, second = x_THD.to(wide).chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x_THD.dtype)
 
 
 class _RotateContext(Context, Protocol):

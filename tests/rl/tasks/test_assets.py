@@ -39,6 +39,16 @@ def test_every_font_opens_and_has_a_line_in_the_licences() -> None:
         assert f"| {family} | OFL-1.1 |" in licences or f"| {family} | Apache-2.0 |" in licences
 
 
+def test_every_font_has_the_signs_of_money() -> None:
+    for family in FAMILIES:
+        for bold in (False, True):
+            face = font(family, 20, bold)
+            missing = face.getmask("\ufffe")
+            for sign in "$€":
+                mask = face.getmask(sign)
+                assert (mask.size, bytes(mask)) != (missing.size, bytes(missing)), (family, bold, sign)
+
+
 def test_every_icon_has_ink_in_every_style() -> None:
     for name in (*ICONS, *TEST_ONLY_ICONS):
         for style in {style for styles in ICON_STYLES.values() for style in styles}:

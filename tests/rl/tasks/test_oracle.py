@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from foveate.rl.tasks.assets import SPLITS, Split
-from foveate.rl.tasks.fact import ASK, query_of, subjects
-from foveate.rl.tasks.oracle import MAX_SIDE, crop_box, place_word, run_code, seen_at
+from foveate.rl.tasks.assets import SPLITS, TEST_ONLY_ICONS, Split
+from foveate.rl.tasks.canvas import Canvas
+from foveate.rl.tasks.fact import ASK, askable, pick_subjects, query_of, split_of, subjects
+from foveate.rl.tasks.oracle import MAX_SIDE, Draft, Look, crop_box, finish, place_word, run_code, seen_at
 from foveate.rl.tasks.scene import FAMILIES, Box, Question, Scene
+from foveate.rl.tasks.setting import draw_setting
 from foveate.rl.tasks.sheet import crops, original_boxes
+from foveate.rl.tasks.table import marked_page
 from foveate.tools.search import search_tool
 from foveate.tools.zoom import covered_pixels
 
@@ -111,10 +114,33 @@ def test_search_results_are_those_of_the_search_tool_and_hold_the_answer(scenes:
 def test_the_search_finds_facts_of_every_kind_of_sign() -> None:
     search, rng = search_tool(), random.Random(0)
     for kind in ASK:
-        for subject in rng.sample(subjects(kind), 25):
+        for subject in rng.sample([subject for split in SPLITS for subject in subjects(kind, split)], 25):
             fact = rng.choice(subject.known)
             name = subject.name if kind == "flag" else subject.shown
             assert search.call({"query": query_of(fact.relation, name)}, ()).text == f"{fact.title}: {fact.text}"
+
+
+def test_a_fact_is_asked_in_one_split_alone(scenes: Scenes) -> None:
+    known = [fact for rows in askable().values() for fact in rows]
+    by_result = {f"{fact.title}: {fact.text}": fact for fact in known}
+    for split in SPLITS:
+        facts = [by_result[q.steps[-1].result] for scene in scenes("fact", split) for q in scene.questions]
+        assert facts
+        assert {split_of(fact) for fact in facts} == {split}
+    for split in ("test", "validation"):
+        assert 0.15 < sum(split_of(fact) == split for fact in known) / len(known) < 0.2
+    norway = {fact.relation: split_of(fact) for fact in known if fact.subject == "Norway"}
+    assert norway.pop("population") == "validation"  # on every machine
+    assert set(norway.values()) == {"train"}
+
+
+def test_a_relation_is_about_as_common_in_every_split() -> None:
+    """One fact of a country is asked in test, five in training: who has a capital to be asked comes oftener."""
+    for split in SPLITS:
+        rng, known = random.Random(0), subjects("country sign", split)
+        picked = [subject for _ in range(100) for subject in pick_subjects(rng, known, 10)]
+        capital = sum(any(fact.relation == "capital" for fact in subject.known) for subject in picked)
+        assert 0.5 < capital / len(picked) < 0.9
 
 
 def test_crops_have_margins_and_stay_inside() -> None:
@@ -139,6 +165,25 @@ def test_crops_have_margins_and_stay_inside() -> None:
 )
 def test_places_have_nine_names(box: Box, place: str) -> None:
     assert place_word(box, (100, 100)) == place
+
+
+def test_what_is_asked_twice_in_the_same_words_is_asked_once() -> None:
+    canvas = Canvas(random.Random(0), "train", (1300, 1000))
+    look = Look(thought="", target=(100, 100, 200, 130))
+    drafts = [
+        Draft(text=text, answer="7", evidence=((100, 100, 200, 130),), plan=(look,), final_thought="It says 7.")
+        for text in ("What?", "Which?", "What?")
+    ]
+    assert [question.text for question in finish(canvas, drafts, "label").questions] == ["What?", "Which?"]
+
+
+def test_no_cell_is_asked_of_a_row_that_only_test_shows() -> None:
+    for seed in (3, 32, 35):
+        canvas = Canvas(random.Random(seed), "test", (1300, 1000))
+        asked = [draft.text for draft in marked_page(canvas, draw_setting(canvas, "plain"))]
+        assert any(mark.name in TEST_ONLY_ICONS for mark in canvas.marks)
+        assert asked
+        assert not any(f" {name}" in text for text in asked for name in TEST_ONLY_ICONS)
 
 
 def test_plural_things_are_somewhere() -> None:

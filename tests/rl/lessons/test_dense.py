@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.rl.dense import EMPTY_KEPT, _labelled
+from foveate.rl.lessons.dense import EMPTY_KEPT, _labelled
 
 ROWS = 2 * EMPTY_KEPT
 

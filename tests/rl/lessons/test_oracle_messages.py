@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from foveate.agent.parse import parse
-from foveate.rl.oracle_messages import (
+from foveate.rl.lessons.oracle_messages import (
     MOST_READ,
     aim_exercises,
     count_conversations,
@@ -18,7 +18,7 @@ from foveate.rl.oracle_messages import (
     relative_box,
     scene_conversation,
 )
-from foveate.rl.pages import PageWriter, corpus_words
+from foveate.rl.lessons.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, Mark, draw_scene
 
 

@@ -4,8 +4,8 @@ import torch
 
 from foveate.models.config import NANO
 from foveate.models.image import image_grid
-from foveate.rl.pages import CLASS_OF
-from foveate.rl.spelling import IGNORED, MOST_SPELLED, Spelling, Spot, Text, text_of
+from foveate.rl.lessons.pages import CLASS_OF
+from foveate.rl.lessons.spelling import IGNORED, MOST_SPELLED, Spelling, Spot, Text, text_of
 from foveate.rl.tasks.scene import Glyph
 
 

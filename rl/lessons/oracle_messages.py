@@ -23,7 +23,7 @@ from foveate.agent.messages import (
     render_turn,
 )
 from foveate.models.reasoner import Message
-from foveate.rl.pages import Page
+from foveate.rl.lessons.pages import Page
 from foveate.rl.tasks.compare import COUNTED_GLYPH, counting
 from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question, Scene
 from foveate.rl.tasks.sheet import original_boxes

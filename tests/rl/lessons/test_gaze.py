@@ -5,11 +5,11 @@ import random
 from PIL import Image
 
 from foveate.agent.messages import question_message
-from foveate.rl.gaze import gazes
-from foveate.rl.oracle_messages import Conversation, flag_exercise, page_conversation, scene_conversation
-from foveate.rl.pages import PageWriter, corpus_words, text_runs
+from foveate.rl.lessons.gaze import gazes
+from foveate.rl.lessons.oracle_messages import Conversation, flag_exercise, page_conversation, scene_conversation
+from foveate.rl.lessons.pages import PageWriter, corpus_words, text_runs
+from foveate.rl.lessons.views import page_drawing
 from foveate.rl.tasks.scene import Drawing, Glyph, Mark, Scene, draw_scene
-from foveate.rl.views import page_drawing
 
 
 def pieces(conversation: Conversation, scene: Scene) -> list[tuple[int, str, int]]:

@@ -1,7 +1,7 @@
 """Drawn scenes as a thinker sees them, and sheets full of named things, with labels for every place.
 
 A label says which thing lies under a patch, which character under a cell, and whether a character begins in it; the
-text goes with them, for what a merged token spells (foveate.rl.spelling).
+text goes with them, for what a merged token spells (foveate.rl.lessons.spelling).
 
 Shape letters: Y X patches or cells of patches.
 """
@@ -14,8 +14,8 @@ from PIL import Image
 
 from foveate.models.config import ThinkerConfig
 from foveate.models.image import Grid, image_grid, resize
-from foveate.rl.pages import CELL_PX, CLASS_OF, Page
-from foveate.rl.spelling import IGNORED, LEGIBLE_PX, Text, text_of
+from foveate.rl.lessons.pages import CELL_PX, CLASS_OF, Page
+from foveate.rl.lessons.spelling import IGNORED, LEGIBLE_PX, Text, text_of
 from foveate.rl.tasks.anchors import MOST, AnchorKind, draw_anchor, pick_anchors, pick_dress, pick_kind
 from foveate.rl.tasks.assets import ICON_STYLES, ICONS
 from foveate.rl.tasks.augment import augment
@@ -158,12 +158,12 @@ def _text_maps(glyphs: tuple[Glyph, ...], part: Box, grid: Grid, patch_size: int
         x0, y0, x1, y1 = _within(glyph_box, part, (columns, rows))
         if x1 <= 0 or y1 <= 0 or x0 >= columns or y0 >= rows or character not in CLASS_OF:
             continue
-        down, across = _centres(y0, y1, rows), slice(max(0, round(x0)), max(0, round(x1)))
+        down, across = _centres(y0, y1, rows), _centres(x0, x1, columns)
         legible = (y1 - y0) * CELL_PX[0] >= LEGIBLE_PX
         glyphs_YX[down, across] = CLASS_OF[character] if legible else IGNORED
         starts_YX[down, across] = 0 if legible else IGNORED
         if legible and x0 >= 0:
-            starts_YX[down, round(x0) : round(x0) + 1] = 1
+            starts_YX[down, across.start : across.start + 1] = 1
     return glyphs_YX, starts_YX
 
 
@@ -179,7 +179,7 @@ def _within(box: Box, part: Box, counts: tuple[int, int]) -> Box:
 
 
 def _centres(start: float, end: float, count: int) -> slice:
-    """The patches whose centres lie between two places along a side of `count` patches, at least the one between."""
+    """The places of a side of `count` whose centres lie between `start` and `end`, at least the one between."""
     first, stop = round(start), round(end)
     if stop <= first:
         first = int((start + end) / 2)

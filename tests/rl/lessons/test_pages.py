@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from foveate.models.config import NANO
-from foveate.rl.pages import BLOCK_PX, CELL_PX, CLASS_OF, Page, PageWriter, corpus_words, crop_page
+from foveate.rl.lessons.pages import BLOCK_PX, CELL_PX, CLASS_OF, Page, PageWriter, corpus_words, crop_page
+from foveate.rl.lessons.views import label_view, page_drawing
 from foveate.rl.tasks.scene import Glyph
-from foveate.rl.views import label_view, page_drawing
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,21 @@ def test_ink_lies_where_the_labels_say_and_each_character_starts_once(writer: Pa
         for axis in (0, 1):
             near_YX = near_YX | np.roll(near_YX, 1, axis) | np.roll(near_YX, -1, axis)
         assert inked_YX[~near_YX].mean() < 0.15  # rules between lines
-        assert (labels.glyphs_YX[labels.starts_YX == 1] > 0).mean() > 0.9
+        assert (labels.glyphs_YX[labels.starts_YX == 1] > 0).all()
         assert (labels.starts_YX == 1).any()
+
+
+def test_a_character_narrower_than_a_cell_has_a_class_where_it_begins() -> None:
+    side = 448  # seen as it is drawn
+    narrow = [Glyph("i", (40 * idx + start, 40, 40 * idx + start + 1.5, 56)) for idx, start in enumerate(range(11))]
+    drawing = page_drawing(Page(image=Image.new("RGB", (side, side)), glyphs=tuple(narrow), lines=()))
+    labels = label_view(drawing, (0, 0, side, side), NANO)
+    inked = np.argwhere(labels.glyphs_YX == CLASS_OF["i"])
+    assert {int(row) for row, _ in inked} == {5, 6}
+    assert np.array_equal(labels.starts_YX == 1, labels.glyphs_YX == CLASS_OF["i"])
+    assert len(inked) == 2 * len(narrow)
+    for glyph, column in zip(narrow, sorted({int(column) for _, column in inked}), strict=True):
+        assert column <= (glyph.box[0] + 0.75) / CELL_PX[1] <= column + 1
 
 
 def test_the_characters_of_a_page_are_those_of_its_lines(writer: PageWriter) -> None:

@@ -9,8 +9,8 @@ import random
 from collections.abc import Sequence
 
 from foveate.agent.messages import question_message
-from foveate.rl.oracle_messages import Conversation
-from foveate.rl.pages import random_text
+from foveate.rl.lessons.oracle_messages import Conversation
+from foveate.rl.lessons.pages import random_text
 
 BETWEEN = (" ", ": ", " is ", " = ", " has ")
 AFTER = (", ", "; ", ". ", "\n")

@@ -31,10 +31,10 @@ from foveate.models.decoder import Decoder, DecoderBlock
 from foveate.models.image import Grid
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript
-from foveate.rl.gaze import Gaze, gazes
-from foveate.rl.oracle_messages import Conversation, single_marks
-from foveate.rl.pages import CHARACTERS, text_runs, written
-from foveate.rl.spelling import Spelling, Spot, text_of
+from foveate.rl.lessons.gaze import Gaze, gazes
+from foveate.rl.lessons.oracle_messages import Conversation, single_marks
+from foveate.rl.lessons.pages import CHARACTERS, text_runs, written
+from foveate.rl.lessons.spelling import Spelling, Spot, text_of
 from foveate.rl.tasks.scene import Box, Drawing, Scene
 
 NOUNS = ("number", "receipt", "chart", "table", "panel", "box", "boxes", "row", "column", "and", "under", "Table",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foveate.models.config import VisionConfig
 from foveate.models.image import Grid
-from foveate.rl.pages import CLASS_OF
+from foveate.rl.lessons.pages import CLASS_OF
 from foveate.rl.tasks.compare import COUNTED_GLYPH
 from foveate.rl.tasks.scene import Box, Glyph
 

@@ -2,8 +2,8 @@
 
 import random
 
-from foveate.rl.pages import corpus_words
-from foveate.rl.recall import ASK, BETWEEN, recall_conversation
+from foveate.rl.lessons.pages import corpus_words
+from foveate.rl.lessons.recall import ASK, BETWEEN, recall_conversation
 
 
 def test_every_answer_stands_behind_its_name_in_the_list() -> None:

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from foveate.agent.messages import render_turn
-from foveate.rl.demonstrators import ASSURANCES, MOST_LOOKS, NO_ANSWER, Demonstrators, demonstrated
-from foveate.rl.oracle_messages import aim_exercises, scene_conversation
+from foveate.rl.lessons.demonstrators import ASSURANCES, MOST_LOOKS, NO_ANSWER, Demonstrators, demonstrated
+from foveate.rl.lessons.oracle_messages import aim_exercises, scene_conversation
 from foveate.rl.reward import is_right
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from foveate.models.config import NANO
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import MODEL_TAGS, make_tokenizer, split_pieces
-from foveate.rl.oracle_messages import scene_conversation
+from foveate.rl.lessons.oracle_messages import scene_conversation
 from foveate.rl.tasks.assets import ICONS
 from foveate.rl.tasks.canvas import SHAPES
 from foveate.rl.tasks.palette import NAMED

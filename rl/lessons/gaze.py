@@ -1,6 +1,6 @@
 """Where a writer looks: for words that a turn takes from a picture, the part of the picture that they come from.
 
-The generators know what every turn is about; foveate.rl.looks turns it into what attention is asked for.
+The generators know what every turn is about; foveate.rl.lessons.looks turns it into what attention is asked for.
 """
 
 import json
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from foveate.models.reasoner import Message
-from foveate.rl.oracle_messages import FLAG, Conversation, holds, single_marks
-from foveate.rl.pages import text_runs, written
+from foveate.rl.lessons.oracle_messages import FLAG, Conversation, holds, single_marks
+from foveate.rl.lessons.pages import text_runs, written
 from foveate.rl.tasks.compare import COUNTED_GLYPH
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Scene
 

@@ -24,9 +24,9 @@ from foveate.models.image import Grid
 from foveate.models.speller import Speller
 from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
-from foveate.rl.pages import CELL_PX, NUM_CLASSES
-from foveate.rl.spelling import IGNORED, Spelling, Text
-from foveate.rl.views import NAMES, NUM_NAMES, ViewLabels
+from foveate.rl.lessons.pages import CELL_PX, NUM_CLASSES
+from foveate.rl.lessons.spelling import IGNORED, Spelling, Text
+from foveate.rl.lessons.views import NAMES, NUM_NAMES, ViewLabels
 
 NOTHING_WEIGHT = {"glyphs": 0.3, "starts": 0.5, "names": 0.1, "spelled": 0.3, "named": 0.1}
 """Weights of the places that carry nothing, which are most."""

@@ -12,7 +12,7 @@ from foveate.models.decoder import Decoder
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript, image_rows
-from foveate.rl.looks import (
+from foveate.rl.lessons.looks import (
     REST_WEIGHT,
     Reading,
     Targets,
@@ -23,13 +23,13 @@ from foveate.rl.looks import (
     searches,
     watched_heads,
 )
-from foveate.rl.looks import gaze_loss as loss_of_searches
-from foveate.rl.oracle_messages import Conversation, scene_conversation
-from foveate.rl.pages import CLASS_OF
-from foveate.rl.spelling import Letter, Spelling, Text, text_of
+from foveate.rl.lessons.looks import gaze_loss as loss_of_searches
+from foveate.rl.lessons.oracle_messages import Conversation, scene_conversation
+from foveate.rl.lessons.pages import CLASS_OF
+from foveate.rl.lessons.spelling import Letter, Spelling, Text, text_of
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Glyph, Mark, draw_scene
 
-TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "weights" / "tokenizer.json"
+TOKENIZER = Path(__file__).parents[3] / "models" / "nano" / "weights" / "tokenizer.json"
 
 
 @pytest.fixture(scope="module")

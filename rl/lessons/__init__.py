@@ -1,0 +1,1 @@
+"""What nano is taught with: exercises to read and to find, and labels for every place and every word."""

@@ -1,0 +1,62 @@
+"""Messages are read part by part, and what is none of their parts is refused in one line.
+
+Proved: paths and pictures become parts as they are named; values of other types, in every place that holds one, raise
+InputError with the type; a picture whose bytes are broken raises ImageError, whatever Pillow raises for them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import noise
+
+from foveate.errors import ImageError, InputError
+from foveate.models.chat import SizedPicture, StoredPicture, VideoPart, content_of, rgb_of
+
+
+def parts(content: Any) -> list[Any]:
+    return list(content_of({"role": "user", "content": content}))
+
+
+def test_what_a_message_holds() -> None:
+    picture = noise(8, 8)
+    assert parts("What?") == parts([{"type": "text", "text": "What?"}]) == ["What?"]
+    assert parts([{"type": "image", "image": "a.png"}, {"type": "image", "image": picture}]) == [Path("a.png"), picture]
+    (stored,) = parts([{"type": "image", "image": picture, "sha256": "name"}])
+    assert stored == StoredPicture(picture, "name")
+    (sized,) = parts([{"type": "image", "image": Path("a.png"), "max_pixels": 4096}])
+    assert sized == SizedPicture(Path("a.png"), None, 4096)
+    files, frames = parts([{"type": "video", "video": "a.mp4"}, {"type": "video", "video": ["0.png", picture]}])
+    assert isinstance(files, VideoPart)
+    assert (files.source, frames.source) == (Path("a.mp4"), (Path("0.png"), picture))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (5, "message content is of the type int"),
+        ({"type": "text", "text": "What?"}, "message content is of the type dict"),
+        ([{"type": "image", "image": np.zeros((3, 3, 3), np.uint8)}], "a picture is of the type ndarray"),
+        ([{"type": "image", "image": None}], "a picture is of the type NoneType"),
+        ([{"type": "image", "image": b"\x89PNG"}], "a picture is of the type bytes"),
+        ([{"type": "video", "video": 3}], "a video is of the type int"),
+        ([{"type": "video", "video": noise(8, 8)}], "a video is of the type Image"),
+        ([{"type": "video", "video": ["0.png", 3]}], "a picture is of the type int"),
+        ([{"type": "image_url", "image_url": {"url": "data:"}}], "message part is .*image_url"),
+    ],
+)
+def test_what_is_no_part_is_named(content: Any, said: str) -> None:
+    with pytest.raises(InputError, match=rf"\A{said}.*, wanted .*\Z"):
+        parts(content)
+
+
+def test_a_picture_with_a_broken_chunk_cannot_be_read(tmp_path: Path) -> None:
+    noise(160, 160).save(tmp_path / "whole.png")
+    data = bytearray((tmp_path / "whole.png").read_bytes())
+    second = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[second : second + 4] = b"\x00\x00\x00\xb0"
+    (tmp_path / "broken.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"cannot read the picture .*broken\.png: "):
+        rgb_of(tmp_path / "broken.png")
+    assert rgb_of(tmp_path / "whole.png").size == (160, 160)
