@@ -24,7 +24,7 @@ PICTURE ?= examples/demo.png
 QUESTION ?= Compare the numbers under the dog and the anchor. What is the larger one?
 SUITE ?= nano-test
 EVAL_ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST_ARGS ?=
 
 VENV := .venv

@@ -101,6 +101,7 @@ def extension() -> Extension:
             "-Wno-psabi",
             *system_includes,
             *sanitizers,
+            *os.environ.get("FOVEATE_CXXFLAGS", "").split(),  # to debug, or for a build that need not be fast
         ],
         library_dirs=cpp_extension.library_paths(),
         libraries=["torch_cpu"],
@@ -135,15 +136,18 @@ class BuildCuda(Command):
         if nvcc is None:
             raise PlatformError(NO_NVCC)
         includes = [f"-isystem={path}" for path in cpp_extension.include_paths()]
-        sources = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
+        sources = sorted(Path("csrc/cuda").resolve().glob("*.cu"))
         options = ["-shared", "-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
-        options += ["--threads=0", "--no-device-link"]  # threads met in that link's files; no file calls another's code
+        options += ["--threads=0", "--no-device-link"]  # a thread for each GPU; no file calls another's code
         options += [f"-DTORCH_TARGET_VERSION={TARGET_TORCH}", *machine_codes(known_to(nvcc, self.targets))]
         Path(self.out).unlink(missing_ok=True)  # of other sources
         with tempfile.TemporaryDirectory() as folder:
+            # One file for all: torch's headers, which take longer than the kernels, are read once for each GPU.
+            unit = Path(folder, "kernels.cu")
+            unit.write_text("".join(f'#include "{source}"\n' for source in sources))
             needs = [stand_in(name, folder) for name in ("libtorch_cpu.so", "libtorch_cuda.so")]
             links = f"-Xlinker={','.join(['--no-as-needed', *needs])}"
-            call([nvcc, *options, *includes, *sources, "-o", self.out, links])
+            call([nvcc, *options, *includes, str(unit), "-o", self.out, links])
 
 
 def find_nvcc() -> str | None:

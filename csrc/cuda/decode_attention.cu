@@ -13,7 +13,7 @@
 #include <cassert>
 #include <cmath>
 
-namespace foveate::cuda {
+namespace foveate::cuda::decode {
 namespace {
 
 constexpr int kKeys = kDecodeKeys, kQueries = kDecodeQueries, kThreads = kDecodeThreads, kWarps = kThreads / 32;
@@ -300,8 +300,8 @@ Tensor decode_attention(const Tensor& queries, const Tensor& k, const Tensor& v,
 }
 
 }  // namespace
-}  // namespace foveate::cuda
+}  // namespace foveate::cuda::decode
 
 STABLE_TORCH_LIBRARY_IMPL(foveate, CUDA, m) {
-  m.impl("decode_attention", TORCH_BOX(&foveate::cuda::decode_attention));
+  m.impl("decode_attention", TORCH_BOX(&foveate::cuda::decode::decode_attention));
 }

@@ -11,7 +11,7 @@
 #include <cassert>
 #include <tuple>
 
-namespace foveate::cuda {
+namespace foveate::cuda::windows {
 namespace {
 
 constexpr int kBlocks = 4;  // blocks of a multiprocessor, for which registers are kept
@@ -123,8 +123,8 @@ std::tuple<Tensor, Tensor> window_attention(const Tensor& qkv, const Tensor& cos
 }
 
 }  // namespace
-}  // namespace foveate::cuda
+}  // namespace foveate::cuda::windows
 
 STABLE_TORCH_LIBRARY_IMPL(foveate, CUDA, m) {
-  m.impl("window_attention", TORCH_BOX(&foveate::cuda::window_attention));
+  m.impl("window_attention", TORCH_BOX(&foveate::cuda::windows::window_attention));
 }

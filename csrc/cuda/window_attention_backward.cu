@@ -8,7 +8,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-namespace foveate::cuda {
+namespace foveate::cuda::windows {
 namespace {
 
 // The same for gradients of what was turned: times the scale, turned back in f32. `first` is the batch's row.
@@ -215,8 +215,8 @@ Tensor window_attention_backward(const Tensor& grad_out, const Tensor& qkv, cons
 }
 
 }  // namespace
-}  // namespace foveate::cuda
+}  // namespace foveate::cuda::windows
 
 STABLE_TORCH_LIBRARY_IMPL(foveate, CUDA, m) {
-  m.impl("window_attention_backward", TORCH_BOX(&foveate::cuda::window_attention_backward));
+  m.impl("window_attention_backward", TORCH_BOX(&foveate::cuda::windows::window_attention_backward));
 }

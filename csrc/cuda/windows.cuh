@@ -10,7 +10,7 @@
 #include <cmath>
 #include <type_traits>
 
-namespace foveate::cuda {
+namespace foveate::cuda::windows {
 
 constexpr int kRows = kAttentionRows, kThreads = kAttentionThreads, kWarpRows = 16;
 constexpr int kTogether = 3;  // pieces that a thread loads before it uses one
@@ -227,4 +227,4 @@ inline dim3 grid_of(const Problem& problem) {
   return dim3(num_slots(problem.num_tokens, problem.num_windows, kRows), problem.num_heads);
 }
 
-}  // namespace foveate::cuda
+}  // namespace foveate::cuda::windows

@@ -3,7 +3,8 @@
 Proved with real kills (SIGKILL as soon as a row or a checkpoint is there, at random moments, and in the middle of a
 save) of a supervised run, of one of preferences and of a policy's: rows and weights at the end equal, bit by bit, those
 of a run that nobody killed. A full disk leaves the old checkpoint and says so; pickles, other models' checkpoints and
-half-written rows do no harm; steps without a number are counted.
+half-written rows do no harm; steps without a number are counted. A kill between two renames of a team, which threads
+play here, loses nothing; it refuses checkpoints of different steps.
 """
 
 import json
@@ -16,8 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -44,7 +48,7 @@ from foveate.rl.journal import (
     save_checkpoint,
 )
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
-from foveate.rl.team import ALONE
+from foveate.rl.team import ALONE, Team
 from foveate.rl.train import Metrics, TrainConfig, train
 
 
@@ -145,8 +149,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(kind: str, thinker: Thinker,
     out = tmp_path / "cut"
     killed_while_saving(arguments, out, 1)
     killed_while_saving(arguments, out, 2)
-    for _ in range(2 if kind == "dpo" else 1):
-        killed_some_time(arguments, out, 1.0)
+    killed_some_time(arguments, out, 1.0)
     assert main([*arguments, "--out", str(out), "--resume"]) == 0
     assert rows(out) == rows(tmp_path / "whole")
     assert not list(out.glob("*.new"))
@@ -156,6 +159,59 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(kind: str, thinker: Thinker,
         assert all(torch.equal(tensor, wanted[key]) for key, tensor in got.items())
     assert any(row["grad_norm"] for row in rows(out)), "it did learn"
     assert torch.get_num_threads() == threads
+
+
+@dataclass(frozen=True)
+class OfThreads(Team):
+    """One of two threads that agree as processes do."""
+
+    size: int = 2
+    met: Barrier = field(default_factory=lambda: Barrier(2, timeout=10))
+    told: list[Any] = field(default_factory=lambda: [None, None])
+
+    def _all(self, value: Any) -> list[Any]:
+        self.told[self.rank] = value
+        self.met.wait()
+        every = list(self.told)
+        self.met.wait()
+        return every
+
+
+def saved_by_two(out: Path, steps: tuple[int, int]) -> tuple[OfThreads, OfThreads]:
+    """A team whose processes have saved at these steps."""
+    first = OfThreads(rank=0)
+    team = first, OfThreads(rank=1, met=first.met, told=first.told)
+    out.mkdir()
+    for one, step in zip(team, steps, strict=True):
+        alone = OfThreads(rank=one.rank, met=Barrier(1))
+        save_checkpoint(out, MasterOptimizer(nn.Linear(2, 2), OptimizerConfig()), Progress(step), alone)
+    return team
+
+
+def steps_of(out: Path, team: tuple[OfThreads, OfThreads]) -> list[int]:
+    """The steps from which both go on."""
+
+    def step_of(one: OfThreads) -> int:
+        return resumed(out, MasterOptimizer(nn.Linear(2, 2), OptimizerConfig()), one).step
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(step_of, team))
+
+
+def test_a_kill_between_the_renames_of_a_team_loses_nothing(tmp_path: Path) -> None:
+    team = saved_by_two(tmp_path / "old", (2, 2))
+    saved_by_two(tmp_path / "new", (4, 4))
+    parts = [f"checkpoint-{rank}-of-2.safetensors" for rank in (1, 2)]
+    (tmp_path / "new" / parts[0]).rename(tmp_path / "old" / f"{parts[0]}.new")
+    (tmp_path / "new" / parts[1]).replace(tmp_path / "old" / parts[1])
+    assert steps_of(tmp_path / "old", team) == [4, 4]
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == parts
+
+
+def test_a_team_refuses_checkpoints_of_different_steps(tmp_path: Path) -> None:
+    team = saved_by_two(tmp_path / "run", (2, 4))
+    with pytest.raises(CheckpointError, match="are of different steps; start again without them"):
+        steps_of(tmp_path / "run", team)
 
 
 @pytest.mark.timeout(600)
