@@ -39,7 +39,7 @@ PER_FAMILY = 170
 NO_FAMILY = "other"
 """The family of a line that names none."""
 ANSWERS = "answers.jsonl"
-LYING = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations whose width is the height of the upright picture."""
 _TEXTS = ("id", "image", "question", "answer")
 _KEYS = {*_TEXTS, "accept", "family", "type", "evidence_bbox"}
@@ -213,16 +213,16 @@ def _header_size(where: str, picture: Path) -> tuple[int, int]:
     try:
         with Image.open(picture, formats=FORMATS) as opened:
             check_size(opened.size, MAX_PIXELS, "it")
-            (width, height), lies = opened.size, _lies(opened)
+            (width, height), sideways = opened.size, _is_sideways(opened)
     except Exception as error:  # a decoder fed with broken bytes raises whatever it likes
         raise InputError(f"{where} ({error}), wanted a picture that can be read") from error
-    return (height, width) if lies else (width, height)
+    return (height, width) if sideways else (width, height)
 
 
-def _lies(picture: Image.Image) -> bool:
+def _is_sideways(picture: Image.Image) -> bool:
     try:
         exif = Image.Image.getexif(picture)  # that of a PNG decodes the whole picture
-        return exif.get(ExifTags.Base.Orientation) in LYING
+        return exif.get(ExifTags.Base.Orientation) in SIDEWAYS
     except Exception:  # broken EXIF in a sound picture: it is shown as it is stored  # noqa: BLE001
         return False
 

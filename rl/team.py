@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any, TypeVar
 
 import torch
@@ -56,12 +55,6 @@ class Team:
         keys = dict.fromkeys(key for one in every for key in one)
         parts = {key: [one[key] for one in every if key in one] for key in keys}
         return {key: sum(own for own, _ in some) / (sum(n for _, n in some) or 1) for key, some in parts.items()}
-
-    def mean_row(self, row: dict[str, float]) -> dict[str, float]:
-        """The mean of each number of a row over the processes that have it, in the order of the first."""
-        rows = self._all(row)
-        keys = dict.fromkeys(key for one in rows for key in one)
-        return {key: fmean(one[key] for one in rows if key in one) for key in keys}
 
     def of_first(self, value: T) -> T:
         """What the first process has."""

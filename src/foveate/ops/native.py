@@ -153,7 +153,7 @@ def takes_tiles(x: Tensor, *weights: Tensor) -> bool:
 def backend() -> str:
     """One line that says what runs the operations: native kernels and with what, or plain PyTorch and why."""
     if _PROBLEM:
-        return f"plain PyTorch ({_PROBLEM}; build it with `pip install --no-build-isolation -e .`)"
+        return f"plain PyTorch ({_PROBLEM}; install again where there is a C++ compiler)"
     return f"native kernels, {_ISA} (this processor has {', '.join(_FEATURES) or 'no known extension'})"
 
 
