@@ -13,13 +13,10 @@ fails, or whose picture is broken, is a result with the status "error"; when the
 asked.
 """
 
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from errno import EACCES, EISDIR
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -35,7 +32,9 @@ from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner
 from foveate.rl.report import Report, Result
-from foveate.rl.suite import Suite, chosen, open_suite
+from foveate.rl.results import check_writable, read_results, written
+from foveate.rl.sources import source_of, stamps_of, weights_in
+from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION, Suite, chosen, open_suite
 from foveate.rl.workers import spread
 
 Control = Literal["blank", "no-tools"]
@@ -65,6 +64,7 @@ def evaluate(
     budget: Budget | None = None,
     temperature: float = 0.0,
     out: str | Path | None = None,
+    resume: bool = False,
     workers: int = 1,
 ) -> Report:
     """Ask every question of a suite and judge the answers.
@@ -74,7 +74,8 @@ def evaluate(
     model: a Reasoner, a checkpoint folder or "nano"; with more than one worker it must not be a Reasoner.
     budget: of each question.
     out: a file that gets one JSON object a question (`Result.to_json`), in the order of the suite. One that is there is
-    replaced when the first questions have been answered.
+    replaced when the first questions have been answered; with `resume` only those are asked that a killed run of the
+    same suite, model and settings has not written to it, or one of the first so many of the same questions.
     The first error of a question is said on stderr, where a terminal sees a bar too. Raises InputError for a wrong
     suite, control, limit, number of workers or file, before a question is asked, and ModelError when the first
     questions all end in an error.
@@ -86,22 +87,28 @@ def evaluate(
             f"got {workers} workers and the model {model!r}, wanted 1 worker, or a model by name or folder: "
             "every worker loads its own"
         )
+    if resume and out is None:
+        raise InputError("resume goes on with the file of an earlier run; name it with out")
     job = Job(suite=str(suite), seed=seed, control=control, budget=budget or Budget(), temperature=temperature)
     questions = open_suite(job.suite, seed=seed)
     idxs = chosen(questions, limit=limit, seed=seed)
     if out is not None:
-        _check_writable(Path(out))
+        check_writable(Path(out))
+    model = reasoner_of(model) if workers == 1 else model
+    name = str(model) if isinstance(model, str | Path) else model.name
+    sample = None if idxs == range(len(idxs)) else idxs
+    source = source_of(job, _asked(job.suite), sample, name, stamps_of(*weights_in(Path(name))))
+    held = read_results(Path(out), source)[: len(idxs)] if resume and out is not None else []
+    left = idxs[len(held) :]
     with ExitStack() as stack:
-        if isinstance(model, str | Path) and workers > 1:
-            results = stack.enter_context(spread(answer_share, job, model, idxs, workers))
-            name = str(model)
+        if isinstance(model, str | Path):
+            results = stack.enter_context(spread(answer_share, job, model, left, workers))
         else:
-            reasoner = reasoner_of(model)
-            results, name = answer_all(job, reasoner, questions, idxs), reasoner.name
+            results = answer_all(job, model, questions, left)
         results = living(results)
         if out is not None:
-            results = _written(results, Path(out))
-        done = list(_shown(results, len(idxs)))
+            results = written(results, Path(out), source, len(held))
+        done = held + list(_shown(results, held, len(idxs)))
     return Report.of(done, suite=questions.name, model=name, control=control, seed=seed)
 
 
@@ -150,11 +157,16 @@ def living(results: Iterator[Result]) -> Iterator[Result]:
     yield from chain(first, results)
 
 
-def _shown(results: Iterator[Result], total: int) -> Iterator[Result]:
+def _asked(suite: str) -> object:
+    """What decides a suite's questions beside its name and the seed."""
+    return SUITE_VERSION if suite in DRAWN else stamps_of(Path(suite) / ANSWERS)
+
+
+def _shown(results: Iterator[Result], held: Sequence[Result], total: int) -> Iterator[Result]:
     """The same with a bar that has the accuracy so far, at a terminal; the first error is told everywhere."""
-    right, told = 0, False
-    with tqdm(total=total, disable=None, file=sys.stderr, unit="question") as bar:
-        for count, result in enumerate(results, start=1):
+    right, told = sum(result.right for result in held), False
+    with tqdm(initial=len(held), total=total, disable=None, file=sys.stderr, unit="question") as bar:
+        for count, result in enumerate(results, start=len(held) + 1):
             if result.error is not None and not told:
                 bar.write(f"foveate: {result.id} ended in an error: {one_line(result.error, 500)}", file=sys.stderr)
                 told = True
@@ -162,28 +174,3 @@ def _shown(results: Iterator[Result], total: int) -> Iterator[Result]:
             bar.set_postfix_str(f"{right / count:.1%} right", refresh=False)
             bar.update()
             yield result
-
-
-def _written(results: Iterator[Result], path: Path) -> Iterator[Result]:
-    """The same, each written to the file as it comes; an earlier file stays until there is a first one."""
-    for count, result in enumerate(results):
-        with _told(path), path.open("a" if count else "w", encoding="utf-8") as file:
-            file.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
-        yield result
-
-
-def _check_writable(path: Path) -> None:
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise PermissionError(EACCES, os.strerror(EACCES))
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write traces to {path} ({error.strerror}); name another file") from error

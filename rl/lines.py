@@ -1,4 +1,4 @@
-"""Lines of JSON."""
+"""Lines of JSON in a file, and those that a killed process has written to their end."""
 
 from pathlib import Path
 
@@ -10,3 +10,9 @@ def lines_of(path: Path) -> list[str]:
     UnicodeDecodeError for what is not UTF-8.
     """
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def whole_lines(path: Path) -> bytes:
+    """The lines that were written to their end; what a kill left after the last line feed is none. Raises OSError."""
+    data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1]

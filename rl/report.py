@@ -10,7 +10,7 @@ picture that the crops which showed the evidence take.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any, Self
@@ -69,6 +69,15 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """A line of the file that `foveate eval --out` writes."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """What `to_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {record['schema_version']!r}, wanted {SCHEMA_VERSION}")
+        values = {field.name: record[field.name] for field in fields(cls)}
+        evidence = tuple(map(tuple, values["evidence"]))
+        return cls(**values | {"accept": tuple(values["accept"]), "evidence": evidence})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,11 @@ means is the task's to say:
     number   as in `any`, and 1/2, 1e3 and 50 % are numbers, too
     choice   by the letter of an option, "B", "(b)" or "B. cat"; if both say the option's text, that must agree too
     set      item by item in any order, each as often, items compared as in `any`
+    formula  as formulas in LaTeX, by what they mean (foveate.rl.formula)
 
 None forgets a unit: "12 km" is right for "12" only when the task accepts it. A currency sign may be left out but not be
 a wrong one. A number with leading zeros is a code and is compared letter by letter. A comma only groups thousands; the
 text "4,50" is no number, because it may mean 4.5 or 450.
-
-Deviation: formulas have no type. math-verify (0.9) ends what takes too long by signals, which only a main thread gets;
-without them "100000000!" never ends, and only a process of its own could be ended.
 """
 
 import re
@@ -27,8 +25,9 @@ from fractions import Fraction
 from typing import Literal
 
 from foveate.rl.decoration import undecorated
+from foveate.rl.formula import is_same_formula
 
-Kind = Literal["any", "text", "number", "choice", "set"]
+Kind = Literal["any", "text", "number", "choice", "set", "formula"]
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _QUOTES = "\u2018\u2019\u201a\u00b4`"
 _DOUBLE_QUOTES = "\u201c\u201d\u201e\u00ab\u00bb"
@@ -106,6 +105,7 @@ SAME: Mapping[Kind, Callable[[str, str], bool]] = {
     "number": is_same_number,
     "choice": is_same_choice,
     "set": is_same_set,
+    "formula": is_same_formula,
 }
 """What equal means."""
 

@@ -1,6 +1,5 @@
 """What `foveate rollout` does: questions to a file of trajectories, and a line that says what came of them."""
 
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -17,6 +16,7 @@ from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.sampler import SamplerConfig
+from foveate.rl.sources import source_of, stamps_of, weights_in
 from foveate.rl.suite import ANSWERS
 from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trajectory import count_trajectories, read_trajectories, write_trajectories
@@ -89,10 +89,9 @@ def _tasks_of(tasks: str) -> tuple[str, SamplerConfig]:
 
 def run_of(config: PolicyConfig, temperature: float) -> str:
     """A short name of what decides which conversations come: the files of model and questions, and what is asked."""
-    files = sorted(Path(config.start).glob("*.safetensors")) + ([Path(config.tasks) / ANSWERS] if config.tasks else [])
-    found = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    files = weights_in(Path(config.start)) + ([Path(config.tasks) / ANSWERS] if config.tasks else [])
     asked = (config.prompts, config.samples, config.sampler.families, config.seed, config.budget, temperature)
-    return hashlib.blake2b(repr((found, asked)).encode(), digest_size=8).hexdigest()
+    return source_of(stamps_of(*files), asked)
 
 
 def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterator[Trajectory]:

@@ -9,9 +9,9 @@ test split, for what is reported; "nano-validation" the validation split, by whi
      "evidence_bbox": [10, 20, 90, 40]}
 
 `accept`, `family`, `type` and `evidence_bbox` may be left out; `type` says when an answer counts as right
-(foveate.rl.reward: any, text, number, choice or set). A box is x0, y0, x1, y1 in pixels of the upright picture and lies
-in it; a question that needs several places has a list of boxes. The whole file, and the header of every picture, is
-checked before the first question is asked.
+(foveate.rl.reward: any, text, number, choice, set or formula). A box is x0, y0, x1, y1 in pixels of the upright
+picture and lies in it; a question that needs several places has a list of boxes. The whole file, and the header of
+every picture, is checked before the first question is asked.
 """
 
 import json
@@ -24,6 +24,7 @@ from typing import Any, Protocol, cast
 from PIL import ExifTags, Image
 
 from foveate.errors import InputError
+from foveate.rl.formula import require_math_verify
 from foveate.rl.reward import SAME, Kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.scene import FAMILIES, Scene, draw_scene
@@ -130,7 +131,10 @@ class FolderSuite:
 
 
 def open_suite(name: str, *, seed: int = 0) -> Suite:
-    """The suite that `foveate eval` names: one of DRAWN or a folder. Raises InputError for anything else."""
+    """The suite that `foveate eval` names: one of DRAWN or a folder.
+
+    Raises InputError for anything else, and ConfigError when its formulas need a package that is missing.
+    """
     if name in DRAWN:
         return DrawnSuite(DRAWN[name], seed=seed)
     if not Path(name).is_dir():
@@ -189,6 +193,8 @@ def _item(folder: Path, where: str, line: str) -> Item:
     kind = record.get("type", "any")
     if not isinstance(kind, str) or kind not in SAME:
         raise InputError(f"{where}: got type={kind!r}, wanted one of {', '.join(SAME)}")
+    if kind == "formula":
+        require_math_verify()
     picture = folder / record["image"]
     if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
         raise InputError(f"{where}: got image={record['image']!r}, wanted a picture inside {folder}")

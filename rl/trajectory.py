@@ -29,6 +29,7 @@ from foveate.agent.messages import image_part, resolve
 from foveate.agent.records import Status
 from foveate.errors import InputError
 from foveate.models.reasoner import Message
+from foveate.rl.lines import whole_lines
 from foveate.rl.reward import Kind
 from foveate.rl.rollout import Trajectory
 from foveate.rl.writing import append, made, replaced
@@ -168,12 +169,10 @@ def read_trajectories(path: Path) -> Iterator[Saved]:
 
 
 def _whole(path: Path) -> bytes:
-    """The lines that were written to their end; what a kill left after the last line feed is none."""
     try:
-        data = path.read_bytes()
+        return whole_lines(path)
     except OSError as error:
         raise InputError(f"cannot read trajectories from {path}: {error.strerror}") from error
-    return data[: data.rfind(b"\n") + 1]
 
 
 def _lines(path: Path) -> list[str]:

@@ -165,6 +165,57 @@ def test_traces_replace_earlier_ones(suite: Path, tmp_path: Path) -> None:
     assert [line["id"] for line in lines(tmp_path / "t")] == ["near", "whole", "beside"]
 
 
+def test_a_killed_run_goes_on_where_it_was(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t"
+    whole = evaluate(suite, model=Scripted(), out=out)
+    first, *rest = lines(out)
+    torn = json.dumps(first) + "\n" + json.dumps(rest[0])[:40]
+    out.write_text(torn)
+    later = Scripted()
+    again = evaluate(suite, model=later, out=out, resume=True)
+    assert len(later.seen) == 2
+    assert [line["id"] for line in lines(out)] == ["near", "whole", "beside"]
+    assert (again.total, again.families, again.crop_share) == (whole.total, whole.families, whole.crop_share)
+    done = Scripted()
+    assert evaluate(suite, model=done, out=out, resume=True).total == whole.total
+    assert done.seen == []
+
+
+def test_a_file_that_is_not_there_is_begun(suite: Path, tmp_path: Path) -> None:
+    assert evaluate(suite, model=Scripted(), out=tmp_path / "t", resume=True).total.n == 3
+    assert len(lines(tmp_path / "t")) == 3
+
+
+def test_all_follow_the_first_ones_of_a_drawn_suite(tmp_path: Path) -> None:
+    out, later = tmp_path / "t", Scripted()
+    evaluate("nano-validation", model=Scripted(), limit=2, control="no-tools", out=out)
+    report = evaluate("nano-validation", model=later, limit=3, control="no-tools", out=out, resume=True)
+    assert (report.total.n, len(later.seen), len(lines(out))) == (3, 1, 3)
+    assert evaluate("nano-validation", model=later, limit=1, control="no-tools", out=out, resume=True).total.n == 1
+    assert (len(later.seen), len(lines(out))) == (1, 3)
+
+
+def test_another_run_is_not_gone_on_with(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t"
+    evaluate(suite, model=Scripted(), out=out)
+    before = out.read_text()
+    for other in ({"control": "blank"}, {"seed": 1}, {"limit": 2}, {"budget": Budget(turns=1)}, {"temperature": 0.5}):
+        with pytest.raises(InputError, match=r"t:1 is of run '\w+', wanted '\w+'; give the same suite, model and"):
+            evaluate(suite, model=Scripted(), out=out, resume=True, **other)  # type: ignore[arg-type]
+    (suite / "answers.jsonl").write_text((suite / "answers.jsonl").read_text() + "\n")
+    with pytest.raises(InputError, match="is of run"):
+        evaluate(suite, model=Scripted(), out=out, resume=True)
+    assert out.read_text() == before
+
+
+def test_what_is_no_result_is_not_gone_on_with(suite: Path, tmp_path: Path) -> None:
+    for line in ("{", "[]", "{}", '{"schema_version": 1}'):
+        (tmp_path / "t").write_text(line + "\n")
+        with pytest.raises(InputError, match="t:1 is no result"):
+            evaluate(suite, model=Scripted(), out=tmp_path / "t", resume=True)
+        assert (tmp_path / "t").read_text() == line + "\n"
+
+
 def test_a_broken_picture_is_an_error_of_its_question(suite: Path) -> None:
     whole = (suite / "spot.png").read_bytes()
     (suite / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -189,6 +240,7 @@ def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Pa
         ({"workers": 2}, "every worker loads its own"),
         ({"limit": 0}, "wanted at least 1"),
         ({"out": tmp_path}, "cannot write traces"),
+        ({"resume": True}, "name it with out"),
     ):
         reasoner = Scripted()
         with pytest.raises(InputError, match=message):

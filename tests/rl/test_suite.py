@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import ExifTags, Image
 
-from foveate.errors import InputError
+from foveate.errors import ConfigError, InputError
 from foveate.rl.suite import NO_FAMILY, PER_FAMILY, DrawnSuite, FolderSuite, chosen, open_suite
 from foveate.rl.tasks.scene import FAMILIES
 
@@ -80,7 +81,7 @@ def test_a_folder_is_read(folder: Path) -> None:
         (GOOD | {"question": " "}, "wanted some text"),
         (GOOD | {"accept": "seven"}, "wanted a list of texts"),
         (GOOD | {"family": 3}, "wanted a name"),
-        (GOOD | {"type": "formula"}, "got type='formula', wanted one of any, text, number, choice, set"),
+        (GOOD | {"type": "date"}, "got type='date', wanted one of any, text, number, choice, set, formula"),
         (GOOD | {"type": ["set"]}, "wanted one of any"),
         (GOOD | {"image": "missing.png"}, "wanted a picture inside"),
         (GOOD | {"image": "../a.png"}, "wanted a picture inside"),
@@ -98,6 +99,18 @@ def test_a_folder_is_read(folder: Path) -> None:
 def test_a_bad_line_is_named(folder: Path, record: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         FolderSuite(write(folder, record))
+
+
+def test_formulas_need_math_verify_before_a_question_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, GOOD | {"type": "formula"})
+    assert FolderSuite(folder).item(0).kind == "formula"
+
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    with pytest.raises(ConfigError, match="math-verify"):
+        FolderSuite(folder)
 
 
 def test_a_box_is_one_of_the_upright_picture(folder: Path) -> None:

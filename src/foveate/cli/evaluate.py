@@ -40,6 +40,7 @@ def evaluate(
     temperature: TemperatureOption = 0.0,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes, each with its own model.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every trace, one a line.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Ask what a killed run left out of FILE.")] = False,
 ) -> int:
     """Measure accuracy on a suite of questions with known answers; exits 1 when one of them ends in an error."""
     budget = budget_of(turns=max_turns, tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
@@ -56,6 +57,7 @@ def evaluate(
         budget=budget,
         temperature=temperature,
         out=None if out is None else expanded(out),
+        resume=resume,
         workers=workers,
     )
     print(json.dumps(report.to_json()) if as_json else printable(report.to_text()))
