@@ -16,8 +16,9 @@ from foveate.agent.images import ImageStore, StoredImages, box_to_pixels, crop_r
 from foveate.agent.messages import Call, clean_text, image_label
 from foveate.agent.records import ImageRecord, Step, Usage
 from foveate.agent.state import RunContext
-from foveate.errors import ImageError, ToolArgumentError, ToolError
+from foveate.errors import ImageError, ModelError, ToolArgumentError, ToolError
 from foveate.models.reasoner import Reasoner
+from foveate.tools.pictures import open_picture
 from foveate.tools.schema import is_number
 from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 
@@ -51,7 +52,7 @@ class ToolRunner:
         if result.image is not None:
             try:
                 record, tokens = self._received(result, result.image, images, context, usage)
-            except (ImageError, ToolError) as error:
+            except (ImageError, ModelError, ToolError) as error:
                 text, failed = f"{text}\nthe image is not shown: {error}".strip(), True
             else:
                 label = image_label(len(images))
@@ -81,6 +82,7 @@ class ToolRunner:
     ) -> ToolResult:
         tool = next((tool for tool in tools if tool.name == call.name), None)
         try:
+            call = with_source(call, images)
             arguments = self._in_pixels(call, tool, images) if tool else call.arguments
         except ToolArgumentError as error:
             return ToolResult(text=f"{call.name}: {error}", failed=True)
@@ -112,8 +114,12 @@ class ToolRunner:
         context: RunContext,
         usage: Usage,
     ) -> tuple[ImageRecord, int]:
-        """Store a new image: its record and its tokens. Raises ImageError or ToolError for one that is not shown."""
-        shown = self.observe_image(image) if self.observe_image else image
+        """Store a new image, upright and RGB as the user's are: its record and its tokens.
+
+        Raises ImageError, ModelError or ToolError for one that is not shown.
+        """
+        shown = open_picture(image)
+        shown = self.observe_image(shown) if self.observe_image else shown
         tokens = self.reasoner.image_tokens(shown.width, shown.height)
         refusal = context.budget.refuses_image(usage, tokens)
         if refusal:
@@ -125,6 +131,19 @@ class ToolRunner:
         if source is not None and result.box_px is not None:
             return crop_record(images[source], result.box_px, sha256, size_px), tokens
         return picture_record(sha256, size_px), tokens
+
+
+def with_source(call: Call, images: Sequence[ImageRecord]) -> Call:
+    """The call with the number of the image that it means by the order of the tools' images.
+
+    Raises ToolArgumentError when tools have made fewer.
+    """
+    if call.observation is None:
+        return call
+    made = [number for number, record in enumerate(images) if record.original != record.sha256]
+    if not 1 <= call.observation <= len(made):
+        raise ToolArgumentError(f"there is no observation_{call.observation}; there are {len(made)} so far, from 1")
+    return replace(call, arguments={**call.arguments, "image": made[call.observation - 1]}, observation=None)
 
 
 def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], list[float]]) -> Any:

@@ -179,10 +179,15 @@ class Agent:
         """An image that an answer or a step names; a copy."""
         return self.store.get(sha256).copy()
 
-    def cancel(self) -> None:
-        """End every run at its next token or call, with the status "cancelled". Safe in a signal handler."""
-        for run in list(self._runs.values()):
+    def cancel(self) -> bool:
+        """End every run at its next token or call, with the status "cancelled"; whether there was one.
+
+        A run begins with the first event that is asked for. Safe in a signal handler.
+        """
+        runs = list(self._runs.values())
+        for run in runs:
             run.cancelled = True
+        return bool(runs)
 
     def release(self, thread: str) -> None:
         """Free the tools of a conversation, its code kernel with all variables; it gets new ones with a next question.

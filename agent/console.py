@@ -189,7 +189,7 @@ def _call_text(step: Step) -> str:
     arguments = step.arguments or {}
     match step.tool, arguments:
         case "zoom", {"image": number}:
-            return f"image {number}"
+            return f"image {one_line(str(number), 20)}"
         case "python", {"code": str(code)}:
             return printable(code.strip("\n")) if "\n" not in code.strip() else "\n" + printable(code.strip("\n"))
         case "search", {"query": str(query)}:

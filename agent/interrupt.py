@@ -8,11 +8,11 @@ from types import FrameType
 
 
 @contextmanager
-def cancel_on_interrupt(cancel: Callable[[], None]) -> Iterator[None]:
-    """Inside the block the first SIGINT calls `cancel`; the next raises KeyboardInterrupt.
+def cancel_on_interrupt(cancel: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block the first SIGINT calls `cancel`; the next, or one that found no run, raises KeyboardInterrupt.
 
-    `cancel` runs in a signal handler, so it only sets a flag. Outside of the main thread, where Python delivers no
-    signals, the block does nothing.
+    `cancel` runs in a signal handler, so it only sets a flag and says whether anything will heed it. Outside of the
+    main thread, where Python delivers no signals, the block does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -20,7 +20,8 @@ def cancel_on_interrupt(cancel: Callable[[], None]) -> Iterator[None]:
 
     def on_first(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        cancel()
+        if not cancel():
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, on_first)
     try:

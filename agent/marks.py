@@ -32,12 +32,12 @@ class Mark:
 
 def marks_of(answer: Answer) -> tuple[Mark, ...]:
     """One mark for each crop of the run, in the order of the crops."""
-    cut_now = {_place(step) for step in answer.steps}
+    cut_now = set(crops_of_steps(answer))
     marks: list[Mark] = []
     for number, record in enumerate(answer.images):
         if not is_crop(record):
             continue
-        faint = (record.sha256, record.box_px) not in cut_now
+        faint = number not in cut_now
         colour = FAINT_COLOUR if faint else COLOURS[sum(not mark.faint for mark in marks) % len(COLOURS)]
         marks.append(
             Mark(number=number, original=record.original, box_px=record.box_px, colour=colour, faint=faint),
@@ -45,13 +45,22 @@ def marks_of(answer: Answer) -> tuple[Mark, ...]:
     return tuple(marks)
 
 
-def mark_of(step: Step, answer: Answer, marks: Sequence[Mark]) -> Mark | None:
-    """The mark of the crop that `step` made; None for a step that made none."""
-    for mark in marks:
-        record = answer.images[mark.number]
-        if (record.sha256, record.box_px) == _place(step):
-            return mark
-    return None
+def marks_of_steps(answer: Answer, marks: Sequence[Mark]) -> list[Mark | None]:
+    """For each step of the run the mark of the crop that it made, None for one that made none."""
+    by_number = {mark.number: mark for mark in marks}
+    return [None if number is None else by_number[number] for number in crops_of_steps(answer)]
+
+
+def crops_of_steps(answer: Answer) -> list[int | None]:
+    """For each step the number of the crop that it made. Of several crops of one place the run made the last ones."""
+    left = [number for number, record in enumerate(answer.images) if is_crop(record)]
+    found: list[int | None] = []
+    for step in reversed(answer.steps):
+        number = next((number for number in reversed(left) if _shows(answer.images[number], step)), None)
+        if number is not None:
+            left.remove(number)
+        found.append(number)
+    return found[::-1]
 
 
 def is_crop(record: ImageRecord) -> bool:
@@ -77,5 +86,5 @@ def plate_corners(marks: Sequence[Mark], height: float) -> list[tuple[float, flo
     return [(x, y) for x, y, _ in taken]
 
 
-def _place(step: Step) -> tuple[str | None, Box | None]:
-    return step.image, step.box_px
+def _shows(record: ImageRecord, step: Step) -> bool:
+    return (record.sha256, record.box_px) == (step.image, step.box_px)

@@ -48,6 +48,8 @@ class Call:
     arguments: dict[str, Any]
     box_space: BoxSpace | None = None
     """For a zoom: the space of ``arguments["box"]`` when the wire format fixes it, else None (the dialect's)."""
+    observation: int | None = None
+    """For a zoom: the image is the one that a tool made as the so-manieth, from 1; None where its number is given."""
 
 
 class DescribedTool(Protocol):

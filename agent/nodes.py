@@ -28,7 +28,18 @@ from foveate.agent.messages import (
 )
 from foveate.agent.parse import parse, split_thought
 from foveate.agent.records import Settings, Step, StepDone, TextDelta, ToolStarted, Usage
-from foveate.agent.state import Plain, RunContext, RunState, ended, exchange_of, image_from, more, step_from, to_plain
+from foveate.agent.state import (
+    Plain,
+    RunContext,
+    RunState,
+    ended,
+    exchange_of,
+    image_from,
+    more,
+    only,
+    step_from,
+    to_plain,
+)
 from foveate.errors import ImageError, InputError, ModelError, ParseError
 from foveate.models.reasoner import CHARS_PER_TOKEN, Reasoner, Sample
 
@@ -75,7 +86,9 @@ class Nodes:
         start = time.monotonic()
         try:
             sample = self._sample(state, context, usage, start)
-        except (ModelError, InputError) as error:
+        except InputError as error:  # too much for the context: the next question may be short enough
+            return {"outcome": ended("error", str(error)), **(_taken_back(state) if usage.turns == 0 else {})}
+        except ModelError as error:
             return {"outcome": ended("error", str(error))}
         seconds, tokens = time.monotonic() - start, count_tokens(sample)
         used = replace(
@@ -204,6 +217,14 @@ def _reading(sample: Sample, context: RunContext, used: Usage) -> tuple[str, Pla
         is_whole = sample.stop_reason == "stop" or "</answer>" in sample.text
         outcome = {} if is_whole else {**outcome, "text": parsed.answer}
     return parsed.thought, {"messages": more([message]), "pending": pending, "outcome": outcome}
+
+
+def _taken_back(state: RunState) -> Plain:
+    """The conversation without a question that no turn has followed, and without its pictures."""
+    return {
+        "messages": only(len(state["messages"]) - 1),
+        "images": only(len(state["images"]) - len(state["pictures"])),
+    }
 
 
 def _no_next_turn(sample: Sample, context: RunContext, used: Usage) -> str | None:

@@ -211,8 +211,12 @@ def _grounding(value: object) -> Call:
         raise ParseError(
             f'got the source {_short(source)}, wanted "original_image" or "observation_i" with a number i from 1'
         )
-    image = int(observation[1]) if observation else 0
-    return Call(name="zoom", arguments={"image": image, "box": value["bbox_2d"]}, box_space="unit")
+    return Call(
+        name="zoom",
+        arguments={"image": 0, "box": value["bbox_2d"]},
+        box_space="unit",
+        observation=int(observation[1]) if observation else None,
+    )
 
 
 def _is_action_list(rest: str) -> bool:

@@ -242,7 +242,7 @@ class Repl:
         kept = self._find(text)
         conversation = self._conversations.get(kept.thread, self._session.model)
         self._enter(conversation)
-        self._conversations.save(conversation)
+        self._session.make_last()
         self._greet()
 
     def _delete(self, text: str) -> None:

@@ -17,6 +17,7 @@ from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.records import Event
 from foveate.agent.state import Exchange
 from foveate.errors import ImageError, InputError
+from foveate.paths import expanded
 
 MakeAgent = Callable[[str], Agent]
 """An agent for a model's name, with the checkpoint and the image store of the conversations."""
@@ -50,6 +51,10 @@ class Session:
         """Paths of the pictures that go with the next question."""
         return self._conversation.pending
 
+    def make_last(self) -> None:
+        """Make it the last conversation, which `foveate -c` goes on with."""
+        self._keep(self._conversation)
+
     def history(self) -> tuple[Exchange, ...]:
         """Every finished question with its answer."""
         return self._agent.exchanges(self._conversation.thread)
@@ -65,7 +70,7 @@ class Session:
     def add_picture(self, path: Path) -> Image.Image:
         """Add a picture to the next question and return it; ImageError when it is none that the model can see."""
         picture = self._agent.open_picture(path)
-        self._keep(replace(self._conversation, pending=(*self.waiting, str(path.absolute()))))
+        self._keep(replace(self._conversation, pending=(*self.waiting, str(expanded(path).absolute()))))
         return picture
 
     def ask(self, question: str) -> Iterator[Event]:
@@ -87,9 +92,9 @@ class Session:
         """Go on with the unfinished question; InputError when there is none."""
         return self._agent.resume(self._conversation.thread)
 
-    def cancel(self) -> None:
-        """End the run that goes on; safe in a signal handler."""
-        self._agent.cancel()
+    def cancel(self) -> bool:
+        """End the run that goes on, if there is one; safe in a signal handler."""
+        return self._agent.cancel()
 
     def _opens(self, path: str) -> bool:
         try:

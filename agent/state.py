@@ -1,9 +1,10 @@
 """What the graph remembers: plain JSON values only, so that a checkpoint can hold nothing that runs when it is loaded.
 
-Over a conversation `messages`, `images`, `steps` and `exchanges` only grow; a checkpoint stores what was added, not the
-whole list again (a delta channel). Images are sha256 references into an image store. Per question `usage`, `pending`,
-`results` and `outcome` start anew; `first_step` says where the question's steps begin. A checkpoint is data from
-outside when it is read again: `checked` judges it before anything goes on from there.
+Over a conversation `messages`, `images`, `steps` and `exchanges` grow; a checkpoint stores what was added, not the
+whole list again (a delta channel). A question that the model refuses to read leaves `messages` and `images` again.
+Images are sha256 references into an image store. Per question `usage`, `pending`, `results` and `outcome` start anew;
+`first_step` says where the question's steps begin. A checkpoint is data from outside when it is read again: `checked`
+judges it before anything goes on from there.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,16 +25,23 @@ Plain = dict[str, Any]
 
 
 def more(items: Sequence[Plain]) -> Plain:
-    """What a node returns for a list that only grows.
+    """What a node returns for a list that grows.
 
     The items travel inside an object: LangGraph turns chat messages that lie in a plain list into objects of its own.
     """
     return {"more": list(items)}
 
 
+def only(count: int) -> Plain:
+    """What a node returns for such a list when no more than its first items stay: what was refused is taken back."""
+    return {"keep": count, "more": []}
+
+
 def grown(held: list[Plain], added: Sequence[Plain]) -> list[Plain]:
-    """Reducer of the lists that only grow: `held` and then what each of `added` (see `more`) holds."""
-    return [*held, *(item for batch in added for item in batch["more"])]
+    """Reducer of the lists that grow: `held` and then what each of `added` (see `more` and `only`) says."""
+    for batch in added:
+        held = [*held[: batch.get("keep")], *batch["more"]]
+    return held
 
 
 Growing = Annotated[list[Plain], DeltaChannel(grown)]

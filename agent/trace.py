@@ -20,7 +20,16 @@ from typing import Any
 
 from PIL import Image
 
-from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, is_crop, mark_of, marks_of, plate_corners, plate_width
+from foveate.agent.marks import (
+    COLOURS,
+    FAINT_COLOUR,
+    Mark,
+    is_crop,
+    marks_of,
+    marks_of_steps,
+    plate_corners,
+    plate_width,
+)
 from foveate.agent.plain import printable
 from foveate.agent.records import Answer, ImageRecord, Step, Usage
 from foveate.paths import expanded
@@ -78,7 +87,9 @@ def trace_page(answer: Answer, question: str, load: LoadImage) -> str:
         reason=reason,
         usage=_usage(answer.usage),
         pictures="\n".join(_picture(number, record, marks, load) for number, record in pictures),
-        steps="\n".join(_step(step, answer, marks, load) for step in answer.steps),
+        steps="\n".join(
+            _step(step, mark, load) for step, mark in zip(answer.steps, marks_of_steps(answer, marks), strict=True)
+        ),
     )
 
 
@@ -173,8 +184,7 @@ def _box(mark: Mark, corner: tuple[float, float], unit: float) -> str:
     )
 
 
-def _step(step: Step, answer: Answer, marks: Sequence[Mark], load: LoadImage) -> str:
-    mark = mark_of(step, answer, marks)
+def _step(step: Step, mark: Mark | None, load: LoadImage) -> str:
     kind = {"tool": "tool", "think": "think", "answer": "answer-step", "error": "error"}[step.kind]
     name = step.tool if step.tool in ICONS else step.kind
     number = f" s{mark.number} {_class_of(mark)}" if mark else ""

@@ -8,8 +8,8 @@ Shape letters: T tokens, V vocabulary, S sampled tokens.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from foveate.models.turn_text import Telling, before_others_turn
 
 KERNELS = ("attn_implementation", "experts_implementation")
 """What a config.json may ask of transformers that leads to code from the hub."""
+PATIENCE_S = 0.1
+"""How long a turn waits for the one before it until it asks whether it is still wanted."""
 PLAIN_ROLES = {"system": "", "user": "User: ", "assistant": "Assistant: "}
 """What stands before a message where a model has no chat template."""
 
@@ -107,10 +109,14 @@ class TransformersReasoner:
             settings["temperature"] = temperature
             if self.model.generation_config.top_k == 1:  # some families say so that they are greedy; who draws is not
                 settings |= {"top_k": 0, "top_p": 1.0}
-        with self.lock, torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed + inputs["input_ids"].shape[1])
-            ids = self._generate(inputs, watch, max_new_tokens=max_new_tokens, **settings)
+        prompt_tokens = inputs["input_ids"].shape[1]
+        with own_turn(self.lock, should_stop) as granted:
+            if not granted:
+                return Sample(text="", token_ids=(), logprobs=(), stop_reason="cancelled", prompt_tokens=prompt_tokens)
+            with torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
+                if seed is not None:
+                    torch.manual_seed(seed + prompt_tokens)
+                ids = self._generate(inputs, watch, max_new_tokens=max_new_tokens, **settings)
         kept = ids[: watch.kept]
         text = self._text(ids).partition(OTHERS_TURN)[0]
         watch.telling.whole(text)
@@ -119,7 +125,7 @@ class TransformersReasoner:
             token_ids=tuple(kept),
             logprobs=tuple(watch.logprobs[: len(kept)]),
             stop_reason=self._reason(ids, watch),
-            prompt_tokens=inputs["input_ids"].shape[1],
+            prompt_tokens=prompt_tokens,
         )
 
     def _generate(self, inputs: dict[str, Tensor], watch: "_Watch", **settings: Any) -> list[int]:
@@ -195,6 +201,19 @@ def pictures_alone(kind: type[Any]) -> type[Any]:
             return [name for name in kind.get_attributes() if name != "video_processor"]
 
     return PicturesAlone
+
+
+@contextmanager
+def own_turn(lock: threading.Lock, should_stop: Callable[[], bool] | None) -> Iterator[bool]:
+    """Hold the lock inside the block, unless the wait for it is told to stop: then the block gets False."""
+    while not (granted := lock.acquire(timeout=PATIENCE_S)):
+        if should_stop is not None and should_stop():
+            break
+    try:
+        yield granted
+    finally:
+        if granted:
+            lock.release()
 
 
 def _processor_of(folder: Path, local: dict[str, Any]) -> Any:

@@ -228,6 +228,15 @@ def test_a_cancel_ends_the_run_at_the_next_token_and_keeps_the_conversation() ->
         assert [exchange.answer.status for exchange in agent.exchanges("trip")] == ["cancelled", "answered"]
 
 
+def test_an_interrupt_before_the_run_begins_is_not_lost() -> None:
+    with Agent(ScriptedReasoner([answer("K7")])) as agent:
+        assert not agent.cancel()
+        events = agent.stream("What?")
+        with pytest.raises(KeyboardInterrupt), cancel_on_interrupt(agent.cancel):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert isinstance(list(events)[-1], RunDone)
+
+
 def test_closing_the_iterator_cancels() -> None:
     agent, reasoner = slow(ENDLESS)
     events = agent.stream("What?", thread="trip")

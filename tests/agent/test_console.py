@@ -47,6 +47,11 @@ def test_each_step_is_one_block() -> None:
     ]
 
 
+def test_what_a_model_calls_an_image_is_plain_text() -> None:
+    step = Step(kind="tool", tool="zoom", text="refused", arguments={"image": "\x1b]0;owned\x07\n1"}, failed=True)
+    assert shown([StepDone(step=step)]).splitlines()[0].rstrip() == " ⌕ zoom  image \ufffd]0;owned\ufffd 1"
+
+
 def test_a_thought_without_words_is_no_block() -> None:
     assert shown([StepDone(step=Step(kind="think", text=" "))]) == ""
 

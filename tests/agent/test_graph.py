@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from scripted import HERMES, ScriptedReasoner, answer, zoom
 
 from foveate.agent.agent import Agent
@@ -25,7 +25,7 @@ from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.nodes import LAST_TURN, MAX_CALLS
 from foveate.agent.records import Answer, Event, RunDone, Settings, StepDone, TextDelta, ToolStarted
 from foveate.agent.state import RunContext, RunState, exchanges_of, question_input
-from foveate.errors import ModelError
+from foveate.errors import InputError, ModelError
 from foveate.models.reasoner import Message, Sample
 from foveate.tools.tool import Box, Tool, ToolResult
 from foveate.tools.zoom import zoom_tool
@@ -213,6 +213,83 @@ def test_a_crop_that_no_model_can_see_is_told(image: str, box: str) -> None:
     record, state = run(ScriptedReasoner([call, answer("K7")]), pictures=[Image.new("RGB", (3000, 448))])
     assert (record.status, record.steps[1].failed, len(record.images)) == ("answered", True, 1)
     assert "the image is not shown: picture is 3000 x" in state["messages"][2]["content"][0]["text"]
+
+
+def test_a_crop_that_a_processor_refuses_is_told() -> None:
+    class Refusing(ScriptedReasoner):
+        def image_tokens(self, width_px: int, height_px: int) -> int:
+            if height_px < 100:
+                raise ModelError("its processor refuses the conversation")
+            return 16
+
+    record, _ = run(Refusing([zoom(0, 0, 0, 1000, 10), answer("K7")]))
+    assert (record.status, record.steps[1].failed) == ("answered", True)
+    assert record.steps[1].text.endswith("the image is not shown: its processor refuses the conversation")
+
+
+def drawing(image: Image.Image) -> tuple[Answer, Image.Image | None]:
+    """A run whose tool returns this image, and the image as it is kept."""
+
+    def draw() -> Image.Image:
+        return image
+
+    store = ImageStore()
+    call = '<tool_call>{"name":"draw","arguments":{}}</tool_call>'
+    graph = build_graph(ScriptedReasoner([call, answer("K7")]), store)
+    state = graph.invoke(question_input("What?"), context=RunContext(tools=(Tool(draw),)))
+    found = exchanges_of(cast(RunState, state))[-1].answer
+    return found, store.get(found.images[0].sha256) if found.images else None
+
+
+def test_a_tools_picture_is_upright_and_white_where_it_is_transparent(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as turned:
+        _, kept = drawing(turned)
+    assert kept is not None
+    assert kept.size == (100, 200)
+    _, kept = drawing(Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
+    assert kept is not None
+    assert kept.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_tools_broken_picture_is_told(tmp_path: Path) -> None:
+    noise = Image.effect_noise((200, 100), 90)
+    noise.save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    with Image.open(tmp_path / "cut.jpg") as cut:
+        record, kept = drawing(cut)
+    assert (record.status, kept, record.steps[1].failed) == ("answered", None, True)
+    assert "the image is not shown: the picture is broken" in record.steps[1].text
+
+
+def test_an_observation_of_minio3_is_a_crop_whatever_pictures_there_are() -> None:
+    def look(source: str) -> str:
+        return f'<grounding>{{"bbox_2d": [0.5, 0.5, 1.0, 1.0], "source": "{source}"}}</grounding>'
+
+    turns = [look("original_image"), look("observation_1"), look("observation_4"), answer("K7")]
+    pictures = [Image.new("RGB", (400, 400), "red"), Image.new("RGB", (300, 300), "blue")]
+    record, _ = run(ScriptedReasoner(turns), pictures=pictures)
+    assert [step.box_px for step in record.steps if step.image] == [(200, 200, 400, 400), (300, 300, 400, 400)]
+    assert record.steps[5].text == "zoom: there is no observation_4; there are 2 so far, from 1"
+
+
+def test_a_question_that_is_too_long_leaves_the_conversation() -> None:
+    def refuse(messages: Sequence[Message]) -> str:
+        if len(str(messages)) > 5000:
+            raise InputError("the conversation is too long")
+        return answer(f"{len(messages)} messages")
+
+    with Agent(ScriptedReasoner(refuse), checkpoint=":memory:") as agent:
+        picture = Image.new("RGB", (64, 48))
+        agent.ask("What?", picture, thread="t")
+        long = agent.ask("long " * 2000, Image.new("RGB", (32, 24)), thread="t")
+        assert (long.status, long.reason, len(long.images)) == ("error", "the conversation is too long", 1)
+        after = agent.ask("And now?", thread="t")
+        assert (after.status, after.text, len(after.images)) == ("answered", "3 messages", 1)
+        assert [one.question[:4] for one in agent.exchanges("t")] == ["What", "long", "And "]
 
 
 def test_text_that_came_with_an_image_that_is_not_shown_is_kept() -> None:

@@ -1,6 +1,6 @@
 """Marks number and colour every crop, find the crop of a step, and their plates lie apart and inside the picture."""
 
-from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, mark_of, marks_of, plate_corners
+from foveate.agent.marks import COLOURS, FAINT_COLOUR, Mark, marks_of, marks_of_steps, plate_corners
 from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage
 
 
@@ -15,14 +15,23 @@ def zoomed(sha256: str, box_px: Box) -> Step:
 def test_a_crop_of_this_question_has_a_colour_and_an_earlier_one_is_faint() -> None:
     old, new = (0.0, 0.0, 10.0, 10.0), (5.0, 5.0, 9.0, 9.0)
     images = (record("p", (0.0, 0.0, 100.0, 100.0)), record("a", old), record("b", new))
-    answer = Answer(text="", status="answered", steps=(zoomed("b", new),), usage=Usage(), images=images)
+    steps = (Step(kind="think", text="hm"), zoomed("b", new))
+    answer = Answer(text="", status="answered", steps=steps, usage=Usage(), images=images)
     marks = marks_of(answer)
     assert [(mark.number, mark.faint, mark.colour) for mark in marks] == [
         (1, True, FAINT_COLOUR),
         (2, False, COLOURS[0]),
     ]
-    assert mark_of(answer.steps[0], answer, marks) == marks[1]
-    assert mark_of(Step(kind="think", text="hm"), answer, marks) is None
+    assert marks_of_steps(answer, marks) == [None, marks[1]]
+
+
+def test_crops_of_one_place_go_to_their_steps_in_order() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    images = (record("p", (0.0, 0.0, 100.0, 100.0)), *[record("a", box)] * 3)
+    answer = Answer(text="", status="answered", steps=(zoomed("a", box),) * 2, usage=Usage(), images=images)
+    marks = marks_of(answer)
+    assert [(mark.number, mark.faint) for mark in marks] == [(1, True), (2, False), (3, False)]
+    assert [mark and mark.number for mark in marks_of_steps(answer, marks)] == [2, 3]
 
 
 def test_colours_start_again_after_the_last() -> None:

@@ -6,6 +6,7 @@ and what a call holds is plain JSON that a checkpoint can store.
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ DIALECTS = {
     ),
     "mini-o3 observation": (
         '<think>t</think><grounding>{"bbox_2d": [0.1, 0.2, 0.3, 0.4], "source": "observation_2"}</grounding>',
-        zoom(2, [0.1, 0.2, 0.3, 0.4], "unit"),
+        replace(zoom(0, [0.1, 0.2, 0.3, 0.4], "unit"), observation=2),
     ),
     "pixel-reasoner": (
         (

@@ -11,6 +11,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,25 @@ def test_earlier_conversations_are_listed_and_gone_on_with(conversations: Conver
     assert "going on after 3 questions" in screen
     assert screen.rstrip().splitlines()[-1].startswith("1 question ")
     assert conversations.last().thread.startswith(identity), "and it is the last one now"
+
+
+def test_pictures_of_a_killed_question_go_with_no_other(conversations: Conversations, picture: Path) -> None:
+    """The process was killed when the question was in the checkpoint and the record had not been told."""
+
+    class Killed(BaseException):
+        """Stands for the end of a process."""
+
+    def dies(_: Sequence[Message]) -> str:
+        raise Killed
+
+    with pytest.raises(Killed):
+        talk(conversations, str(picture), "What does it say?", script=dies)
+    killed = replace(conversations.last(), pending=(str(picture),), sending=True)
+    conversations.save(killed)
+    screen = talk(conversations, f"/resume {killed.thread}", "/resume")
+    assert "K7" in screen
+    assert (conversations.last().thread, conversations.last().pending) == (killed.thread, ())
+    assert not conversations.last().sending
 
 
 def test_a_conversation_is_deleted_with_the_images_that_only_it_names(

@@ -53,6 +53,15 @@ def test_a_picture_that_has_gone_is_left_out(session: Session, tmp_path: Path) -
     assert (session.waiting, session.unfinished()) == ((), None)
 
 
+def test_a_home_is_found(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    session.add_picture(Path("~/a.png"))
+    assert session.waiting == (str(tmp_path / "a.png"),)
+    *_, last = session.ask("What?")
+    assert isinstance(last, RunDone)
+
+
 def test_there_must_be_a_picture(session: Session) -> None:
     with pytest.raises(InputError, match="there is no picture yet"):
         next(session.ask("What?"))

@@ -92,6 +92,13 @@ def test_text_arrives_in_pieces_and_a_turn_can_be_stopped(reasoner: Transformers
     assert (stopped.stop_reason, len(stopped.token_ids)) == ("cancelled", 1)
 
 
+def test_a_turn_that_waits_for_another_can_be_stopped(reasoner: TransformersReasoner) -> None:
+    with reasoner.lock:
+        stopped = reasoner.sample(QUESTION, max_new_tokens=12, should_stop=lambda: True)
+    assert (stopped.stop_reason, stopped.text, stopped.token_ids) == ("cancelled", "", ())
+    assert reasoner.sample(QUESTION, max_new_tokens=2, should_stop=lambda: False).token_ids
+
+
 def test_a_turn_ends_where_another_would_begin(reasoner: TransformersReasoner, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made to say a call, and then what the tool would return."""
     pieces: list[str] = []
