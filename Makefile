@@ -31,8 +31,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt
 BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" ninja
-SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc)
 FOLDERS := agent benchmarks models rl tools
+export OUTER_PATH := $(PATH)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -42,15 +43,29 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@sed -n '3,10s/^#  *//p' Makefile
 
-$(VENV)/.torch: constraints.txt
-	@python=$$(for name in $(PYTHON) python3 python3.12 python3.13; do \
-	    "$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; \
+# Written anew only when other things are asked for than .venv was set up with.
+export ASKED := $(strip $(PYTHON) $(TORCH) $(PIP_ARGS))
+ifneq ($(ASKED),$(shell cat $(VENV)/.asked 2>/dev/null))
+.PHONY: $(VENV)/.asked
+endif
+$(VENV)/.asked:
+	@mkdir -p $(VENV) && echo "$$ASKED" >$@
+
+# An environment of another interpreter is emptied first: venv would leave its links as they are.
+INTERPRETER := import sys; print(sys.base_prefix, sys.version)
+$(VENV)/.torch: $(VENV)/.asked constraints.txt
+	@python=$$(PATH="$$OUTER_PATH"; for name in $(PYTHON) python3 python3.12 python3.13; do \
+	    "$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && type -P "$$name" && break; \
 	done || true); \
 	if [ -z "$$python" ]; then \
 	    echo "foveate: no Python 3.11 or later with venv found; install one or say make PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	echo "set-up 1/2: $(VENV) with $(TORCH) ($$("$$python" --version))"; \
-	"$$python" -m venv $(VENV)
+	if [ "$$("$$python" -c '$(INTERPRETER)')" != "$$($(BIN)/python -c '$(INTERPRETER)' 2>/dev/null)" ]; then \
+	    "$$python" -m venv --clear $(VENV) && echo "$$ASKED" >$(VENV)/.asked; \
+	else \
+	    "$$python" -m venv $(VENV); \
+	fi
 	@$(PIP) "$(TORCH)" $(BUILD_TOOLS)
 	@touch $@
 

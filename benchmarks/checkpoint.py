@@ -4,6 +4,7 @@ Random weights: nothing here depends on what they say. It takes some 18 GB of me
 hour. benchmarks/plot.py draws its times against pixels and tokens of the past.
 """
 
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.benchmarks.checkpoints import KIMI, QWEN, published
 from foveate.benchmarks.measure import Case
@@ -26,6 +27,8 @@ LONG = 8192
 """Tokens of the long past ..."""
 CONTEXTS = (2048, 32768, 131072)
 """... and of others."""
+PAGE = mmap.PAGESIZE
+"""Bytes."""
 
 
 def cases() -> Iterator[Case]:
@@ -82,9 +85,16 @@ def _load(folder: Path) -> Case:
         op="load",
         shape=f"Qwen2.5-VL-3B, {path.stat().st_size / 1e9:.1f} GB",
         dtype="bfloat16",
-        ours=lambda _: Thinker.from_pretrained(folder),
-        peers={"transformers": lambda _: _transformers(folder), "read": read},
+        ours=lambda _: _touched(Thinker.from_pretrained(folder)),
+        peers={"transformers": lambda _: _touched(_transformers(folder)), "read": read},
     )
+
+
+def _touched(model: nn.Module) -> nn.Module:
+    """The same, with each page of its weights read: of a file that is mapped none was."""
+    for parameter in model.parameters():
+        parameter.detach().flatten().view(torch.uint8)[::PAGE].sum()
+    return model
 
 
 def _transformers(folder: Path) -> Any:

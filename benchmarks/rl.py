@@ -1,9 +1,9 @@
 """Claims: conversations many at once take less time than one by one, and steps on them less than those of TRL.
 
 nano plays, with Ray also in as many processes as there are threads. Beside TRL a small Qwen2.5-VL of random weights
-learns from the same pictures, prompts and answers. Towers stay as they are on both sides. Ours keeps what it made of a
-picture and what the reference says of an answer; TRL makes both anew in each step (it refuses to keep them for
-pictures). Sampling is no part of a GRPO step here.
+learns from the same pictures, prompts and answers, in the same dtype. Towers stay as they are on both sides. Ours keeps
+what it made of a picture and what the reference says of an answer; TRL makes both anew in each step (it refuses to keep
+them for pictures). Sampling is no part of a GRPO step here.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from foveate.benchmarks.checkpoints import QWEN, published
 from foveate.benchmarks.measure import Case, Run
@@ -61,9 +62,7 @@ def cases() -> Iterator[Case]:
     """Playing and learning; the steps of TRL where it is installed."""
     yield from _played()
     if find_spec("trl") is not None and find_spec("datasets") is not None:
-        with _small_qwen() as (folder, data):
-            yield _dpo(folder, data)
-            yield _grpo(folder, data)
+        yield from _beside_trl()
 
 
 def _played() -> Iterator[Case]:
@@ -72,7 +71,7 @@ def _played() -> Iterator[Case]:
     thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype())
     make_trainable(thinker, config.lora, tower=False)
     learner, jobs = Learner("pmd", config, Said(thinker)), list(jobs_of(config, 0, {}))
-    shape, dtype = f"nano, {PROMPTS} questions x {SAMPLES}", str(compute_dtype()).removeprefix("torch.")
+    shape, dtype = f"nano, {PROMPTS} questions x {SAMPLES}", _name(compute_dtype())
     with ExitStack() as stack:
         many, one = (stack.enter_context(rollouts(thinker, at_once=count)) for count in (AT_ONCE, 1))
         yield Case(
@@ -135,36 +134,51 @@ def write_preferences(folder: Path, count: int) -> Path:
     return folder / "preferences.jsonl"
 
 
-def _dpo(folder: Path, data: Path) -> Case:
-    from foveate.benchmarks.trl_peer import dpo_step
+def _beside_trl() -> Iterator[Case]:
+    """Steps on a small checkpoint, ours and TRL's in one dtype."""
+    from foveate.benchmarks.trl_peer import dpo_step, grpo_step
 
+    dtype = compute_dtype()
+    with _small_qwen() as (folder, data):
+        yield Case(
+            op="dpo_step", shape=f"small Qwen2.5-VL, {PAIRS} pairs with a picture of {SIDE_PX} px", dtype=_name(dtype),
+            ours=_dpo(folder, data), peers={"trl": dpo_step(folder, data, PAIRS, dtype)},
+        )  # fmt: skip
+        thinker = Thinker.from_pretrained(folder, dtype=dtype)
+        sampled = _sampled(thinker, open_preferences(data))
+        transcripts = [trajectory.transcript for trajectory in sampled]
+        yield Case(
+            op="grpo_step",
+            shape=f"small Qwen2.5-VL, {len(sampled)} samples of a prompt with a picture of {SIDE_PX} px",
+            dtype=_name(dtype),
+            ours=_grpo(folder, thinker, sampled), peers={"trl": grpo_step(folder, transcripts, dtype)},
+        )  # fmt: skip
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dpo(folder: Path, data: Path) -> Callable[[int], Tensor]:
+    """Steps on pairs of a file; each gives its loss. The stage computes in `compute_dtype()`."""
     stage = PreferenceStage(PreferenceConfig(start=str(folder), data=str(data), pairs_per_batch=PAIRS), 0, "cpu")
     optimizer = MasterOptimizer(stage.module, OPTIMIZER)
 
-    def step(number: int) -> None:
+    def step(number: int) -> Tensor:
         loss, _ = stage.loss(stage.batch(number))
         loss.backward()
         optimizer.step(OPTIMIZER.lr)
+        return loss.detach()
 
-    shape = f"small Qwen2.5-VL, {PAIRS} pairs with a picture of {SIDE_PX} px"
-    return Case(op="dpo_step", shape=shape, dtype="bfloat16", ours=step, peers={"trl": dpo_step(folder, data, PAIRS)})
+    return step
 
 
-def _grpo(folder: Path, data: Path) -> Case:
-    from foveate.benchmarks.trl_peer import grpo_step
-
-    thinker = Thinker.from_pretrained(folder)
+def _grpo(folder: Path, thinker: Thinker, sampled: list[Trajectory]) -> Callable[[int], dict[str, float]]:
+    """Steps of the thinker on samples of one prompt; each gives its metrics."""
     config = PolicyConfig(start=str(folder), iterations=1, updates=1, optimizer=OPTIMIZER)
     make_trainable(thinker, config.lora, tower=False)
     learner, see = Learner("grpo", config, Said(thinker)), SeenImages(thinker)
-    sampled = _sampled(thinker, open_preferences(data))
-    return Case(
-        op="grpo_step",
-        shape=f"small Qwen2.5-VL, {len(sampled)} samples of a prompt with a picture of {SIDE_PX} px",
-        dtype="bfloat16",
-        ours=lambda _: learner.learn(0, sampled, see),
-        peers={"trl": grpo_step(folder, [trajectory.transcript for trajectory in sampled])},
-    )
+    return lambda _: learner.learn(0, sampled, see)
 
 
 def _sampled(thinker: Thinker, preferences: Preferences) -> list[Trajectory]:

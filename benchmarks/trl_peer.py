@@ -34,15 +34,15 @@ def _processor(folder: Path) -> Any:
     return kind(image_processor=images, tokenizer=tokenizer, chat_template=TEMPLATE)
 
 
-def _model(folder: Path) -> Any:
+def _model(folder: Path, dtype: torch.dtype) -> Any:
     transformers: Any = import_module("transformers")
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
     model.model.visual.requires_grad_(False)
     return model
 
 
-def dpo_step(folder: Path, data: Path, pairs: int) -> Run:
-    """A step of DPOTrainer on the rows of a file."""
+def dpo_step(folder: Path, data: Path, pairs: int, dtype: torch.dtype) -> Run:
+    """A step of DPOTrainer on the rows of a file, with weights in `dtype`."""
     import datasets
 
     trl: Any = import_module("trl")
@@ -51,7 +51,7 @@ def dpo_step(folder: Path, data: Path, pairs: int) -> Run:
     rows = rows.remove_columns("images").add_column("images", pictures)
     rows = rows.cast_column("images", datasets.List(datasets.Image()))
     trainer = trl.DPOTrainer(
-        model=_model(folder),
+        model=_model(folder, dtype),
         args=trl.DPOConfig(
             output_dir=str(folder / "trl"), per_device_train_batch_size=pairs, max_length=None, **SHARED
         ),
@@ -70,14 +70,14 @@ def dpo_step(folder: Path, data: Path, pairs: int) -> Run:
     return step
 
 
-def grpo_step(folder: Path, sampled: list[Transcript]) -> Run:
-    """The learning of a step of GRPOTrainer on samples of one prompt, every second one right."""
+def grpo_step(folder: Path, sampled: list[Transcript], dtype: torch.dtype) -> Run:
+    """The learning of a step of GRPOTrainer on samples of one prompt, every second one right; weights in `dtype`."""
     import datasets
 
     trl: Any = import_module("trl")
     count, processor = len(sampled), _processor(folder)
     trainer = trl.GRPOTrainer(
-        model=_model(folder),
+        model=_model(folder, dtype),
         args=trl.GRPOConfig(
             output_dir=str(folder / "trl"), per_device_train_batch_size=count, num_generations=count, **SHARED
         ),

@@ -1,14 +1,18 @@
-"""What tests share: seeded draws, a tiny random thinker in f32, and a quiet transformers."""
+"""What tests share: seeded draws, a tiny random thinker in f32, a quiet transformers, and no hurry for hypothesis."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from pictures import noise
 
 from foveate.models.config import TINY
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec, make_tokenizer
+
+settings.register_profile("foveate", deadline=None)  # an example on a busy machine takes as long as it takes
+settings.load_profile("foveate")
 
 
 @pytest.fixture(autouse=True)

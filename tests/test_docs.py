@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from needs import needs_bubblewrap
 from typer.core import TyperGroup
 
 from foveate.cli import app
@@ -26,6 +27,7 @@ def run_blocks(page: Path) -> int:
     return len(blocks)
 
 
+@needs_bubblewrap
 def test_the_first_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     assert run_blocks(ROOT / "README.md") == 1
@@ -35,6 +37,7 @@ def test_the_first_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "90 Usage(turns=" in said
 
 
+@needs_bubblewrap
 def test_the_page_on_the_agent_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     assert run_blocks(ROOT / "docs" / "agent.md") == 3

@@ -14,6 +14,12 @@ def test_what_is_missing_says_how_to_install_it() -> None:
         import no_such_package  # noqa: F401
 
 
+def test_what_is_there_but_cannot_be_imported_says_why_and_how_to_renew_it() -> None:
+    said = r"^peft cannot be imported \(cannot import name .+\): pip install --upgrade 'foveate\[train\]'$"
+    with pytest.raises(ConfigError, match=said), from_extra("train", "peft"):
+        from json import no_such_thing  # noqa: F401
+
+
 def test_what_is_there_is_imported() -> None:
     with from_extra("train", "json"):
         import json

@@ -1,11 +1,14 @@
-"""The model that ships answers the question of `make demo`, and needs its zooms to do so."""
+"""The model that ships answers the question of `make demo`, and needs its zooms to do so; others it answers too."""
 
 import re
 from pathlib import Path
 
+from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.agent.agent import Agent
+from foveate.rl.evaluate import evaluate
+from foveate.rl.tasks.scene import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo.png"
@@ -20,6 +23,7 @@ def question() -> str:
     return found[1]
 
 
+@needs_bubblewrap
 def test_the_demo_is_answered_after_two_zooms_and_a_calculation() -> None:
     with Agent("nano") as agent:
         answer = agent.ask(question(), [DEMO])
@@ -36,3 +40,10 @@ def test_who_sees_grey_in_place_of_the_crops_does_not_know_the_answer() -> None:
     with Agent("nano", observe_image=lambda crop: Image.new("RGB", crop.size, (128, 128, 128))) as agent:
         answer = agent.ask(question(), [DEMO])
     assert answer.text != "90"
+
+
+@needs_bubblewrap
+def test_two_questions_of_each_family_are_answered_as_a_rule() -> None:
+    total = evaluate("nano-validation", model="nano", limit=2 * len(FAMILIES)).total
+    assert total.n == 12
+    assert total.right >= 9

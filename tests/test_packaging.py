@@ -3,7 +3,8 @@
 Built the way a user gets it: source distribution, then wheel from that. Proved: every file of the mapped folders is
 inside (nested packages, weights, corpus, templates, type marker), tests and sources of the extension are not; each
 module imports from the wheel alone, from another folder; the extension needs only torch's stable C interface; a machine
-without a C++ compiler still gets a package, and is told.
+without a C++ compiler still gets a package, and is told. What the Makefile reads is in the source distribution, and
+constraints.txt pins all that it installs.
 """
 
 import os
@@ -13,11 +14,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from setuptools.command.egg_info import FileList
 
 pytestmark = pytest.mark.timeout(600)  # a compiler on a busy machine
 ROOT = Path(__file__).parents[1]
@@ -78,6 +84,30 @@ def pip_wheel(source: Path, to: Path, env: dict[str, str] | None = None) -> tupl
     return wheel, done.stdout + done.stderr
 
 
+def needs_of(name: str, extra: str) -> list[str]:
+    """What a distribution or an extra of it needs, ours by pyproject.toml; nothing of torch and of what is not here."""
+    if name == "foveate":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        return list(project["optional-dependencies"][extra] if extra else project["dependencies"])
+    try:
+        return [] if name == "torch" else requires(name) or []
+    except PackageNotFoundError:
+        return []
+
+
+def closure(requirement: str) -> set[str]:
+    """The canonical names of all distributions that a requirement brings."""
+    todo, met = [Requirement(requirement)], set[tuple[str, str]]()
+    while todo:
+        wanted = todo.pop()
+        name = canonicalize_name(wanted.name)
+        for extra in {"", *wanted.extras} - {extra for other, extra in met if other == name}:
+            met.add((name, extra))
+            needs = map(Requirement, needs_of(name, extra))
+            todo += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return {name for name, _ in met}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from the source distribution, compiled in half the time: nobody waits for its kernels."""
@@ -89,6 +119,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tar.extractall(work / "unpacked", filter="data")
     (unpacked,) = (work / "unpacked").iterdir()
     return pip_wheel(unpacked, work / "wheels", {**os.environ, "FOVEATE_CXXFLAGS": "-O1"})[0]
+
+
+def test_all_that_is_installed_is_pinned_but_torch() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if not line.startswith("#")}
+    assert closure("foveate[dev]") - pinned - {"foveate", "torch"} == set(), "add a line to constraints.txt"
+
+
+def test_what_the_makefile_and_the_tests_read_is_in_the_source_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    listed = FileList()
+    for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+        listed.process_template_line(line)
+    files = set(listed.files)
+    wanted = {".ci/run", "Makefile", "examples/demo.png", "configs/nano-pmd.yaml", "docs/rl.md", "tests/conftest.py"}
+    assert wanted <= files
+    assert [name for name in files if name.startswith("configs/") and name.endswith(".safetensors")] == []
+    assert sum(Path(name).stat().st_size for name in files) < 48 << 20
 
 
 def test_every_file_of_the_folders_is_in_the_wheel(wheel: Path) -> None:

@@ -8,7 +8,7 @@ from foveate.errors import ConfigError
 
 @contextmanager
 def from_extra(extra: str, package: str) -> Iterator[None]:
-    """For the import inside: what is not installed becomes an error that says how to install it.
+    """For the import inside: what is not installed or cannot be imported becomes an error that says what to install.
 
     with from_extra("video", "PyAV"):
         import av
@@ -17,5 +17,8 @@ def from_extra(extra: str, package: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(f"{package} is not installed: pip install 'foveate[{extra}]'") from error
+    except ImportError as error:
+        reason = f"{package} cannot be imported ({error})"
+        raise ConfigError(f"{reason}: pip install --upgrade 'foveate[{extra}]'") from error

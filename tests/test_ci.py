@@ -1,0 +1,38 @@
+"""Continuous integration stops where a test would be skipped, and says so to the tests.
+
+Shell scripts stand in for the programs that .ci/run needs.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(folder: Path, bwrap_status: int) -> subprocess.CompletedProcess[str]:
+    """.ci/run of a copy, with a bubblewrap that ends with this status."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
+    programs = folder / "bin"
+    programs.mkdir()
+    scripts = {"make": 'echo "make $1 CI=$CI"', "bwrap": f"exit {bwrap_status}", "g++": "", "tmux": "", "nvcc": ""}
+    for name, script in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name != "CI"} | {"PATH": f"{programs}:/usr/bin:/bin"}
+    return subprocess.run([folder / ".ci" / "run"], env=env, capture_output=True, text=True, check=False)
+
+
+def test_each_check_knows_where_it_runs(tmp_path: Path) -> None:
+    done = run(tmp_path, 0)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "make lint CI=1\nmake types CI=1\nmake test CI=1\n"
+
+
+def test_no_check_runs_where_bubblewrap_may_do_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, 1)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(".ci/run: bubblewrap may make no namespaces here")
+    assert done.stderr.count("\n") == 1
