@@ -2,8 +2,10 @@
 
 This file must not import anything of Foveate (the package is not visible inside). After `confine` the process cannot
 get its rights back: limits are hard, the user id is nobody's, and a seccomp filter refuses what computing does not
-need: sockets other than local ones, new namespaces, mounts, tracing, kernel keys, BPF, io_uring, and memory that no
-limit counts because it belongs to a descriptor or to nobody (memfd, System V).
+need: sockets other than local ones, new namespaces, mounts, tracing, kernel keys, BPF, io_uring, and memory that the
+limit on private memory does not count because it is shared or belongs to a descriptor or to nobody (anonymous shared
+maps, memfd, System V). Shared maps of /dev/zero cannot be told from those of files: only the address space limits
+them, which has 4 GiB more.
 """
 
 import ctypes
@@ -43,16 +45,16 @@ def confine(drop_to: int | None, memory: int, file_size: int, processes: int, op
 
 def install_filter() -> None:
     """Set no_new_privs and a seccomp filter; machines other than x86-64 and arm64 go without the filter."""
-    # machine: audit architecture, socket, clone, clone3, and what is refused: ptrace, mount, umount2, pivot_root,
+    # machine: audit architecture, socket, clone, clone3, mmap, and what is refused: ptrace, mount, umount2, pivot_root,
     # swapon, reboot, init_module, keyctl, add_key, request_key, unshare, setns, perf_event_open, bpf, userfaultfd,
     # io_uring_setup, process_vm_readv, process_vm_writev, memfd_create, memfd_secret, shmget
     table = {
         "x86_64": (
-            0xC000003E, 41, 56, 435,
+            0xC000003E, 41, 56, 435, 9,
             (101, 165, 166, 155, 167, 169, 175, 250, 248, 249, 272, 308, 298, 321, 323, 425, 310, 311, 319, 447, 29),
         ),
         "aarch64": (
-            0xC00000B7, 198, 220, 435,
+            0xC00000B7, 198, 220, 435, 222,
             (117, 40, 39, 41, 224, 142, 105, 219, 217, 218, 97, 268, 241, 280, 282, 425, 270, 271, 279, 447, 194),
         ),
     }  # fmt: skip
@@ -61,9 +63,10 @@ def install_filter() -> None:
         raise OSError(ctypes.get_errno(), "no_new_privs cannot be set")
     if platform.machine() not in table:
         return
-    audit, socket, clone, clone3, refused = table[platform.machine()]
-    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
+    audit, socket, clone, clone3, mmap, refused = table[platform.machine()]
+    load, equal, at_least, any_bit, mask, give = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
     namespaces = 0x7E020000  # every CLONE_NEW flag
+    shared_memory = 0x21  # MAP_SHARED and MAP_ANONYMOUS
     fail, allow, kill = 0x00050000, 0x7FFF0000, 0x80000000
     program = [
         (load, 0, 0, 4), (equal, 1, 0, audit), (give, 0, 0, kill),
@@ -72,6 +75,8 @@ def install_filter() -> None:
         (equal, 0, 4, socket), (load, 0, 0, 16), (equal, 1, 0, 1),
         (give, 0, 0, fail | errno.EOPNOTSUPP), (give, 0, 0, allow),
         (equal, 0, 4, clone), (load, 0, 0, 16), (any_bit, 0, 1, namespaces),
+        (give, 0, 0, fail | errno.EPERM), (give, 0, 0, allow),
+        (equal, 0, 5, mmap), (load, 0, 0, 40), (mask, 0, 0, shared_memory), (equal, 0, 1, shared_memory),
         (give, 0, 0, fail | errno.EPERM), (give, 0, 0, allow),
     ]  # fmt: skip
     for number in refused:

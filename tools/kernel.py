@@ -3,7 +3,8 @@
 The kernel is watched through its pid: when it dies, the cell ends at once with KernelLostError and the next cell starts
 a new kernel with empty variables. A cell that runs past its time is interrupted, then killed. What comes back is text
 and size-capped PNG, read as JSON, never pickle; whatever the kernel sends is untrusted, so sizes are capped on the host
-as well and a malformed message ends the kernel.
+as well and a malformed message ends the kernel. Not limited is how many parts of up to MAX_MESSAGE_BYTES a kernel sends
+of one message that it never ends: libzmq keeps them all in our memory until the kernel is closed.
 
 The sockets belong to the thread that runs a cell. Another thread acts on what that thread waits for: `cancel` writes to
 an eventfd, `close` kills the process; interrupting the cell and freeing the sockets is left to the thread of the cell.
@@ -12,6 +13,7 @@ an eventfd, `close` kills the process; interrupting the cell and freeing the soc
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -37,6 +39,7 @@ INTERRUPT_RETRY_S = 0.5
 CLOSE_RETRY_S = 0.05
 FORGET = """\
 import os, shutil, signal
+assert len(os.listdir("/proc/self/task")) <= get_ipython().kernel.num_threads, "threads go on"
 if {alone}:
     try:
         os.kill(-1, signal.SIGKILL)
@@ -50,7 +53,10 @@ for folder in {folders!r}:
 os.chdir({folders!r}[0])
 %reset -f
 """
-"""A cell that leaves no file and no variable; where the kernel is alone with what it has started, no process either."""
+"""A cell that leaves no file and no variable, and fails where a thread of earlier cells or of a library goes on.
+
+Where the kernel is alone with what it has started, it leaves no process either.
+"""
 MAX_MESSAGE_BYTES = 16 * 2**20
 
 
@@ -85,7 +91,8 @@ class Kernel:
     @property
     def is_running(self) -> bool:
         """Whether the kernel's process is alive."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process
+        return process is not None and is_alive(process)
 
     @property
     def folder(self) -> Path | None:
@@ -118,7 +125,8 @@ class Kernel:
     def forget(self) -> None:
         """Clear variables, images, files and processes of a kernel that runs, for the next conversation.
 
-        A kernel that cannot be cleared is ended. What was changed inside a module stays. Raises as `run` does.
+        A kernel that cannot be cleared, as one with a thread that goes on, is ended. What was changed inside a module
+        stays, a callback that was left there too. Raises as `run` does.
         """
         if not self.is_running:
             return
@@ -139,7 +147,7 @@ class Kernel:
         while not self._in_use.acquire(timeout=CLOSE_RETRY_S):
             process = self._process  # a cell runs in another thread, which notices the death and lets go
             if process is not None:
-                process.kill()
+                kill_group(process)
         try:
             self._end()
             if self._run_folder is not None:  # still there when the start failed before there was a process
@@ -317,12 +325,29 @@ def connected(socket: "zmq.Socket[bytes]", path: str) -> "zmq.Socket[bytes]":
     return socket
 
 
+def is_alive(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a child of this process runs. One that has ended is not reaped: `kill_group` is still to come."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a kernel with the programs of its process group, unless it is reaped: then others may have its number."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def end_kernel(
     process: "subprocess.Popen[bytes]", pidfd: int, context: "zmq.Context[zmq.Socket[bytes]]", folder: RunFolder
 ) -> None:
-    """Kill a kernel with everything it started (they share a process namespace) and remove its folder."""
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    """Kill a kernel with everything it started and remove its folder.
+
+    In bubblewrap they share a process namespace; else what has made a session of its own goes on.
+    """
+    kill_group(process)
     process.wait()
     if process.stderr:
         process.stderr.close()

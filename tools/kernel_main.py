@@ -41,17 +41,26 @@ def start_kernel(connection_file: str, images: str, listeners: dict[str, int], m
     def before_cell(*_: object) -> None:
         nonlocal written
         written = 0
+        app.kernel.num_threads = min(app.kernel.num_threads, sum(1 for _ in Path("/proc/self/task").iterdir()))
         for image in Path(images).glob("*.png"):
-            with contextlib.suppress(FileExistsError):
-                (work / image.name).symlink_to(image)
+            with contextlib.suppress(OSError):
+                link(work / image.name, image)
 
     OutStream.write = write_capped  # type: ignore[method-assign, assignment]
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
+    app.kernel.num_threads = sys.maxsize
     app.debug_shell_socket.close()  # it would look for the address of the host for ever
     app.kernel.shell.events.register("pre_run_cell", before_cell)
     gc.freeze()  # what is loaded by now stays: collecting garbage, as %reset does, need not look at it
     app.start()  # type: ignore[no-untyped-call]
+
+
+def link(path: Path, image: Path) -> None:
+    """Let a path lead to an image, whatever stood there before; OSError when that cannot be."""
+    if not (path.is_symlink() and path.readlink() == image):
+        path.unlink(missing_ok=True)
+        path.symlink_to(image)
 
 
 def take_over(listeners: dict[str, int]) -> None:

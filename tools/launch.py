@@ -6,6 +6,7 @@ that nobody else may enter, and hands them over while they listen; code inside c
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Collection
@@ -21,8 +22,6 @@ PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 SIGNATURE = "hmac-sha256"
 OPEN, READABLE = 0o755, 0o644
 """Whatever our umask says: a kernel may have another user id."""
-_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
-"""Kernels are started from this thread: they die with the thread that started them, and this one never ends."""
 
 
 def launched(tier: Tier, folder: Path, key: str, limits: Limits) -> "subprocess.Popen[bytes]":
@@ -37,7 +36,7 @@ def launched(tier: Tier, folder: Path, key: str, limits: Limits) -> "subprocess.
     with contextlib.ExitStack() as listening:
         descriptors = {path: listening.enter_context(listener(path)).fileno() for path in paths}
         command = sandbox_command(tier, host, limits, kernel_program(seen, descriptors))
-        return _SPAWNER.submit(spawned, command, home, work, descriptors.values()).result()
+        return _SPAWNER.start(command, home, work, descriptors.values())
 
 
 def writable_folders(tier: Tier, folder: Path) -> tuple[str, ...]:
@@ -90,3 +89,25 @@ def spawned(command: list[str], home: str, cwd: Path, inherited: Collection[int]
         start_new_session=True,
         pass_fds=tuple(inherited),
     )
+
+
+class Spawner:
+    """The thread that kernels are started from: they die with the one that started them, and this one never ends.
+
+    A fork takes no threads along: its process has a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        """The thread starts with the first kernel."""
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="foveate-sandbox")
+
+    def start(self, command: list[str], home: str, cwd: Path, inherited: Collection[int]) -> "subprocess.Popen[bytes]":
+        """The process of a kernel, as `spawned` makes it."""
+        return self._thread.submit(spawned, command, home, cwd, inherited).result()
+
+
+_SPAWNER = Spawner()

@@ -1,16 +1,19 @@
 """Opening a user's picture: whatever the file is, an upright RGB image or an ImageError.
 
 A picture is untrusted input. Only six formats are tried (Pillow knows 43), the number of pixels is checked in the
-header before anything is decoded (Pillow merely warns up to 179 million), only the first frame of an animation is
-read, and every way in which a decoder can fail becomes an ImageError with the fix. Transparent parts turn white. What
-is not RGB is converted in strips, so that no more than the picture itself and the result are in memory.
+header before anything is decoded (Pillow merely warns up to 179 million), so are the checksums of a PNG (Pillow skips
+those of its pixels), only the first frame of an animation is read, and every way in which a decoder can fail becomes an
+ImageError with the fix. Transparent parts turn white. What is not RGB is converted in strips, so that no more than the
+picture itself and the result are in memory.
 """
 
 import hashlib
 import io
 import os
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +26,7 @@ from foveate.errors import ImageError
 from foveate.paths import expanded
 from foveate.tools.schema import shown
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
@@ -69,12 +73,29 @@ def file_bytes(path: Path) -> bytes:
 
 def decoded(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """The picture in a file's bytes; the header is judged before the pixels are decoded."""
+    if data.startswith(PNG_SIGNATURE):
+        check_png(data, name)
     with legible(name, max_pixels):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size is stricter
             opened = Image.open(io.BytesIO(data), formats=FORMATS)
         with opened:
             return judged(opened, name, max_pixels)
+
+
+def check_png(data: bytes, name: str) -> None:
+    """ImageError where a chunk of a PNG is not what its checksum says; a PNG that is cut off is left to the decoder."""
+    view, start = memoryview(data), len(PNG_SIGNATURE)
+    while start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
+        if end + 4 > len(data):
+            return
+        if zlib.crc32(view[start + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ImageError(f"{name} is broken (checksum of its chunk {shown(kind)}); export it again")
+        if kind == b"IEND":  # what comes behind is not read
+            return
+        start = end + 4
 
 
 def judged(image: Image.Image, name: str, max_pixels: int) -> Image.Image:

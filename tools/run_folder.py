@@ -1,14 +1,16 @@
 """Folders in /tmp for what a kernel reads: they go with their kernel, or, where that was killed, with the next one.
 
 Whoever makes a folder holds a lock (flock) on it for as long as the process lives; the system frees the lock however
-the process ends. `sweep` removes the folders of this user that nobody holds. Between its making and its lock a folder
-may be swept away: a maker who loses it so makes another.
+the process ends. `sweep` removes the folders of this user that nobody holds; it knows them by their mode and the name
+that mkdtemp made. Between its making and its lock a folder may be swept away: a maker who loses it so makes another.
 """
 
 import contextlib
 import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
 import threading
 import warnings
@@ -16,7 +18,10 @@ from pathlib import Path
 
 ROOT = Path("/tmp")  # noqa: S108 - what lies in it is made by mkdtemp
 """Not TMPDIR: the paths of sockets are limited to 107 characters."""
-PREFIX = "foveate-"
+PREFIX = ".foveate-kernel-"
+NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}")
+"""What mkdtemp makes of the prefix."""
+PRIVATE = 0o700
 ATTEMPTS = 20
 
 
@@ -39,7 +44,7 @@ class RunFolder:
 def sweep(root: Path = ROOT) -> None:
     """Remove the folders that processes of this user left behind when they were killed."""
     for path in root.glob(f"{PREFIX}*"):
-        lock_fd = held(path)
+        lock_fd = held(path) if NAME.fullmatch(path.name) else None
         if lock_fd is not None:
             free(path, lock_fd)
 
@@ -57,7 +62,7 @@ def new_folder(root: Path) -> tuple[Path, int]:
 
 
 def held(path: Path) -> int | None:
-    """A descriptor that locks a folder; None when somebody holds it, and for what is not a folder of this user's."""
+    """A descriptor that locks a folder; None when somebody holds it, and for no folder that is this user's alone."""
     try:
         lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -65,7 +70,8 @@ def held(path: Path) -> int | None:
     with contextlib.suppress(OSError):  # somebody holds it, or it has just been removed
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(lock_fd)
-        if found.st_uid == os.geteuid() and os.path.samestat(found, path.lstat()):
+        is_ours = found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o777 == PRIVATE
+        if is_ours and os.path.samestat(found, path.lstat()):
             return lock_fd
     os.close(lock_fd)
     return None
@@ -83,7 +89,7 @@ def remove_tree(folder: Path) -> None:
         for path, names, _ in os.walk(folder):
             for inner in (Path(path, name) for name in names):
                 if not inner.is_symlink():
-                    inner.chmod(0o700)
+                    inner.chmod(PRIVATE)
         shutil.rmtree(folder)
     except OSError as error:
         if folder.exists():

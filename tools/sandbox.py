@@ -33,6 +33,8 @@ INSIDE = Path("/sandbox")
 SHARED_MEMORY = ("/dev/shm", "/tmp")
 """Inside, these can be written too."""
 SEARCH_PATH = "/usr/bin:/bin:/usr/local/bin"
+PYTHON = ("bin", "include", "lib", "lib64", "openssl", "pyvenv.cfg", "readline", "share")
+"""What a Python and its packages consist of (openssl, readline: pyenv's); other things may lie beside it."""
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/fonts", "/etc/localtime")
 ABSENT = "bubblewrap is not installed"
@@ -96,7 +98,7 @@ def bubblewrap_command(bwrap: str, host: Path, limits: Limits, *, as_root: bool)
     command += ["--dev", "/dev"]
     for name in SHARED_MEMORY:
         command += ["--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", name]
-    for name in python_folders():  # after /tmp: an environment may lie there
+    for name in python_paths():  # after /tmp: an environment may lie there
         command += [*parent_folders(Path(name)), "--ro-bind", name, name]
     command += parent_folders(INSIDE / "work")
     command += ["--size", str(limits.work_bytes), "--perms", "1777", "--tmpfs", str(INSIDE / "work")]
@@ -105,19 +107,20 @@ def bubblewrap_command(bwrap: str, host: Path, limits: Limits, *, as_root: bool)
     return command
 
 
-def python_folders() -> list[str]:
-    """Folders outside the system that this Python and its packages live in."""
-    found = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent}
-    outside = {str(path) for path in found if not path.is_relative_to("/usr")}
+def python_paths() -> list[str]:
+    """Folders and files outside the system that this Python and its packages consist of."""
+    prefixes = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent}
+    found = [prefix / name for prefix in prefixes if not prefix.is_relative_to("/usr") for name in PYTHON]
+    outside = {str(path) for path in found if path.exists()}
     return sorted(path for path in outside if not any(path.startswith(f"{other}/") for other in outside))
 
 
 def mounts_in(folders: Sequence[str]) -> list[str]:
     """What lies in these folders and leads to this Python: an environment may stand in /tmp."""
-    inside = [(folder, Path(name)) for folder in folders for name in python_folders()]
-    return [
-        str(Path(folder, name.relative_to(folder).parts[0])) for folder, name in inside if name.is_relative_to(folder)
-    ]
+    inside = [(folder, Path(name)) for folder in folders for name in python_paths()]
+    return sorted(
+        {str(Path(folder, name.relative_to(folder).parts[0])) for folder, name in inside if name.is_relative_to(folder)}
+    )
 
 
 def parent_folders(path: Path) -> list[str]:
@@ -153,6 +156,7 @@ inside = {
     "switches of the system": refused(lambda: open("/proc/sys/kernel/core_pattern", "r+")),
     "system files": refused(lambda: open("/usr/probe", "w")),
     "the network": refused(lambda: socket.create_connection(("192.0.2.1", 9), 1)),
+    "the network of the host": os.readlink("/proc/self/ns/net") != network_of_host,
     "root": os.geteuid() != 0,
 }
 open("probe", "w").close()
@@ -160,14 +164,16 @@ threading.Thread(target=os.getpid).start()
 reached = ", ".join(name for name, holds in inside.items() if not holds)
 print(f"code in bubblewrap reached {reached}" if reached else "confined")
 """
+"""The host writes what it knows as `network_of_host` in front."""
 
 
 def probe(host: Path) -> str:
     """What a real run in the sandbox says: "confined", or the reason why it does not work."""
     if not shutil.which("bwrap", path=SEARCH_PATH):
         return ABSENT
-    command = sandbox_command("bubblewrap", host, Limits(), PROBE)
     try:
+        program = f"network_of_host = {str(Path('/proc/self/ns/net').readlink())!r}{PROBE}"
+        command = sandbox_command("bubblewrap", host, Limits(), program)
         run = subprocess.run(
             command,
             env=environment(str(INSIDE / "work")),

@@ -1,13 +1,15 @@
 """Arguments of a tool: from Python type hints to a JSON schema, and from a model's JSON back to checked values.
 
 One table of rules serves both ways, so that what the model is told and what is accepted cannot differ. Understood are
-str, bool, int, float, Literal, list[T], tuple[T, ...fixed], dict[str, T], T | None and Annotated[T, "format"]. Nothing
-is guessed: "3" is not a number, true is not an integer, and NaN or infinity is never a value.
+str, bool, int, float, Literal, list[T], tuple[T, ...fixed], dict[str, T], T | None and Annotated[T, "format"], whose
+other metadata is not read. Nothing is guessed: "3" is not a number, true is not an integer, and NaN or infinity is
+never a value.
 """
 
 import inspect
 import math
 import re
+import textwrap
 import types
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -40,34 +42,43 @@ def schema_of(hint: Hint) -> Schema:
     origin, parts = origin_of(hint), get_args(hint)
     if hint is Any:
         return {}
-    if hint in SCALARS:
+    if origin is None and hint in SCALARS:
         return {"type": SCALARS[hint]}
     if origin is Annotated:
-        return schema_of(parts[0]) | {"format": str(parts[1])}
+        texts = [text for text in parts[1:] if isinstance(text, str)]
+        return schema_of(parts[0]) | ({"format": texts[0]} if texts else {})
     if origin is Literal:
         return {"enum": list(parts)}
     if origin is list or hint is list:
         return {"type": "array", "items": schema_of(parts[0]) if parts else {}}
     if origin is tuple and Ellipsis not in parts:
-        same = len(set(parts)) == 1
+        same = bool(parts) and all(part == parts[0] for part in parts)
         items = {"items": schema_of(parts[0])} if same else {"prefixItems": [schema_of(part) for part in parts]}
         return {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
-    if origin is dict or hint is dict:
-        return {"type": "object"}
+    if hint is dict or (origin is dict and (not parts or parts[0] in (str, Any))):
+        return {"type": "object"} | ({"additionalProperties": schema_of(parts[1])} if parts else {})
     if origin in (Union, types.UnionType):
         return {"anyOf": [schema_of(part) for part in parts]}
-    raise ConfigError(f"a tool's argument has the type {hint}; use str, bool, int, float, Literal, list, tuple or dict")
+    raise ConfigError(
+        f"a tool's argument has the type {hint}; use str, bool, int, float, Literal, list, tuple or dict[str, T]"
+    )
 
 
 def parameters_of(function: Callable[..., Any], *, skip: int) -> tuple[Schema, dict[str, Any]]:
-    """JSON schema of a function's arguments and their type hints, without the first `skip` parameters."""
-    hints = get_type_hints(function, include_extras=True)
+    """JSON schema of a function's arguments and their type hints, without the first `skip` parameters.
+
+    Raises ConfigError for a function that cannot be called with named arguments of these hints.
+    """
+    hints = hints_of(function)
     about = argument_docs(inspect.getdoc(function) or "")
     properties: dict[str, Schema] = {}
     required = []
     for name, parameter in list(inspect.signature(function).parameters.items())[skip:]:
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name not in hints:
-            raise ConfigError(f"argument {name!r} of the tool {function.__name__!r} needs a name and a type hint")
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or name not in hints:
+            raise ConfigError(
+                f"argument {name!r} of the tool {function.__name__!r} needs a type hint and to be given by name; "
+                "write it as name: type, without *, ** and /"
+            )
         properties[name] = schema_of(hints[name]) | ({"description": about[name]} if name in about else {})
         if parameter.default is parameter.empty:
             required.append(name)
@@ -75,10 +86,22 @@ def parameters_of(function: Callable[..., Any], *, skip: int) -> tuple[Schema, d
     return schema, {name: hints[name] for name in properties}
 
 
+def hints_of(function: Callable[..., Any]) -> dict[str, Hint]:
+    """The type hints of a function, its result's too; ConfigError for those that name nothing that is there."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise ConfigError(
+            f"the type hints of the tool {function.__name__!r} cannot be read ({error}); "
+            "import what they name, and not only under TYPE_CHECKING"
+        ) from error
+
+
 def argument_docs(docstring: str) -> dict[str, str]:
-    """What the "Args:" section of a docstring says about each argument."""
+    """What the "Args:" section of a docstring, indented by any width, says about each argument."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", docstring, re.MULTILINE)
-    entries = re.findall(r"^ {4}(\w+)(?: \([^)]*\))?: (.+(?:\n {5,}.+)*)", section[1], re.MULTILINE) if section else []
+    text = textwrap.dedent(section[1]) if section else ""
+    entries = re.findall(r"^(\w+)(?: \([^)]*\))?: (.+(?:\n[ \t]+.+)*)", text, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
 
 
@@ -105,6 +128,8 @@ def checked(value: object, hint: Hint, name: str) -> object:
         return checked_union(value, parts, name)
     if origin is list and parts and isinstance(value, list):
         return [checked(item, parts[0], f"{name}[{idx}]") for idx, item in enumerate(value)]
+    if origin is dict and parts and isinstance(value, dict):
+        return {key: checked(item, parts[1], f"{name}[{shown(key)}]") for key, item in value.items()}
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(parts):
             raise ToolArgumentError(f"{name} is {shown(value)}; give a list of {len(parts)} values")
@@ -133,7 +158,7 @@ def fits(value: object, hint: Hint, origin: Hint, parts: tuple[Hint, ...]) -> bo
     if hint is Any:
         return True
     if origin is Literal:
-        return value in parts
+        return any(type(value) is type(part) and value == part for part in parts)
     return hint not in (int, float) and isinstance(value, origin or hint)
 
 
@@ -150,7 +175,7 @@ def wanted(hint: Hint) -> str:
         return "one of " + ", ".join(repr(part) for part in get_args(hint))
     if origin_of(hint) is Annotated:
         return wanted(get_args(hint)[0])
-    return WORDS.get(hint) or WORDS.get(origin_of(hint)) or str(hint)
+    return WORDS.get(origin_of(hint) or hint) or str(hint)
 
 
 def shown(value: object) -> str:

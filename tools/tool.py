@@ -18,8 +18,10 @@ When the user stops the run during a call, or its time is up, `tool.cancel()` fr
 `perform` never raises for what a model or a tool did: a failure is a result with ``failed=True`` that the model reads.
 """
 
+import functools
 import inspect
 import math
+import numbers
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +30,8 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from foveate.errors import ToolArgumentError, ToolError
-from foveate.tools.schema import checked_arguments, parameters_of
+from foveate.errors import ConfigError, ToolArgumentError, ToolError
+from foveate.tools.schema import checked_arguments, parameters_of, shown
 
 CANCEL_AGAIN_S = 0.1
 """How long a call that was told to end may go on until it is told again."""
@@ -71,7 +73,11 @@ class Tool:
         name: str | None = None,
         wants_images: bool = False,
     ) -> None:
-        """Derive the schema; ConfigError when an argument has no type hint or one without a JSON form."""
+        """Derive the schema; ConfigError when an argument has no type hint or one without a JSON form.
+
+        Also for what is no plain function: a class, an object that can be called, a coroutine or a generator.
+        """
+        check_function(function)
         self.function = function
         self.wants_images = wants_images
         self.name: str = name or function.__name__
@@ -106,6 +112,19 @@ class Tool:
         """Free what a run has used; may be called twice."""
 
 
+def check_function(function: Callable[..., Any]) -> None:
+    """ConfigError unless a call of it gives the result, and its name, docstring and type hints can be read."""
+    is_plain = inspect.isroutine(function) and not inspect.isbuiltin(function)
+    if not is_plain or isinstance(function, functools.partial):
+        raise ConfigError(f"got the tool {shown(function)}, wanted a function; write one with `def` that calls it")
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    if any(is_one(function) for is_one in kinds):
+        raise ConfigError(
+            f"the tool {function.__name__!r} is async or yields, wanted a function that returns its result; "
+            "run it inside one: asyncio.run, or join what it yields"
+        )
+
+
 def perform(
     tools: Iterable[Tool], call: ToolCall, images: Sequence[Image.Image], *, seconds: float = math.inf
 ) -> ToolResult:
@@ -118,13 +137,45 @@ def perform(
         if call.name not in known:
             raise ToolArgumentError(f"there is no tool {call.name!r}; use {', '.join(known) or 'none'}")
         with cancelled_after(seconds, known[call.name]):
-            return known[call.name].call(call.arguments, images)
+            return checked_result(known[call.name].call(call.arguments, images))
     except ToolError as error:
         return ToolResult(text=f"{call.name}: {error}", failed=True)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a user's function may raise anything, sys.exit too; the run goes on  # noqa: BLE001
         return ToolResult(text=f"{call.name} failed: {type(error).__name__}: {error}", failed=True)
+
+
+def checked_result(outcome: object) -> ToolResult:
+    """What a tool has returned; ToolError unless it is a ToolResult whose values are of their types."""
+    if not isinstance(outcome, ToolResult):
+        raise ToolError(f"it returned {shown(outcome)}, wanted a ToolResult")
+    rules = (
+        ("text", isinstance(outcome.text, str), "a string"),
+        ("image", isinstance(outcome.image, Image.Image | None), "a PIL image or None"),
+        ("source_idx", is_index(outcome.source_idx), "an integer or None"),
+        ("box_px", is_box(outcome.box_px), "four finite numbers or None"),
+    )
+    for name, fits, wanted in rules:
+        if not fits:
+            raise ToolError(
+                f"it returned a ToolResult with the {name} {shown(getattr(outcome, name))}, wanted {wanted}"
+            )
+    return outcome
+
+
+def is_index(value: object) -> bool:
+    """Whether a value is an integer or None; true and false are not integers."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def is_box(value: object) -> bool:
+    """Whether a value is four finite numbers or None."""
+    return value is None or (
+        isinstance(value, tuple | list)
+        and len(value) == 4
+        and all(not isinstance(part, bool) and isinstance(part, numbers.Real) and math.isfinite(part) for part in value)
+    )
 
 
 @contextmanager

@@ -5,6 +5,8 @@ ends the cell that runs and no other, with its variables kept where that can be;
 """
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64encode
@@ -18,7 +20,7 @@ from textwrap import dedent
 import pytest
 from needs import needs_bubblewrap
 from PIL import Image
-from psutil import Process
+from psutil import STATUS_ZOMBIE, Process
 
 from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, only_calculates, png_of, take
@@ -53,6 +55,16 @@ def soon(act: Callable[[], None], every_s: float = 0.4) -> Iterator[None]:
         thread.join()
 
 
+def is_alive_after(process: Process, patience_s: float) -> bool:
+    """Whether a process still runs when the time is up; one that nobody has reaped does not."""
+    deadline = time.monotonic() + patience_s
+    while process.is_running() and process.status() != STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.02)
+    return False
+
+
 @needs_bubblewrap
 def test_output_values_and_variables(kernel: Kernel) -> None:
     assert kernel.run("x = 4.5 + 3.2; print(x)").text == "7.7\n"
@@ -72,6 +84,18 @@ def test_images_of_the_run_are_files(kernel: Kernel) -> None:
     assert kernel.run("open('image_0.png', 'w')").error.startswith("OSError")
     listed = kernel.run("import glob; print(glob.glob('*.png'))", images=[*images, Image.new("RGB", (2, 2))])
     assert listed.text.count("image_") == 3
+
+
+@needs_bubblewrap
+def test_an_image_takes_the_place_of_a_file_of_the_models(kernel: Kernel) -> None:
+    images = [Image.new("RGB", (6, 4), "red"), Image.new("RGB", (3, 5), "blue")] * 4
+    kernel.run("for n in (6, 7): open(f'image_{n}.png', 'w').write('mine')", images=images[:6])
+    shown = "from PIL import Image; print(Image.open('image_6.png').size, Image.open('image_7.png').size)"
+    assert kernel.run(shown, images=images).text == "(6, 4) (3, 5)\n"
+    kernel.run("import os; os.remove('image_7.png'); os.mkdir('image_7.png')")
+    assert kernel.run("os.listdir('image_7.png')", images=images).text == "[]\n"
+    kernel.run("os.rmdir('image_7.png')")
+    assert kernel.run(shown, images=images).text == "(6, 4) (3, 5)\n"
 
 
 @pytest.mark.parametrize("code", ["print(round(2.5 + max(3, 4), 1))", "a, b = 3, [1, 2]\nf'{sum(b) - a}'", "x = 1"])
@@ -184,6 +208,52 @@ def test_a_kernel_that_cannot_be_cleared_is_ended() -> None:
         kernel.forget()
         assert not kernel.is_running
         assert kernel.run("import os; os.path.exists('d'), 'kept' in globals()").text == "(False, False)\n"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("start", ["threading.Thread(target=wait)", "concurrent.futures.ThreadPoolExecutor(1)"])
+def test_a_kernel_with_a_thread_that_goes_on_is_ended(start: str) -> None:
+    wait = "import concurrent.futures, threading, time\ndef wait(): time.sleep(60)\n"
+    with Kernel() as kernel:
+        kernel.run("print('the first cell of a kernel')")
+        kernel.run(f"{wait}going = {start}\ngoing.start() if hasattr(going, 'start') else going.submit(wait)")
+        kernel.forget()
+        assert not kernel.is_running
+        kernel.run(f"{wait}ended = threading.Thread(target=print)\nended.start()\nended.join()")
+        kernel.run("import numpy, matplotlib.pyplot as plt; plt.plot(numpy.eye(3)); plt.show()")
+        kernel.forget()
+        assert kernel.is_running
+
+
+def test_without_a_boundary_programs_end_with_their_kernel() -> None:
+    with Kernel(tier="unsafe") as kernel:
+        start = "import subprocess; print(subprocess.Popen(['sleep', '99']).pid)"
+        running = Process(int(kernel.run(start).text))
+        kernel.close()
+        assert not is_alive_after(running, 1.0)
+        left = Process(int(kernel.run(start).text))
+        with pytest.raises(KernelLostError):
+            kernel.run("import os; os.kill(os.getpid(), 9)")
+        assert not is_alive_after(left, 1.0)
+
+
+def test_a_fork_starts_kernels_too() -> None:
+    code = """
+import os, signal
+from foveate.tools.kernel import Kernel
+def live():
+    with Kernel(tier="unsafe") as kernel:
+        print(kernel.run("print(6 * 7)").text, end="", flush=True)
+live()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    live()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.returncode) == ("42\n42\n", 0), run.stderr
 
 
 @needs_bubblewrap

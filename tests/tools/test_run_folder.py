@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.tools.run_folder import RunFolder, held, remove_tree, sweep
+from foveate.tools.run_folder import PREFIX, RunFolder, held, remove_tree, sweep
 
 NOBODY = 12345
 
@@ -48,12 +48,23 @@ def test_only_what_nobody_holds_is_swept(tmp_path: Path) -> None:
     kept.remove()
 
 
+@pytest.mark.parametrize("name", ["foveate-results", f"{PREFIX}results", f"{PREFIX}0123456789", f"{PREFIX}01234567"])
+def test_a_folder_that_only_looks_like_one_of_a_kernel_stays(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / name
+    theirs.mkdir(0o755)
+    if name != f"{PREFIX}01234567":  # which mkdtemp could have made, but for its mode
+        theirs.chmod(0o700)
+    (theirs / "report.json").touch()
+    sweep(tmp_path)
+    assert (theirs / "report.json").exists()
+
+
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     theirs, root = tmp_path / "theirs", tmp_path / "root"
-    theirs.mkdir()
+    theirs.mkdir(0o700)
     root.mkdir()
-    (root / "foveate-link").symlink_to(theirs)
-    (root / "foveate-file").touch()
+    (root / f"{PREFIX}the_link").symlink_to(theirs)
+    (root / f"{PREFIX}the_file").touch()
     sweep(root)
     assert theirs.is_dir()
     assert len(list(root.iterdir())) == 2
@@ -63,8 +74,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_the_folder_of_another_user_stays(request: pytest.FixtureRequest) -> None:
     root = RunFolder()
     theirs = left_behind(root.path)
-    for folder in (root.path, theirs):
-        folder.chmod(0o755)
+    root.path.chmod(0o755)
     request.getfixturevalue("ordinary_user")
     assert held(theirs) is None
     with pytest.warns(RuntimeWarning, match=f"{theirs} could not be removed .*; remove it by hand"):

@@ -8,9 +8,12 @@ code is then refused is tested anyway.
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import time
+import venv
 from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +30,14 @@ from foveate.tools.kernel import Kernel
 from foveate.tools.run_folder import sweep
 from foveate.tools.sandbox import (
     ABSENT,
+    PYTHON,
+    SEARCH_PATH,
     Limits,
     mounts_in,
     parent_folders,
+    probe,
     probe_result,
-    python_folders,
+    python_paths,
     required_tier,
     sandbox_tier,
 )
@@ -72,7 +78,7 @@ class TheirKernel:
 
 def as_ordinary_user(command: list[str]) -> list[str]:
     """The command as a user without rights, who sees this Python and the sources also when they lie in root's home."""
-    needed = [Path(__file__).parents[2], *map(Path, python_folders())]
+    needed = [Path(__file__).parents[2], *map(Path, python_paths())]
     closed = {above for path in needed for above in path.parents if not above.stat().st_mode & 0o001}
     view = [word for folder in sorted(closed) for word in ("--tmpfs", str(folder))]
     for path in (path for path in needed if closed & set(path.parents)):
@@ -155,13 +161,41 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
 
 
 def test_an_environment_in_tmp_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.tools.sandbox.python_folders", lambda: ["/opt/python", "/tmp/a/venv"])
-    assert mounts_in(("/dev/shm", "/tmp")) == ["/tmp/a"]
+    paths = ["/opt/python/bin", "/tmp/a/venv/bin", "/tmp/a/venv/lib", "/tmp/pyvenv.cfg"]
+    monkeypatch.setattr("foveate.tools.sandbox.python_paths", lambda: paths)
+    assert mounts_in(("/dev/shm", "/tmp")) == ["/tmp/a", "/tmp/pyvenv.cfg"]
 
 
-def test_python_folders_are_no_folder_twice() -> None:
-    folders = [Path(name) for name in python_folders()]
-    assert not any(one != other and one.is_relative_to(other) for one in folders for other in folders)
+def test_no_path_of_python_is_seen_twice() -> None:
+    paths = [Path(name) for name in python_paths()]
+    assert not any(one != other and one.is_relative_to(other) for one in paths for other in paths)
+
+
+def test_of_a_project_that_is_an_environment_only_python_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.create(tmp_path)
+    (tmp_path / ".env").touch()
+    (tmp_path / "src").mkdir()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    seen = {Path(name).name for name in python_paths() if Path(name).is_relative_to(tmp_path)}
+    assert {"bin", "lib", "pyvenv.cfg"} <= seen <= set(PYTHON)
+
+
+@needs_bubblewrap
+@pytest.mark.skipif(Path(sys.prefix).is_relative_to("/usr"), reason="this Python is a part of the system")
+def test_of_our_environment_only_python_is_seen(kernel: Kernel | TheirKernel) -> None:
+    assert {"bin", "lib"} <= set(literal_eval(kernel.run(f"import os; os.listdir({sys.prefix!r})").text)) <= set(PYTHON)
+
+
+@needs_bubblewrap
+def test_a_sandbox_in_the_network_of_the_host_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bwrap = shutil.which("bwrap", path=SEARCH_PATH)
+    kept = f'for word; do shift; [ "$word" = --unshare-net ] || set -- "$@" "$word"; done; exec {bwrap} "$@"'
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{kept}\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", str(tmp_path))
+    assert probe(tmp_path) == "code in bubblewrap reached the network of the host"
 
 
 @needs_bubblewrap
@@ -226,6 +260,23 @@ def test_there_is_no_network(kernel: Kernel | TheirKernel, code: str) -> None:
 
 
 @needs_bubblewrap
+def test_who_listens_on_the_host_is_not_reached(kernel: Kernel | TheirKernel) -> None:
+    name = f"\0foveate-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as local, socket.create_server(("127.0.0.1", 0)) as remote:
+        local.bind(name)
+        local.listen()
+        for listening in (local, remote):
+            listening.setblocking(False)
+        to_local = f"import socket; socket.socket(socket.AF_UNIX).connect({name!r})"
+        assert error_of(kernel, to_local).startswith("ConnectionRefused")
+        to_remote = f"import socket; socket.create_connection({remote.getsockname()!r}, 2)"
+        assert error_of(kernel, to_remote).startswith(("OSError", "ConnectionRefused"))
+        for listening in (local, remote):
+            with pytest.raises(BlockingIOError):
+                listening.accept()
+
+
+@needs_bubblewrap
 def test_rights_cannot_be_had_back(kernel: Kernel | TheirKernel) -> None:
     code = """
 import ctypes, os, platform, resource
@@ -254,10 +305,25 @@ def test_the_working_folder_has_a_size(kernel: Kernel | TheirKernel) -> None:
 @needs_bubblewrap
 def test_a_memory_bomb_is_an_error(kernel: Kernel | TheirKernel) -> None:
     assert error_of(kernel, "x = bytearray(2**30)").startswith("MemoryError")
-    assert error_of(kernel, "import mmap; x = mmap.mmap(-1, 2**33)").startswith("OSError")
+    assert error_of(kernel, "import mmap; x = mmap.mmap(-1, 2**31)").startswith("PermissionError")
     assert error_of(kernel, "import os; os.memfd_create('x')").startswith("PermissionError")  # no limit counts these
     assert kernel.run("import ctypes; ctypes.CDLL(None).shmget(0, 4096, 0o1600)").text == "-1\n"
     assert kernel.run("1 + 1").text == "2\n"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import multiprocessing as m\nwith m.Pool(2) as pool: print(sum(pool.map(abs, [-1, -2])))",
+        "import multiprocessing as m\nx = m.Array('d', [1, 2]); print(int(sum(x)))",
+        "from multiprocessing import shared_memory as m\nx = m.SharedMemory('s', True, 3); print(x.size); x.unlink()",
+        "import mmap; x = mmap.mmap(-1, 3, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); print(len(x))",
+        "import mmap\nwith open('f', 'wb+') as f: f.write(b'abc'); f.flush(); print(len(mmap.mmap(f.fileno(), 0)))",
+    ],
+)
+def test_memory_that_is_counted_may_be_shared(kernel: Kernel | TheirKernel, code: str) -> None:
+    assert kernel.run(code).text == "3\n"
 
 
 @needs_bubblewrap

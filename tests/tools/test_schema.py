@@ -1,11 +1,11 @@
 """Arguments of tools: type hints become a JSON schema, and what a model sends is taken or refused with the reason."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Dict, Literal  # noqa: UP035
 
 import pytest
 
 from foveate.errors import ConfigError, ToolArgumentError
-from foveate.tools.schema import checked, checked_arguments, parameters_of, schema_of
+from foveate.tools.schema import argument_docs, checked, checked_arguments, parameters_of, schema_of
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,16 @@ from foveate.tools.schema import checked, checked_arguments, parameters_of, sche
         (str, {"type": "string"}),
         (bool, {"type": "boolean"}),
         (list[int], {"type": "array", "items": {"type": "integer"}}),
-        (dict[str, float], {"type": "object"}),
+        (dict[str, float], {"type": "object", "additionalProperties": {"type": "number"}}),
+        (dict, {"type": "object"}),
+        (Dict, {"type": "object"}),  # noqa: UP006
+        (Annotated[int, {"minimum": 1}], {"type": "integer"}),
+        (Annotated[int, {"minimum": 1}, "year"], {"type": "integer", "format": "year"}),
+        (list[Annotated[int, {"minimum": 1}]], {"type": "array", "items": {"type": "integer"}}),
+        (
+            tuple[Annotated[int, {}], Annotated[int, {}]],
+            {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+        ),
         (Literal["a", "b"], {"enum": ["a", "b"]}),
         (int | None, {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
         (tuple[float, float], {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
@@ -26,8 +35,9 @@ def test_schema_of_a_hint(hint: Any, schema: dict[str, Any]) -> None:
 
 
 def test_a_hint_without_json_is_refused() -> None:
-    with pytest.raises(ConfigError, match="set"):
-        schema_of(set[int])
+    for hint, name in ((set[int], "set"), (dict[int, str], "dict"), (list[set[int]], "set")):
+        with pytest.raises(ConfigError, match=name):
+            schema_of(hint)
 
 
 def test_parameters_come_from_hints_and_docstring() -> None:
@@ -47,6 +57,38 @@ def test_parameters_come_from_hints_and_docstring() -> None:
     assert schema["properties"]["reverse"] == {"type": "boolean", "description": "Last first."}
 
 
+@pytest.mark.parametrize("indent", ["  ", "   ", "    ", "\t"])
+def test_a_docstring_may_be_indented_by_any_width(indent: str) -> None:
+    entries = "{0}words: What to sort,\n{0}{0}in any order.\n{0}last (int): The last.\n"
+    docstring = f"Sort.\n\nArgs:\n{entries}\nReturns:\n{{0}}it: x"
+    assert argument_docs(docstring.format(indent)) == {"words": "What to sort, in any order.", "last": "The last."}
+
+
+def test_an_argument_that_cannot_be_given_by_name_is_refused() -> None:
+    def positional(value: int, /) -> str:
+        return str(value)
+
+    def many(*values: int) -> str:
+        return str(values)
+
+    for function, name in ((positional, "'value'"), (many, "'values'")):
+        with pytest.raises(ConfigError, match=f"argument {name} of the tool .* to be given by name"):
+            parameters_of(function, skip=0)
+    assert parameters_of(positional, skip=1)[0]["properties"] == {}
+
+
+def test_a_hint_that_is_not_there_when_the_program_runs_is_refused() -> None:
+    def given(value: "Absent") -> str:  # type: ignore[name-defined]  # noqa: F821
+        return str(value)
+
+    def returned(value: int) -> "Absent":  # type: ignore[name-defined]  # noqa: F821
+        return value
+
+    for function in (given, returned):
+        with pytest.raises(ConfigError, match=f"hints of the tool '{function.__name__}' .*'Absent'.*TYPE_CHECKING"):
+            parameters_of(function, skip=0)
+
+
 def test_an_argument_without_a_hint_is_refused() -> None:
     def untyped(value) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
         return str(value)
@@ -64,7 +106,11 @@ def test_an_argument_without_a_hint_is_refused() -> None:
         ([[1], []], list[list[int]], [[1], []]),
         (None, int | None, None),
         ({"a": 1}, dict[str, int], {"a": 1}),
+        ({"a": 1.0}, dict[str, list[int] | int], {"a": 1}),
+        ({"a": [1]}, dict, {"a": [1]}),
+        (3.0, Annotated[int, {"minimum": 1}], 3),
         ("b", Literal["a", "b"], "b"),
+        (True, Literal[1, True], True),
     ],
 )
 def test_values_that_fit(value: object, hint: Any, taken: object) -> None:
@@ -89,6 +135,11 @@ def test_values_that_fit(value: object, hint: Any, taken: object) -> None:
         ([1], tuple[float, float]),
         ([1, "2"], list[int]),
         ("c", Literal["a", "b"]),
+        (True, Literal[1, 2]),
+        (1.0, Literal[1, 2]),
+        ({"a": "no number"}, dict[str, int]),
+        ("3", Annotated[int, {"minimum": 1}]),
+        (3, list[Annotated[int, {"minimum": 1}]]),
         ("x", int | None),
         ([1], dict[str, int]),
     ],

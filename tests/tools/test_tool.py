@@ -1,13 +1,16 @@
 """Tools made of plain functions, and `perform`: whatever a model or a tool does wrong becomes a result it can read."""
 
+import functools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.errors import SearchError
+from foveate.errors import ConfigError, SearchError
 from foveate.tools import Tool, ToolCall, ToolResult, default_tools, perform
 
 
@@ -77,6 +80,82 @@ def test_text_and_images_become_results() -> None:
 )
 def test_failures_are_results(name: str, arguments: dict[str, object], told: str) -> None:
     assert call(name, **arguments) == ToolResult(text=told, failed=True)
+
+
+@pytest.mark.parametrize(
+    ("returned", "wrong"),
+    [
+        ({"text": None}, "text None, wanted a string"),
+        ({"text": 5}, "text 5, wanted a string"),
+        ({"image": "a.png"}, "image 'a.png', wanted a PIL image or None"),
+        ({"source_idx": 0.0}, "source_idx 0.0, wanted an integer or None"),
+        ({"source_idx": True}, "source_idx True, wanted an integer or None"),
+        ({"box_px": (1, 2, 3)}, r"box_px (1, 2, 3), wanted four finite numbers or None"),
+        ({"box_px": 5}, "box_px 5, wanted four finite numbers or None"),
+        ({"box_px": "0123"}, "box_px '0123', wanted four finite numbers or None"),
+        ({"box_px": (0, 0, True, 5)}, "box_px (0, 0, True, 5), wanted four finite numbers or None"),
+        ({"box_px": (0, 0, 5, float("nan"))}, "box_px (0, 0, 5, nan), wanted four finite numbers or None"),
+    ],
+)
+def test_a_result_with_wrong_values_is_a_failure(returned: dict[str, Any], wrong: str) -> None:
+    def make() -> ToolResult:
+        return ToolResult(**returned)
+
+    found = perform([Tool(make)], ToolCall(id="1", name="make", arguments={}), [])
+    assert found == ToolResult(text=f"make: it returned a ToolResult with the {wrong}", failed=True)
+
+
+def test_a_tool_of_ones_own_that_returns_no_result_fails() -> None:
+    class Wrong(Tool):
+        def call(self, arguments: dict[str, Any], images: Sequence[Image.Image]) -> Any:
+            return f"{len(arguments)} {len(images)}"
+
+    found = perform([Wrong(crash)], ToolCall(id="1", name="crash", arguments={}), [])
+    assert found == ToolResult(text="crash: it returned '0 0', wanted a ToolResult", failed=True)
+
+
+def test_whole_results_pass() -> None:
+    result = ToolResult(text="a", image=IMAGES[0], source_idx=0, box_px=(0, np.int64(1), 2.5, np.float64(3)))
+    assert perform([Tool(lambda: result, name="a")], ToolCall(id="1", name="a", arguments={}), []) is result
+
+
+async def later(text: str) -> str:
+    return text
+
+
+async def stream(text: str) -> AsyncIterator[str]:
+    yield text
+
+
+def pieces(text: str) -> Iterator[str]:
+    yield text
+
+
+class Caller:
+    def __call__(self, text: str) -> str:
+        return text
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (later, "'later' is async or yields"),
+        (stream, "'stream' is async or yields"),
+        (pieces, "'pieces' is async or yields"),
+        (functools.partial(count_words, "a"), "got the tool functools.partial"),
+        (Caller(), r"got the tool <.*Caller object"),
+        (Caller, r"got the tool <class .*Caller'>"),
+        (max, "got the tool <built-in function max>"),
+    ],
+)
+def test_what_is_no_plain_function_is_no_tool(function: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"{told}.*, wanted a function"):
+        Tool(function)
+
+
+def test_methods_and_wrapped_functions_are_tools() -> None:
+    for function in (Caller().__call__, functools.cache(count_words)):
+        assert list(Tool(function, name="a").parameters["properties"]) == ["text"]
 
 
 def test_ctrl_c_is_no_failure_of_a_tool() -> None:
