@@ -147,17 +147,19 @@ def with_source(call: Call, images: Sequence[ImageRecord]) -> Call:
 
 
 def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], list[float]]) -> Any:
-    """An argument with every box in it converted; its schema says where one may be, also in a list or beside null."""
+    """An argument with every box in it converted; its schema says where one may be: in a list or dict, beside null."""
     if schema.get("format") == "box":
         return convert(value)
     if value is not None and (form := next((one for one in schema.get("anyOf", ()) if holds_box(one)), None)):
         return with_boxes(value, form, convert)
     if isinstance(value, list) and holds_box(schema):
         return [with_boxes(item, schema["items"], convert) for item in value]
+    if isinstance(value, dict) and holds_box(schema):
+        return {key: with_boxes(item, schema["additionalProperties"], convert) for key, item in value.items()}
     return value
 
 
 def holds_box(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema is that of a box, or of a list of them."""
-    items = schema.get("items")
-    return schema.get("format") == "box" or (isinstance(items, Mapping) and holds_box(items))
+    """Whether a schema is that of a box, or of a list or dict of them."""
+    inner = schema.get("items", schema.get("additionalProperties"))
+    return schema.get("format") == "box" or (isinstance(inner, Mapping) and holds_box(inner))

@@ -200,7 +200,7 @@ class Kernel:
         self._process = process  # from here on `close` may kill it
         self._folders = writable_folders(tier, folder.path)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._end = weakref.finalize(self, end_kernel, process, self._pidfd, context, folder)
+        self._end = weakref.finalize(self, end_kernel, os.getpid(), process, self._pidfd, context, folder)
         self._session = Session(key=key.encode(), signature_scheme=SIGNATURE, check_pid=False)
         for channel, kind in (("shell", zmq.DEALER), ("iopub", zmq.SUB), ("control", zmq.DEALER)):
             self._sockets[channel] = connected(context.socket(kind), socket_path(folder.path, channel))
@@ -341,12 +341,18 @@ def kill_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def end_kernel(
-    process: "subprocess.Popen[bytes]", pidfd: int, context: "zmq.Context[zmq.Socket[bytes]]", folder: RunFolder
+    owner: int,
+    process: "subprocess.Popen[bytes]",
+    pidfd: int,
+    context: "zmq.Context[zmq.Socket[bytes]]",
+    folder: RunFolder,
 ) -> None:
-    """Kill a kernel with everything it started and remove its folder.
+    """Kill a kernel with everything it started and remove its folder; a fork of its owner leaves both alone.
 
     In bubblewrap they share a process namespace; else what has made a session of its own goes on.
     """
+    if os.getpid() != owner:
+        return
     kill_group(process)
     process.wait()
     if process.stderr:

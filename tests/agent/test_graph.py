@@ -304,13 +304,17 @@ def test_text_that_came_with_an_image_that_is_not_shown_is_kept() -> None:
 
 
 def test_boxes_are_translated_wherever_a_schema_has_them() -> None:
-    def mark(image: int, boxes: list[Box], around: Box | None = None) -> str:
-        return f"{boxes} {around}"
+    def mark(image: int, boxes: list[Box], named: dict[str, Box], around: Box | None = None) -> str:
+        return f"{boxes} {around} {named}"
 
-    arguments = '"image":0.0,"boxes":[[0,0,500,500],[500,500,1000,1000]],"around":[0,0,1000,1000]'
+    boxes = '"boxes":[[0,0,500,500],[500,500,1000,1000]],"named":{"a":[0,0,500,1000]},"around":[0,0,1000,1000]'
+    arguments = f'"image":0.0,{boxes}'
     call = f'<tool_call>{{"name":"mark","arguments":{{{arguments}}}}}</tool_call>'
     record, _ = run(ScriptedReasoner([call, answer("K7")]), context=RunContext(tools=(Tool(mark),)))
-    assert record.steps[1].text == ("[(0.0, 0.0, 320.0, 240.0), (320.0, 240.0, 640.0, 480.0)] (0.0, 0.0, 640.0, 480.0)")
+    assert record.steps[1].text == (
+        "[(0.0, 0.0, 320.0, 240.0), (320.0, 240.0, 640.0, 480.0)] (0.0, 0.0, 640.0, 480.0) "
+        "{'a': (0.0, 0.0, 320.0, 480.0)}"
+    )
 
 
 def test_a_tool_that_draws_on_its_images_changes_no_picture() -> None:

@@ -256,6 +256,23 @@ assert os.waitpid(child, 0)[1] == 0
     assert (run.stdout, run.returncode) == ("42\n42\n", 0), run.stderr
 
 
+def test_a_fork_that_ends_leaves_the_kernel_of_its_parent() -> None:
+    code = """
+import os, sys
+from foveate.tools.kernel import Kernel
+kernel = Kernel(tier="unsafe")
+kernel.run("open('kept', 'w').close()")
+child = os.fork()
+if child == 0:
+    sys.exit()
+os.waitpid(child, 0)
+print(kernel.run("import os; print(os.path.exists('kept'))").text, end="")
+kernel.close()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.returncode) == ("True\n", 0), run.stderr
+
+
 @needs_bubblewrap
 def test_it_works_whatever_the_umask() -> None:
     before = os.umask(0o077)
