@@ -37,6 +37,7 @@ from foveate.rl.lessons.looks import (
     searches,
     watched_heads,
 )
+from foveate.rl.lessons.mishaps import failing
 from foveate.rl.lessons.oracle_messages import (
     Conversation,
     aim_exercises,
@@ -74,7 +75,7 @@ HEADS_FILE = "token_heads.safetensors"
 """Where the readouts of the image tokens are kept between stages."""
 SMALLEST_PAGE = 12
 """Blocks of the first pages of a run that starts easy."""
-SHARES = ("page_share", "sheet_share", "recall_share")
+SHARES = ("page_share", "sheet_share", "recall_share", "mishap_share")
 NOT_BELOW_ZERO = ("recall_steps", "ramp_steps", "gaze_coef", "brought_coef", "dense_coef", "max_exercises")
 COUNTS = ("tokens_per_batch", "max_questions")
 
@@ -111,6 +112,8 @@ class SftConfig:
     """Weight of the dense loss on the image tokens; 0 for none."""
     max_exercises: int = 0
     """Most named things of a scene that are asked for before the scene's own questions."""
+    mishap_share: float = 0.0
+    """Share of the questions that need a computation or a search in which it fails (rl/lessons/mishaps.py)."""
     demonstrators: Demonstrators = field(default_factory=Demonstrators)
     """Who answers a scene's questions; the oracle unless some of their habits are wanted."""
 
@@ -241,6 +244,8 @@ class SftStage:
         count = min(len(scene.questions), rng.randint(1, self.config.max_questions))
         exercises = mark_exercises(scene.marks, scene.image.size, rng, rng.randint(0, self.config.max_exercises))
         questions = [demonstrated(question, self.config.demonstrators, rng) for question in scene.questions]
+        if self.config.mishap_share:
+            questions = [failing(q, rng) if rng.random() < self.config.mishap_share else q for q in questions]
         asked = rng.sample(questions, count)
         rest = [question for question in questions if question not in asked]
         exercises += aim_exercises(rest, scene.image.size)
