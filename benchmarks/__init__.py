@@ -18,7 +18,7 @@ NAMES = (
     "nano_ask",
 )
 """Every measurement of an operation, each in the file of its name; all of them take some minutes."""
-ALSO = {"moe_decode_int8": "moe_decode"}
+ALSO = {"moe_decode_int8": "moe_decode", "moe_decode_nf4": "moe_decode"}
 """Operations that the file of another measures."""
 ON_REQUEST = ("checkpoint", "gpu", "pointwise", "resize", "rl", "sizes")
 """What runs only when it is named."""

@@ -49,7 +49,7 @@ def _qwen(thinker: Thinker, theirs: Any) -> Iterator[Case]:
     shape = f"Qwen2.5-VL-3B, 1 token after {len(inputs)}"
     peers = {"transformers": _their_step(theirs, given)}
     yield Case(op="decode", shape=shape, dtype="bfloat16", ours=_our_step(thinker, inputs), peers=peers, moved=moved)
-    quantize(thinker.decoder)
+    quantize(thinker.decoder, "int8")
     yield Case(op="decode_int8", shape=shape, dtype="int8", ours=_our_step(thinker, inputs), peers=peers)
 
 

@@ -42,8 +42,8 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // Sequence b sees the first lengths[b] places of slot slots[b]. -> [B, H, E]; without a gradient.
   m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths, float scale) -> Tensor");
 
-  // x [N, D] of few tokens times weight [O, D], in the dtype of x, or int8 whose rows count times scales [O] f32; plus bias
-  // [O] -> [N, O]; without a gradient.
+  // x [N, D] of few tokens times weight [O, D], in the dtype of x, or int8 whose rows count times scales [O] f32, or codes of
+  // NF4, uint8 [O, D / 2] with scales [O, D / 64]; plus bias [O] -> [N, O]; without a gradient.
   m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales) -> Tensor");
 
   // pixels [F, H, W, 3] of bytes, one frame or whole depths -> patches [N, 3 * depth * patch^2] in blocks of merge x merge,
@@ -72,7 +72,8 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   m.def("moe_dots(Tensor x, Tensor rows, Tensor place) -> Tensor");
 
   // The whole of it for few tokens, without a gradient: x [T, D], experts [T, K] int64, weights [T, K] f32, gate_up
-  // [E, 2 * I, D] and down [E, D, I] in the dtype of x, or int8 whose rows count times scales [E, 2 * I] and [E, D] f32.
+  // [E, 2 * I, D] and down [E, D, I] in the dtype of x, or int8 whose rows count times scales [E, 2 * I] and [E, D] f32, or
+  // codes of NF4 as above.
   m.def(
       "moe_experts(Tensor x, Tensor experts, Tensor weights, Tensor gate_up, Tensor down, Tensor? gate_up_scales,"
       " Tensor? down_scales) -> Tensor");

@@ -141,11 +141,11 @@ def save_thinker(
     `weights` by name in place of the thinker's own.
 
     A published checkpoint is written in its own form, with the files beside its weights as they were. Raises
-    CheckpointError for weights that were rounded to int8: they are not what was published. And where the disk refuses;
+    CheckpointError for weights that were rounded: they are not what was published. And where the disk refuses;
     then what was there before is still there.
     """
-    if thinker.decoder.head.int8 is not None:
-        raise CheckpointError("weights that were rounded to int8 are not saved; load the folder without int8 first")
+    if thinker.decoder.head.rounded is not None:
+        raise CheckpointError("weights that were rounded are not saved; load the folder without :int8 or :nf4 first")
     if thinker.origin is not None and not (thinker.origin / CONFIG).is_file():
         raise CheckpointError(
             f"{thinker.origin} holds no {CONFIG} any more, which belongs to the weights as its tokenizer does; "

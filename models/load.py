@@ -5,10 +5,10 @@ model that needs them.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from foveate.errors import ConfigError, ModelError
-from foveate.models.reasoner import ENDPOINT, INT8, TRANSFORMERS, Reasoner, name_parts
+from foveate.models.reasoner import ENDPOINT, ROUNDED, TRANSFORMERS, Reasoner, name_parts
 from foveate.models.snapshot import NANO, is_hub_name
 from foveate.paths import expanded
 
@@ -38,7 +38,7 @@ def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
 
 
 def load_reasoner(model: str | Path) -> Reasoner:
-    """The model of a checkpoint folder, a name on the hub, or "nano"; with ":int8" behind it, its weights as int8.
+    """The model of a checkpoint folder, a name on the hub, or "nano"; ":int8" or ":nf4" behind it rounds its weights.
 
     With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
     (http://HOST/v1#NAME) it runs where that leads. Raises ModelError for a name that is none of these,
@@ -54,6 +54,7 @@ def load_reasoner(model: str | Path) -> Reasoner:
     import torch
 
     from foveate.models.generate import ThinkerReasoner
+    from foveate.models.quantize import Rounding
     from foveate.models.thinker import Thinker
     from foveate.ops import compute_dtype
 
@@ -62,7 +63,8 @@ def load_reasoner(model: str | Path) -> Reasoner:
         from foveate.models.transformers_model import TransformersReasoner
 
         return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
-    thinker = Thinker.from_pretrained(name.removesuffix(INT8), dtype=dtype, int8=name.endswith(INT8))
+    _, folder, suffix = name_parts(name)
+    thinker = Thinker.from_pretrained(folder, dtype=dtype, rounding=cast(Rounding | None, ROUNDED.get(suffix)))
     return ThinkerReasoner(thinker, name=name)
 
 
@@ -73,7 +75,7 @@ def known_model(model: str) -> str:
     prefix, name, suffix = name_parts(model)
     folder = expanded(name)
     if prefix and suffix:
-        raise ModelError(f"got the model {model!r}: {INT8} is for our own thinker, {TRANSFORMERS} runs without it")
+        raise ModelError(f"got the model {model!r}: {suffix} is for our own thinker, {TRANSFORMERS} runs without it")
     given = not prefix and (name == NANO or is_hub_name(name))
     if not given and not (name and folder.is_dir()):
         raise ModelError(

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from foveate.models.config import MoEConfig
 from foveate.models.feedforward import SwiGLU
-from foveate.ops import Int8Rows, experts_forward, linear
+from foveate.models.linear import Round
+from foveate.ops import Rounded, experts_forward, linear
 
 
 class MoE(nn.Module):
     """Routed experts, and shared experts that see every token."""
 
-    int8: tuple[Int8Rows, Int8Rows] | None = None
+    rounded: tuple[Rounded, Rounded] | None = None
 
     def __init__(self, hidden_size: int, config: MoEConfig) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class MoE(nn.Module):
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """[T, D] -> [T, D] and the load-balancing loss."""
         experts_TK, weights_TK, balance = self.route(x_TD)
-        gate_up, down = self.int8 or (self.gate_up, self.down)
+        gate_up, down = self.rounded or (self.gate_up, self.down)
         y_TD = experts_forward(x_TD, experts_TK, weights_TK, gate_up, down)
         if self.shared is not None:
             y_TD = y_TD + self.shared(x_TD)
@@ -64,12 +65,12 @@ class MoE(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What moves a module moves its rounded weights too."""
-        self.int8 = self.int8 and (self.int8[0].moved(fn), self.int8[1].moved(fn))
+        self.rounded = self.rounded and (self.rounded[0].moved(fn), self.rounded[1].moved(fn))
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
-    def to_int8(self) -> None:
+    def round(self, by: Round) -> None:
         """Keep the experts' weights rounded, and nothing else of them."""
-        self.int8 = Int8Rows.of(self.gate_up), Int8Rows.of(self.down)
+        self.rounded = by(self.gate_up), by(self.down)
         self.gate_up, self.down = (nn.Parameter(x.new_empty(0), requires_grad=False) for x in (self.gate_up, self.down))
 
 

@@ -1,16 +1,27 @@
-"""Weights of the decoder in int8, each row with a scale: half of bf16 to read for every token that is decoded."""
+"""Weights of the decoder rounded to int8, half of bf16 to read for every token that is decoded, or to 4 bits."""
 
-from torch import nn
+from typing import Literal
+
+from torch import Tensor, nn
 
 from foveate.models.linear import Linear
 from foveate.models.moe import MoE
+from foveate.ops import Int8Rows, Nf4Rows, Rounded
+
+Rounding = Literal["int8", "nf4"]
+"""int8 with a scale for each row, or NormalFloat4 with one for each 64 weights."""
 
 
-def quantize(decoder: nn.Module) -> None:
-    """Round the linear layers and the experts to int8, in place; embeddings, norms and routers stay as they are.
+def quantize(decoder: nn.Module, rounding: Rounding) -> None:
+    """Round the linear layers and the experts, in place; embeddings, norms and routers stay as they are.
 
-    What is left computes and keeps its dtype. There is no gradient and no way back.
+    With nf4 the head, of which each token is chosen, and rows that are no multiple of 64 wide become int8. What is left
+    computes and keeps its dtype. There is no gradient and no way back.
     """
-    for module in decoder.modules():
+    for name, module in decoder.named_modules():
         if isinstance(module, Linear | MoE):
-            module.to_int8()
+            module.round(Int8Rows.of if rounding == "int8" or name == "head" else _in_4_bits)
+
+
+def _in_4_bits(weights: Tensor) -> Rounded:
+    return Nf4Rows.of(weights) if Nf4Rows.fits(weights) else Int8Rows.of(weights)

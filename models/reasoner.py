@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Message = dict[str, Any]
-INT8 = ":int8"
-"""Behind the name of a model: its weights are rounded to int8 when it is loaded."""
+ROUNDED = {":int8": "int8", ":nf4": "nf4"}
+"""Behind the name of a model: how its weights are rounded when it is loaded (foveate.models.quantize)."""
 TRANSFORMERS = "transformers:"
 """Before a folder: its model runs in transformers."""
 ENDPOINT = ("http://", "https://")
@@ -32,7 +32,7 @@ model sees it, or 0-1."""
 def name_parts(model: str) -> tuple[str, str, str]:
     """What stands before a model's name, the name, and what stands behind it."""
     prefix = TRANSFORMERS if model.startswith(TRANSFORMERS) else ""
-    suffix = INT8 if model.endswith(INT8) else ""
+    suffix = next((suffix for suffix in ROUNDED if model.endswith(suffix)), "")
     return prefix, model.removeprefix(prefix).removesuffix(suffix), suffix
 
 

@@ -16,7 +16,7 @@ from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
 from foveate.models.image import Grid
 from foveate.models.processor import Processor
-from foveate.models.quantize import quantize
+from foveate.models.quantize import Rounding, quantize
 from foveate.models.reasoner import Message, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, image_rows
@@ -38,19 +38,21 @@ class Thinker(nn.Module):
         self.decoder = Decoder(config.decoder)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None, int8: bool = False) -> "Thinker":
+    def from_pretrained(
+        cls, path: str | Path, *, dtype: torch.dtype | None = None, rounding: Rounding | None = None
+    ) -> "Thinker":
         """Load a checkpoint folder, in the file's dtype when None. Raises CheckpointError naming file and key.
 
         `path` may be "nano" or a name on the hub, see foveate.models.snapshot.
 
-        With `int8` the decoder's linear layers and experts are rounded to int8, see foveate.models.quantize.
+        With a rounding the decoder's linear layers and experts are rounded, see foveate.models.quantize.
         """
         from foveate.models.checkpoint import convert, load_thinker
         from foveate.models.snapshot import checkpoint_folder
 
-        thinker = load_thinker(checkpoint_folder(path), None if int8 else dtype)
-        if int8:
-            quantize(thinker.decoder)
+        thinker = load_thinker(checkpoint_folder(path), None if rounding else dtype)
+        if rounding:
+            quantize(thinker.decoder, rounding)
             convert(thinker, dtype)  # only now: before, it would copy what rounding leaves in its file
         return thinker
 

@@ -57,11 +57,12 @@ void check_choices(const Tensor& x, const Tensor& experts, const Tensor& weights
                   tensor_text(weights));
 }
 
-void check_matrices(const Tensor& x, const Tensor& gate_up, const Tensor& down) {
+void check_matrices(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Matrices& up,
+                    const Matrices& back) {
   FOVEATE_CHECK_DIM(gate_up, 3);
   FOVEATE_CHECK_DIM(down, 3);
-  STD_TORCH_CHECK(gate_up.size(2) == x.size(1) && down.size(1) == x.size(1) && gate_up.size(0) == down.size(0) &&
-                      gate_up.size(1) == 2 * down.size(2) && down.size(2) > 0,
+  STD_TORCH_CHECK(up.depth == x.size(1) && back.rows == x.size(1) && gate_up.size(0) == down.size(0) &&
+                      up.rows == 2 * back.depth && back.depth > 0,
                   "gate_up [E, 2 * I, D] and down [E, D, I] must fit x ", shape_text(x), ", got shapes ",
                   shape_text(gate_up), " and ", shape_text(down));
 }
@@ -208,10 +209,10 @@ Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights
                    const Tensor& down, const std::optional<Tensor>& gate_up_scales,
                    const std::optional<Tensor>& down_scales) {
   check_choices(x, experts, weights);
-  check_matrices(x, gate_up, down);
   const Matrices up = matrices_of(x, gate_up, gate_up_scales, "gate_up");
   const Matrices back = matrices_of(x, down, down_scales, "down");
-  const int64_t num_tokens = x.size(0), num_experts = gate_up.size(0), inner = down.size(2), top_k = experts.size(1);
+  check_matrices(x, gate_up, down, up, back);
+  const int64_t num_tokens = x.size(0), num_experts = gate_up.size(0), inner = back.depth, top_k = experts.size(1);
   const Tensor input = torch::stable::contiguous(x);
   Tensor out = torch::stable::new_empty(input, {num_tokens, x.size(1)});
   const bool pairs = is_paired(input, up) && is_paired(input, back);

@@ -11,6 +11,8 @@ using VecS = int16_t __attribute__((vector_size(kLanes * 2)));
 using VecB = int8_t __attribute__((vector_size(kLanes)));
 using VecBUnaligned = int8_t __attribute__((vector_size(kLanes), aligned(1)));
 using VecHUnaligned = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2)));
+using VecOctets = uint8_t __attribute__((vector_size(kLanes)));
+using VecOctetsUnaligned = uint8_t __attribute__((vector_size(kLanes), aligned(1)));
 using VecWords = float __attribute__((vector_size(kLanes * 4), aligned(2)));  // of pairs of numbers of 16 bits
 
 // A product added to a sum, rounded once where the instruction set has that. Left to themselves, GCC 13 and 14 do so in
@@ -51,6 +53,28 @@ FOVEATE_INLINE Vec load(const int8_t* from) {
   const VecB bytes = *reinterpret_cast<const VecBUnaligned*>(from);
   const VecS shorts = __builtin_convertvector(bytes, VecS);  // one doubling at a time, or GCC 12 goes lane by lane
   return __builtin_convertvector(__builtin_convertvector(shorts, VecI), Vec);
+#endif
+}
+
+FOVEATE_INLINE VecI load_octets(const uint8_t* from) {
+#ifdef FOVEATE_INTS_OF_OCTETS  // one instruction, which GCC 12 does not find by itself
+  return reinterpret_cast<VecI>(FOVEATE_INTS_OF_OCTETS(from));
+#else
+  const VecOctets octets = *reinterpret_cast<const VecOctetsUnaligned*>(from);
+  return __builtin_convertvector(__builtin_convertvector(octets, VecH), VecI);
+#endif
+}
+
+// table[index & 15], of 16 numbers.
+FOVEATE_INLINE Vec looked_up(const float* table, VecI index) {
+#ifdef FOVEATE_LOOK_UP
+  return FOVEATE_LOOK_UP(table, index);
+#else
+  Vec found;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    found[lane] = table[index[lane] & 15];
+  }
+  return found;
 #endif
 }
 
@@ -194,6 +218,31 @@ template <int kOne, int kOther>
 FOVEATE_INLINE Vec side_by_side(Vec one, Vec other) {
   constexpr auto kAll = std::make_integer_sequence<int, 2 * kLanes>();
   return interleave<kOne, kOther>(reinterpret_cast<Halves>(one), reinterpret_cast<Halves>(other), kAll);
+}
+
+using ManyOctets = uint8_t __attribute__((vector_size(kLanes * 2)));
+using ManyOctetsUnaligned = uint8_t __attribute__((vector_size(kLanes * 2), aligned(1)));
+
+FOVEATE_INLINE Halves octets_as_halves(const uint8_t* from) {
+#ifdef FOVEATE_HALVES_OF_OCTETS
+  return reinterpret_cast<Halves>(FOVEATE_HALVES_OF_OCTETS(from));
+#else
+  const ManyOctets octets = *reinterpret_cast<const ManyOctetsUnaligned*>(from);
+  return __builtin_convertvector(octets, Halves);
+#endif
+}
+
+// table[index & 15], of 16 numbers that stand there twice.
+FOVEATE_INLINE Halves looked_up(const uint16_t* table, Halves index) {
+#ifdef FOVEATE_LOOK_UP_HALVES
+  return reinterpret_cast<Halves>(FOVEATE_LOOK_UP_HALVES(table, index));
+#else
+  Halves found;
+  for (int lane = 0; lane < 2 * kLanes; ++lane) {
+    found[lane] = table[index[lane] & 15];
+  }
+  return found;
+#endif
 }
 
 // What a product multiplies and sums: f32 as it lies.

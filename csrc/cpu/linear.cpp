@@ -15,12 +15,14 @@ namespace {
 
 constexpr int64_t kRowsOnTiles = 256, kLinesOnTiles = 128;
 
-void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+Matrices checked_matrix(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                        const std::optional<Tensor>& scales) {
   check_operand(x, "x");
   FOVEATE_CHECK_DIM(x, 2);
   FOVEATE_CHECK_DIM(weight, 2);
-  STD_TORCH_CHECK(weight.size(1) == x.size(1), "weight must be [outputs, ", x.size(1), "] for x ", shape_text(x),
-                  ", got shape ", shape_text(weight));
+  const Matrices matrix = matrices_of(x, weight, scales, "weight");
+  STD_TORCH_CHECK(matrix.depth == x.size(1), "weight must be [outputs, ", x.size(1), "] for x ", shape_text(x),
+                  ", got ", matrix.depth, " weights a row in shape ", shape_text(weight));
   if (bias.has_value()) {
     check_operand(*bias, "bias");
     STD_TORCH_CHECK(bias->scalar_type() == x.scalar_type() && bias->dim() == 1 && bias->size(0) == weight.size(0) &&
@@ -28,6 +30,7 @@ void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Ten
                     "bias must be contiguous [", weight.size(0), "] in the dtype of x, got ", tensor_text(*bias),
                     "; x has ", dtype_text(x.scalar_type()));
   }
+  return matrix;
 }
 
 // The part of a result that is computed at once: outputs [begin, end) of lines [first, last).
@@ -49,8 +52,7 @@ std::vector<Piece> pieces_of(int64_t outputs, int64_t count, int64_t rows, int64
 
 Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
               const std::optional<Tensor>& scales) {
-  check_linear(x, weight, bias);
-  const Matrices matrix = matrices_of(x, weight, scales, "weight");
+  const Matrices matrix = checked_matrix(x, weight, bias, scales);
   const Tensor input = torch::stable::contiguous(x);
   const int64_t count = x.size(0), outputs = matrix.rows;
   Tensor out = torch::stable::new_empty(input, {count, outputs});

@@ -6,9 +6,13 @@
 
 namespace foveate {
 
-enum class WeightKind : int32_t { kFloat, kBfloat16, kInt8 };
+enum class WeightKind : int32_t { kFloat, kBfloat16, kInt8, kNormalFloat4 };
 
-// Rows of `depth` weights, one after another; of int8, row r counts times scales[r].
+// Weights of 4 bits that share a scale.
+constexpr int64_t kCodeGroup = 64;
+
+// Rows of `depth` weights, one after another; of int8, row r counts times scales[r], of 4 bits group g of it times
+// scales[r * depth / kCodeGroup + g].
 struct WeightRows {
   const void* data;
   const float* scales;

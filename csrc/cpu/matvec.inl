@@ -3,7 +3,8 @@
 // Layout:  weights as they are stored, rows of the matrices; four rows at once, each against as many lines as leave the
 //          sums in registers. The next four rows are fetched ahead: a row is about a page, behind whose end the processor
 //          does not look by itself.
-// Numbers: f32, or pairs of bf16 as they lie; sums in f32, one order of additions for each instruction set.
+// Numbers: f32, or pairs of bf16 as they lie; sums in f32, one order of additions for each instruction set. Weights of 4 bits
+//          are looked up in a table of 16 numbers, which fits a register.
 // Bound:   reading the weights once; of pairs for some dozen lines multiply-add.
 
 constexpr int kWeightRows = 4, kInputLines = kLanes == 16 ? 4 : 3;
@@ -40,17 +41,9 @@ FOVEATE_INLINE void dot_step(const W* rows, int64_t depth, const X* const* lines
   }
 }
 
-template <typename Product, int kRows, int kInputs, typename W, typename X>
-static void dot_tile(const W* rows, int64_t depth, const X* const* lines, float* out, int64_t out_row) {
-  constexpr int kStep = Product::kNumbers * kLanes;
-  Vec total[kInputs * kRows] = {};
-  const int64_t whole = depth / kStep * kStep;
-  for (int64_t at = 0; at < whole; at += kStep) {
-    dot_step<Product, true, kRows, kInputs>(rows, depth, lines, at, total);
-  }
-  if (whole < depth) {  // a question inside the loop cost half the rate
-    dot_step<Product, false, kRows, kInputs>(rows, depth, lines, whole, total);
-  }
+// The sums of each row and line, all lanes together.
+template <int kRows, int kInputs>
+FOVEATE_INLINE void put_sums(Vec (&total)[kInputs * kRows], float* out, int64_t out_row) {
   float sums[kInputs * kRows];
   if constexpr (kInputs * kRows % kLanes == 0) {
     for (int first = 0; first < kInputs * kRows; first += kLanes) {
@@ -67,7 +60,86 @@ static void dot_tile(const W* rows, int64_t depth, const X* const* lines, float*
 }
 
 template <typename Product, int kRows, int kInputs, typename W, typename X>
-static void dot_lines(const W* rows, int64_t depth, const X* lines, const int64_t* which, int64_t count, float* out,
+static void dot_tile(const W* rows, int64_t depth, const X* const* lines, float* out, int64_t out_row) {
+  constexpr int kStep = Product::kNumbers * kLanes;
+  Vec total[kInputs * kRows] = {};
+  const int64_t whole = depth / kStep * kStep;
+  for (int64_t at = 0; at < whole; at += kStep) {
+    dot_step<Product, true, kRows, kInputs>(rows, depth, lines, at, total);
+  }
+  if (whole < depth) {  // a question inside the loop cost half the rate
+    dot_step<Product, false, kRows, kInputs>(rows, depth, lines, whole, total);
+  }
+  put_sums<kRows, kInputs>(total, out, out_row);
+}
+
+// Weights of 4 bits: byte i of a group holds weight i and, in its upper half, weight kCodeGroup / 2 + i.
+struct Codes {
+  const uint8_t* data;
+  const float* scales;
+
+  Codes operator+(int64_t numbers) const { return {data + numbers / 2, scales + numbers / kCodeGroup}; }
+};
+
+// NormalFloat4 (QLoRA, Dettmers et al., arXiv 2305.14314) in 127ths: whole numbers, which are exact in bf16 too.
+alignas(64) constexpr float kLevels[16] = {-127.0f, -88.0f, -67.0f, -50.0f, -36.0f, -23.0f, -12.0f, 0.0f, 10.0f, 20.0f, 31.0f, 43.0f, 56.0f, 71.0f, 92.0f, 127.0f};
+[[maybe_unused]] alignas(64) constexpr uint16_t kLevelsHalves[32] = {
+    0xc2fe, 0xc2b0, 0xc286, 0xc248, 0xc210, 0xc1b8, 0xc140, 0x0000, 0x4120, 0x41a0, 0x41f8, 0x422c, 0x4260, 0x428e, 0x42b8, 0x42fe,
+    0xc2fe, 0xc2b0, 0xc286, 0xc248, 0xc210, 0xc1b8, 0xc140, 0x0000, 0x4120, 0x41a0, 0x41f8, 0x422c, 0x4260, 0x428e, 0x42b8, 0x42fe};
+
+// What the codes of a group stand for, in the order of the weights: numbers, or pairs of them.
+template <typename Product>
+using Group = Vec[kCodeGroup / kLanes / Product::kNumbers];
+
+template <typename Product>
+FOVEATE_INLINE void read_group(const uint8_t* codes, Group<Product>& to) {
+  constexpr int kHalf = kCodeGroup / kLanes / Product::kNumbers / 2;
+  if constexpr (Product::kNumbers == 2) {
+    for (int i = 0; i < kHalf; ++i) {
+      const Halves some = octets_as_halves(codes + 2 * i * kLanes);
+      to[i] = reinterpret_cast<Vec>(looked_up(kLevelsHalves, some));
+      to[kHalf + i] = reinterpret_cast<Vec>(looked_up(kLevelsHalves, some >> 4));
+    }
+  } else {
+#ifdef FOVEATE_LEVELS_OF_CODES  // bytes are shuffled in one instruction, floats in four
+    alignas(64) int8_t numbers[kCodeGroup];
+    FOVEATE_LEVELS_OF_CODES(codes, numbers);
+    for (int i = 0; i < 2 * kHalf; ++i) {
+      to[i] = load(numbers + i * kLanes);
+    }
+#else
+    for (int i = 0; i < kHalf; ++i) {
+      const VecI some = load_octets(codes + i * kLanes);
+      to[i] = looked_up(kLevels, some);
+      to[kHalf + i] = looked_up(kLevels, some >> 4);
+    }
+#endif
+  }
+}
+
+template <typename Product, int kRows, int kInputs, typename X>
+static void dot_tile(Codes rows, int64_t depth, const X* const* lines, float* out, int64_t out_row) {
+  Vec total[kInputs * kRows] = {};
+  for (int64_t group = 0; group < depth; group += kCodeGroup) {
+    for (int row = 0; row < kRows; ++row) {
+      const Codes from = rows + (row * depth + group);
+      __builtin_prefetch(from.data + kRows * depth / 2, 0, kIntoSecondLevel);
+      Group<Product> weights;
+      read_group<Product>(from.data, weights);
+      for (int n = 0; n < kInputs; ++n) {
+        Vec sum = {};
+        for (int i = 0; i < kCodeGroup / kLanes / Product::kNumbers; ++i) {
+          sum = Product::add(sum, weights[i], load_words<Product>(lines[n] + group, i * kLanes));
+        }
+        total[n * kRows + row] = Singles::add(total[n * kRows + row], *from.scales, sum);
+      }
+    }
+  }
+  put_sums<kRows, kInputs>(total, out, out_row);
+}
+
+template <typename Product, int kRows, int kInputs, typename Rows, typename X>
+static void dot_lines(Rows rows, int64_t depth, const X* lines, const int64_t* which, int64_t count, float* out,
                       int64_t out_row) {
   int64_t n = 0;
   for (; n + kInputs <= count; n += kInputs) {
@@ -84,34 +156,40 @@ static void dot_lines(const W* rows, int64_t depth, const X* lines, const int64_
   }
 }
 
-template <typename Product, typename W, typename X>
-static void dot_rows(const WeightRows& weights, int64_t begin, int64_t end, const Lines& lines, float* out,
+template <typename Product, typename X, typename Rows>
+static void dot_rows(Rows rows, int64_t depth, int64_t begin, int64_t end, const Lines& lines, float* out,
                      int64_t out_row) {
-  const W* rows = static_cast<const W*>(weights.data);
   const X* inputs = static_cast<const X*>(lines.data);
   int64_t row = begin;
   for (; row + kWeightRows <= end; row += kWeightRows) {
-    dot_lines<Product, kWeightRows, kInputLines>(rows + row * weights.depth, weights.depth, inputs, lines.which,
-                                                 lines.count, out + row - begin, out_row);
+    dot_lines<Product, kWeightRows, kInputLines>(rows + row * depth, depth, inputs, lines.which, lines.count,
+                                                 out + row - begin, out_row);
   }
   for (; row < end; ++row) {
-    dot_lines<Product, 1, kInputLines>(rows + row * weights.depth, weights.depth, inputs, lines.which, lines.count,
-                                       out + row - begin, out_row);
+    dot_lines<Product, 1, kInputLines>(rows + row * depth, depth, inputs, lines.which, lines.count, out + row - begin,
+                                       out_row);
   }
 }
 
 static void line_products(const WeightRows& weights, int64_t begin, int64_t end, const Lines& lines, float* out,
                           int64_t out_row) {
+  const uint16_t* halves = static_cast<const uint16_t*>(weights.data);
+  const int64_t depth = weights.depth;
+  const Codes codes = {static_cast<const uint8_t*>(weights.data), weights.scales};
   if (lines.bf16) {
-    return dot_rows<Widest, uint16_t, uint16_t>(weights, begin, end, lines, out, out_row);
+    return weights.kind == WeightKind::kBfloat16
+               ? dot_rows<Widest, uint16_t>(halves, depth, begin, end, lines, out, out_row)
+               : dot_rows<Widest, uint16_t>(codes, depth, begin, end, lines, out, out_row);
   }
   switch (weights.kind) {
     case WeightKind::kFloat:
-      return dot_rows<Singles, float, float>(weights, begin, end, lines, out, out_row);
+      return dot_rows<Singles, float>(static_cast<const float*>(weights.data), depth, begin, end, lines, out, out_row);
     case WeightKind::kBfloat16:
-      return dot_rows<Singles, uint16_t, float>(weights, begin, end, lines, out, out_row);
+      return dot_rows<Singles, float>(halves, depth, begin, end, lines, out, out_row);
+    case WeightKind::kNormalFloat4:
+      return dot_rows<Singles, float>(codes, depth, begin, end, lines, out, out_row);
     case WeightKind::kInt8:
-      dot_rows<Singles, int8_t, float>(weights, begin, end, lines, out, out_row);
+      dot_rows<Singles, float>(static_cast<const int8_t*>(weights.data), depth, begin, end, lines, out, out_row);
   }
   for (int64_t n = 0; n < lines.count; ++n) {
     for (int64_t row = begin; row < end; ++row) {

@@ -5,20 +5,9 @@
 // Numbers: 32-bit ints, rounded once to bytes; no sum overflows, so all is exact in any order.
 // Bound:   multiply-add, and widening bytes.
 
-using VecOctets = uint8_t __attribute__((vector_size(kLanes)));
-using VecOctetsUnaligned = uint8_t __attribute__((vector_size(kLanes), aligned(1)));
 
 constexpr int kPixelRows = kLanes < 8 ? 8 : kLanes;
 constexpr int kChunk = 4 * 8, kChunkVectors = kChunk / kLanes;  // bytes of a line that are summed at once
-
-FOVEATE_INLINE VecI load_octets(const uint8_t* from) {
-#ifdef FOVEATE_INTS_OF_OCTETS  // one instruction, which GCC 12 does not find by itself
-  return reinterpret_cast<VecI>(FOVEATE_INTS_OF_OCTETS(from));
-#else
-  const VecOctets octets = *reinterpret_cast<const VecOctetsUnaligned*>(from);
-  return __builtin_convertvector(__builtin_convertvector(octets, VecH), VecI);
-#endif
-}
 
 FOVEATE_INLINE uint8_t nearest_byte(int32_t total) {
   const int32_t whole = total >> kWeightBits;

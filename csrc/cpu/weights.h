@@ -1,4 +1,5 @@
-// Weights as products with few lines take them: of the dtype of the lines, or int8 with a scale for each row.
+// Weights as products with few lines take them: of the dtype of the lines, int8 with a scale for each row, or of 4 bits,
+// two in a byte, with a scale for each group.
 #pragma once
 
 #include "kernels.h"
@@ -27,13 +28,26 @@ struct Matrices {
   WeightKind kind;
 
   WeightRows of(int64_t index) const {
-    const int64_t bytes = kind == WeightKind::kFloat ? 4 : kind == WeightKind::kBfloat16 ? 2 : 1;
-    const float* own = scales == nullptr ? nullptr : scales + index * rows;
-    return {data + index * rows * depth * bytes, own, depth, kind};
+    constexpr int64_t kBits[] = {32, 16, 8, 4};  // in the order of WeightKind
+    const int64_t each = kind == WeightKind::kNormalFloat4 ? depth / kCodeGroup : 1;
+    const float* own = scales == nullptr ? nullptr : scales + index * rows * each;
+    return {data + index * rows * depth * kBits[static_cast<int>(kind)] / 8, own, depth, kind};
   }
 };
 
-// From weights [..., R, D] for lines of the dtype of x, and scales [..., R] of int8.
+// Whether `scales` are those of `weights`: one for each row, or of bytes that hold two weights for each group of a row.
+inline bool are_scales(const Tensor& scales, const Tensor& weights, bool grouped) {
+  const int64_t dims = weights.dim() - (grouped ? 0 : 1);
+  bool fits = scales.dim() == dims && scales.is_cpu() && scales.scalar_type() == ScalarType::Float &&
+              scales.is_contiguous();
+  for (int64_t at = 0; fits && at < weights.dim() - 1; ++at) {
+    fits = scales.size(at) == weights.size(at);
+  }
+  return fits && (!grouped || scales.size(dims - 1) * kCodeGroup == 2 * weights.size(dims - 1));
+}
+
+// From weights [..., R, D] for lines of the dtype of x, or of int8 with scales [..., R], or bytes [..., R, D / 2] with scales
+// [..., R, D / kCodeGroup].
 inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::optional<Tensor>& scales,
                             const char* name) {
   STD_TORCH_CHECK(weights.is_cpu() && weights.dim() >= 2 && weights.is_contiguous(), name,
@@ -42,25 +56,26 @@ inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::o
   const char* data = static_cast<const char*>(weights.const_data_ptr());
   if (!scales.has_value()) {
     STD_TORCH_CHECK(weights.scalar_type() == x.scalar_type(), name,
-                    " must have x's dtype, or be int8 with scales; x has ", dtype_text(x.scalar_type()), ", got ",
+                    " must have x's dtype, or be int8 or uint8 with scales; x has ", dtype_text(x.scalar_type()), ", got ",
                     dtype_text(weights.scalar_type()));
     return {data, nullptr, rows, depth, is_bf16(x) ? WeightKind::kBfloat16 : WeightKind::kFloat};
   }
-  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Char, name, " with scales must be int8, got ",
-                  dtype_text(weights.scalar_type()));
-  bool fits = scales->dim() == weights.dim() - 1;
-  for (int64_t at = 0; fits && at < scales->dim(); ++at) {
-    fits = scales->size(at) == weights.size(at);
-  }
-  STD_TORCH_CHECK(scales->is_cpu() && scales->scalar_type() == ScalarType::Float && scales->is_contiguous() && fits,
-                  "the scales of ", name, " must be contiguous float32 on the CPU, one for each row of ",
-                  shape_text(weights), ", got ", tensor_text(*scales));
-  return {data, scales->const_data_ptr<float>(), rows, depth, WeightKind::kInt8};
+  const bool grouped = weights.scalar_type() == ScalarType::Byte;
+  STD_TORCH_CHECK(grouped || weights.scalar_type() == ScalarType::Char, name,
+                  " with scales must be int8, or uint8 of two weights a byte, got ", dtype_text(weights.scalar_type()));
+  STD_TORCH_CHECK(are_scales(*scales, weights, grouped), "the scales of ", name,
+                  " must be contiguous float32 on the CPU, one for each ",
+                  grouped ? "group of 64 weights, two in a byte, in a row of " : "row of ", shape_text(weights), ", got ",
+                  tensor_text(*scales));
+  const float* numbers = scales->const_data_ptr<float>();
+  return grouped ? Matrices{data, numbers, rows, 2 * depth, WeightKind::kNormalFloat4}
+                 : Matrices{data, numbers, rows, depth, WeightKind::kInt8};
 }
 
-// Whether lines of the dtype of x are multiplied with these as they lie.
+// Whether lines of the dtype of x are multiplied as they lie: with weights of bf16, or that are looked up in bf16.
 inline bool is_paired(const Tensor& x, const Matrices& matrices) {
-  return kernels().matvec.pairs && is_bf16(x) && matrices.kind == WeightKind::kBfloat16;
+  const bool halves = matrices.kind == WeightKind::kBfloat16 || matrices.kind == WeightKind::kNormalFloat4;
+  return kernels().matvec.pairs && is_bf16(x) && halves;
 }
 
 // Lines from which on tiles are faster than reading the weights once for all lines.
@@ -68,8 +83,8 @@ constexpr int64_t kManyLines = 12;
 
 // Whether products with so many lines of the dtype of x are made on tiles.
 inline bool is_tiled(const Matrices& matrices, bool pairs, int64_t count) {
-  return kernels().matvec.pack != nullptr && pairs && matrices.depth % 2 == 0 && matrices.rows >= kLeastRows &&
-         count >= kManyLines;
+  return kernels().matvec.pack != nullptr && pairs && matrices.kind == WeightKind::kBfloat16 &&
+         matrices.depth % 2 == 0 && matrices.rows >= kLeastRows && count >= kManyLines;
 }
 
 // All lines in blocks for tiles.

@@ -61,8 +61,8 @@ def _check_weights_are_numbers(config: Section) -> None:
     for section in (config, config.section("text_config")):
         if packed := section.section("quantization_config"):
             raise CheckpointError(
-                f"{packed.where} asks for {packed.get('quant_method', str, 'packed weights')}, wanted weights as "
-                "bf16, f16 or f32: take the folder that this one was made of (':int8' behind its name rounds them)"
+                f"{packed.where} asks for {packed.get('quant_method', str, 'packed weights')}, wanted weights as bf16, "
+                "f16 or f32: take the folder that this one was made of (':int8' or ':nf4' behind its name rounds them)"
             )
 
 

@@ -28,6 +28,9 @@ from foveate.benchmarks.windows import window_lengths
 from foveate.cli import main
 from foveate.cli.bench import print_list
 
+ROUNDED = {"moe_decode_int8": 0.02, "moe_decode_nf4": 0.25}
+"""Operations whose weights are not the peers', and how far off that makes the result, as a share of it."""
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "WIDTH", 24)
     monkeypatch.setattr(linear, "MATRICES", 1)
     monkeypatch.setattr(linear, "TOKENS", (1, 20))
-    for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 32, "INNER": 32}.items():
+    for name, value in {"EXPERTS": 8, "TOP_K": 2, "WIDTH": 64, "INNER": 64}.items():
         monkeypatch.setattr(experts, name, value)
     monkeypatch.setattr(moe_prefill, "TOKENS", 10)
 
@@ -71,7 +74,10 @@ def test_peers_compute_the_same_and_nobody_builds_a_graph() -> None:
             if name == "copy":
                 continue
             for one, other in zip(tensors(case.ours(1)), tensors(peer(1)), strict=True):
-                torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+                if case.op in ROUNDED:
+                    assert (one - other).norm() < ROUNDED[case.op] * other.norm()
+                else:
+                    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
                 assert not one.requires_grad
                 assert not other.requires_grad
             compared += 1

@@ -13,7 +13,7 @@ from foveate.models import Thinker, nano_path
 from foveate.models.linear import Linear
 from foveate.models.load import load_reasoner
 from foveate.models.moe import MoE
-from foveate.ops import Int8Rows
+from foveate.ops import Int8Rows, Nf4Rows
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 6 times 7?"}]
 
@@ -21,13 +21,13 @@ QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 6 times 7
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl_moe", "kimi_vl"])
 def test_each_number_is_off_by_half_a_step_at_most(family: str, tmp_path: Path) -> None:
     kimi.save(tmp_path) if family == "kimi_vl" else qwen.save(family, tmp_path)
-    exact, rounded = Thinker.from_pretrained(tmp_path), Thinker.from_pretrained(tmp_path, int8=True)
+    exact, rounded = Thinker.from_pretrained(tmp_path), Thinker.from_pretrained(tmp_path, rounding="int8")
     changed = 0
     for name, module in exact.decoder.named_modules():
         if isinstance(module, Linear | MoE):
             twin = rounded.decoder.get_submodule(name)
             weights = [module.weight] if isinstance(module, Linear) else [module.gate_up, module.down]
-            int8 = twin.int8 if isinstance(module, MoE) else [twin.int8]
+            int8 = twin.rounded if isinstance(module, MoE) else [twin.rounded]
             for weight, rows in zip(weights, int8, strict=True):
                 assert ((rows.dequantized(torch.float32) - weight).abs() <= rows.scales[..., None] * 0.501).all()
                 changed += 1
@@ -43,11 +43,11 @@ def test_numbers_are_rounded_as_they_are_stored_and_the_rest_is_converted(family
     """What is rounded need not be in memory in another dtype before."""
     kimi.save(tmp_path) if family == "kimi_vl" else qwen.save(family, tmp_path)
     exact = Thinker.from_pretrained(tmp_path)
-    half = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, int8=True)
+    half = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, rounding="int8")
     for name, module in half.decoder.named_modules():
         if isinstance(module, Linear):
-            assert module.int8 is not None
-            assert torch.equal(module.int8.values, Int8Rows.of(exact.decoder.get_submodule(name).weight).values)
+            assert module.rounded is not None
+            assert torch.equal(module.rounded.values, Int8Rows.of(exact.decoder.get_submodule(name).weight).values)
     for name, parameter in half.named_parameters():
         kept = name.endswith("correction_bias")
         assert parameter.dtype == (torch.float32 if kept else torch.bfloat16)
@@ -56,7 +56,7 @@ def test_numbers_are_rounded_as_they_are_stored_and_the_rest_is_converted(family
 
 def test_decoding_runs_over_the_rounded_weights_too(tmp_path: Path) -> None:
     qwen.save("qwen2_5_vl", tmp_path)
-    thinker = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, int8=True)
+    thinker = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, rounding="int8")
     said = thinker.generate(QUESTION, max_new_tokens=12)
     turn = {"role": "assistant", "content": "", "token_ids": list(said.token_ids)}
     inputs = thinker.processor([*QUESTION, turn])
@@ -69,11 +69,11 @@ def test_decoding_runs_over_the_rounded_weights_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl_moe"])
 def test_rounded_weights_go_where_the_model_goes(family: str, tmp_path: Path) -> None:
     qwen.save(family, tmp_path)
-    thinker = Thinker.from_pretrained(tmp_path, int8=True).to(torch.bfloat16).to("meta")
+    thinker = Thinker.from_pretrained(tmp_path, rounding="int8").to(torch.bfloat16).to("meta")
     for module in thinker.decoder.modules():
         if isinstance(module, Linear | MoE):
-            assert module.int8 is not None
-            for rows in module.int8 if isinstance(module, MoE) else [module.int8]:
+            assert module.rounded is not None
+            for rows in module.rounded if isinstance(module, MoE) else [module.rounded]:
                 assert (rows.values.device.type, rows.scales.device.type) == ("meta", "meta")
                 assert (rows.values.dtype, rows.scales.dtype) == (torch.int8, torch.float32)
 
@@ -82,11 +82,31 @@ def test_a_suffix_of_the_name_asks_for_it() -> None:
     reasoner = load_reasoner("nano:int8")
     head = reasoner.thinker.decoder.head
     assert reasoner.name == "nano:int8"
-    assert head.int8 is not None
-    assert head.int8.values.dtype == torch.int8
-    assert load_reasoner("nano").thinker.decoder.head.int8 is None
+    assert head.rounded is not None
+    assert head.rounded.values.dtype == torch.int8
+    assert load_reasoner("nano").thinker.decoder.head.rounded is None
+
+
+def test_four_bits_leave_the_head_and_odd_rows_in_eight(tmp_path: Path) -> None:
+    qwen.save("qwen2_5_vl", tmp_path)
+    decoder = Thinker.from_pretrained(tmp_path, rounding="nf4").decoder
+    for name, module in decoder.named_modules():
+        if isinstance(module, Linear):
+            assert isinstance(module.rounded, Int8Rows if name == "head" or module.in_features % 64 else Nf4Rows)
+    reasoner = load_reasoner("nano:nf4")
+    kinds = {type(rows) for moe in reasoner.thinker.decoder.modules() if isinstance(moe, MoE) for rows in moe.rounded}
+    assert kinds == {Nf4Rows}
+    assert isinstance(reasoner.thinker.decoder.head.rounded, Int8Rows)
+
+
+def test_nano_in_four_bits_says_nearly_what_it_says_without() -> None:
+    exact, rounded = Thinker.from_pretrained("nano"), Thinker.from_pretrained("nano", rounding="nf4")
+    inputs = exact.processor(QUESTION)
+    wanted, got = exact(inputs).float(), rounded(inputs).float()
+    assert 0 < (got - wanted).norm() / wanted.norm() < 0.35
+    assert rounded.generate(QUESTION, max_new_tokens=8).token_ids
 
 
 def test_rounded_weights_are_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="load the folder without int8"):
-        Thinker.from_pretrained(nano_path(), int8=True).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="load the folder without :int8 or :nf4"):
+        Thinker.from_pretrained(nano_path(), rounding="int8").save_pretrained(tmp_path)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import references
 from foveate.errors import InputError
-from foveate.ops import Int8Rows, experts_forward
+from foveate.ops import Int8Rows, Nf4Rows, experts_forward
 from foveate.ops.experts import expert_order, grouped_experts, padding
 from references import assert_as_exact_as_torch, draw
 
@@ -96,6 +96,20 @@ def test_int8_weights_are_what_they_round_to(dtype: torch.dtype) -> None:
         assert each.values.abs().amax(-1).eq(127).all()
         off = (each.dequantized(torch.float32) - matrix.float()).abs()
         assert (off <= each.scales[..., None] * 0.5001).all()
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_of_four_bits_are_what_they_round_to(dtype: torch.dtype) -> None:
+    x, chosen, weights, *matrices = problem(4, 128, 64, 2, dtype)
+    rounded = [Nf4Rows.of(matrix) for matrix in matrices]
+    exact = references.experts(*wide((x, chosen, weights)), *(each.dequantized(torch.float64) for each in rounded))
+    plain = references.experts(x, chosen, weights, *(each.dequantized(dtype) for each in rounded))
+    assert_as_exact_as_torch(experts_forward(x, chosen, weights, *rounded), plain, exact)
+    many = (x.repeat(160, 1), chosen.repeat(160, 1), weights.repeat(160, 1))
+    assert_as_exact_as_torch(experts_forward(*many, *rounded), plain.repeat(160, 1), exact.repeat(160, 1))
+    for matrix, each in zip(matrices, rounded, strict=True):
+        assert all(map(torch.equal, each.each()[1], Nf4Rows.of(matrix[1])))
 
 
 @pytest.mark.usefixtures("isa")

@@ -12,11 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import references
-from foveate.ops import Int8Rows, linear, native
+from foveate.errors import InputError
+from foveate.ops import Int8Rows, Nf4Rows, linear, native
 from foveate.ops.native import takes_tiles
+from foveate.ops.nf4 import LEVELS
 from references import assert_as_exact_as_torch, draw
 
 DTYPES = [torch.bfloat16, torch.float32]
+TINY = torch.finfo(torch.float32).tiny
 SIZES = [(1, 64, 96), (3, 7, 5), (4, 130, 33), (2, 1, 1), (15, 70, 21)]
 """Tokens, inputs, outputs."""
 
@@ -68,6 +71,39 @@ def test_int8_weights_are_what_they_round_to(num_tokens: int, dtype: torch.dtype
     rounded = Int8Rows.of(weight)
     exact = references.linear(x.double(), rounded.dequantized(torch.float64), bias.double())
     assert_as_exact_as_torch(linear(x, rounded, bias), references.linear(x, rounded.dequantized(dtype), bias), exact)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 30])
+@pytest.mark.parametrize("width", [64, 320])
+def test_weights_of_four_bits_are_what_they_round_to(width: int, num_tokens: int, dtype: torch.dtype) -> None:
+    x, weight, bias = layer((num_tokens, width, 27), dtype)
+    rounded = Nf4Rows.of(weight)
+    exact = references.linear(x.double(), rounded.dequantized(torch.float64), bias.double())
+    assert_as_exact_as_torch(linear(x, rounded, bias), references.linear(x, rounded.dequantized(dtype), bias), exact)
+
+
+def test_four_bits_are_the_nearest_of_sixteen() -> None:
+    weight = draw((5, 192), torch.float32, 3)
+    weight[2] = 0
+    rounded = Nf4Rows.of(weight)
+    back = rounded.dequantized(torch.float32)
+    assert (rounded.codes.dtype, rounded.codes.shape, rounded.scales.shape) == (torch.uint8, (5, 96), (5, 3))
+    assert torch.equal(rounded.scales, weight.unflatten(-1, (3, 64)).abs().amax(-1).clamp_min(TINY) / 127)
+    levels = (LEVELS * rounded.scales[..., None]).repeat_interleave(64, dim=1)  # [R, D, 16]
+    off = (weight[..., None] - levels).abs().amin(-1)
+    torch.testing.assert_close((weight - back).abs(), off, atol=1e-6, rtol=0)
+    assert torch.equal(Nf4Rows.of(back).codes, rounded.codes)
+    assert not back[2].any()
+
+
+@pytest.mark.parametrize(("width", "number", "told"), [(96, 1.0, "a multiple of 64"), (64, float("inf"), "row 1 of")])
+def test_what_has_no_four_bits_is_named(width: int, number: float, told: str) -> None:
+    weight = torch.ones(3, width)
+    weight[1, 5] = number
+    with pytest.raises(InputError, match=told):
+        Nf4Rows.of(weight)
 
 
 @pytest.mark.usefixtures("isa")
@@ -127,19 +163,29 @@ def test_opcheck() -> None:
     check, operation = torch.library.opcheck, torch.ops.foveate.linear.default
     check(operation, (x, weight, None, None))
     check(operation, (x, rounded.values, bias, rounded.scales))
+    x, weight, bias = layer((3, 64, 8), torch.float32)
+    codes, scales = Nf4Rows.of(weight)
+    check(operation, (x, codes, bias, scales))
 
 
 @needs_native
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight": torch.zeros(8, 15)}, r"weight must be \[outputs, 16\] for x \[3, 16\], got shape \[8, 15\]"),
-        ({"weight": torch.zeros(8, 16).bfloat16()}, "weight must have x's dtype, or be int8 with scales"),
+        (
+            {"weight": torch.zeros(8, 15)},
+            r"weight must be \[outputs, 16\] for x \[3, 16\], got 15 weights a row in",
+        ),
+        ({"weight": torch.zeros(8, 16).bfloat16()}, "weight must have x's dtype, or be int8 or uint8 with"),
         ({"bias": torch.zeros(7)}, r"bias must be contiguous \[8\] in the dtype of x, got shape \[7\]"),
         ({"scales": torch.zeros(8)}, "weight with scales must be int8"),
         (
             {"weight": torch.zeros(8, 16, dtype=torch.int8), "scales": torch.zeros(7)},
             r"one for each row of \[8, 16\], got shape \[7\]",
+        ),
+        (
+            {"weight": torch.zeros(8, 8, dtype=torch.uint8), "scales": torch.zeros(8, 1)},
+            r"one for each group of 64 weights, two in a byte, in a row of \[8, 8\], got shape \[8, 1\]",
         ),
     ],
 )

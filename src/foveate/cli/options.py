@@ -24,8 +24,8 @@ def checked_temperature(value: float) -> float:
 
 USUAL = Budget()
 MODEL_HELP = (
-    "A checkpoint folder, OWNER/NAME of the hub (fetched), or nano; DIR:int8 rounds its weights, transformers:DIR runs "
-    "any family, http://HOST/v1#NAME asks an endpoint."
+    "A checkpoint folder, OWNER/NAME of the hub (fetched), or nano; DIR:int8 and DIR:nf4 round its weights, "
+    "transformers:DIR runs any family, http://HOST/v1#NAME asks an endpoint."
 )
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="PATH|URL|nano", help=MODEL_HELP)]
 NetworkOption = Annotated[bool, typer.Option("--network", help="Let the search tool use the web.")]

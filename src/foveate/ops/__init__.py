@@ -14,14 +14,18 @@ from foveate.ops.int8 import Int8Rows
 from foveate.ops.linear import linear
 from foveate.ops.moe import combine, dispatch
 from foveate.ops.native import backend, compute_dtype, cuda_backend, is_native, is_served, plain_pytorch, wants_gradient
+from foveate.ops.nf4 import Nf4Rows
 from foveate.ops.norm import rms_norm
 from foveate.ops.picture import patchify, resize
 from foveate.ops.rope import Tables, rotate
+from foveate.ops.rounded import Rounded
 from foveate.ops.rows import put_rows, take_rows
 
 __all__ = [
     "Int8Rows",
+    "Nf4Rows",
     "Packing",
+    "Rounded",
     "Tables",
     "backend",
     "combine",

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.ops.activation import silu_mul
-from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.moe import CUDA_EXPERTS, combine, dispatch, order
 from foveate.ops.native import are_alike, is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
+from foveate.ops.rounded import Weights, parts, product
 
 MOST_PADDING = 64
 """Each expert's rows are padded to a multiple of at most this: matrix libraries compile a kernel for each new shape."""
@@ -36,8 +36,8 @@ def experts_forward(
     x_TD: Tensor,
     experts_TK: Tensor,
     weights_TK: Tensor,
-    gate_up_EID: Tensor | Int8Rows,
-    down_EDI: Tensor | Int8Rows,
+    gate_up_EID: Weights,
+    down_EDI: Weights,
 ) -> Tensor:
     """Sum over a token's experts of weight * down(silu(gate(x)) * up(x)), [T, D] in the dtype of x.
 
@@ -45,8 +45,8 @@ def experts_forward(
         x_TD: tokens.
         experts_TK: int64, the experts of each token; one may come twice.
         weights_TK: of each choice.
-        gate_up_EID: [E, 2 * I, D], of each expert gate, then up; in the dtype of x, or int8.
-        down_EDI: [E, D, I], likewise. Int8 weights have no gradient.
+        gate_up_EID: [E, 2 * I, D], of each expert gate, then up; in the dtype of x, or rounded.
+        down_EDI: [E, D, I], likewise. Rounded weights have no gradient.
     """
     gate_up, gate_up_scales = parts(gate_up_EID)
     down, down_scales = parts(down_EDI)
@@ -103,15 +103,14 @@ def _is_one_product(x_TD: Tensor, gate_up_EID: Tensor, down_EDI: Tensor) -> bool
     return unknown and whole and {x.dtype for x in (x_TD, gate_up_EID, down_EDI)} == {torch.bfloat16}
 
 
-Weights = Sequence[Tensor | Int8Rows]
-"""Of each expert."""
+def _each(weights: Weights) -> Sequence[Weights]:
+    return weights.unbind() if isinstance(weights, Tensor) else weights.each()
 
 
-def _each(weights: Tensor | Int8Rows) -> Weights:
-    return weights.each() if isinstance(weights, Int8Rows) else weights.unbind()
-
-
-def _one_by_one(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Weights, down: Weights) -> Tensor:
+def _one_by_one(
+    x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, gate_up: Sequence[Weights], down: Sequence[Weights]
+) -> Tensor:
+    """The weights of each expert in its turn."""
     place_TK, sizes_E = expert_order(experts_TK, len(gate_up), padding(experts_TK.numel(), len(gate_up)))
     sizes = sizes_E.tolist()
     x_PD = dispatch(x_TD, place_TK, sum(sizes))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from foveate.errors import InputError
 
@@ -54,18 +53,3 @@ class Int8Rows(NamedTuple):
     def each(self) -> "list[Int8Rows]":
         """Along the first dimension."""
         return [Int8Rows(*pair) for pair in zip(self.values, self.scales, strict=True)]
-
-
-def product(x_ND: Tensor, weights_RD: Tensor | Int8Rows, bias_R: Tensor | None = None) -> Tensor:
-    """The product x weights^T + bias by torch, [..., R]; of int8, a row's scale counts once, at the end."""
-    if not isinstance(weights_RD, Int8Rows):
-        return F.linear(x_ND, weights_RD, bias_R)
-    y_NR = F.linear(x_ND, weights_RD.values.to(x_ND.dtype)) * weights_RD.scales
-    return (y_NR if bias_R is None else y_NR + bias_R).to(x_ND.dtype)
-
-
-def parts(weights: Tensor | Int8Rows) -> tuple[Tensor, Tensor | None]:
-    """What a kernel takes: the weights without gaps, and the scales where they are int8."""
-    if isinstance(weights, Int8Rows):
-        return weights.values.contiguous(), weights.scales.contiguous()
-    return weights.contiguous(), None

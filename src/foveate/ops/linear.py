@@ -6,19 +6,19 @@ Shape letters: N tokens (any number of leading dimensions), D inputs, O outputs.
 import torch
 from torch import Tensor
 
-from foveate.ops.int8 import Int8Rows, parts, product
 from foveate.ops.native import are_alike, is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
+from foveate.ops.rounded import Weights, parts, product
 
 FEW, AMX_FEW = 16, 4
 """Tokens up to which our kernel without tiles is as fast as torch's product or faster, and where torch has tiles."""
 
 
-def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = None) -> Tensor:
+def linear(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None = None) -> Tensor:
     """The product x weight^T + bias, [..., O] in the dtype of x.
 
     Args:
         x_ND: tokens, [..., D].
-        weight_OD: in the dtype of x, or int8, which has no gradient.
+        weight_OD: in the dtype of x, or rounded, which has no gradient.
         bias_O: in the dtype of x.
     """
     if not _is_ours(x_ND, weight_OD, bias_O):
@@ -30,7 +30,7 @@ def linear(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None = N
     return out_ND if rows_ND is x_ND else out_ND.view(*x_ND.shape[:-1], -1)
 
 
-def _is_ours(x_ND: Tensor, weight_OD: Tensor | Int8Rows, bias_O: Tensor | None) -> bool:
+def _is_ours(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
     operands = (weight_OD, bias_O)
     if wants_gradient(x_ND, *operands) or not are_alike(x_ND, *operands) or not is_served(x_ND) or not x_ND.numel():

@@ -1,0 +1,33 @@
+"""Products with weights that may be rounded: by torch, and what a kernel takes of them.
+
+Shape letters: N tokens (any number of leading dimensions), R rows, D width.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.ops.int8 import Int8Rows
+from foveate.ops.nf4 import Nf4Rows
+
+Rounded = Int8Rows | Nf4Rows
+"""Weights rounded when they were loaded; they have no gradient."""
+Weights = Tensor | Rounded
+"""As they are stored, or rounded."""
+
+
+def product(x_ND: Tensor, weights_RD: Weights, bias_R: Tensor | None = None) -> Tensor:
+    """The product x weights^T + bias by torch, [..., R]; of int8, a row's scale counts once, at the end."""
+    if isinstance(weights_RD, Nf4Rows):
+        return F.linear(x_ND, weights_RD.dequantized(x_ND.dtype), bias_R)
+    if not isinstance(weights_RD, Int8Rows):
+        return F.linear(x_ND, weights_RD, bias_R)
+    y_NR = F.linear(x_ND, weights_RD.values.to(x_ND.dtype)) * weights_RD.scales
+    return (y_NR if bias_R is None else y_NR + bias_R).to(x_ND.dtype)
+
+
+def parts(weights: Weights) -> tuple[Tensor, Tensor | None]:
+    """What a kernel takes: the weights without gaps, and the scales of rounded ones."""
+    if isinstance(weights, Tensor):
+        return weights.contiguous(), None
+    values, scales = weights
+    return values.contiguous(), scales.contiguous()
