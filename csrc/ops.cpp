@@ -46,6 +46,9 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // NF4, uint8 [O, D / 2] with scales [O, D / 64]; plus bias [O] -> [N, O]; without a gradient.
   m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales) -> Tensor");
 
+  // Codes of NF4 and their scales as above, of any matrices, as the numbers that they stand for, bf16 or f32 [..., O, D].
+  m.def("nf4_numbers(Tensor codes, Tensor scales, bool bf16) -> Tensor");
+
   // pixels [F, H, W, 3] of bytes, one frame or whole depths -> patches [N, 3 * depth * patch^2] in blocks of merge x merge,
   // each byte through table [3, 256] f32.
   m.def("patchify(Tensor pixels, Tensor table, int patch, int merge, int depth) -> Tensor");

@@ -19,7 +19,7 @@ constexpr Kernels table = {
     {&attention_forward, &attention_backward, kUnpackedFor},
     {&decode_part, &decode_join},
     {&silu_mul, &silu_mul_backward, &rotate, &dispatch, &combine, &dots, &norm, &norm_backward, &norm_grad_weight},
-    {&line_products, &gate_lines, &widen_line, &finish, &weigh, Widest::kNumbers == 2, pack_lines,
+    {&line_products, &row_numbers, &gate_lines, &widen_line, &finish, &weigh, Widest::kNumbers == 2, pack_lines,
      packed_products},
     {&blend_lines, &blend_rows, kPixelRows},
 };

@@ -40,6 +40,8 @@ constexpr int64_t block_floats(int64_t depth) {
 struct MatvecKernels {
   // out[n * out_row + r - begin] = row r times line which[n], rows [begin, end).
   void (*products)(const WeightRows&, int64_t begin, int64_t end, const Lines&, float* out, int64_t out_row);
+  // Rows [begin, end) of weights of 4 bits as numbers, one after another.
+  void (*numbers)(const WeightRows&, int64_t begin, int64_t end, void* out, bool bf16);
   // out = silu(gate) * up.
   void (*gate)(const float* gate, const float* up, int64_t count, void* out, bool bf16);
   // f32 from bf16.

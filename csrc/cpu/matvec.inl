@@ -199,6 +199,25 @@ static void line_products(const WeightRows& weights, int64_t begin, int64_t end,
 }
 
 template <typename T>
+static void code_numbers(Codes rows, int64_t count, T* out) {
+  for (int64_t at = 0; at < count; at += kCodeGroup) {
+    const Codes from = rows + at;
+    Group<Singles> numbers;
+    read_group<Singles>(from.data, numbers);
+    for (int i = 0; i < kCodeGroup / kLanes; ++i) {
+      store(out + at + i * kLanes, numbers[i] * *from.scales);
+    }
+  }
+}
+
+static void row_numbers(const WeightRows& weights, int64_t begin, int64_t end, void* out, bool bf16) {
+  const Codes codes = {static_cast<const uint8_t*>(weights.data), weights.scales};
+  const int64_t count = (end - begin) * weights.depth;
+  bf16 ? code_numbers(codes + begin * weights.depth, count, static_cast<uint16_t*>(out))
+       : code_numbers(codes + begin * weights.depth, count, static_cast<float*>(out));
+}
+
+template <typename T>
 static void gate_line(const float* gate, const float* up, int64_t count, T* out) {
   along_row(count, [=](int64_t at, auto left) {
     const Vec value = load_some(gate + at, left);

@@ -98,6 +98,32 @@ def test_four_bits_are_the_nearest_of_sixteen() -> None:
     assert not back[2].any()
 
 
+@needs_native
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(7, 192), (3, 5, 64), (0, 64)])
+def test_four_bits_as_numbers_are_those_of_plain_pytorch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    rounded = Nf4Rows.of(draw(shape, torch.float32, 3))
+    with native.plain_pytorch():
+        wanted = rounded.dequantized(dtype)
+    assert torch.equal(rounded.dequantized(dtype), wanted)
+    assert torch.ops.foveate.nf4_numbers(*rounded, dtype == torch.bfloat16).dtype == dtype
+    torch.library.opcheck(torch.ops.foveate.nf4_numbers.default, (*rounded, False))
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("codes", "scales", "told"),
+    [
+        (torch.zeros(3, 32), torch.zeros(3, 1), "codes must be a contiguous uint8"),
+        (torch.zeros(3, 32, dtype=torch.uint8), torch.zeros(3, 2), r"row of \[3, 32\], got shape \[3, 2\]"),
+    ],
+)
+def test_codes_that_do_not_fit_are_named(codes: Tensor, scales: Tensor, told: str) -> None:
+    with pytest.raises(RuntimeError, match=told):
+        torch.ops.foveate.nf4_numbers(codes, scales, True)
+
+
 @pytest.mark.parametrize(("width", "number", "told"), [(96, 1.0, "a multiple of 64"), (64, float("inf"), "row 1 of")])
 def test_what_has_no_four_bits_is_named(width: int, number: float, told: str) -> None:
     weight = torch.ones(3, width)

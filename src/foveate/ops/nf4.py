@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.ops.native import SERVED, has_kernels, is_native
 
 GROUP = 64
 """Weights that share a scale."""
@@ -63,12 +64,14 @@ class Nf4Rows(NamedTuple):
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weights as numbers, [..., R, D]."""
-        groups_RGH = self.codes.unflatten(-1, (-1, HALF))
-        codes_RD = torch.stack([groups_RGH & 15, groups_RGH >> 4], dim=-2).flatten(-3)
-        levels_RGN = LEVELS.to(self.codes.device)[codes_RD.int()].unflatten(-1, (-1, GROUP))
-        scales_RG = self.scales.to(torch.promote_types(dtype, torch.float32))
-        weights_RD: Tensor = (levels_RGN * scales_RG[..., None]).flatten(-2).to(dtype)
-        return weights_RD
+        if has_kernels(self.codes.device) and dtype in SERVED:
+            codes, scales = self.codes.contiguous(), self.scales.contiguous()
+            numbers_RD: Tensor = torch.ops.foveate.nf4_numbers(codes, scales, dtype == torch.bfloat16)
+            return numbers_RD
+        groups_RGH = self.codes.unflatten(-1, (-1, HALF)).int()
+        codes_RGN = torch.cat([groups_RGH & 15, groups_RGH >> 4], dim=-1)
+        levels_RGN = LEVELS.to(self.codes.device, torch.promote_types(dtype, torch.float32))[codes_RGN]
+        return (levels_RGN * self.scales.to(levels_RGN.dtype)[..., None]).flatten(-2).to(dtype)
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Nf4Rows":
         """On the device that `move` takes a tensor to, which is all that may change."""
@@ -78,3 +81,12 @@ class Nf4Rows(NamedTuple):
     def each(self) -> "list[Nf4Rows]":
         """Along the first dimension."""
         return [Nf4Rows(*pair) for pair in zip(self.codes, self.scales, strict=True)]
+
+
+def _fake(codes: Tensor, scales: Tensor, bf16: bool) -> Tensor:
+    shape = (*codes.shape[:-1], 2 * codes.shape[-1])
+    return codes.new_empty(shape, dtype=torch.bfloat16 if bf16 else torch.float32)
+
+
+if is_native():
+    torch.library.register_fake("foveate::nf4_numbers", _fake)
