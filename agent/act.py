@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from foveate.agent.images import ImageStore, StoredImages, box_to_pixels, crop_record, picture_record
+from foveate.agent.marks import is_crop
 from foveate.agent.messages import Call, clean_text, image_label
 from foveate.agent.records import ImageRecord, Step, Usage
 from foveate.agent.state import RunContext
@@ -134,13 +135,13 @@ class ToolRunner:
 
 
 def with_source(call: Call, images: Sequence[ImageRecord]) -> Call:
-    """The call with the number of the image that it means by the order of the tools' images.
+    """The call with the number of the image that it means by the order of the crops.
 
-    Raises ToolArgumentError when tools have made fewer.
+    Raises ToolArgumentError when there are fewer.
     """
     if call.observation is None:
         return call
-    made = [number for number, record in enumerate(images) if record.original != record.sha256]
+    made = [number for number, record in enumerate(images) if is_crop(record)]
     if not 1 <= call.observation <= len(made):
         raise ToolArgumentError(f"there is no observation_{call.observation}; there are {len(made)} so far, from 1")
     return replace(call, arguments={**call.arguments, "image": made[call.observation - 1]}, observation=None)

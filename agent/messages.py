@@ -49,7 +49,7 @@ class Call:
     box_space: BoxSpace | None = None
     """For a zoom: the space of ``arguments["box"]`` when the wire format fixes it, else None (the dialect's)."""
     observation: int | None = None
-    """For a zoom: the image is the one that a tool made as the so-manieth, from 1; None where its number is given."""
+    """For a zoom: the image is the crop of this number, from 1, among all crops; None where "image" says which."""
 
 
 class DescribedTool(Protocol):

@@ -42,8 +42,8 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   // Sequence b sees the first lengths[b] places of slot slots[b]. -> [B, H, E]; without a gradient.
   m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths, float scale) -> Tensor");
 
-  // x [N, D] of few tokens times weight [O, D], in the dtype of x, or int8 whose rows count times scales [O] f32, or codes of
-  // NF4, uint8 [O, D / 2] with scales [O, D / 64]; plus bias [O] -> [N, O]; without a gradient.
+  // x [N, D] of few tokens times weight [O, D], in the dtype of x, or int8 whose rows count times scales [O] f32, or
+  // codes of NF4, uint8 [O, D / 2] with scales [O, D / 64]; plus bias [O] -> [N, O]; without a gradient.
   m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales) -> Tensor");
 
   // Codes of NF4 and their scales as above, of any matrices, as the numbers that they stand for, bf16 or f32 [..., O, D].

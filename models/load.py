@@ -5,7 +5,7 @@ model that needs them.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from foveate.errors import ConfigError, ModelError
 from foveate.models.reasoner import ENDPOINT, ROUNDED, TRANSFORMERS, Reasoner, name_parts
@@ -54,7 +54,6 @@ def load_reasoner(model: str | Path) -> Reasoner:
     import torch
 
     from foveate.models.generate import ThinkerReasoner
-    from foveate.models.quantize import Rounding
     from foveate.models.thinker import Thinker
     from foveate.ops import compute_dtype
 
@@ -64,7 +63,7 @@ def load_reasoner(model: str | Path) -> Reasoner:
 
         return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
     _, folder, suffix = name_parts(name)
-    thinker = Thinker.from_pretrained(folder, dtype=dtype, rounding=cast(Rounding | None, ROUNDED.get(suffix)))
+    thinker = Thinker.from_pretrained(folder, dtype=dtype, rounding=ROUNDED.get(suffix))
     return ThinkerReasoner(thinker, name=name)
 
 

@@ -1,15 +1,11 @@
 """Weights of the decoder rounded to int8, half of bf16 to read for every token that is decoded, or to 4 bits."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from foveate.models.linear import Linear
 from foveate.models.moe import MoE
+from foveate.models.reasoner import Rounding
 from foveate.ops import Int8Rows, Nf4Rows, Rounded
-
-Rounding = Literal["int8", "nf4"]
-"""int8 with a scale for each row, or NormalFloat4 with one for each 64 weights."""
 
 
 def quantize(decoder: nn.Module, rounding: Rounding) -> None:

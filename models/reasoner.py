@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Message = dict[str, Any]
-ROUNDED = {":int8": "int8", ":nf4": "nf4"}
+Rounding = Literal["int8", "nf4"]
+"""Of weights: int8 with a scale for each row, or NormalFloat4 with one for each 64."""
+ROUNDED: dict[str, Rounding] = {":int8": "int8", ":nf4": "nf4"}
 """Behind the name of a model: how its weights are rounded when it is loaded (foveate.models.quantize)."""
 TRANSFORMERS = "transformers:"
 """Before a folder: its model runs in transformers."""

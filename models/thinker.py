@@ -16,8 +16,8 @@ from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
 from foveate.models.image import Grid
 from foveate.models.processor import Processor
-from foveate.models.quantize import Rounding, quantize
-from foveate.models.reasoner import Message, Sample
+from foveate.models.quantize import quantize
+from foveate.models.reasoner import Message, Rounding, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, image_rows
 from foveate.models.vision import VisionTower

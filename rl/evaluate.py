@@ -30,7 +30,8 @@ from foveate.agent.plain import one_line
 from foveate.agent.records import Answer, Usage
 from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.load import load_reasoner, reasoner_of
-from foveate.models.reasoner import Reasoner
+from foveate.models.reasoner import Reasoner, name_parts
+from foveate.models.snapshot import NANO
 from foveate.rl.report import Report, Result
 from foveate.rl.results import check_writable, read_results, written
 from foveate.rl.sources import source_of, stamps_of, weights_in
@@ -97,7 +98,7 @@ def evaluate(
     model = reasoner_of(model) if workers == 1 else model
     name = str(model) if isinstance(model, str | Path) else model.name
     sample = None if idxs == range(len(idxs)) else idxs
-    source = source_of(job, _asked(job.suite), sample, name, stamps_of(*weights_in(Path(name))))
+    source = source_of(job, _asked(job.suite), sample, name, stamps_of(*_weights_of(name)))
     held = read_results(Path(out), source)[: len(idxs)] if resume and out is not None else []
     left = idxs[len(held) :]
     with ExitStack() as stack:
@@ -160,6 +161,14 @@ def living(results: Iterator[Result]) -> Iterator[Result]:
 def _asked(suite: str) -> object:
     """What decides a suite's questions beside its name and the seed."""
     return SUITE_VERSION if suite in DRAWN else stamps_of(Path(suite) / ANSWERS)
+
+
+def _weights_of(name: str) -> list[Path]:
+    """The files that decide what a model says, as far as they lie here: not those of an endpoint."""
+    from foveate.models.checkpoint import nano_path
+
+    _, folder, _ = name_parts(name)
+    return weights_in(nano_path() if folder == NANO else Path(folder))
 
 
 def _shown(results: Iterator[Result], held: Sequence[Result], total: int) -> Iterator[Result]:

@@ -212,9 +212,13 @@ def required_tier(*, unsafe: bool = False, found: str | None = None) -> Tier:
     if found == "confined":
         return "bubblewrap"
     if not unsafe:
-        fix = f"{advice(found)}, or allow unsafe code execution explicitly"
-        raise SandboxUnavailableError(f"no sandbox for code on this machine ({found}); {fix}")
+        raise SandboxUnavailableError(refusal(found))
     return "unsafe"
+
+
+def refusal(found: str) -> str:
+    """Why code is not run, after that word of the probe, and what to do."""
+    return f"no sandbox for code on this machine ({found}); {advice(found)}, or allow unsafe code execution explicitly"
 
 
 def advice(found: str) -> str:

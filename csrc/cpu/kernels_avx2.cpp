@@ -25,8 +25,7 @@ constexpr int kLanes = 8, kTileRows = 6, kTileColumns = 2;
 
 // 64 codes of 4 bits, the lower halves of 32 bytes first, to what they stand for in 127ths.
 inline __attribute__((always_inline)) void levels_of_codes(const uint8_t* codes, int8_t* numbers) {
-  const __m256i levels = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127));
+  const __m256i levels = _mm256_broadcastsi128_si256(_mm_setr_epi8(FOVEATE_NORMAL_FLOAT4));
   const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), lower = _mm256_set1_epi8(15);
   __m256i* to = reinterpret_cast<__m256i*>(numbers);
   to[0] = _mm256_shuffle_epi8(levels, _mm256_and_si256(both, lower));

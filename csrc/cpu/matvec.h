@@ -8,6 +8,9 @@ namespace foveate {
 
 enum class WeightKind : int32_t { kFloat, kBfloat16, kInt8, kNormalFloat4 };
 
+// What codes of 4 bits stand for: NormalFloat4 (QLoRA, Dettmers et al., arXiv 2305.14314) in 127ths, whole numbers.
+#define FOVEATE_NORMAL_FLOAT4 -127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127
+
 // Weights of 4 bits that share a scale.
 constexpr int64_t kCodeGroup = 64;
 

@@ -3,8 +3,8 @@
 // Layout:  weights as they are stored, rows of the matrices; four rows at once, each against as many lines as leave the
 //          sums in registers. The next four rows are fetched ahead: a row is about a page, behind whose end the processor
 //          does not look by itself.
-// Numbers: f32, or pairs of bf16 as they lie; sums in f32, one order of additions for each instruction set. Weights of 4 bits
-//          are looked up in a table of 16 numbers, which fits a register.
+// Numbers: f32, or pairs of bf16 as they lie; sums in f32, one order of additions for each instruction set. Weights of 4
+//          bits are looked up in a table of 16 numbers, which fits a register.
 // Bound:   reading the weights once; of pairs for some dozen lines multiply-add.
 
 constexpr int kWeightRows = 4, kInputLines = kLanes == 16 ? 4 : 3;
@@ -81,11 +81,20 @@ struct Codes {
   Codes operator+(int64_t numbers) const { return {data + numbers / 2, scales + numbers / kCodeGroup}; }
 };
 
-// NormalFloat4 (QLoRA, Dettmers et al., arXiv 2305.14314) in 127ths: whole numbers, which are exact in bf16 too.
-alignas(64) constexpr float kLevels[16] = {-127.0f, -88.0f, -67.0f, -50.0f, -36.0f, -23.0f, -12.0f, 0.0f, 10.0f, 20.0f, 31.0f, 43.0f, 56.0f, 71.0f, 92.0f, 127.0f};
-[[maybe_unused]] alignas(64) constexpr uint16_t kLevelsHalves[32] = {
-    0xc2fe, 0xc2b0, 0xc286, 0xc248, 0xc210, 0xc1b8, 0xc140, 0x0000, 0x4120, 0x41a0, 0x41f8, 0x422c, 0x4260, 0x428e, 0x42b8, 0x42fe,
-    0xc2fe, 0xc2b0, 0xc286, 0xc248, 0xc210, 0xc1b8, 0xc140, 0x0000, 0x4120, 0x41a0, 0x41f8, 0x422c, 0x4260, 0x428e, 0x42b8, 0x42fe};
+alignas(64) constexpr float kLevels[16] = {FOVEATE_NORMAL_FLOAT4};
+
+// The same in bf16, which is exact, twice.
+struct LevelsTwice {
+  alignas(64) uint16_t numbers[32] = {};
+
+  constexpr LevelsTwice() {
+    for (int i = 0; i < 32; ++i) {
+      numbers[i] = static_cast<uint16_t>(__builtin_bit_cast(uint32_t, kLevels[i % 16]) >> 16);
+    }
+  }
+};
+
+[[maybe_unused]] constexpr LevelsTwice kLevelsTwice;
 
 // What the codes of a group stand for, in the order of the weights: numbers, or pairs of them.
 template <typename Product>
@@ -97,8 +106,8 @@ FOVEATE_INLINE void read_group(const uint8_t* codes, Group<Product>& to) {
   if constexpr (Product::kNumbers == 2) {
     for (int i = 0; i < kHalf; ++i) {
       const Halves some = octets_as_halves(codes + 2 * i * kLanes);
-      to[i] = reinterpret_cast<Vec>(looked_up(kLevelsHalves, some));
-      to[kHalf + i] = reinterpret_cast<Vec>(looked_up(kLevelsHalves, some >> 4));
+      to[i] = reinterpret_cast<Vec>(looked_up(kLevelsTwice.numbers, some));
+      to[kHalf + i] = reinterpret_cast<Vec>(looked_up(kLevelsTwice.numbers, some >> 4));
     }
   } else {
 #ifdef FOVEATE_LEVELS_OF_CODES  // bytes are shuffled in one instruction, floats in four

@@ -11,11 +11,12 @@ namespace foveate {
 namespace {
 
 Tensor nf4_numbers(const Tensor& codes, const Tensor& scales, bool bf16) {
-  STD_TORCH_CHECK(codes.is_cpu() && codes.scalar_type() == ScalarType::Byte && codes.dim() >= 2 && codes.is_contiguous(),
+  STD_TORCH_CHECK(codes.is_cpu() && codes.scalar_type() == ScalarType::Byte && codes.dim() >= 2 &&
+                      codes.is_contiguous(),
                   "codes must be a contiguous uint8 CPU tensor [..., rows, width / 2], got ", tensor_text(codes));
   STD_TORCH_CHECK(are_scales(scales, codes, true),
-                  "scales must be contiguous float32 on the CPU, one for each group of 64 weights, two in a byte, in a row of ",
-                  shape_text(codes), ", got ", tensor_text(scales));
+                  "scales must be contiguous float32 on the CPU, one for each group of 64 weights, two in a byte, in a ",
+                  "row of ", shape_text(codes), ", got ", tensor_text(scales));
   std::vector<int64_t> shape(codes.sizes().begin(), codes.sizes().end());
   shape.back() *= 2;
   Tensor out = torch::stable::new_empty(codes, shape, bf16 ? ScalarType::BFloat16 : ScalarType::Float);
@@ -23,7 +24,8 @@ Tensor nf4_numbers(const Tensor& codes, const Tensor& scales, bool bf16) {
   const WeightRows weights = {codes.const_data_ptr(), scales.const_data_ptr<float>(), width,
                               WeightKind::kNormalFloat4};
   char* to = static_cast<char*>(out.mutable_data_ptr());
-  torch::stable::parallel_for(0, width == 0 ? 0 : out.numel() / width, grain_of(width), [&](int64_t begin, int64_t end) {
+  const int64_t rows = width == 0 ? 0 : out.numel() / width;
+  torch::stable::parallel_for(0, rows, grain_of(width), [&](int64_t begin, int64_t end) {
     kernels().matvec.numbers(weights, begin, end, to + begin * width * bytes, bf16);
   });
   return out;

@@ -46,8 +46,8 @@ inline bool are_scales(const Tensor& scales, const Tensor& weights, bool grouped
   return fits && (!grouped || scales.size(dims - 1) * kCodeGroup == 2 * weights.size(dims - 1));
 }
 
-// From weights [..., R, D] for lines of the dtype of x, or of int8 with scales [..., R], or bytes [..., R, D / 2] with scales
-// [..., R, D / kCodeGroup].
+// From weights [..., R, D] for lines of the dtype of x, or of int8 with scales [..., R], or bytes [..., R, D / 2] with
+// scales [..., R, D / kCodeGroup].
 inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::optional<Tensor>& scales,
                             const char* name) {
   STD_TORCH_CHECK(weights.is_cpu() && weights.dim() >= 2 && weights.is_contiguous(), name,
@@ -56,8 +56,8 @@ inline Matrices matrices_of(const Tensor& x, const Tensor& weights, const std::o
   const char* data = static_cast<const char*>(weights.const_data_ptr());
   if (!scales.has_value()) {
     STD_TORCH_CHECK(weights.scalar_type() == x.scalar_type(), name,
-                    " must have x's dtype, or be int8 or uint8 with scales; x has ", dtype_text(x.scalar_type()), ", got ",
-                    dtype_text(weights.scalar_type()));
+                    " must have x's dtype, or be int8 or uint8 with scales; x has ", dtype_text(x.scalar_type()),
+                    ", got ", dtype_text(weights.scalar_type()));
     return {data, nullptr, rows, depth, is_bf16(x) ? WeightKind::kBfloat16 : WeightKind::kFloat};
   }
   const bool grouped = weights.scalar_type() == ScalarType::Byte;

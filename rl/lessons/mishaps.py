@@ -8,15 +8,14 @@ import random
 from dataclasses import replace
 
 from foveate.rl.tasks.scene import Question
-from foveate.tools.sandbox import ABSENT, INSTALL, PERMIT
+from foveate.tools.sandbox import ABSENT, refusal
 from foveate.tools.search import NO_RESULT
 
-NO_SANDBOX = "python: no sandbox for code on this machine ({}); {}, or allow unsafe code execution explicitly"
+PROBED = (ABSENT, "bwrap: No permissions to create a new namespace", "bwrap: setting up uid map: Permission denied")
+"""What the probe of the sandbox says where there is none."""
 ERRORS = {
     "python": (
-        NO_SANDBOX.format(ABSENT, INSTALL),
-        NO_SANDBOX.format("bwrap: No permissions to create a new namespace", PERMIT),
-        NO_SANDBOX.format("bwrap: setting up uid map: Permission denied", PERMIT),
+        *(f"python: {refusal(found)}" for found in PROBED),
         "python: the code ran longer than 30 s and was interrupted; variables are kept",
         "python: the code kernel died; variables are lost, the next cell starts anew",
         "not run: the time is up",

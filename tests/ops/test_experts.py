@@ -83,33 +83,26 @@ def test_many_tokens_and_gradients(num_tokens: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_int8_weights_are_what_they_round_to(dtype: torch.dtype) -> None:
-    x, chosen, weights, *matrices = problem(4, 70, 24, 2, dtype)
-    rounded = [Int8Rows.of(matrix) for matrix in matrices]
+@pytest.mark.parametrize(("kind", "width", "inner"), [(Int8Rows, 70, 24), (Nf4Rows, 128, 64)])
+def test_rounded_weights_are_what_they_round_to(
+    kind: type[Int8Rows | Nf4Rows], width: int, inner: int, dtype: torch.dtype
+) -> None:
+    x, chosen, weights, *matrices = problem(4, width, inner, 2, dtype)
+    rounded = [kind.of(matrix) for matrix in matrices]
     exact = references.experts(*wide((x, chosen, weights)), *(each.dequantized(torch.float64) for each in rounded))
     plain = references.experts(x, chosen, weights, *(each.dequantized(dtype) for each in rounded))
     assert_as_exact_as_torch(experts_forward(x, chosen, weights, *rounded), plain, exact)
     many = (x.repeat(160, 1), chosen.repeat(160, 1), weights.repeat(160, 1))
     assert_as_exact_as_torch(experts_forward(*many, *rounded), plain.repeat(160, 1), exact.repeat(160, 1))
-    for matrix, each in zip(matrices, rounded, strict=True):
-        assert each.values.dtype == torch.int8
-        assert each.values.abs().amax(-1).eq(127).all()
-        off = (each.dequantized(torch.float32) - matrix.float()).abs()
-        assert (off <= each.scales[..., None] * 0.5001).all()
 
 
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_weights_of_four_bits_are_what_they_round_to(dtype: torch.dtype) -> None:
-    x, chosen, weights, *matrices = problem(4, 128, 64, 2, dtype)
-    rounded = [Nf4Rows.of(matrix) for matrix in matrices]
-    exact = references.experts(*wide((x, chosen, weights)), *(each.dequantized(torch.float64) for each in rounded))
-    plain = references.experts(x, chosen, weights, *(each.dequantized(dtype) for each in rounded))
-    assert_as_exact_as_torch(experts_forward(x, chosen, weights, *rounded), plain, exact)
-    many = (x.repeat(160, 1), chosen.repeat(160, 1), weights.repeat(160, 1))
-    assert_as_exact_as_torch(experts_forward(*many, *rounded), plain.repeat(160, 1), exact.repeat(160, 1))
-    for matrix, each in zip(matrices, rounded, strict=True):
-        assert all(map(torch.equal, each.each()[1], Nf4Rows.of(matrix[1])))
+def test_int8_is_the_nearest_and_fills_its_range() -> None:
+    for matrix in problem(4, 70, 24, 2, torch.bfloat16)[3:]:
+        rounded = Int8Rows.of(matrix)
+        assert rounded.values.dtype == torch.int8
+        assert rounded.values.abs().amax(-1).eq(127).all()
+        off = (rounded.dequantized(torch.float32) - matrix.float()).abs()
+        assert (off <= rounded.scales[..., None] * 0.5001).all()
 
 
 @pytest.mark.usefixtures("isa")
@@ -139,11 +132,12 @@ def test_what_is_not_finite_has_no_int8(number: float) -> None:
         Int8Rows.of(weights)
 
 
-def test_experts_are_rounded_as_alone_and_keep_no_graph() -> None:
-    weights = draw((3, 5, 8), torch.bfloat16, 1).requires_grad_()
-    together = Int8Rows.of(weights)
+@pytest.mark.parametrize("kind", [Int8Rows, Nf4Rows])
+def test_experts_are_rounded_as_alone_and_keep_no_graph(kind: type[Int8Rows | Nf4Rows]) -> None:
+    weights = draw((3, 5, 64), torch.bfloat16, 1).requires_grad_()
+    together = kind.of(weights)
     for one, expert in zip(together.each(), weights, strict=True):
-        assert all(map(torch.equal, one, Int8Rows.of(expert)))
+        assert all(map(torch.equal, one, kind.of(expert)))
     assert not together.scales.requires_grad
 
 

@@ -208,6 +208,18 @@ def test_another_run_is_not_gone_on_with(suite: Path, tmp_path: Path) -> None:
     assert out.read_text() == before
 
 
+def test_other_weights_under_the_same_name_are_another_run(suite: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "t", Scripted()
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"1")
+    model.name = f"{tmp_path}:nf4"
+    evaluate(suite, model=model, out=out)
+    assert evaluate(suite, model=model, out=out, resume=True).total.n == 3
+    weights.write_bytes(b"22")
+    with pytest.raises(InputError, match="is of run"):
+        evaluate(suite, model=model, out=out, resume=True)
+
+
 def test_what_is_no_result_is_not_gone_on_with(suite: Path, tmp_path: Path) -> None:
     for line in ("{", "[]", "{}", '{"schema_version": 1}'):
         (tmp_path / "t").write_text(line + "\n")

@@ -266,6 +266,9 @@ def test_a_second_interrupt_ends_it_at_once_with_those_that_draw(tmp_path: Path)
                 break
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
+        deadline = time.monotonic() + 5  # it has ended or does so, and whoever adopted it has to notice
+        while Path("/proc", drawing).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert not Path("/proc", drawing).exists()
     assert process.returncode == 130
     assert b"foveate: interrupted" in said
