@@ -19,6 +19,9 @@ from PIL import Image
 
 TESTS = Path(__file__).parents[1]
 PATIENCE_S = 40.0
+AT_THE_PROMPT = r"[^\n]*\n\s*›\n"
+"""After a pattern: its line ends and an empty prompt stands below. A control key sent sooner meets the terminal's cooked
+mode, which takes Ctrl-D for an end of file that nobody reads."""
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 
@@ -109,7 +112,7 @@ def test_a_conversation_survives_an_interrupt_and_a_kill(terminal: Terminal) -> 
     assert "going on after 3 questions" in screen
     assert "› What does the label say?" in screen
     terminal.line("What was in the earlier crop?")
-    terminal.wait("K7, one of 2 images\n.*1 turn")
+    terminal.wait("K7, one of 2 images\n.*1 turn" + AT_THE_PROMPT)
     terminal.keys("C-d")
     terminal.wait_until_closed()
 
@@ -132,7 +135,7 @@ def test_keys_complete_commands_and_write_several_lines_without_colours_and_on_a
     terminal.keys("-l", "two lines:")
     terminal.keys("M-Enter")
     terminal.line("what does it say?")
-    screen = terminal.wait("2 turns · 1 tool call")
+    screen = terminal.wait("2 turns · 1 tool call" + AT_THE_PROMPT)
     assert re.search(r"› two lines:\n +what does it say\?", screen)
     colours = re.findall(r"\x1b\[[\d;]*3[1-7]m|\x1b\[38;", terminal.screen("-e"))
     assert colours == []
