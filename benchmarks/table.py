@@ -28,7 +28,7 @@ def table(result: dict[str, Any]) -> str:
         row = rows[0]
         floor = "" if row["floor_ms"] is None else f"{row['floor_ms']:.3g}"
         peers = ", ".join(f"{peer['peer']} {peer['ratio']:.2g}" for peer in rows)
-        cells = (row["op"], row["shape"], SHORT[row["dtype"]], f"{row['ours_ms']:.4g}", floor, peers)
+        cells = (row["op"], row["shape"], SHORT.get(row["dtype"], row["dtype"]), f"{row['ours_ms']:.4g}", floor, peers)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -65,6 +65,16 @@ inline bool same_shape(const Tensor& left, const Tensor& right) {
   return true;
 }
 
+// Whether the shapes are one but for the last dimension, which is half as large in `half`.
+inline bool is_half_as_wide(const Tensor& half, const Tensor& whole) {
+  const int64_t dims = whole.dim();
+  bool fits = dims > 0 && half.dim() == dims && 2 * half.size(dims - 1) == whole.size(dims - 1);
+  for (int64_t dim = 0; fits && dim < dims - 1; ++dim) {
+    fits = half.size(dim) == whole.size(dim);
+  }
+  return fits;
+}
+
 inline void check_cpu(const Tensor& tensor, const char* name) {
   STD_TORCH_CHECK(tensor.is_cpu(), name, " must be a CPU tensor; move it with .cpu()");
 }

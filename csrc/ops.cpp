@@ -43,8 +43,9 @@ STABLE_TORCH_LIBRARY(foveate, m) {
   m.def("decode_attention(Tensor q, Tensor k, Tensor v, Tensor slots, Tensor lengths, float scale) -> Tensor");
 
   // x [N, D] of few tokens times weight [O, D], in the dtype of x, or int8 whose rows count times scales [O] f32, or
-  // codes of NF4, uint8 [O, D / 2] with scales [O, D / 64]; plus bias [O] -> [N, O]; without a gradient.
-  m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales) -> Tensor");
+  // codes of NF4, uint8 [O, D / 2] with scales [O, D / 64]; plus bias [O] -> [N, O] in the dtype of x, or f32 where wide;
+  // without a gradient.
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scales, bool wide=False) -> Tensor");
 
   // Codes of NF4 and their scales as above, of any matrices, as the numbers that they stand for, bf16 or f32 [..., O, D].
   m.def("nf4_numbers(Tensor codes, Tensor scales, bool bf16) -> Tensor");
@@ -63,6 +64,15 @@ STABLE_TORCH_LIBRARY(foveate, m) {
 
   // x [T, H, D] with its pairs (i, i + D / 2) turned by angles, cos and sin [T, D / 2] f32, or turned back.
   m.def("rotate(Tensor x, Tensor cos, Tensor sin, bool back) -> Tensor");
+
+  // Logits [T, E] f32, bias [E] f32 that is added to scores for the choice alone -> weights [T, K] and scores [T, E] f32,
+  // experts [T, K] int64; the way back of the gradients of both.
+  m.def(
+      "moe_route(Tensor logits, Tensor? bias, int top_k, bool sigmoid, bool normed, float scale, int groups,"
+      " int top_groups) -> (Tensor weights, Tensor scores, Tensor experts)");
+  m.def(
+      "moe_route_backward(Tensor grad_weights, Tensor? grad_scores, Tensor experts, Tensor scores, bool sigmoid,"
+      " bool normed, float scale) -> Tensor grad_logits");
 
   // Choices [T, K] int64 in the order of experts, of one expert in the order of tokens -> place [T, K] int64, the row of
   // each choice, and ends [num_experts + 1] int32, 0 and where each expert's rows end.

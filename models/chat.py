@@ -21,6 +21,15 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.video import VideoAsked
 
 PARTS = ("text", "image", "video")
+LOST = {
+    "image": ("resized_height", "resized_width"),
+    "video": (
+        "min_frames", "max_frames", "total_pixels", "video_start", "video_end", "resized_height", "resized_width",
+    ),
+}  # fmt: skip
+"""Keys of Qwen's parts that are not heeded."""
+BESIDE_CONTENT = ("tool_calls", "reasoning_content")
+"""Keys of OpenAI's messages that are not heeded."""
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 
 
@@ -40,6 +49,8 @@ class SizedPicture(NamedTuple):
 
     def within(self, image: ImageConfig) -> ImageConfig:
         """The family's way with these. Raises InputError for numbers that leave no size."""
+        if self.min_pixels is not None and image.fit == "pad":
+            raise InputError("image part: this family enlarges no picture, wanted no min_pixels")
         least, most = self.min_pixels or image.min_pixels, self.max_pixels or image.max_pixels
         if not least <= most:
             raise InputError(f"image part: min_pixels is {least} and max_pixels is {most}, wanted the first no larger")
@@ -123,10 +134,13 @@ class ChatML:
 
 
 def checked_role(message: Message) -> str:
-    """The role of a message. Raises InputError for one that no chat has."""
+    """The role of a message. Raises InputError for one that no chat has, and for one that is more than its content."""
     role = message.get("role")
     if role not in ROLES:
         raise InputError(f"message role is {role!r}, wanted one of {', '.join(ROLES)}")
+    for key in BESIDE_CONTENT:
+        if message.get(key):
+            raise InputError(f"a message's {key} would be lost, wanted all in its content, as the model writes it")
     return str(role)
 
 
@@ -147,13 +161,23 @@ def content_of(message: Message) -> Iterator[str | Picture | VideoPart]:
             yield _video(part)
 
 
+def _refuse_lost(kind: str, part: dict[str, Any]) -> None:
+    """Raises InputError for keys of Qwen's parts that nobody here would heed."""
+    lost = [key for key in LOST[kind] if part.get(key) is not None]
+    if lost:
+        raise InputError(f"{kind} part: {', '.join(lost)} would be lost, wanted none of {', '.join(LOST[kind])}")
+
+
 def _video(part: dict[str, Any]) -> VideoPart:
-    source = part["video"]
+    _refuse_lost("video", part)
+    source, asked = part["video"], VideoAsked.of(part)
     if isinstance(source, str | PathLike):
-        return VideoPart(Path(source), VideoAsked.of(part))
+        return VideoPart(Path(source), asked)
     if not isinstance(source, Sequence):
         raise InputError(f"a video is of the type {type(source).__name__}, wanted a path or a list of pictures")
-    return VideoPart(tuple(map(_source, source)), VideoAsked.of(part))
+    if asked.nframes is not None:
+        raise InputError("video part: nframes is of a file, wanted none with frames that were chosen already")
+    return VideoPart(tuple(map(_source, source)), asked)
 
 
 def _source(value: Any) -> Image.Image | Path:
@@ -165,6 +189,7 @@ def _source(value: Any) -> Image.Image | Path:
 
 
 def _picture(part: dict[str, Any]) -> Picture:
+    _refuse_lost("image", part)
     picture: Image.Image | Path | StoredPicture = _source(part["image"])
     sha256 = part.get("sha256")
     limits = [part.get(key) for key in ("min_pixels", "max_pixels")]

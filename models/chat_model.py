@@ -21,7 +21,8 @@ from PIL import Image
 from foveate.errors import InputError, ModelError
 from foveate.extras import from_extra
 from foveate.models.chat import ROLES, Picture, SizedPicture, checked_role, content_of, rgb_of
-from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, Dialect, Message, Sample, StopReason
+from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
+from foveate.models.turn_text import Telling
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -113,9 +114,7 @@ class ChatModelReasoner:
         parts = [_text(part) if isinstance(part, str) else self._picture(part) for part in content_of(message)]
         if message["role"] == "assistant":
             return [_text(without_thoughts(part["text"])) for part in parts]
-        return (
-            [_text(f"{OTHERS_TURN}\n"), *parts, _text("\n</tool_response>\n")] if message["role"] == "tool" else parts
-        )
+        return [_text(RESPONSE[0]), *parts, _text(f"{RESPONSE[1]}\n")] if message["role"] == "tool" else parts
 
     def _picture(self, part: Any) -> dict[str, Any]:
         """A picture as a JPEG inside a URL. Raises InputError for a video or pixels of its own."""
@@ -209,8 +208,8 @@ class _Turn:
 
     def __init__(self, longest: int, on_text: Callable[[str], None] | None) -> None:
         """`longest` in characters."""
-        self.longest, self.on_text = longest, on_text
-        self.text, self.shown, self.thinks = "", 0, False
+        self.longest, self.telling = longest, Telling(on_text, mark=OTHERS_TURN)
+        self.text, self.thinks = "", False
         self.prompt_tokens = self.counted_tokens = 0
         self.ended: StopReason | None = None
         self.said_too_long = False
@@ -232,13 +231,14 @@ class _Turn:
             self.text, self.ended = self.text.partition(OTHERS_TURN)[0], "stop"
         elif len(self.text) >= self.longest:
             self.text, self.ended = self.text[: self.longest], "length"
-        self._show()
+        if self.ended is None:
+            self.telling.so_far(self.text)
 
     def sample(self) -> Sample:
         """What came of it."""
         reason: StopReason = self.ended or ("length" if self.said_too_long else "stop")
         self.ended = reason
-        self._show()
+        self.telling.whole(self.text)
         return Sample(
             text=self.text + ("</think>" if self.thinks else ""),
             token_ids=(),
@@ -247,13 +247,3 @@ class _Turn:
             prompt_tokens=self.prompt_tokens,
             counted_tokens=self.counted_tokens,
         )
-
-    def _show(self) -> None:
-        """Hand on what is new, except for what may be the beginning of somebody else's turn."""
-        held = 0
-        if self.ended is None:
-            held = next((n for n in range(len(OTHERS_TURN) - 1, 0, -1) if self.text.endswith(OTHERS_TURN[:n])), 0)
-        end = len(self.text) - held
-        if self.on_text is not None and end > self.shown:
-            self.on_text(self.text[self.shown : end])
-            self.shown = end

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig, from_json
-from foveate.models.files import read_values
+from foveate.models.files import Section, read_values
 from foveate.models.init import laid_out
-from foveate.models.published.folder import COMPANIONS, read_published
+from foveate.models.published.folder import COMPANIONS, check_weights_are_numbers, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_shapes, published_tensors, sources
 from foveate.models.published.turning import row_order
 from foveate.models.shards import SINGLE, Shards, shard_names
@@ -26,6 +27,8 @@ from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+OURS = "foveate"
+"""The family of folders that this repository writes."""
 EXACT = ".correction_bias"
 """Keeps the dtype that it is stored in: rounded, it would choose other experts."""
 DERIVED = "rotary_emb.inv_freq"
@@ -41,24 +44,43 @@ def nano_path() -> Path:
 
 def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
     """Read a checkpoint folder in evaluation mode. Raises CheckpointError naming the file and the key that is wrong."""
-    values = read_values(folder / CONFIG)
-    family = values.get("model_type", "foveate")
-    rules = RULES.get(family)
+    values = check_family(folder)
+    rules = RULES.get(values.get("model_type", OURS))
     if rules is not None:
         published = read_published(folder, values)
         with laid_out():
             thinker = Thinker(published.config, published.codec, published.chat)
         thinker.origin = folder.resolve()
-    elif family == "foveate":
+    else:
         config = read_config(folder / CONFIG)
         with laid_out():
             thinker = Thinker(config, TextCodec.from_file(folder / TOKENIZER))
-    else:
-        raise CheckpointError(
-            f"{folder / CONFIG}: model_type {family!r} is not known; wanted one of foveate, {', '.join(RULES)}"
-        )
+    _check_ids(thinker, folder)
     _fill(thinker, Shards(folder), rules, dtype)
     return thinker.eval()
+
+
+def check_family(folder: Path) -> dict[str, Any]:
+    """What config.json holds. Raises CheckpointError for a family that is not known, or for packed weights."""
+    values = read_values(folder / CONFIG)
+    family = values.get("model_type", OURS)
+    if family not in (OURS, *RULES):
+        raise CheckpointError(
+            f"{folder / CONFIG}: model_type {family!r} is not known; wanted one of {OURS}, {', '.join(RULES)}"
+        )
+    check_weights_are_numbers(Section(values=values, where=str(folder / CONFIG)))
+    return values
+
+
+def _check_ids(thinker: Thinker, folder: Path) -> None:
+    """Raises CheckpointError where the tokenizer has more ids than there are embeddings."""
+    tokenizer, rows = thinker.processor.codec.tokenizer, thinker.config.decoder.vocab_size
+    ids = max(tokenizer.get_vocab_size(), *(index + 1 for index in tokenizer.get_added_tokens_decoder()), 0)
+    if ids > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has ids up to {ids - 1}, and {CONFIG} has embeddings for {rows}; "
+            "take the tokenizer that belongs to the weights, or resize their embeddings"
+        )
 
 
 def convert(thinker: Thinker, dtype: torch.dtype | None) -> None:
@@ -163,7 +185,7 @@ def save_thinker(
         written = [SINGLE, *_write_companions(thinker, folder)]
         for name in written:
             (folder / f"{name}.new").replace(folder / name)
-        for name in set(shards) - set(written):  # they would be read instead
+        for name in set(shards) - set(written):
             (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         for name in (SINGLE, CONFIG, TOKENIZER, *COMPANIONS):

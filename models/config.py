@@ -107,6 +107,11 @@ class MoEConfig:
                 f"{self.num_experts} experts are in {self.num_groups} groups of which {self.top_groups} are chosen; "
                 "wanted groups of one size, and no more chosen than there are"
             )
+        most = self.num_experts // self.num_groups * self.top_groups
+        if not 1 <= self.top_k <= most:
+            raise ConfigError(
+                f"each token has {self.top_k} experts, wanted 1 to {most}: those of the groups it chooses"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,22 +72,25 @@ class ThinkerReasoner:
         """See Reasoner. Calls from several threads are decoded in one batch.
 
         Raises InputError when the conversation, or the turn that it is asked for, is longer than the model's context,
-        ModelError for what torch cannot do, such as find memory.
+        ModelError for what torch cannot do, such as find memory, and what `on_text` and `should_stop` raise.
         """
         transcript = self.thinker.processor(messages, generate=True)
         generator = None if seed is None else torch.Generator().manual_seed(seed + len(transcript))
+        raised: list[Exception] = []
         request = Request(
             transcript=transcript,
             max_new_tokens=self._longest(max_new_tokens, len(transcript)),
             temperature=temperature,
             generator=generator,
-            on_text=on_text,
-            should_stop=should_stop,
+            on_text=_noting(on_text, raised),
+            should_stop=_noting(should_stop, raised),
             begun=begun_thought(transcript.token_ids, self.thinker.processor.codec),
         )
         try:
             self.engine.run(request)
         except (RuntimeError, MemoryError) as error:
+            if error in raised:
+                raise
             reason = str(error).partition("\n")[0]
             raise ModelError(f"{self.name} failed while it sampled: {type(error).__name__}: {reason}") from error
         assert request.stop_reason is not None
@@ -117,3 +121,18 @@ def begun_thought(token_ids_T: Tensor, codec: TextCodec) -> str:
     header = codec.decode(tail[written[-1] + 1 :] if written else tail)
     open_tags = (opening for opening, closing in THOUGHTS if opening in header and closing not in header)
     return next((header[header.index(opening) :] for opening in open_tags), "")
+
+
+def _noting(callback: Callable[..., Any] | None, raised: list[Exception]) -> Callable[..., Any] | None:
+    """The callback, whose errors are noted: they are its caller's, and not the model's."""
+    if callback is None:
+        return None
+
+    def called(*arguments: str) -> Any:
+        try:
+            return callback(*arguments)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    return called

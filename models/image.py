@@ -22,6 +22,8 @@ from foveate.errors import ImageError
 from foveate.models.config import ImageConfig, VideoConfig, VisionConfig
 
 MAX_ASPECT = 200.0
+MOST_PATCHES = 512
+"""Of a side, where pictures are padded: Kimi-VL's processor refuses as many, its tower has positions for fewer."""
 
 
 def upright(source: Image.Image | Path) -> Image.Image:
@@ -91,6 +93,11 @@ def image_grid(width_px: int, height_px: int, vision: VisionConfig, image: Image
     if image.fit == "pad":
         sides_px = shrunk(height_px, width_px, patch_size=vision.patch_size, max_pixels=image.max_pixels)
         h_px, w_px = (math.ceil(side / factor) * factor for side in sides_px)
+        if max(h_px, w_px) >= MOST_PATCHES * vision.patch_size:
+            raise ImageError(
+                f"picture is {width_px} x {height_px} px, wanted sides below {MOST_PATCHES * vision.patch_size} px, "
+                "where this family's places end; crop or shrink it"
+            )
     else:
         h_px, w_px = smart_resize(
             height_px, width_px, factor=factor, min_pixels=image.min_pixels, max_pixels=image.max_pixels

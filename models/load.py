@@ -44,7 +44,8 @@ def load_reasoner(model: str | Path) -> Reasoner:
     (http://HOST/v1#NAME) it runs where that leads. Raises ModelError for a name that is none of these,
     CheckpointError for files that cannot be used.
 
-    Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16.
+    Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16; f16, which
+    no kernel takes, as bf16 or f32, whichever is fast.
     """
     name = known_model(str(model))
     if name.startswith(ENDPOINT):
@@ -53,9 +54,10 @@ def load_reasoner(model: str | Path) -> Reasoner:
         return endpoint(name)
     import torch
 
+    from foveate.models.checkpoint import convert
     from foveate.models.generate import ThinkerReasoner
     from foveate.models.thinker import Thinker
-    from foveate.ops import compute_dtype
+    from foveate.ops import SERVED, compute_dtype
 
     dtype = torch.float32 if compute_dtype() == torch.float32 else None
     if name.startswith(TRANSFORMERS):
@@ -64,6 +66,8 @@ def load_reasoner(model: str | Path) -> Reasoner:
         return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
     _, folder, suffix = name_parts(name)
     thinker = Thinker.from_pretrained(folder, dtype=dtype, rounding=ROUNDED.get(suffix))
+    if thinker.decoder.embed.weight.dtype not in SERVED:
+        convert(thinker, compute_dtype())
     return ThinkerReasoner(thinker, name=name)
 
 

@@ -1,6 +1,6 @@
 """Mixture of experts: the router, and the experts that it chooses (`foveate.ops.experts_forward`).
 
-Shape letters: T tokens, D width, E experts (of a group where G groups are named), K experts of a token.
+Shape letters: T tokens, D width, E experts, K experts of a token.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate.models.config import MoEConfig
 from foveate.models.feedforward import SwiGLU
 from foveate.models.linear import Round
-from foveate.ops import Rounded, experts_forward, linear
+from foveate.ops import Rounded, experts_forward, linear_f32, route
 
 
 class MoE(nn.Module):
@@ -39,20 +39,17 @@ class MoE(nn.Module):
         Where nothing is learned the loss is not computed, and zero.
         """
         config = self.config
-        logits_TE = linear(x_TD.float(), self.router.weight.float())
-        if config.scoring == "sigmoid":
-            scores_TE = logits_TE.sigmoid()
-            wanted_TE = scores_TE + self.correction_bias
-        else:
-            wanted_TE = scores_TE = logits_TE.softmax(-1)
-        if config.num_groups > 1:
-            wanted_TE = within_groups(wanted_TE, config.num_groups, config.top_groups)
-        experts_TK = torch.topk(wanted_TE, config.top_k, dim=-1).indices
-        weights_TK = scores_TE.gather(-1, experts_TK)
-        if config.norm_top_k:
-            weights_TK = weights_TK / weights_TK.sum(-1, keepdim=True).clamp_min(1e-9)
+        experts_TK, weights_TK, scores_TE = route(
+            linear_f32(x_TD, self.router.weight),
+            config.top_k,
+            sigmoid=config.scoring == "sigmoid",
+            bias_E=self.correction_bias if config.scoring == "sigmoid" else None,
+            normed=config.norm_top_k,
+            scale=config.routed_scale,
+            groups=(config.num_groups, config.top_groups),
+        )
         balance = balance_loss(scores_TE, experts_TK) if torch.is_grad_enabled() else scores_TE.new_zeros(())
-        return experts_TK, weights_TK * config.routed_scale, balance
+        return experts_TK, weights_TK, balance
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """[T, D] -> [T, D] and the load-balancing loss."""
@@ -72,16 +69,6 @@ class MoE(nn.Module):
         """Keep the experts' weights rounded, and nothing else of them."""
         self.rounded = by(self.gate_up), by(self.down)
         self.gate_up, self.down = (nn.Parameter(x.new_empty(0), requires_grad=False) for x in (self.gate_up, self.down))
-
-
-def within_groups(wanted_TE: Tensor, num_groups: int, top_groups: int) -> Tensor:
-    """[T, E] with -inf outside each token's best groups; a group is worth the sum of its two best experts."""
-    wanted_TGE = wanted_TE.unflatten(-1, (num_groups, -1))
-    worth_TG = wanted_TGE.topk(min(2, wanted_TGE.shape[-1]), dim=-1).values.sum(-1)
-    best_TG = worth_TG.topk(top_groups, dim=-1).indices
-    left_out_TG = torch.ones_like(worth_TG, dtype=torch.bool).scatter(-1, best_TG, value=False)
-    kept_TE: Tensor = wanted_TGE.masked_fill(left_out_TG[..., None], float("-inf")).flatten(-2)
-    return kept_TE
 
 
 def balance_loss(scores_TE: Tensor, experts_TK: Tensor) -> Tensor:

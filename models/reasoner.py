@@ -24,6 +24,8 @@ ENDPOINT = ("http://", "https://")
 CHARS_PER_TOKEN = 4
 """Of a model that does not show its tokens, nearly."""
 OTHERS_TURN = "<tool_response>"
+RESPONSE = f"{OTHERS_TURN}\n", "\n</tool_response>"
+"""What a tool's result stands between in a user's turn."""
 """A model that writes this goes on to make up what its tool returns: its turn ends before it."""
 StopReason = Literal["stop", "length", "cancelled"]
 BoxSpace = Literal["relative_1000", "pixels", "unit"]

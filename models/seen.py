@@ -7,7 +7,7 @@ Shape letters: M image tokens, E decoder width.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,10 +41,13 @@ class SeenImages:
         seen_ME: Tensor = by.vision.finish(tokens_ME, [image.grid for image in images], by.decoder.embeddings())
         return seen_ME
 
-    def take(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """What is kept of these images, which is kept no longer. Raises KeyError for one that had to make room."""
-        taken = {key: self.tokens.pop(key) for key in keys}
-        self.held_bytes -= sum(tokens.nbytes for tokens in taken.values())
+    def take(self, keys: Iterable[str], keep: Container[str] = ()) -> dict[str, Tensor]:
+        """What is kept of these images, which but for those of `keep` is kept no longer.
+
+        Raises KeyError for one that had to make room.
+        """
+        taken = {key: self.tokens[key] if key in keep else self.tokens.pop(key) for key in keys}
+        self.held_bytes -= sum(tokens.nbytes for key, tokens in taken.items() if key not in keep)
         return taken
 
     def forget(self) -> None:
@@ -56,7 +59,7 @@ class SeenImages:
     def _look(self, images: Sequence[ImageInput]) -> None:
         tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(images))
         for image, own_ME in zip(images, tokens_ME.split([image.num_tokens for image in images]), strict=True):
-            self.tokens[image.key] = own_ME
+            self.tokens[image.key] = own_ME.clone()  # a view would keep the others
             self.held_bytes += own_ME.nbytes
 
     def _make_room(self) -> None:

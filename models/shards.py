@@ -78,14 +78,14 @@ class Shards:
         }
 
     def _files(self) -> list[Path]:
-        names = [name for name in shard_names(self.folder) if name != INDEX]
-        if not names:
-            if not (self.folder / SINGLE).is_file() and (pickle := self._pickle()):
-                raise CheckpointError(
-                    f"{pickle} is a pickle, which can run code when it is read; wanted {SINGLE} (convert it first)"
-                )
-            return [self.folder / SINGLE]
-        return [self.folder / name for name in names]
+        """The single file where there is one, as transformers has it, else those that the index names."""
+        single = self.folder / SINGLE
+        names = [] if single.is_file() else [name for name in shard_names(self.folder) if name != INDEX]
+        if not names and not single.is_file() and (pickle := self._pickle()):
+            raise CheckpointError(
+                f"{pickle} is a pickle, which can run code when it is read; wanted {SINGLE} (convert it first)"
+            )
+        return [self.folder / name for name in names] or [single]
 
     def _pickle(self) -> Path | None:
         return next((path for pattern in PICKLES for path in sorted(self.folder.glob(pattern))), None)

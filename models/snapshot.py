@@ -10,11 +10,12 @@ from typing import cast
 
 from foveate.errors import CheckpointError
 from foveate.extras import from_extra
+from foveate.paths import expanded
 
 NANO = "nano"
 """The model that ships with the package."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tiktoken.model")
-"""What is fetched: never code, never a pickle."""
+"""What is fetched, and from no folder inside: never code, never a pickle."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -34,15 +35,22 @@ def checkpoint_folder(name: str | Path) -> Path:
 
         return nano_path()
     if not is_hub_name(str(name)):
-        return Path(name)
+        return expanded(name)
     with from_extra("hub", "huggingface_hub, which fetches models by their names,"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
+    from foveate.models.checkpoint import check_family
+
     repo, _, revision = str(name).partition("@")
     http = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)  # OSError and what the HTTP library raises
     failures: tuple[type[Exception], ...] = (ValueError, *http)
     try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(FILES)))
+        for files in (("config.json",), FILES):  # before anything large is fetched, whether it can be used
+            fetched = snapshot_download(
+                repo, revision=revision or None, allow_patterns=list(files), ignore_patterns=["*/*"]
+            )
+            check_family(Path(fetched))
+        return Path(fetched)
     except failures as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(

@@ -5,11 +5,13 @@ Shape letters: T tokens, N patches, P values of a patch, M image tokens, D decod
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.errors import ConfigError
 from foveate.models.attend import PackedAttend, Watch
 from foveate.models.chat import Chat
 from foveate.models.config import ThinkerConfig
@@ -50,6 +52,8 @@ class Thinker(nn.Module):
         from foveate.models.checkpoint import convert, load_thinker
         from foveate.models.snapshot import checkpoint_folder
 
+        if rounding not in (None, *get_args(Rounding)):
+            raise ConfigError(f"rounding is {rounding!r}, wanted None or one of {', '.join(get_args(Rounding))}")
         thinker = load_thinker(checkpoint_folder(path), None if rounding else dtype)
         if rounding:
             quantize(thinker.decoder, rounding)

@@ -85,6 +85,8 @@ class TextCodec:
         """The control tokens are special tokens of the tokenizer. Raises CheckpointError for one that it lacks."""
         self.tokenizer, self.controls = tokenizer, controls
         self.tokenizer.encode_special_tokens = True
+        self.tokenizer.no_truncation()  # a file may hold both, from whoever saved it
+        self.tokenizer.no_padding()
         self.ids = {token: self._id(token) for token in (*controls.names, *controls.ends, controls.image)}
         self.names = {index: token for token, index in self.ids.items()}
         self.end_of_turn = self.ids[controls.ends[0]]

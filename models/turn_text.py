@@ -10,8 +10,8 @@ Decode = Callable[[Sequence[int]], str]
 def before_others_turn(token_ids: Sequence[int], decode: Decode) -> int | None:
     """How many of the ids stay when the last one completes OTHERS_TURN, None when it does not.
 
-    All before it: a token that holds the end of something else besides, such as "><", stays. Only a short tail is
-    decoded, and but a token of most.
+    All before it, and one at least, so that a turn that was sampled is told from one that nobody sampled: a token that
+    holds the end of something else besides, such as "><", stays. Only a short tail is decoded, and but a token of most.
     """
     if OTHERS_TURN[-1] not in decode(token_ids[-1:]):
         return None
@@ -20,7 +20,7 @@ def before_others_turn(token_ids: Sequence[int], decode: Decode) -> int | None:
     begins = [number for number in range(len(tail)) if OTHERS_TURN in decode(tail[number:])]
     if not begins:
         return None
-    return first + begins[-1] + (not decode(tail[begins[-1] :]).startswith(OTHERS_TURN))
+    return max(1, first + begins[-1] + (not decode(tail[begins[-1] :]).startswith(OTHERS_TURN)))
 
 
 class Telling:

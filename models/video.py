@@ -59,11 +59,13 @@ class VideoAsked:
 
     @classmethod
     def of(cls, part: Mapping[str, Any]) -> "VideoAsked":
-        """Raises ConfigError naming a key whose value is no number above zero."""
+        """Raises ConfigError naming a key whose value is no number above zero, and two that say different things."""
         asked = from_json(cls, {f.name: part.get(f.name) for f in fields(cls)}, "video part: ")
         for key, value in asdict(asked).items():
             if value is not None and not value > 0:
                 raise ConfigError(f"video part: {key} is {value!r}, wanted a number above 0")
+        if asked.fps is not None and asked.nframes is not None:
+            raise ConfigError(f"video part: fps is {asked.fps} and nframes is {asked.nframes}, wanted one of them")
         return asked
 
     def within(self, video: VideoConfig, depth: int) -> VideoConfig:

@@ -15,12 +15,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from foveate.errors import InputError
 from foveate.extras import from_extra
-from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics
+from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics, told_in_a_line
 from foveate.rl.evaluate import evaluate
 from foveate.rl.report import Report
-from foveate.rl.suite import DRAWN, SUITE_VERSION
-from foveate.rl.writing import replaced
+from foveate.rl.sources import source_of, stamps_of, weights_in
+from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION
+from foveate.rl.writing import made, replaced
 
 ENDS = 3
 """Iterations whose mean stands for the beginning or the end of a run: each asks other questions."""
@@ -71,7 +73,7 @@ def _from_to(logs: Sequence[Rows], key: str, shown: Callable[[float], str]) -> s
 
 def _unseen(seeds: Sequence[Path], suite: str) -> list[str]:
     """Accuracy and policy tokens of the seeds that were asked as they are now."""
-    found = [(read_report(seed, suite), _now(seed, suite)) for seed in seeds]
+    found = [(read_report(seed, suite), state_of(seed, suite)) for seed in seeds]
     reports = [report for report, now in found if now.items() <= report.items()]
     if not reports:
         return ["", ""]
@@ -87,7 +89,7 @@ def report_file(run: Path, suite: str) -> Path:
 
 
 def read_report(run: Path, suite: str) -> Mapping[str, Any]:
-    """What `foveate eval --json` prints, with `step` and `limit`; empty when the run was not asked."""
+    """What `foveate eval --json` prints, with `step`, `source` and `limit`; empty when the run was not asked."""
     path = report_file(run, suite)
     report: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return report
@@ -100,7 +102,7 @@ def evaluate_all(
 
     Raises ConfigError for a folder without a log, before a question is asked, and what `evaluate` raises.
     """
-    wanted = [(run, _now(run, suite) | {"limit": limit}) for run in runs]
+    wanted = [(run, state_of(run, suite) | {"limit": limit}) for run in runs]
     for run, asked in wanted:
         if not asked.items() <= read_report(run, suite).items():
             report = ask(suite, model=run, limit=limit, workers=workers)
@@ -108,10 +110,15 @@ def evaluate_all(
                 path.write_text(json.dumps(report.to_json() | asked))
 
 
-def _now(run: Path, suite: str) -> dict[str, Any]:
-    """What a report says that is of the run and of the suite as they are."""
-    version = SUITE_VERSION if suite in DRAWN else None
-    return {"step": count_of(read_metrics(run)[-1]), "suite_version": version}
+def state_of(run: Path, suite: str) -> dict[str, Any]:
+    """What a report says that is of the run and of the suite as they are.
+
+    Raises InputError for a suite that is neither drawn nor a folder with its answers.
+    """
+    if suite not in DRAWN and not (Path(suite) / ANSWERS).is_file():
+        raise InputError(f"got the suite {suite}, wanted one of {', '.join(DRAWN)} or a folder with {ANSWERS}")
+    questions = SUITE_VERSION if suite in DRAWN else (str(Path(suite).resolve()), stamps_of(Path(suite) / ANSWERS))
+    return {"step": count_of(read_metrics(run)[-1]), "source": source_of(questions, stamps_of(*weights_in(run)))}
 
 
 def draw(runs: Sequence[Path], out: Path) -> None:
@@ -142,7 +149,9 @@ if __name__ == "__main__":
     parser.add_argument("--suite", metavar="NAME", default=SUITE)
     parser.add_argument("--workers", metavar="N", type=int, default=1)
     arguments = parser.parse_args()
-    if arguments.evaluate:
-        evaluate_all(arguments.runs, arguments.suite, arguments.evaluate, arguments.workers)
-    draw(arguments.runs, arguments.out)
-    print(table(arguments.runs, arguments.suite))
+    with told_in_a_line():
+        made(arguments.out.parent)
+        if arguments.evaluate:
+            evaluate_all(arguments.runs, arguments.suite, arguments.evaluate, arguments.workers)
+        draw(arguments.runs, arguments.out)
+        print(table(arguments.runs, arguments.suite))

@@ -5,13 +5,16 @@ there is any. It needs the extra `train`. Policies log no losses; foveate.rl.com
 """
 
 import argparse
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, FoveateError
 from foveate.extras import from_extra
 from foveate.rl.journal import METRICS, rows_of
+from foveate.rl.writing import made
 
 LOSSES = ("loss", "nll", "first_look", "second_look", "third_look", "balance")
 COUNTERS = ("step", "iteration")
@@ -90,6 +93,18 @@ def parser_of_runs(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """An error on purpose ends the program with one line and 2, as those of the command line do."""
+    try:
+        yield
+    except FoveateError as error:
+        print(f"foveate: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
     arguments = parser_of_runs(str(__doc__)).parse_args()
-    draw_curves(arguments.runs, arguments.out)
+    with told_in_a_line():
+        made(arguments.out.parent)
+        draw_curves(arguments.runs, arguments.out)

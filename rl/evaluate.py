@@ -106,7 +106,7 @@ def evaluate(
             results = stack.enter_context(spread(answer_share, job, model, left, workers))
         else:
             results = answer_all(job, model, questions, left)
-        results = living(results)
+        results = answering(results)
         if out is not None:
             results = written(results, Path(out), source, len(held))
         done = held + list(_shown(results, held, len(idxs)))
@@ -149,7 +149,7 @@ def blank(image: Image.Image) -> Image.Image:
     return Image.new("RGB", image.size, GREY)
 
 
-def living(results: Iterator[Result]) -> Iterator[Result]:
+def answering(results: Iterator[Result]) -> Iterator[Result]:
     """The same results; ModelError when the first ones all ended in an error."""
     first = list(islice(results, PATIENCE))
     errors = [result.error for result in first if result.error is not None]

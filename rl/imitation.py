@@ -7,7 +7,8 @@ make a step, so 8 conversations are 1 accumulated 8 times.
 
 A file of `foveate rollout` gives the ids as they were sampled, with the pictures and crops that were seen (rejection
 sampling, as the cold starts of Kimi k1.5, arXiv 2501.12599, are made). A dataset in TRL's form has `messages`, or
-`prompt` and `completion`, and perhaps `images` (foveate.rl.trl_rows); all turns of an assistant count but the prompt's.
+`prompt` and `completion`, and perhaps `images` or `image` (foveate.rl.trl_rows); all turns of an assistant count but
+the prompt's.
 
 Deviation: the experts' balance loss is not added; the policy that wrote the file is balanced already.
 """
@@ -33,7 +34,7 @@ from foveate.rl.preferences import conversation, is_of_trl
 from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 from foveate.rl.trajectory import Saved, read_trajectories
-from foveate.rl.trl_rows import open_rows, preference_of
+from foveate.rl.trl_rows import open_rows, pictures_of, preference_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class TrlExamples:
 
 def example_of(row: Mapping[str, Any], folder: Path) -> Example:
     """A row with its pictures in their places. Raises KeyError, TypeError or ValueError for one that does not fit."""
-    images = row.get("images") or []
+    images = pictures_of(row)
     if row.get("messages") is not None:
         sides = {"prompt": [], "chosen": row["messages"], "chosen_images": images}
     else:
@@ -133,7 +134,8 @@ def open_examples(path: Path, *, only_right: bool = True) -> Examples:
     else:
         examples = TrlExamples(path)
     if not len(examples):
-        raise InputError(f"{path} has no conversation to imitate; wanted one that ended with a right answer")
+        wanted = "ended with a right answer" if only_right else "no budget cut"
+        raise InputError(f"{path} has no conversation to imitate; wanted one that {wanted}")
     return examples
 
 

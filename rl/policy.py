@@ -60,8 +60,8 @@ def train_policy(
         started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
         bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
         learner.give(playing)
-        trackers = config.trackers if team.leads else ()
-        with players(config, playing, team, questions) as stage, tracked(trackers, out, done) as track:
+        trackers, before = config.trackers if team.leads else (), done if resume else None
+        with players(config, playing, team, questions) as stage, tracked(trackers, out, before) as track:
             stage.renew(playing)
             while done < config.iterations and not team.most(told.stop):
                 trajectories, see, age = stage.play(done, success)

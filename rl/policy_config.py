@@ -100,6 +100,11 @@ class PolicyConfig:
                 f"sampler.families is {self.sampler.families!r} and tasks {self.tasks!r}, whose questions say what "
                 "families there are; wanted one or the other"
             )
+        if 0 < self.partial * self.prompts < 1:
+            raise ConfigError(
+                f"partial is {self.partial} of {self.prompts} prompts, which is less than one question; wanted "
+                f"{1 / self.prompts:g} or more, or 0"
+            )
         if self.partial and self.ray.actors and not self.ray.staleness:
             raise ConfigError(
                 f"ray.staleness is 0 and partial {self.partial}, whose conversations end with weights an iteration "

@@ -15,7 +15,7 @@ from foveate.rl.suite import FolderSuite, Item, drawn_item
 EVERY = "every"
 """The one family that all questions of a folder are when none is chosen before another."""
 OFFSET = 10_000_000
-"""Of the numbers of drawn pictures: other stages draw those below."""
+"""Added to the numbers of drawn pictures. Other stages draw theirs of as many, 2^40: that one comes twice is rare."""
 
 
 class Turn(NamedTuple):
@@ -39,7 +39,7 @@ class Questions(Protocol):
 
 
 class DrawnQuestions:
-    """Pictures of the train split, never seen before."""
+    """Pictures of the train split, others for each turn."""
 
     def __init__(self, config: PolicyConfig) -> None:
         self.families, self.salt = config.sampler.families, str(config.seed)

@@ -49,9 +49,12 @@ class Player:
         trajectories, see, age = self.players.play(iteration, success)
         if see is None:
             return trajectories, {}, age
-        keys = {image.key for one in trajectories for image in one.transcript.images}
+        waiting = (one for some in self.players.partial.ended.values() for one in some)
+        keys, keep = (
+            {image.key for one in some for image in one.transcript.images} for some in (trajectories, waiting)
+        )
         bare = [replace(one, transcript=without_patches(one.transcript)) for one in trajectories]
-        return bare, see.take(keys), age
+        return bare, see.take(keys, keep), age
 
     @torch.no_grad()
     def renew(self, weights: Mapping[str, Tensor]) -> None:

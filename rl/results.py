@@ -41,7 +41,10 @@ def written(results: Iterator[Result], path: Path, source: str, held: int) -> It
     for count, result in enumerate(results):
         if count == 0:
             with _told(path):
-                path.write_bytes(whole_lines(path) if held else b"")
+                if held:
+                    os.truncate(path, len(whole_lines(path)))
+                else:
+                    path.write_bytes(b"")
         append(path, json.dumps(result.to_json() | {"source": source}, ensure_ascii=False) + "\n")
         yield result
 

@@ -91,12 +91,24 @@ def is_same_set(left: str, right: str) -> bool:
     items, rest = _items(left), _items(right)
     if not items and not rest:
         return is_same_text(left, right)
-    for item in items:
-        found = next((idx for idx, other in enumerate(rest) if says_the_same(item, other)), None)
-        if found is None:
-            return False
-        del rest[found]
-    return not rest
+    return len(items) == len(rest) and _pairs_off(items, rest)
+
+
+def _pairs_off(items: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether each item finds one of the others that says the same, no two the same one (Kuhn's augmenting paths)."""
+    fits = [[idx for idx, other in enumerate(others) if says_the_same(item, other)] for item in items]
+    holder: dict[int, int] = {}
+
+    def finds(number: int, tried: set[int]) -> bool:
+        for idx in fits[number]:
+            if idx not in tried:
+                tried.add(idx)
+                if idx not in holder or finds(holder[idx], tried):
+                    holder[idx] = number
+                    return True
+        return False
+
+    return all(finds(number, set()) for number in range(len(items)))
 
 
 SAME: Mapping[Kind, Callable[[str, str], bool]] = {

@@ -91,8 +91,8 @@ class Trajectory:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it came to its own end: what a budget cut says nothing of the policy and leaves the loss."""
-        return self.status == "answered" and len(self.sampled_S) > 0
+        """See ended_by_itself."""
+        return ended_by_itself(self.status, self.sampled_S)
 
     @property
     def has_failed(self) -> bool:
@@ -211,6 +211,11 @@ class Rollouts:
             saw_evidence=crop_share(answer.images, job.item.evidence) is not None,
             errors=sum(step.kind == "error" for step in answer.steps),
         )
+
+
+def ended_by_itself(status: Status, sampled_S: Tensor) -> bool:
+    """Whether a conversation came to its own end: what a budget cut says nothing of the policy and leaves the loss."""
+    return status == "answered" and len(sampled_S) > 0
 
 
 def living(trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:

@@ -1,7 +1,8 @@
 """Stages 2 and 3: supervised conversations, pages to read and the oracle's trajectories on drawn scenes.
 
 L = - sum over tokens that the policy wrote of log pi(token | everything before it) / their number, plus the experts'
-load-balancing loss, plus dense_coef times the dense loss on what lies under each image token (rl/lessons/dense.py).
+load-balancing loss, plus dense_coef times the dense loss on what lies under each image token (rl/lessons/dense.py),
+plus gaze_coef and brought_coef times the losses on where heads look and what they bring (rl/lessons/looks.py).
 Questions, observations, images and templates are context and carry no loss.
 
 Shape letters: T tokens, M image tokens, D decoder width, V vocabulary, S supervised tokens.
@@ -98,10 +99,10 @@ class SftConfig:
     recall_share: float = 0.0
     """Share of the conversations that are without a picture: what belongs to a name of a list."""
     recall_steps: int = 0
-    """For this many first steps all of them are: copying comes first, and a list costs a tenth of a picture."""
+    """For this many first batches all of them are: copying comes first, and a list costs a tenth of a picture."""
     page_blocks: int = 150
     ramp_steps: int = 0
-    """Over this many steps pages grow from a line to page_blocks, sheets from a thing to a crowd, lists from a name."""
+    """Over this many batches pages grow from a line to page_blocks, sheets from a thing to many, lists from a name."""
     families: tuple[str, ...] = field(default=FAMILIES)
     max_questions: int = 4
     gaze_coef: float = 0.0

@@ -47,14 +47,15 @@ class Team:
         return float(max(self._all(count)))
 
     def means(self, totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        """Of weighted sums and their weights, over all processes, the means; 0 for the mean of none.
+        """Of weighted sums and their weights, over all processes, the means; those of nothing are left out.
 
         They come in the order of the first process.
         """
         every = self._all(dict(totals))
         keys = dict.fromkeys(key for one in every for key in one)
         parts = {key: [one[key] for one in every if key in one] for key in keys}
-        return {key: sum(own for own, _ in some) / (sum(n for _, n in some) or 1) for key, some in parts.items()}
+        weights = {key: sum(weight for _, weight in some) for key, some in parts.items()}
+        return {key: sum(own for own, _ in parts[key]) / weight for key, weight in weights.items() if weight}
 
     def of_first(self, value: T) -> T:
         """What the first process has."""

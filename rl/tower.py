@@ -116,7 +116,7 @@ class TowerConfig:
     patch_coef: float = 1.0
     """Weight of the readouts of the patches beside those of the merged tokens; 0 for none."""
     ramp_steps: int = 3000
-    """Over this many steps pages grow from easy to hard and scenes come in."""
+    """Over this many batches pages grow from easy to hard and scenes come in."""
 
     def __post_init__(self) -> None:
         check(

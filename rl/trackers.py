@@ -22,11 +22,11 @@ WANDB_ID = "wandb-id.txt"
 
 
 @contextmanager
-def tracked(names: Sequence[Tracker], out: Path, done: int = 0) -> Iterator[Log]:
+def tracked(names: Sequence[Tracker], out: Path, done: int | None = None) -> Iterator[Log]:
     """What to call with each row inside the block; the run has the name of its folder.
 
-    One that goes on after `done` steps stays the run that it was. Rows that a kill left beyond them come again:
-    TensorBoard drops the old ones, wandb the new ones, which are the same, and trackio has both.
+    One that goes on after `done` steps, which may be none, stays the run that it was. Rows that a kill left beyond them
+    come again: TensorBoard drops the old ones, wandb the new ones, which are the same, and trackio has both.
 
     Raises ConfigError for a tracker that is not installed.
     """
@@ -51,9 +51,9 @@ def _imported(module: str, package: str) -> Any:
 
 
 @contextmanager
-def _tensorboard(out: Path, done: int) -> Iterator[Log]:
+def _tensorboard(out: Path, done: int | None) -> Iterator[Log]:
     module = _imported("torch.utils.tensorboard", "tensorboard")
-    with module.SummaryWriter(out / "tensorboard", purge_step=done + 1 if done else None) as writer:
+    with module.SummaryWriter(out / "tensorboard", purge_step=None if done is None else done + 1) as writer:
 
         def log(step: int, row: Mapping[str, float]) -> None:
             for name, value in row.items():
@@ -63,23 +63,23 @@ def _tensorboard(out: Path, done: int) -> Iterator[Log]:
 
 
 @contextmanager
-def _run(name: str, out: Path, done: int) -> Iterator[Log]:
+def _run(name: str, out: Path, done: int | None) -> Iterator[Log]:
     """A tracker with the interface of wandb, which trackio has too; wandb knows a run by an id, trackio by its name."""
     module = _imported(name, name)
     if name == "wandb":
         module.init(project=PROJECT, name=out.name, id=_id(out, done), resume="allow")
     else:
-        module.init(project=PROJECT, name=out.name, resume="allow" if done else "never")
+        module.init(project=PROJECT, name=out.name, resume="never" if done is None else "allow")
     try:
         yield lambda step, row: module.log(dict(row), step=step)
     finally:
         module.finish()
 
 
-def _id(out: Path, done: int) -> str:
+def _id(out: Path, done: int | None) -> str:
     """The one that a run had when it began, kept in its folder."""
     path = out / WANDB_ID
-    if not (done and path.is_file()):
+    if done is None or not path.is_file():
         with replaced(path) as fresh:
             fresh.write_text(uuid4().hex)
     return path.read_text()

@@ -66,7 +66,7 @@ class Stage(Protocol):
     """Its settings, a dataclass: kept with a checkpoint and compared when a run goes on."""
 
     def batch(self, index: int) -> Any:
-        """The batch of step `index`; called in a worker process, the same for the same index."""
+        """Batch `index`, of which a step takes one or several; called in a worker process, the same for an index."""
         ...
 
     def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
@@ -248,7 +248,7 @@ def train(
         if not resume:
             refuse_another(out, team)
         step, held = resumed(out, optimizer, team, settings) if resume else Progress()
-        track = stack.enter_context(tracked(config.trackers if team.leads else (), out, step))
+        track = stack.enter_context(tracked(config.trackers if team.leads else (), out, step if resume else None))
         window: list[Metrics] = list(held)
         rows = keep_rows(out / METRICS, "step", step) if team.leads else []
         started = saved = time.monotonic()

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from foveate.agent.images import ImageStore
@@ -31,7 +31,7 @@ from foveate.errors import InputError
 from foveate.models.reasoner import Message
 from foveate.rl.lines import whole_lines
 from foveate.rl.reward import Kind
-from foveate.rl.rollout import Trajectory
+from foveate.rl.rollout import Trajectory, ended_by_itself
 from foveate.rl.writing import append, made, replaced
 from foveate.tools.tool import Box
 
@@ -76,8 +76,8 @@ class Saved:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it came to its own end: what a budget cut says nothing of the policy."""
-        return self.status == "answered" and len(self.sampled_S) > 0
+        """See ended_by_itself."""
+        return ended_by_itself(self.status, self.sampled_S)
 
     def resolved(self) -> list[Message]:
         """The messages with their pictures, as a processor takes them."""
@@ -109,12 +109,20 @@ class Logprobs:
             return
         self.number = number
         try:
-            self.part = load_file(self._file()) if self._file().is_file() else {}
-        except (OSError, SafetensorError) as error:
+            self.part = _numbers_of(self._file()) if self._file().is_file() else {}
+        except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"cannot read {self._file()} ({error}); write it anew with foveate rollout") from error
 
     def _file(self) -> Path:
         return self.folder / f"{self.number:05}.safetensors"
+
+
+def _numbers_of(path: Path) -> dict[str, Tensor]:
+    """Raises ValueError for those of another version."""
+    with safe_open(path, framework="pt") as file:
+        if (version := (file.metadata() or {}).get("schema_version")) != str(SCHEMA_VERSION):
+            raise ValueError(f"schema_version is {version!r}, wanted '{SCHEMA_VERSION}'")
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
 
 
 def write_trajectories(

@@ -60,12 +60,16 @@ def open_rows(path: Path) -> Sequence[Mapping[str, Any]]:
 def preference_of(row: Mapping[str, Any], folder: Path) -> Preference:
     """A row with its pictures in their places. Raises ValueError for a side or a picture that does not fit."""
     prompt, chosen, rejected = _split(row)
-    images = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
     return Preference(
-        prompt=_filled(_messages(prompt, "user"), images, folder),
+        prompt=_filled(_messages(prompt, "user"), pictures_of(row), folder),
         chosen=_filled(_messages(chosen, "assistant"), row.get("chosen_images") or [], folder),
         rejected=_filled(_messages(rejected, "assistant"), row.get("rejected_images") or [], folder),
     )
+
+
+def pictures_of(row: Mapping[str, Any]) -> list[Any]:
+    """What stands in `images`, or the one in `image`."""
+    return list(row.get("images") or ([row["image"]] if row.get("image") is not None else []))
 
 
 def _split(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:

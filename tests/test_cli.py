@@ -22,7 +22,7 @@ import foveate
 from foveate.cli import EXIT_CODES, main
 from foveate.cli.options import tools_for
 from foveate.cli.reasoner import load_reasoner
-from foveate.errors import ModelError
+from foveate.errors import InputError, ModelError
 from foveate.models.reasoner import NANO, Message
 from foveate.tools import PythonTool
 from foveate.tools.sandbox import probe_result
@@ -302,12 +302,18 @@ def test_tools_are_terse_for_a_model_that_has_learned_them() -> None:
         assert search.call({"query": "capital of Norway"}, []).text.count("\n") + 1 == results
 
 
+def test_no_tools_and_yet_something_of_them_is_refused() -> None:
+    for network, said in ((True, "--network"), (False, "--unsafe-code")):
+        with pytest.raises(InputError, match=f"got --no-tools and {said}, wanted one of them"):
+            tools_for(NANO, no_tools=True, network=network, unsafe=not network)
+
+
 def test_code_without_a_boundary_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", "")  # no bubblewrap
     probe_result.cache_clear()
     try:
         tools_for(NANO, no_tools=False, network=False, unsafe=False)
-        tools_for(NANO, no_tools=True, network=False, unsafe=True)
+        assert tools_for(NANO, no_tools=True, network=False, unsafe=False) == ()
         assert capsys.readouterr().err == ""
         tools_for(NANO, no_tools=False, network=False, unsafe=True)
         assert capsys.readouterr().err.startswith("foveate: no sandbox works here")

@@ -51,11 +51,12 @@ std::vector<Piece> pieces_of(int64_t outputs, int64_t count, int64_t rows, int64
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-              const std::optional<Tensor>& scales) {
+              const std::optional<Tensor>& scales, bool wide) {
   const Matrices matrix = checked_matrix(x, weight, bias, scales);
+  const bool narrow = is_bf16(x) && !wide;
   const Tensor input = torch::stable::contiguous(x);
   const int64_t count = x.size(0), outputs = matrix.rows;
-  Tensor out = torch::stable::new_empty(input, {count, outputs});
+  Tensor out = torch::stable::new_empty(input, {count, outputs}, narrow ? ScalarType::BFloat16 : ScalarType::Float);
   std::unique_ptr<float, Free> input_room, bias_room;
   std::vector<int64_t> itself(count);
   std::iota(itself.begin(), itself.end(), 0);
@@ -65,7 +66,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
   const float* added = bias.has_value() ? widened(*bias, bias_room) : nullptr;
   const MatvecKernels& run = kernels().matvec;
   char* to = static_cast<char*>(out.mutable_data_ptr());
-  const int64_t bytes = is_bf16(x) ? 2 : 4;
+  const int64_t bytes = narrow ? 2 : 4;
   const int64_t num_threads = outputs * matrix.depth < kLittle ? 1 : torch::stable::get_num_threads();
   const bool tiled = is_tiled(matrix, pairs, count);
   const int64_t rows = tiled ? kRowsOnTiles : kRowsOfPart, each = tiled ? kLinesOnTiles : std::max<int64_t>(1, count);
@@ -81,7 +82,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
     }
     for (int64_t n = first; n < last; ++n) {
       run.finish(results + (n - first) * row_room, added == nullptr ? nullptr : added + begin, end - begin,
-                 to + (n * outputs + begin) * bytes, is_bf16(x));
+                 to + (n * outputs + begin) * bytes, narrow);
     }
   });
   return out;

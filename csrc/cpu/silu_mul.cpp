@@ -39,7 +39,7 @@ Tensor silu_mul_backward(const Tensor& grad, const Tensor& gate_up) {
   check_gate_up(gate_up);
   check_operand(grad, "grad");
   FOVEATE_CHECK_SAME_DTYPE(grad, gate_up);
-  STD_TORCH_CHECK(grad.dim() == gate_up.dim() && grad.numel() * 2 == gate_up.numel() && last(grad) * 2 == last(gate_up),
+  STD_TORCH_CHECK(is_half_as_wide(grad, gate_up),
                   "grad must have the shape of silu_mul's result for gate_up ", shape_text(gate_up), ", got ",
                   shape_text(grad));
   const Tensor input = torch::stable::contiguous(gate_up), gradient = torch::stable::contiguous(grad);

@@ -287,7 +287,9 @@ Tensor decode_attention(const Tensor& queries, const Tensor& k, const Tensor& v,
   problem.sums = sums.mutable_data_ptr<float>();
   problem.stats = reinterpret_cast<float2*>(stats.mutable_data_ptr<float>());
   const dim3 grid(parts, static_cast<unsigned>(blocks / (batch > 0 ? batch : 1)), static_cast<unsigned>(batch));
-  with_sizes(q.size(2), value_dim, k.const_data_ptr() == v.const_data_ptr(), [&](auto dim, auto value, auto shared) {
+  const bool in_keys = k.const_data_ptr() == v.const_data_ptr() && k.stride(0) == v.stride(0) &&
+                       k.stride(1) == v.stride(1) && k.stride(2) == v.stride(2);
+  with_sizes(q.size(2), value_dim, in_keys, [&](auto dim, auto value, auto shared) {
     device.launch(attend_span<dim.value, value.value, shared.value>, grid, kThreads,
                   decode_bytes(dim.value, value.value, shared.value), problem);
   });

@@ -67,7 +67,7 @@ Tensor silu_mul_backward(const Tensor& grad, const Tensor& gate_up) {
   check_on_gpu(gradient, "grad", ScalarType::BFloat16);
   check_beside(gradient, "grad", input, "gate_up");
   const int64_t width = last(gradient);
-  STD_TORCH_CHECK(gradient.numel() * 2 == input.numel() && width * 2 == last(input),
+  STD_TORCH_CHECK(is_half_as_wide(gradient, input),
                   "grad must have the shape of silu_mul's result for gate_up ", shape_text(input), ", got ",
                   shape_text(gradient));
   check_width(input, width);

@@ -8,7 +8,6 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include <cassert>
 #include <tuple>
 
 namespace foveate::cuda::windows {
@@ -31,11 +30,10 @@ template <int kHead>
 __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
   using Sizes = Place<kHead>;
   Tile tile;
-  assert(blockIdx.x > 0 || problem.ends[problem.num_windows] == problem.num_tokens);
+  check_ends(problem);
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }
-  assert(tile.begin >= 0 && tile.end <= problem.num_tokens);
   bf16 *q = reinterpret_cast<bf16*>(shared_memory), *k = q + Sizes::kTileNumbers, *v = k + Sizes::kTileNumbers;
   const Place<kHead> place = place_of<kHead>(problem, tile);
   bf16* own = q + place.warp * kWarpRows * Sizes::kStride;

@@ -78,6 +78,7 @@ template <int kHead>
 __global__ void __launch_bounds__(kThreads) grad_of_queries(Problem problem) {
   using Sizes = Place<kHead>;
   Tile tile;
+  check_ends(problem);
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }
@@ -128,6 +129,7 @@ template <int kHead>
 __global__ void __launch_bounds__(kThreads) grad_of_keys(Problem problem) {
   using Sizes = Place<kHead>;
   Tile tile;
+  check_ends(problem);
   if (!find_tile(problem.ends, problem.num_windows, kRows, blockIdx.x, tile)) {
     return;
   }

@@ -7,6 +7,7 @@
 #include "launch.h"
 #include "tiles.h"
 
+#include <cassert>
 #include <cmath>
 #include <type_traits>
 
@@ -64,6 +65,16 @@ struct Place {
     return head * problem.num_tokens + row;
   }
 };
+
+// Stops where the windows do not end one behind the other, the last with the tokens.
+__device__ void check_ends(const Problem& problem) {
+  if (blockIdx.x == 0) {
+    assert(problem.ends[0] == 0 && problem.ends[problem.num_windows] == problem.num_tokens);
+    for (int window = threadIdx.x; window < problem.num_windows; window += kThreads) {
+      assert(problem.ends[window] <= problem.ends[window + 1]);
+    }
+  }
+}
 
 // Zeros behind heads that do not fill their padded size.
 template <int kHead>

@@ -33,7 +33,6 @@ class Published:
 def read_published(folder: Path, values: dict[str, Any]) -> Published:
     """Read what stands beside config.json, whose `values` are known. Raises CheckpointError naming file and key."""
     config = Section(values=values, where=str(folder / "config.json"))
-    _check_weights_are_numbers(config)
     whole = read_section(folder / "processor_config.json")
     images = whole.section("image_processor") or read_section(folder / "preprocessor_config.json")
     videos = whole.section("video_processor") or read_section(folder / "video_preprocessor_config.json")
@@ -56,7 +55,7 @@ def read_published(folder: Path, values: dict[str, Any]) -> Published:
     return Published(config=sizes, codec=codec, chat=chat)
 
 
-def _check_weights_are_numbers(config: Section) -> None:
+def check_weights_are_numbers(config: Section) -> None:
     """Raises CheckpointError where weights are packed, or have scales beside them."""
     for section in (config, config.section("text_config")):
         if packed := section.section("quantization_config"):
@@ -89,7 +88,9 @@ def template_of(folder: Path) -> str:
     for name in ("chat_template.json", "tokenizer_config.json"):
         found = read_optional(folder / name).get("chat_template")
         if isinstance(found, list):
-            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+            found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}.get(
+                "default"
+            )
         if isinstance(found, str):
             return found
     raise CheckpointError(

@@ -193,6 +193,11 @@ def _qwen2_vision(vision: Section, family: str) -> VisionConfig:
 def _qwen3_vision(vision: Section) -> VisionConfig:
     """The tower of Qwen3-VL: a learned table of positions, and features of three layers for the decoder's first."""
     depth = vision.get("depth", int, 27)
+    deep = vision.get("deepstack_visual_indexes", tuple[int, ...], (8, 16, 24))
+    if len(set(deep)) < len(deep) or not set(deep) <= set(range(depth)):
+        raise CheckpointError(
+            f"{vision.where}: deepstack_visual_indexes is {list(deep)}, wanted different layers of 0 to {depth - 1}"
+        )
     return VisionConfig(
         hidden_size=vision.get("hidden_size", int, 1152),
         num_layers=depth,
@@ -207,7 +212,7 @@ def _qwen3_vision(vision: Section) -> VisionConfig:
         norm="layer",
         feedforward=_feedforward(vision, "gelu_pytorch_tanh"),
         merger_activation="gelu",
-        deep_layers=vision.get("deepstack_visual_indexes", tuple[int, ...], (8, 16, 24)),
+        deep_layers=deep,
     )
 
 

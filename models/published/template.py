@@ -22,7 +22,7 @@ from foveate.models.chat import Frames, Picture, Piece, VideoPart, checked_role,
 from foveate.models.config import ThinkerConfig
 from foveate.models.prefix import common_length
 from foveate.models.published.environment import asks_for_tools, template_environment
-from foveate.models.reasoner import Message
+from foveate.models.reasoner import RESPONSE, Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.video import read_clip
 
@@ -34,7 +34,6 @@ BEGINS, ENDS = "\ue0f2", "\ue0f3"
 """Those that stand around what the model says in a turn whose text went through the template."""
 VISION = "<|vision_start|>", "<|vision_end|>"
 """Around a video in the templates of the families that see them."""
-RESPONSE = "<tool_response>\n", "\n</tool_response>"
 """Around a tool's result, in a user turn, where the template knows none."""
 
 Form = dict[str, Any]
@@ -80,6 +79,8 @@ class ChatTemplate:
 
     def pieces(self, messages: Sequence[Message], *, generate: bool) -> Iterator[Piece]:
         """See Chat."""
+        if not messages:  # which templates may not expect
+            return
         aside, before = _Aside(), ""
         forms = [self._form(message, aside) for message in messages]
         tools = self._tools(messages, aside)

@@ -51,7 +51,12 @@ def tiktoken_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    named = {int(index): token["content"] for index, token in settings.get("added_tokens_decoder", {}).items()}
+    try:
+        named = {int(index): token["content"] for index, token in settings.get("added_tokens_decoder", {}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"added_tokens_decoder of {path.parent} is no table of tokens by id: {error!r}"
+        ) from error
     base = len(ranks)
     tokenizer.add_special_tokens(
         [

@@ -78,4 +78,6 @@ def named_tokens(folder: Path) -> dict[str, str]:
     """Control tokens by what templates call them (bos_token, eos_token, ...), those that a folder names."""
     found = read_optional(folder / "special_tokens_map.json") | read_optional(folder / "tokenizer_config.json")
     tokens = {name: found[name] for name in NAMED if found.get(name)}
-    return {name: token["content"] if isinstance(token, dict) else str(token) for name, token in tokens.items()}
+    return {
+        name: str(token.get("content", "")) if isinstance(token, dict) else str(token) for name, token in tokens.items()
+    }

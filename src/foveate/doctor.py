@@ -23,7 +23,7 @@ EXTRAS = {
     "openai": ("langchain_openai",),
     "postgres": ("psycopg",),
     "video": ("av",),
-    "train": ("matplotlib", "peft", "tensorboard"),
+    "train": ("math_verify", "matplotlib", "peft", "tensorboard"),
     "ray": ("ray",),
     "trl": ("datasets",),
 }

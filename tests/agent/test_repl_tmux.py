@@ -20,8 +20,8 @@ from PIL import Image
 TESTS = Path(__file__).parents[1]
 PATIENCE_S = 40.0
 AT_THE_PROMPT = r"[^\n]*\n\s*›\n"
-"""After a pattern: its line ends and an empty prompt stands below. A control key sent sooner meets the terminal's cooked
-mode, which takes Ctrl-D for an end of file that nobody reads."""
+"""After a pattern: its line ends and an empty prompt stands below. A control key sent sooner meets the terminal's
+cooked mode, which takes Ctrl-D for an end of file that nobody reads."""
 
 pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")
 

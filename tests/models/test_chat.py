@@ -43,6 +43,10 @@ def test_what_a_message_holds() -> None:
         ([{"type": "video", "video": 3}], "a video is of the type int"),
         ([{"type": "video", "video": noise(8, 8)}], "a video is of the type Image"),
         ([{"type": "video", "video": ["0.png", 3]}], "a picture is of the type int"),
+        ([{"type": "image", "image": "a.png", "resized_height": 28}], "image part: resized_height would be lost"),
+        ([{"type": "video", "video": "a.mp4", "max_frames": 16}], "video part: max_frames would be lost"),
+        ([{"type": "video", "video": "a.mp4", "fps": 1.0, "nframes": 4}], "video part: fps is 1.0 and nframes is 4"),
+        ([{"type": "video", "video": ["0.png"], "nframes": 4}], "video part: nframes is of a file"),
         ([{"type": "image_url", "image_url": {"url": "data:"}}], "message part is .*image_url"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pictures import noise
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from foveate.errors import CheckpointError, ConfigError, InputError
 from foveate.models import Thinker, nano_path
@@ -84,6 +85,9 @@ def test_unknown_roles_and_parts_are_refused(thinker: Thinker) -> None:
     for role, content in wrong:
         with pytest.raises(InputError, match="wanted"):
             thinker.processor([{"role": role, "content": content}])
+    for key, value in (("tool_calls", [{"id": "1"}]), ("reasoning_content", "Hm.")):
+        with pytest.raises(InputError, match=f"a message's {key} would be lost, wanted"):
+            thinker.processor([{"role": "assistant", "content": "Yes.", key: value}])
 
 
 def test_forms_of_text_are_the_same_text(thinker: Thinker) -> None:
@@ -101,6 +105,38 @@ def test_a_tokenizer_that_was_cut_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match=r"cannot read the tokenizer .*tokenizer\.json"):
         Thinker.from_pretrained(folder)
+
+
+def test_what_another_trainer_left_in_a_tokenizer_does_not_count(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(pad_to_multiple_of=8)
+    text = [{"role": "user", "content": "zoom image box zoom"}]
+    wanted = Thinker.from_pretrained(folder).processor(text).token_ids
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert torch.equal(Thinker.from_pretrained(folder).processor(text).token_ids, wanted)
+
+
+def test_a_tokenizer_with_more_ids_than_embeddings_is_named(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([f"word{number}" for number in range(5000)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"the tokenizer has ids up to \d+, and config.json has embeddings for"):
+        Thinker.from_pretrained(folder)
+
+
+def test_the_single_file_counts_where_there_is_an_index_too(thinker: Thinker, folder: Path) -> None:
+    """As in transformers; the shards of before may even be gone."""
+    index = {"weight_map": dict.fromkeys(load_file(folder / "model.safetensors"), "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    loaded = Thinker.from_pretrained(folder)
+    assert torch.equal(loaded.decoder.norm.weight, thinker.decoder.norm.weight)
+
+
+def test_a_rounding_that_is_none_is_refused(folder: Path) -> None:
+    wrong: Any = "int4"
+    with pytest.raises(ConfigError, match="rounding is 'int4', wanted None or one of int8, nf4"):
+        Thinker.from_pretrained(folder, rounding=wrong)
 
 
 def test_remembered_pictures_have_a_room(thinker: Thinker) -> None:

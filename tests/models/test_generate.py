@@ -184,8 +184,11 @@ def test_a_turn_that_fails_ends_alone(thinker: Thinker, place: str) -> None:
 
 
 def test_what_a_callback_raises_comes_to_its_caller(thinker: Thinker, conversation: Messages) -> None:
-    with pytest.raises(ConnectionError, match="went away"):
-        ThinkerReasoner(thinker).sample(conversation, max_new_tokens=9, on_text=raises(ConnectionError("went away")))
+    for error in (ConnectionError("went away"), RuntimeError("went away")):
+        with pytest.raises(type(error), match=r"\Awent away"):
+            ThinkerReasoner(thinker).sample(conversation, max_new_tokens=9, on_text=raises(error))
+        with pytest.raises(type(error), match=r"\Awent away"):
+            ThinkerReasoner(thinker).sample(conversation, max_new_tokens=9, should_stop=raises(error))
 
 
 def test_no_turn_is_lost_when_its_beginning_is_broken_off(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ to the limit of patches, never enlarged, and padded with black.
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from hypothesis import strategies as st
 from pictures import image, noise, text
 from torch import nn
 
+from foveate.errors import ImageError, InputError
 from foveate.models import Thinker, ThinkerReasoner, engine
+from foveate.models.image import image_grid
 from foveate.models.published.tiktoken import CUTS, tiktoken_tokenizer
 from foveate.models.transcript import pack
 
@@ -123,6 +126,20 @@ def test_the_folder_comes_back(saved: tuple[nn.Module, Path], thinker: Thinker, 
     inputs = again.processor(CONVERSATIONS[1])
     assert torch.equal(again(inputs), thinker(inputs))
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in saved[1].iterdir()}
+
+
+def test_a_side_without_places_is_refused(thinker: Thinker) -> None:
+    """As the published processor refuses it: 512 patches."""
+    image = replace(thinker.config.image, max_pixels=4096 * 14**2)
+    assert image_grid(510 * 14, 28, thinker.config.vision, image).w == 510
+    with pytest.raises(ImageError, match="picture is 7168 x 28 px, wanted sides below 7168 px"):
+        image_grid(512 * 14, 28, thinker.config.vision, image)
+
+
+def test_a_smallest_number_of_pixels_is_not_for_this_family(thinker: Thinker) -> None:
+    part = {"type": "image", "image": noise(60, 40), "min_pixels": 50_000}
+    with pytest.raises(InputError, match="wanted no min_pixels"):
+        thinker.processor([{"role": "user", "content": [part]}])
 
 
 @pytest.mark.parametrize("size_px", [(150, 90), (640, 480), (28, 56), (20, 400)])

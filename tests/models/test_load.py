@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from foveate.errors import ConfigError, ModelError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.load import known_model, load_reasoner, reasoner_of
 from foveate.models.thinker import Thinker
+from foveate.ops import compute_dtype
 
 
 @pytest.mark.parametrize("name", ["gpt-9", "./nope", "~/nope", "transformers:/nope", "transformers:nano", ""])
@@ -27,6 +29,14 @@ def test_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model").mkdir()
     assert known_model(f"{prefix}~/model{suffix}") == f"{prefix}{tmp_path}/model{suffix}"
+
+
+@pytest.mark.parametrize("suffix", ["", ":int8"])
+def test_half_precision_becomes_what_kernels_take(thinker: Thinker, tmp_path: Path, suffix: str) -> None:
+    thinker.save_pretrained(tmp_path, dtype=torch.float16)
+    reasoner = load_reasoner(f"{tmp_path}{suffix}")
+    assert isinstance(reasoner, ThinkerReasoner)
+    assert {p.dtype for p in reasoner.thinker.parameters() if p.numel()} == {compute_dtype()}
 
 
 def test_int8_is_for_our_own_thinker(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def test_groups_that_cannot_be_are_refused(num_groups: int, top_groups: int) -> 
         MoEConfig(num_experts=6, top_k=2, intermediate_size=8, num_groups=num_groups, top_groups=top_groups)
 
 
+def test_more_experts_than_the_chosen_groups_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match="each token has 7 experts, wanted 1 to 6"):
+        MoEConfig(num_experts=12, top_k=7, intermediate_size=8, num_groups=4, top_groups=2)
+
+
 def test_only_who_learns_balances() -> None:
     torch.manual_seed(0)
     moe, x_TD = MoE(16, MoEConfig(num_experts=6, top_k=3, intermediate_size=8)), torch.randn(11, 16)

@@ -293,6 +293,16 @@ def test_settings_that_few_checkpoints_have(
     assert torch.equal(again(again.processor(MESSAGES)), before)
 
 
+@pytest.mark.parametrize("layers", [[0, 0], [0, 9], [-1]])
+def test_layers_that_a_tower_lacks_are_named(layers: list[int], tmp_path: Path) -> None:
+    qwen.save("qwen3_vl", tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["vision_config"]["deepstack_visual_indexes"] = layers
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"deepstack_visual_indexes is \[.*\], wanted different layers of 0 to"):
+        Thinker.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [

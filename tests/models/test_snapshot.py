@@ -35,7 +35,7 @@ def test_names_of_the_hub(name: str, wanted: bool, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert is_hub_name(name) == wanted
     if not wanted:
-        assert checkpoint_folder(name) == (nano_path() if name == "nano" else Path(name))
+        assert checkpoint_folder(name) == (nano_path() if name == "nano" else Path(name).expanduser())
 
 
 def test_the_command_line_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

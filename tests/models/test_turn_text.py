@@ -46,7 +46,8 @@ def test_a_turn_ends_where_another_would_begin(
     sample = say(reasoner, f"{said}{OTHERS_TURN}\nok</tool_response>42", monkeypatch, on_text=pieces.append)
     assert (sample.text, sample.stop_reason) == (said, "stop")
     assert "".join(pieces) == said
-    assert sample.token_ids == tuple(codec.encode_model_text(said))
+    whole = codec.encode_model_text(f"{said}{OTHERS_TURN}")
+    assert sample.token_ids == tuple(codec.encode_model_text(said) or whole[:1])  # one stays, so that it was sampled
     assert len(sample.logprobs) == len(sample.token_ids)
 
 
@@ -84,7 +85,7 @@ def test_nano_goes_on(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None
     ("pieces", "kept"),
     [
         (["a", "<tool", "_response", ">"], 1),
-        (["<tool_response>"], 0),
+        (["<tool_response>"], 1),
         (["</tool_call", "><", "tool_response", ">\n"], 2),
         ([*"ab", *OTHERS_TURN], 2),
         (["a", "<tool_response>", "b"], None),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import references
 from foveate.errors import InputError
-from foveate.ops import Int8Rows, Nf4Rows, linear, native
+from foveate.ops import Int8Rows, Nf4Rows, linear, linear_f32, native
 from foveate.ops.native import takes_tiles
 from foveate.ops.nf4 import LEVELS
 from references import assert_as_exact_as_torch, draw
@@ -39,6 +39,23 @@ def test_it_equals_its_reference(size: tuple[int, int, int], dtype: torch.dtype,
     bias = some if has_bias else None
     exact = references.linear(x.double(), weight.double(), None if bias is None else bias.double())
     assert_as_exact_as_torch(linear(x, weight, bias), references.linear(x, weight, bias), exact)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [*SIZES, (30, 64, 24), (0, 8, 4)])
+def test_sums_in_f32_are_not_rounded(size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    x, weight, _ = layer(size, dtype)
+    plain = references.linear(x.float(), weight.float(), None)
+    assert_as_exact_as_torch(linear_f32(x, weight), plain, references.linear(x.double(), weight.double(), None))
+
+
+@pytest.mark.parametrize("num_tokens", [4, 40])
+def test_sums_in_f32_stay_so_under_autocast(num_tokens: int) -> None:
+    x, weight, _ = layer((num_tokens, 64, 24), torch.float32)
+    wanted = linear_f32(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(linear_f32(x, weight), wanted)
 
 
 @needs_native
@@ -188,6 +205,7 @@ def test_opcheck() -> None:
     rounded = Int8Rows.of(weight)
     check, operation = torch.library.opcheck, torch.ops.foveate.linear.default
     check(operation, (x, weight, None, None))
+    check(operation, (x.bfloat16(), weight.bfloat16(), None, None, True))
     check(operation, (x, rounded.values, bias, rounded.scales))
     x, weight, bias = layer((3, 64, 8), torch.float32)
     codes, scales = Nf4Rows.of(weight)

@@ -26,6 +26,7 @@ RUNS: dict[str, Run] = {
     "rotate": lambda x: ops.rotate(x[:, None], (ANGLES.cos(), ANGLES.sin())),
     "dispatch": lambda x: ops.dispatch(x, PLACE, 7),
     "combine": lambda x: ops.combine(x.repeat(2, 1), PLACE, WEIGHTS),
+    "route": lambda x: ops.route(x, 3)[1],
     "packed_attention": lambda x: ops.packed_attention(x[:, None], x[:, None], x[:, None], ops.Packing([1, 2])),
     "window_attention": lambda x: ops.window_attention(
         x.repeat(1, 3), (ANGLES.cos(), ANGLES.sin()), ops.Packing([1, 2]), 1
@@ -34,6 +35,7 @@ RUNS: dict[str, Run] = {
 """With a gradient, of x [3, 8]."""
 WITHOUT: dict[str, Run] = {
     "linear": lambda x: ops.linear(x, MATRIX, BIAS),
+    "linear_f32": lambda x: ops.linear_f32(x, MATRIX),
     "experts_forward": lambda x: ops.experts_forward(x, CHOSEN, WEIGHTS, GATE_UP, DOWN),
     "decode_attention": lambda x: ops.decode_attention(x[:, None], CACHE, CACHE[..., :5], SLOTS, LENGTHS, 6),
 }

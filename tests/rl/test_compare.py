@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, InputError
 from foveate.models.checkpoint import nano_path
-from foveate.rl.compare import SUITE, by_training, draw, evaluate_all, report_file, table
-from foveate.rl.suite import SUITE_VERSION
+from foveate.rl.compare import SUITE, by_training, draw, evaluate_all, report_file, state_of, table
 
 
 def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path:
@@ -27,7 +28,7 @@ def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path
 
 
 def answered(run: Path, right: float, *, step: int, n: int = 240, suite: str = SUITE) -> None:
-    report = {"accuracy": right, "n": n, "policy_tokens": 80, "step": step, "suite_version": SUITE_VERSION}
+    report = {"accuracy": right, "n": n, "policy_tokens": 80} | state_of(run, suite) | {"step": step}
     report_file(run, suite).write_text(json.dumps(report))
 
 
@@ -99,6 +100,23 @@ def test_a_run_is_asked_again_when_it_has_gone_on_or_more_is_wanted(tmp_path: Pa
         evaluate_all([run], "nano-test", 2, workers=1, ask=counting)
     evaluate_all([run], SUITE, 2, workers=1, ask=counting)
     assert asked == [("nano-test", 2), ("nano-test", 2), (SUITE, 2)]
+    folders = [tmp_path / name / "own" for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "answers.jsonl").touch()
+    for folder in (*folders, folders[1]):
+        evaluate_all([run], str(folder), 2, workers=1, ask=counting)
+    assert asked[3:] == [(str(folder), 2) for folder in folders]
+    with pytest.raises(InputError, match="got the suite nowhere, wanted one of"):
+        evaluate_all([run], "nowhere", 2, workers=1, ask=counting)
+
+
+def test_the_program_says_an_error_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "foveate.rl.compare", str(tmp_path), "--out", str(tmp_path / "some.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("foveate: no rows in")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_picture_shows_every_training(tmp_path: Path) -> None:

@@ -201,7 +201,8 @@ def test_an_iteration_of_equal_groups_changes_nothing(thinker: Thinker, played: 
 
 def test_who_played_nothing_has_a_row(thinker: Thinker) -> None:
     row = learner_of(thinker).learn(0, [])
-    assert (row["accuracy"], row["grad_norm"]) == (0.0, 0.0)
+    assert not {"accuracy", "reward", "policy_tokens"} & row.keys()
+    assert row["grad_norm"] == 0.0
 
 
 def test_sampler_and_trainer_are_compared_before_the_first_step(thinker: Thinker, played: list[Trajectory]) -> None:

@@ -96,8 +96,11 @@ def test_dpo(folder: Path, played: list[Trajectory], lora: LoraConfig, tmp_path:
     stage = PreferenceStage(config, 0, "cpu")
     optimizer = OptimizerConfig(lr=1e-2, muon=False, warmup_steps=1)
     assert train(stage, TrainConfig(steps=3, num_workers=0, log_every=1, optimizer=optimizer), tmp_path / "out") == 3
-    names = changed(Thinker.from_pretrained(folder), Thinker.from_pretrained(tmp_path / "out", dtype=torch.float32))
+    before, after = (Thinker.from_pretrained(path, dtype=torch.bfloat16) for path in (folder, tmp_path / "out"))
+    names = changed(before, after)
     assert names
+    assert not any(name.startswith("vision.") for name in names)
+    assert only_linear_layers_of_the_decoder(names) == bool(lora.rank)
     _, metrics = stage.loss(stage.batch(0))
     assert metrics["preferred"] == 1.0
     assert [name for name, p in stage.module.named_parameters() if p.requires_grad and "lora_" not in name] == [

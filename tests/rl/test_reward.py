@@ -126,6 +126,8 @@ def test_the_expected_answer_is_right(text: str) -> None:
         ("set", "A, B, and C", "C,B,A"),
         ("set", "2.0; 1,000", "1000; 2"),
         ("set", "Oslo", "oslo"),
+        ("set", "5, $5", "$5, €5"),
+        ("set", "$5, 5", "5, $5"),
         ("set", "(a), (b)", "b, a"),
         ("set", '"a", "b"', "b, a"),
         ("set", "**a** and **b**", "{b, a}."),

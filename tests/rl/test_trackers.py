@@ -51,7 +51,7 @@ def test_wandb_and_trackio_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_run_that_goes_on_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for rows in ([(1, 4.0), (2, 3.0), (3, 2.0)], [(3, 2.5), (4, 1.0)]):
-        with tracked(["tensorboard"], tmp_path, rows[0][0] - 1) as log:
+        with tracked(["tensorboard"], tmp_path, rows[0][0] - 1 or None) as log:
             for step, loss in rows:
                 log(step, {"loss": loss})
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -59,7 +59,7 @@ def test_a_run_that_goes_on_stays_one(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [(point.step, point.value) for point in events.Scalars("loss")] == [(1, 4.0), (2, 3.0), (3, 2.5), (4, 1.0)]
     fake = Wandb()
     monkeypatch.setattr(trackers, "import_module", lambda name: fake)
-    for done in (0, 2, 0):
+    for done in (None, 2, None):
         with tracked(["wandb", "trackio"], tmp_path, done):
             pass
     begun = [said for said in fake.said if said != "finished"]

@@ -54,9 +54,12 @@ def budget_of(*, turns: int, tokens: int, image_tokens: int, seconds: float) -> 
 def tools_for(dialect: "Dialect", *, no_tools: bool, network: bool, unsafe: bool) -> "tuple[Tool, ...]":
     """The tools of a run: zoom, python and search, or none.
 
-    Says on stderr when code will run without a boundary.
+    Says on stderr when code will run without a boundary. Raises InputError where none are wanted, and yet something of
+    them.
     """
     if no_tools:
+        if network or unsafe:
+            raise InputError(f"got --no-tools and {'--network' if network else '--unsafe-code'}, wanted one of them")
         return ()
     from foveate.agent.arguments import usual_tools
     from foveate.tools import sandbox_tier

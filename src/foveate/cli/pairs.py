@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from foveate.paths import expanded
+
 
 def pairs(
     rollouts: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `foveate rollout`.")],
@@ -15,5 +17,5 @@ def pairs(
     from foveate.rl.pairs import pairs_of
     from foveate.rl.trajectory import read_trajectories
 
-    print(f"{write_rows(pairs_of(read_trajectories(rollouts)), out)} pairs")
+    print(f"{write_rows(pairs_of(read_trajectories(expanded(rollouts))), expanded(out))} pairs")
     return 0

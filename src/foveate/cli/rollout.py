@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from foveate.cli.options import SeedOption, TemperatureOption
+from foveate.paths import expanded
 
 
 def rollout(
@@ -26,8 +27,8 @@ def rollout(
 
     print(
         roll_out(
-            model,
-            out,
+            expanded(model),
+            expanded(out),
             tasks=tasks,
             prompts=prompts,
             samples=samples,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from foveate.paths import expanded
+
 
 def trace(
     rollouts: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `foveate rollout`.")],
@@ -16,5 +18,5 @@ def trace(
     """Write a page for each conversation of a rollout, with its picture, crops and steps."""
     from foveate.rl.traces import write_traces
 
-    print(write_traces(rollouts, out, lines or ()))
+    print(write_traces(expanded(rollouts), expanded(out), lines or ()))
     return 0

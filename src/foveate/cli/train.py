@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from foveate.cli.options import SeedOption
+from foveate.paths import expanded
 
 KERNELS_KEPT = "4096"
 """oneDNN compiles a kernel for each new shape and keeps 1,024; a training has more shapes than that."""
@@ -26,6 +27,7 @@ def train(
     from foveate.rl.stages import main
     from foveate.rl.team import leave
 
+    config, out = expanded(config), expanded(out)
     main(stage, config, out, resume=resume, overrides=tuple(overrides or ()), max_minutes=max_minutes, seed=seed)
     leave()
     return 0

@@ -11,17 +11,28 @@ from foveate.ops.attention import Packing, packed_attention, prefix_attention, w
 from foveate.ops.decode import decode_attention
 from foveate.ops.experts import experts_forward
 from foveate.ops.int8 import Int8Rows
-from foveate.ops.linear import linear
+from foveate.ops.linear import linear, linear_f32
 from foveate.ops.moe import combine, dispatch
-from foveate.ops.native import backend, compute_dtype, cuda_backend, is_native, is_served, plain_pytorch, wants_gradient
+from foveate.ops.native import (
+    SERVED,
+    backend,
+    compute_dtype,
+    cuda_backend,
+    is_native,
+    is_served,
+    plain_pytorch,
+    wants_gradient,
+)
 from foveate.ops.nf4 import Nf4Rows
 from foveate.ops.norm import rms_norm
 from foveate.ops.picture import patchify, resize
 from foveate.ops.rope import Tables, rotate
 from foveate.ops.rounded import Rounded
+from foveate.ops.route import route
 from foveate.ops.rows import put_rows, take_rows
 
 __all__ = [
+    "SERVED",
     "Int8Rows",
     "Nf4Rows",
     "Packing",
@@ -37,6 +48,7 @@ __all__ = [
     "is_native",
     "is_served",
     "linear",
+    "linear_f32",
     "packed_attention",
     "patchify",
     "plain_pytorch",
@@ -45,6 +57,7 @@ __all__ = [
     "resize",
     "rms_norm",
     "rotate",
+    "route",
     "silu_mul",
     "take_rows",
     "wants_gradient",

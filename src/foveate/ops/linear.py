@@ -30,6 +30,15 @@ def linear(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None = None) -> Te
     return out_ND if rows_ND is x_ND else out_ND.view(*x_ND.shape[:-1], -1)
 
 
+def linear_f32(x_ND: Tensor, weight_OD: Tensor) -> Tensor:
+    """The product x weight^T in f32, [..., O], of operands in f32 or narrower: nothing is rounded after."""
+    if x_ND.dim() != 2 or not _is_ours(x_ND, weight_OD, None):
+        with torch.autocast(x_ND.device.type, enabled=False):
+            return linear(x_ND.float(), weight_OD.float())
+    out_NO: Tensor = torch.ops.foveate.linear(x_ND, weight_OD.contiguous(), None, None, wide=True)
+    return out_NO
+
+
 def _is_ours(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
     operands = (weight_OD, bias_O)
@@ -40,8 +49,8 @@ def _is_ours(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None) -> bool:
     return x_ND.numel() <= (AMX_FEW if torch_has_tiles(x_ND) else FEW) * x_ND.shape[-1]
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, scales: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], weight.shape[0]))
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, scales: Tensor | None, wide: bool = False) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32 if wide else x.dtype)
 
 
 if is_native():

@@ -35,7 +35,7 @@ _OPERATIONS = (
     "rms_norm", "add_rms_norm", "rms_norm_backward", "window_attention", "window_attention_backward",
     "packed_attention", "packed_attention_backward", "silu_mul", "silu_mul_backward", "rotate",
     "moe_dispatch", "moe_combine", "moe_dots", "moe_experts", "moe_order", "decode_attention", "linear", "patchify",
-    "resize",
+    "resize", "moe_route", "moe_route_backward", "nf4_numbers",
 )  # fmt: skip
 
 
@@ -158,8 +158,11 @@ def backend() -> str:
 
 
 def cuda_backend() -> str:
-    """One line that says what runs the operations on a GPU."""
-    return f"plain PyTorch (our kernels: {_CUDA_PROBLEM})" if _CUDA_PROBLEM else "native kernels in bf16"
+    """One line that says what runs the operations on a GPU, the current one where there is any."""
+    problem = _CUDA_PROBLEM
+    if not problem and torch.cuda.is_available() and not is_new_enough(None):
+        problem = f"for compute capability {CUDA_OLDEST[0]}.{CUDA_OLDEST[1]} and later, which this GPU lacks"
+    return f"plain PyTorch (our kernels: {problem})" if problem else "native kernels in bf16"
 
 
 def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:

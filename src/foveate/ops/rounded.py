@@ -3,6 +3,7 @@
 Shape letters: N tokens (any number of leading dimensions), R rows, D width.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +22,8 @@ def product(x_ND: Tensor, weights_RD: Weights, bias_R: Tensor | None = None) -> 
         return F.linear(x_ND, weights_RD.dequantized(x_ND.dtype), bias_R)
     if not isinstance(weights_RD, Int8Rows):
         return F.linear(x_ND, weights_RD, bias_R)
-    y_NR = F.linear(x_ND, weights_RD.values.to(x_ND.dtype)) * weights_RD.scales
+    wide_ND = x_ND.float() if x_ND.dtype == torch.float16 else x_ND  # sums of whole numbers would not fit
+    y_NR = F.linear(wide_ND, weights_RD.values.to(wide_ND.dtype)) * weights_RD.scales
     return (y_NR if bias_R is None else y_NR + bias_R).to(x_ND.dtype)
 
 
