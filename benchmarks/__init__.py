@@ -20,5 +20,5 @@ NAMES = (
 """Every measurement of an operation, each in the file of its name; all of them take some minutes."""
 ALSO = {"moe_decode_int8": "moe_decode", "moe_decode_nf4": "moe_decode"}
 """Operations that the file of another measures."""
-ON_REQUEST = ("checkpoint", "gpu", "pointwise", "resize", "rl", "sizes")
+ON_REQUEST = ("checkpoint", "gpu", "pointwise", "resize", "rl", "router", "sizes")
 """What runs only when it is named."""

@@ -35,9 +35,10 @@ def case(context: int) -> Case:
         return decode_attention(q, k, v, torch.tensor([next(turn) % caches]), lengths, context)
 
     def by_torch(_: int) -> torch.Tensor:
+        """Queries that share a key head as so many tokens of one: with enable_gqa each head alone reads the cache."""
         slot = next(turn) % caches
         keys, values = (x[slot].transpose(0, 1)[None] for x in (k, v))
-        return scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=True)[:, :, 0]
+        return scaled_dot_product_attention(q.unflatten(1, (KEY_HEADS, -1)), keys, values).flatten(1, 2)
 
     peers: dict[str, Run] = {"torch": by_torch}
     if has_transformers():
