@@ -2,7 +2,7 @@
 //
 // Layout:  where many queries share a key head they lie across the lanes, so that highest scores and sums are kept lane
 //          by lane; a block of keys times the queries, then the probabilities times the values, both by the product of
-//          lanes.inl. Few queries would leave lanes empty: each is multiplied with the keys as they lie in the cache,
+//          lanes.inl, or pairs of keys and queries are summed as they lie, then across. Few queries would leave lanes empty: each is multiplied with the keys as they lie in the cache,
 //          and the partial sums of kLanes keys are turned so that keys lie across the lanes.
 // Numbers: f32; softmax online over blocks, parts joined in their order. Bf16 is multiplied in pairs where the instruction
 //          set has them: with keys as they lie, and with two values at once.
@@ -61,6 +61,18 @@ static void spread_queries(const DecodeProblem& problem, const DecodePart& part,
     for (int64_t d = 0; d < problem.head_dim; ++d) {
       to[d * lanes + member] = line[d];
     }
+  }
+}
+
+// Queries of bf16 as they lie, [lanes, dim / 2] words; zeros for those that are not there.
+static void copy_queries(const DecodeProblem& problem, const DecodePart& part, int64_t group, int64_t lanes, float* to) {
+  const int64_t words = problem.head_dim / 2;
+  for (int64_t member = 0; member < group; ++member) {
+    const uint16_t* query = row_of<uint16_t>(problem.q, part.sequence, part.kv_head * group + member);
+    std::memcpy(to + member * words, query, sizeof(float) * words);
+  }
+  for (int64_t i = group * words; i < lanes * words; ++i) {
+    to[i] = 0;
   }
 }
 
@@ -282,6 +294,55 @@ static Factor keys_of(const DecodeProblem& problem, const DecodePart& part, int6
   }
 }
 
+// Whether scores are sums across: of pairs that fill whole vectors, where there are no tiles.
+template <typename Product>
+static bool sums_across_words(int64_t dim) {
+  return Product::kNumbers == 2 && !kHasTiles && dim % (2 * kLanes) == 0;
+}
+
+constexpr int kMembersAtOnce = 4, kKeysAtOnce = kLanes / kMembersAtOnce;  // whose sums fill one vector
+
+// scores[key * lanes + m] = products of each key and four queries that follow each other, `words` apart: eight loads for
+// sixteen products, where a number that is spread over the lanes is a load for each.
+FOVEATE_INLINE void score_tile(const float* const* keys, const float* queries, int64_t words, float* scores,
+                               int64_t lanes) {
+  Vec sums[kLanes] = {};
+  for (int64_t at = 0; at < words; at += kLanes) {
+    Vec some[kMembersAtOnce];
+    for (int m = 0; m < kMembersAtOnce; ++m) {
+      some[m] = load(queries + m * words + at);
+    }
+    for (int key = 0; key < kKeysAtOnce; ++key) {
+      const Vec one = load(keys[key] + at);
+      for (int m = 0; m < kMembersAtOnce; ++m) {
+        sums[key * kMembersAtOnce + m] = Widest::add(sums[key * kMembersAtOnce + m], one, some[m]);
+      }
+    }
+  }
+  float all[kLanes];
+  store(all, sums_across(sums));
+  for (int key = 0; key < kKeysAtOnce; ++key) {
+    std::memcpy(scores + key * lanes, all + key * kMembersAtOnce, sizeof(float) * kMembersAtOnce);
+  }
+}
+
+// Scores [count, lanes] of keys with queries [lanes, words], a few keys with all queries, while those of the block behind
+// are fetched; the last tile begins earlier, its first keys come again.
+static void score_block(const Factor& keys, int64_t count, const float* queries, int64_t words, float* scores,
+                        int64_t lanes) {
+  for (int64_t first = 0; first < count; first += kKeysAtOnce) {
+    const int64_t begin = first + kKeysAtOnce <= count || count < kKeysAtOnce ? first : count - kKeysAtOnce;
+    const float* some[kKeysAtOnce];
+    for (int key = 0; key < kKeysAtOnce; ++key) {
+      some[key] = keys.data + smaller(begin + key, count - 1) * keys.row;
+      fetch_row(some[key] + kDecodeKeys * keys.row, words);
+    }
+    for (int64_t m = 0; m < lanes; m += kMembersAtOnce) {
+      score_tile(some, queries + m * words, words, scores + begin * lanes + m, lanes);
+    }
+  }
+}
+
 template <typename Product, int kColumns, typename T>
 FOVEATE_INLINE void pair_values(const T* values, int64_t stride, bool both, float* to) {
   Vec lines[kColumns];
@@ -325,8 +386,13 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
   float* values = shared ? keys : keys + kDecodeKeys * padded;
   float* highest = part.result + group * width;
   float* total = highest + lanes;
-  spread_queries<T>(problem, part, group, lanes, line, queries);
-  Product::across(queries, lanes, dim, lanes, queries);
+  const bool across = sums_across_words<Product>(dim);
+  if (across) {
+    copy_queries(problem, part, group, lanes, queries);
+  } else {
+    spread_queries<T>(problem, part, group, lanes, line, queries);
+    Product::across(queries, lanes, dim, lanes, queries);
+  }
   for (int64_t i = 0; i < group * width; ++i) {
     part.result[i] = 0;
   }
@@ -337,7 +403,11 @@ static void decode_keys(const DecodeProblem& problem, const DecodePart& part, fl
   for (int64_t key = part.key_begin; key < part.key_end; key += kDecodeKeys) {
     const int64_t count = smaller(kDecodeKeys, part.key_end - key);
     const Factor factors = keys_of<Product, T>(problem, part, key, count, keys);
-    multiply<Product>(factors, queries, lanes, scores, lanes, count, lanes / kLanes, Product::depth(dim), false);
+    if (across) {
+      score_block(factors, count, queries, Product::depth(dim), scores, lanes);
+    } else {
+      multiply<Product>(factors, queries, lanes, scores, lanes, count, lanes / kLanes, Product::depth(dim), false);
+    }
     soften_lanes(scores, count, lanes, problem.scale * kLog2E, highest, total, shrink);
     for (int64_t member = 0; member < group; ++member) {
       for (int64_t d = 0; d < width; d += kLanes) {
