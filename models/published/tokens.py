@@ -75,9 +75,13 @@ def _end_ids(generation: Mapping[str, Any], values: Mapping[str, Any]) -> list[i
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
-    """Control tokens by what templates call them (bos_token, eos_token, ...), those that a folder names."""
+    """Control tokens by what templates call them (bos_token, eos_token, ...), those that a folder names.
+
+    Raises CheckpointError for one that does not say how it is written.
+    """
     found = read_optional(folder / "special_tokens_map.json") | read_optional(folder / "tokenizer_config.json")
     tokens = {name: found[name] for name in NAMED if found.get(name)}
-    return {
-        name: str(token.get("content", "")) if isinstance(token, dict) else str(token) for name, token in tokens.items()
-    }
+    for name, token in tokens.items():
+        if isinstance(token, dict) and "content" not in token:
+            raise CheckpointError(f"{folder}: {name} is {token!r:.80}, wanted a text, or an object with its content")
+    return {name: token["content"] if isinstance(token, dict) else str(token) for name, token in tokens.items()}

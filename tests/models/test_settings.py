@@ -293,6 +293,12 @@ def test_settings_that_few_checkpoints_have(
     assert torch.equal(again(again.processor(MESSAGES)), before)
 
 
+def test_a_control_token_without_its_text_is_named(saved_qwen: Path, tmp_path: Path) -> None:
+    folder = edited(saved_qwen, tmp_path, "tokenizer_config.json", bos_token={"lstrip": False})
+    with pytest.raises(CheckpointError, match=r"bos_token is .*, wanted a text, or an object with its content"):
+        Thinker.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("layers", [[0, 0], [0, 9], [-1]])
 def test_layers_that_a_tower_lacks_are_named(layers: list[int], tmp_path: Path) -> None:
     qwen.save("qwen3_vl", tmp_path)
