@@ -92,15 +92,22 @@ class ToolRunner:
         return perform(tools, asked, pictures, seconds=seconds)
 
     def _in_pixels(self, call: Call, tool: Tool, images: Sequence[ImageRecord]) -> dict[str, Any]:
-        """The arguments with each box in pixels of the image that the call names; a wrong image is left to the tool."""
-        number = call.arguments.get("image", 0)
-        if not is_number(number) or number not in range(len(images)):
+        """The arguments with each box in pixels of the image that the argument "image" names, or its default, or 0.
+
+        What is no number is left to the tool's schema. Raises ToolArgumentError for a number of no image.
+        """
+        properties = tool.parameters["properties"]
+        number = call.arguments.get("image")
+        if number is None:
+            number = properties.get("image", {}).get("default", 0)
+        if not any(map(holds_box, properties.values())) or not is_number(number):
             return call.arguments
+        if number not in range(len(images)):
+            raise ToolArgumentError(f"image is {number}; give a number from 0 to {len(images) - 1}")
         number = int(number)
         size_px = (images[number].width_px, images[number].height_px)
         seen_px = self.reasoner.seen_size(*size_px)
         space = call.box_space or self.reasoner.dialect.box_space
-        properties = tool.parameters["properties"]
 
         def in_pixels(box: Any) -> list[float]:
             return list(box_to_pixels(box, size_px, space, seen_px))
@@ -161,6 +168,7 @@ def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], l
 
 
 def holds_box(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema is that of a box, or of a list or dict of them."""
+    """Whether a schema is that of a box, of a list or dict of them, or of one of these beside null."""
     inner = schema.get("items", schema.get("additionalProperties"))
-    return schema.get("format") == "box" or (isinstance(inner, Mapping) and holds_box(inner))
+    forms = [*schema.get("anyOf", ()), *([inner] if isinstance(inner, Mapping) else [])]
+    return schema.get("format") == "box" or any(map(holds_box, forms))

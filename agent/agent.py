@@ -179,12 +179,12 @@ class Agent:
         """An image that an answer or a step names; a copy."""
         return self.store.get(sha256).copy()
 
-    def cancel(self) -> bool:
-        """End every run at its next token or call, with the status "cancelled"; whether there was one.
+    def cancel(self, thread: str | None = None) -> bool:
+        """End the run of a conversation, or every run, at its next token or call; whether there was one.
 
-        A run begins with the first event that is asked for. Safe in a signal handler.
+        Its status is "cancelled". A run begins with the first event that is asked for. Safe in a signal handler.
         """
-        runs = list(self._runs.values())
+        runs = [run for run in list(self._runs.values()) if thread is None or run.thread == thread]
         for run in runs:
             run.cancelled = True
         return bool(runs)
@@ -271,6 +271,7 @@ class Agent:
         self, given: QuestionInput | None, thread: str | None, budget: Budget | None, *, emits_text: bool
     ) -> Generator[Event, None, None]:
         run = self._begin(thread)
+        patience_s = math.inf
         context = RunContext(
             budget=budget or self.budget,
             tools=run.tools,
@@ -281,9 +282,8 @@ class Agent:
             emits_text=emits_text,
         )
         run.worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
-        run.worker.start()
-        patience_s = math.inf
         try:
+            run.worker.start()
             while not isinstance(event := _next_event(run), RunDone):
                 if isinstance(event, BaseException):
                     raise event
@@ -293,6 +293,8 @@ class Agent:
             raise
         finally:
             _end(run, patience_s)
+            if run.worker.ident is None:  # it could not start
+                self._runs.pop(_key(run), None)
             if thread is None:
                 _close(run.tools)
         yield event

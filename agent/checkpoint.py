@@ -4,6 +4,7 @@ A checkpoint is data from outside as soon as it lies on a disk. The serializer r
 allowed modules is empty, whatever LANGGRAPH_STRICT_MSGPACK says, and pickle stays off.
 """
 
+import re
 import sqlite3
 import sys
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 IN_MEMORY = ":memory:"
 POSTGRES = ("postgresql://", "postgres://")
+_SCHEME = re.compile(r"\A([A-Za-z][\w+.-]*)://")
 BUSY_TIMEOUT_S = 10.0
 MOST_CONNECTIONS = 4
 SETUP_LOCK = 0x666F7665
@@ -50,8 +52,14 @@ def open_checkpointer(where: str | Path | None) -> BaseCheckpointSaver[str] | No
 
 
 def is_postgres(where: str | Path) -> bool:
-    """Whether this names a PostgreSQL database and no file."""
-    return str(where).startswith(POSTGRES)
+    """Whether this names a PostgreSQL database and no file. Raises InputError for a URL of another kind."""
+    scheme = _SCHEME.match(str(where))
+    if scheme is not None and not str(where).startswith(POSTGRES):  # no more of it is shown: it may hold a password
+        raise InputError(
+            f"cannot keep conversations at {scheme[0]}...; give postgresql://USER:PASSWORD@HOST/DATABASE, or the path "
+            "of a file"
+        )
+    return scheme is not None
 
 
 def _in_sqlite(path: Path) -> BaseCheckpointSaver[str]:

@@ -3,6 +3,7 @@
 Enter sends, Alt-Enter starts a new line. Without a terminal on stdin, lines are read as they come.
 """
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ class LineCompleter(Completer):
 def line_reader(history: Path, commands: Mapping[str, str], toolbar: Callable[[], str]) -> ReadLine:
     """A reader for this process's stdin; `toolbar` gives the text below the line."""
     if not sys.stdin.isatty():
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         return _read_plain
 
     def show_toolbar() -> StyleAndTextTuples:

@@ -178,8 +178,11 @@ class Nodes:
 
     def _sample(self, state: RunState, context: RunContext, usage: Usage, start: float) -> Sample:
         deadline = start + context.budget.seconds - usage.seconds
+        messages = resolve(state["messages"], self.store.get)
+        if messages[0]["role"] == "system":  # the tools may be others than when the conversation began
+            messages[0] = system_message(context.tools, self.reasoner.dialect)
         return self.reasoner.sample(
-            resolve(state["messages"], self.store.get),
+            messages,
             max_new_tokens=context.budget.policy_tokens - usage.policy_tokens,
             temperature=context.temperature,
             seed=None if context.seed is None else (context.seed * 1_000_003 + usage.turns) % 2**63,

@@ -8,7 +8,8 @@ message says:
     Pixel-Reasoner           crop_image_normalized with bbox_2d in 0-1, target_image (from 1); answers in \boxed{}
     Mini-o3                  <grounding>{"bbox_2d": [...], "source": "original_image"}</grounding>, 0-1; a crop is
                              "observation_i" with i from 1
-    Thyme, PyVision          <code>...</code>, with or without a Markdown fence
+    Thyme, PyVision          <code>...</code>, with or without a Markdown fence; a word of it inside a line of text is
+                             text that quotes HTML
     OpenThinkIMG             {"thought": ..., "actions": [{"name": ..., "arguments": {...}}]}
 
 All become `Call(name, arguments)` with the names of our tools; a zoom is ``{"image": idx, "box": [...]}`` with the box
@@ -17,9 +18,10 @@ as written (`Call.box_space` says which space the wire format fixes, None leaves
 Thoughts stand in <think>, also in ◁think▷ (Kimi-VL). What Qwen2-VL writes between <|object_ref_start|>, <|box_start|>
 and their ends stays in an answer without these.
 
-Rules: calls inside a thought do not count. All calls of a turn count, in order. Text that is neither call nor answer
-raises `ParseError`, whose message is written for the model. JSON is read by `json`; a closed block that is not JSON is
-repaired once, checked and logged; nothing is evaluated and nothing is dropped in silence. Values that a checkpoint
+Rules: calls inside a thought do not count. All calls of a turn count, in order, several in one block too. Text that is
+neither call nor answer raises `ParseError`, whose message is written for the model. JSON is read by `json`, line breaks
+inside its strings too; a closed block that is not JSON is repaired once, checked and logged, but for one that may hold
+several calls; nothing is evaluated and nothing is dropped in silence. Values that a checkpoint
 could not hold (NaN, infinity, integers beyond 53 bits, lone surrogates) become strings, which tools then refuse.
 """
 
@@ -27,8 +29,9 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import json_repair
 
@@ -47,6 +50,7 @@ _THINK = re.compile(r"◁(/?think)▷")
 _PLACE = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
 _NAMED_PLACE = re.compile(r"<\|object_ref_end\|>(?=<\|(?:box|quad)_start\|>)")
 _FENCE = re.compile(r"\A\s*```[A-Za-z0-9]*[ \t]*\n(.*?)(?:\n```\s*)?\Z", re.DOTALL)
+_LEADING_KEY = re.compile(r"""["'](?:name|bbox_2d)["']\s*:""")
 _OBSERVATION = re.compile(r"\Aobservation_([0-9]{1,6})\Z")
 _SAFE_INT = 2**53
 _NAMES = {
@@ -56,6 +60,9 @@ _NAMES = {
     "web_search": "search",
 }
 _BOXED = "\\boxed{"
+
+_DECODER = json.JSONDecoder(strict=False)
+"""Line breaks inside strings, as models write code, are no reason to guess."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +88,7 @@ def parse(text: str) -> Parsed:
     thought, blocks, rest = _split(text)
     if _is_action_list(rest):
         return _action_list(thought, rest)
-    calls = tuple(_call(block) for block in blocks if block.tag in ("tool_call", "grounding", "code"))
+    calls = tuple(call for block in blocks if block.tag != "answer" for call in _calls(block))
     answer = _answer(blocks, rest)
     if calls and answer is not None:
         raise ParseError("got tool calls and an answer in one turn, wanted one of them: call tools, or answer")
@@ -106,10 +113,22 @@ def _split(text: str) -> tuple[str, list[_Block], str]:
     if close >= 0 and (opening < 0 or close < opening):  # the template has opened the thought
         thoughts.append(text[:close])
         text = text[close + len("</think>") :]
-    blocks = [_Block(tag=m[1], body=m[2], closed=bool(m[3])) for m in _BLOCK.finditer(text)]
+    blocks, rest, end = list[_Block](), "", 0
+    for m in _BLOCK.finditer(text):
+        between, end = text[end : m.start()], m.end()
+        quoted = m[1] == "code" and m[3] and _is_quoted(m[2], before=between, after=_BLOCK.split(text[end:])[0])
+        rest += between + (m[2] if quoted else "")
+        if not quoted:
+            blocks.append(_Block(tag=m[1], body=m[2], closed=bool(m[3])))
     thoughts += [block.body for block in blocks if block.tag == "think"]
     thought = "\n".join(stripped for body in thoughts if (stripped := body.strip()))
-    return thought, [block for block in blocks if block.tag != "think"], _BLOCK.sub("", text).strip()
+    return thought, [block for block in blocks if block.tag != "think"], (rest + text[end:]).strip()
+
+
+def _is_quoted(code: str, *, before: str, after: str) -> bool:
+    """Whether code stands in a line of text: a word that is shown, as in HTML, and not run."""
+    beside = before.rpartition("\n")[2] + after.partition("\n")[0]
+    return "\n" not in code and bool(beside.strip())
 
 
 def _in_our_words(text: str) -> str:
@@ -167,16 +186,13 @@ def _boxed(text: str) -> str | None:
     return None
 
 
-def _call(block: _Block) -> Call:
+def _calls(block: _Block) -> list[Call]:
     if block.tag == "code":
         fence = _FENCE.match(block.body)
         if not block.closed:
             raise ParseError("got <code> without </code>, wanted <code>...</code>")
-        return Call(name="python", arguments={"code": fence[1] if fence else block.body.strip()})
-    value = _load(block)
-    if block.tag == "grounding":
-        return _grounding(value)
-    return _named_call(value)
+        return [Call(name="python", arguments={"code": fence[1] if fence else block.body.strip()})]
+    return [_grounding(value) if block.tag == "grounding" else _named_call(value) for value in _load(block)]
 
 
 def _named_call(value: object) -> Call:
@@ -186,7 +202,7 @@ def _named_call(value: object) -> Call:
     written: str = value["name"]
     arguments = value.get("arguments", {})
     if isinstance(arguments, str):
-        arguments = _strict_json(arguments)
+        arguments = _only(_objects(arguments))
     if not isinstance(arguments, dict):
         raise ParseError(f"got the arguments {_short(arguments)}, wanted an object with a value for each argument")
     name = _NAMES.get(written, written)
@@ -225,7 +241,7 @@ def _is_action_list(rest: str) -> bool:
 
 def _action_list(thought: str, rest: str) -> Parsed:
     """The one-object form: every action is a call, an action named Terminate is the answer."""
-    value = _load(_Block(tag="actions", body=rest, closed=True))
+    value = _only(_load(_Block(tag="actions", body=rest, closed=True)))
     actions = value.get("actions") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(actions, list) or not actions:
         raise ParseError(f'got {_short(value)}, wanted an object with a list "actions" of calls')
@@ -243,34 +259,55 @@ def _action_list(thought: str, rest: str) -> Parsed:
     return Parsed(thought=thought, calls=calls)
 
 
-def _load(block: _Block) -> object:
-    """JSON of a block; a closed one that is malformed is repaired and logged. Raises ParseError."""
+def _load(block: _Block) -> list[object]:
+    """The JSON objects of a block, one at least; a closed one that is malformed is repaired and logged.
+
+    Raises ParseError. A repair makes one object of several, so what may be several is not repaired.
+    """
     try:
-        return _strict_json(block.body)
+        return _objects(block.body)
     except ParseError as error:
         if not block.closed:
             raise ParseError(
                 f"got <{block.tag}> without </{block.tag}>, wanted a complete <{block.tag}>...</{block.tag}>"
             ) from error
-        if len(block.body) > MAX_REPAIR_CHARS:
+        if len(block.body) > MAX_REPAIR_CHARS or len(_LEADING_KEY.findall(block.body)) > 1:
             raise
         repaired = _guarded(
-            lambda: json_repair.repair_json(block.body, return_objects=True, skip_json_loads=True), block.body
+            lambda: _plain(json_repair.repair_json(block.body, return_objects=True, skip_json_loads=True), depth=0),
+            block.body,
         )
         if not isinstance(repaired, dict) or not repaired:
             raise
         _log.warning("repaired malformed JSON in <%s>: %.200r", block.tag, block.body)
-        return repaired
+        return [repaired]
 
 
-def _strict_json(body: str) -> object:
-    return _guarded(lambda: json.loads(body), body)
+def _objects(body: str) -> list[object]:
+    """The values of JSON that stand in a text one after the other, one at least. Raises ParseError."""
+    values: list[object] = _guarded(lambda: [_plain(value, depth=0) for value in _decoded(body)], body)
+    return values
 
 
-def _guarded(load: Callable[[], object], body: str) -> object:
-    """What `load` returns, as plain values; ParseError for whatever is wrong with `body`."""
+def _decoded(body: str) -> Iterator[object]:
+    left = body.strip()
+    while True:
+        value, end = _DECODER.raw_decode(left)
+        yield value
+        left = left[end:].lstrip()
+        if not left:
+            return
+
+
+def _only(values: Sequence[object]) -> object:
+    """The one that there is; several are a list, which nobody takes for an object."""
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _guarded(load: Callable[[], Any], body: str) -> Any:
+    """What `load` returns; ParseError for whatever is wrong with `body`."""
     try:
-        return _plain(load(), depth=0)
+        return load()
     except (ValueError, RecursionError) as error:
         raise ParseError(
             f"got malformed JSON {_short(body.strip())} ({str(error)[:80]}), wanted one JSON object"

@@ -97,6 +97,9 @@ class Repl:
                 continue
             except EOFError:
                 return
+            except OSError as error:  # such as a full disk while the line is kept in the history
+                self._say(f"the line could not be read: {error}")
+                return
             if line in ("/quit", "/exit"):
                 return
             if line:

@@ -5,8 +5,10 @@ message explains, so a model needs no interface of its own for tools. Ids are no
 goes back as its text: transcripts are not token-exact.
 """
 
+import logging
 import math
 import os
+import re
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -18,15 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from foveate.errors import InputError, ModelError
+from foveate.errors import FoveateError, InputError, ModelError
 from foveate.extras import from_extra
 from foveate.models.chat import ROLES, Picture, SizedPicture, checked_role, content_of, rgb_of
 from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
-from foveate.models.turn_text import Telling
+from foveate.models.turn_text import Telling, inert
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessageChunk
+
+_log = logging.getLogger(__name__)
 
 LONG_SIDE_PX = 1568
 """Of a picture that is sent: providers shrink what is larger, in ways of their own."""
@@ -40,6 +44,13 @@ RUNAWAY = 4
 """How many times as long as asked for, by CHARS_PER_TOKEN, a turn becomes of a server that did not heed it."""
 TOO_LONG = {"length", "max_tokens", "MAX_TOKENS"}
 """How providers say that a turn was cut at its longest."""
+DECLINED = {"content_filter", "refusal", "SAFETY", "PROHIBITED_CONTENT", "RECITATION", "BLOCKLIST", "SPII"}
+"""How they say that they broke it off, for what it was about."""
+REFUSED = {400, 413, 422}
+"""Statuses of HTTP for a conversation that a server does not take: too long, a picture that it cannot read."""
+_THOUGHT = re.compile(
+    r"\A(?:(?!<think>|◁think▷).)*(?:</think>|◁/think▷)|(?:<think>|◁think▷).*?(?:</think>|◁/think▷)", re.DOTALL
+)
 
 
 class ChatModelReasoner:
@@ -77,24 +88,54 @@ class ChatModelReasoner:
         on_text: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Sample:
-        """See Reasoner. Raises ModelError for whatever the provider raises."""
-        asked = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        handed: dict[str, Any] = {key: value for key, value in asked.items() if key in self.hands and value is not None}
-        longest = max_new_tokens * CHARS_PER_TOKEN * (RUNAWAY if "max_tokens" in self.hands else 1)
-        spoken, turn = self._spoken(messages), _Turn(longest, on_text)
-        try:
-            with closing(_as_it_comes(lambda: self.model.stream(spoken, **handed))) as chunks:
-                for chunk in chunks:
-                    if chunk is not None:
-                        turn.take(chunk)
-                    if turn.ended is None and should_stop is not None and should_stop():
-                        turn.ended = "cancelled"
-                    if turn.ended is not None:
-                        break
-        except Exception as error:  # each provider raises errors of its own
-            reason = (str(error).strip().splitlines() or [""])[0]
-            raise ModelError(f"{self.name} failed while it sampled: {type(error).__name__}: {reason}") from error
-        return turn.sample()
+        """See Reasoner. Raises InputError for a conversation that a server refuses, ModelError for all else it raises.
+
+        A setting that a server names as the one it refuses is left out from then on.
+        """
+        spoken, asked = self._spoken(messages), {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        while True:
+            handed = {key: value for key, value in asked.items() if key in self.hands and value is not None}
+            longest = max_new_tokens * CHARS_PER_TOKEN * (RUNAWAY if "max_tokens" in handed else 1)
+            turn = _Turn(longest, on_text)
+            try:
+                self._listen(turn, spoken, handed, should_stop)
+            except Exception as error:  # each provider raises errors of its own
+                if not self._does_without(error, handed):
+                    raise self._failure(error) from error
+            else:
+                return turn.sample()
+
+    def _listen(
+        self, turn: "_Turn", spoken: Any, handed: dict[str, Any], should_stop: Callable[[], bool] | None
+    ) -> None:
+        """Fill a turn with what the model says. Raises what the provider raises, ModelError for what is no turn."""
+        with closing(_as_it_comes(lambda: self.model.stream(spoken, **handed))) as chunks:
+            for chunk in chunks:
+                if chunk is not None:
+                    turn.take(chunk)
+                if turn.ended is None and should_stop is not None and should_stop():
+                    turn.ended = "cancelled"
+                if turn.ended is not None:
+                    break
+        if turn.failure:
+            raise ModelError(f"{self.name} {turn.failure}")
+
+    def _does_without(self, error: Exception, handed: dict[str, Any]) -> bool:
+        """Whether the error names a setting that was handed: it is not handed again."""
+        refused = getattr(error, "param", None)
+        if refused not in handed:
+            return False
+        _log.warning("%s refuses %s=%r; it goes on without it", self.name, refused, handed[refused])
+        self.hands -= {refused}
+        return True
+
+    def _failure(self, error: Exception) -> FoveateError:
+        """A provider's error in one line."""
+        if isinstance(error, FoveateError):
+            return error
+        reason = (str(error).strip().splitlines() or [""])[0]
+        said = f"{self.name} failed while it sampled: {type(error).__name__}: {reason}"
+        return InputError(said) if getattr(error, "status_code", None) in REFUSED else ModelError(said)
 
     def _spoken(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as chat models take them; neighbours of one role become one, as some providers want."""
@@ -102,7 +143,9 @@ class ChatModelReasoner:
         for message in messages:
             role, parts = ROLES[checked_role(message)], self._parts(message)
             if turns and turns[-1]["role"] == role:
-                turns[-1]["content"] += parts
+                before = turns[-1]["content"]
+                is_line = not before or before[-1].get("text", "").endswith("\n")
+                before += parts if is_line else [_text("\n\n"), *parts]
             else:
                 turns.append({"role": role, "content": parts})
         for turn in turns:
@@ -111,7 +154,11 @@ class ChatModelReasoner:
         return turns
 
     def _parts(self, message: Message) -> list[dict[str, Any]]:
-        parts = [_text(part) if isinstance(part, str) else self._picture(part) for part in content_of(message)]
+        is_own = message["role"] in ("assistant", "system")
+        parts = [
+            _text(part if is_own else inert(part)) if isinstance(part, str) else self._picture(part)
+            for part in content_of(message)
+        ]
         if message["role"] == "assistant":
             return [_text(without_thoughts(part["text"])) for part in parts]
         return [_text(RESPONSE[0]), *parts, _text(f"{RESPONSE[1]}\n")] if message["role"] == "tool" else parts
@@ -135,11 +182,10 @@ def endpoint(address: str) -> ChatModelReasoner:
     ModelError when nobody answers or there are several models.
     """
     with from_extra("openai", "langchain-openai"):
-        from langchain_openai import ChatOpenAI
+        from foveate.models.openai_chat import chat_model_at
     url, _, model = address.partition("#")
     key = os.environ.get("OPENAI_API_KEY") or "none"
-    made: Any = ChatOpenAI
-    chat = made(model=model or _only_model(url, key), base_url=url, api_key=key, timeout=PATIENCE_S, stream_usage=True)
+    chat = chat_model_at(url, model or _only_model(url, key), key=key, patience_s=PATIENCE_S)
     return ChatModelReasoner(chat, name=address, hands=("max_tokens", "temperature", "seed"))
 
 
@@ -195,8 +241,7 @@ def _as_it_comes(begin: "Callable[[], Iterator[AIMessageChunk]]") -> "Generator[
 
 def without_thoughts(text: str) -> str:
     """A turn as its model reads it again: what it thought is left out, as chat templates do, unless it is all."""
-    head, _, rest = text.partition("<think>")
-    return head + rest.partition("</think>")[2].lstrip() or text
+    return _THOUGHT.sub("", text).strip() or text
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -213,6 +258,8 @@ class _Turn:
         self.prompt_tokens = self.counted_tokens = 0
         self.ended: StopReason | None = None
         self.said_too_long = False
+        self.called = False
+        self.declined = ""
 
     def take(self, chunk: "AIMessageChunk") -> None:
         """The next piece; `ended` tells when no more is wanted."""
@@ -223,16 +270,28 @@ class _Turn:
             elif block["type"] == "text" and block["text"]:
                 self.text += ("</think>" if self.thinks else "") + block["text"]
                 self.thinks = False
+            self.called |= block["type"] in ("tool_call", "tool_call_chunk")
         if usage := chunk.usage_metadata:
             self.prompt_tokens += usage["input_tokens"]
             self.counted_tokens += usage["output_tokens"]
-        self.said_too_long |= not TOO_LONG.isdisjoint(map(str, chunk.response_metadata.values()))
+        said = set(map(str, chunk.response_metadata.values()))
+        self.said_too_long |= not TOO_LONG.isdisjoint(said)
+        self.declined = next(iter(DECLINED & said), self.declined)
         if OTHERS_TURN in self.text:
             self.text, self.ended = self.text.partition(OTHERS_TURN)[0], "stop"
         elif len(self.text) >= self.longest:
             self.text, self.ended = self.text[: self.longest], "length"
         if self.ended is None:
             self.telling.so_far(self.text)
+
+    @property
+    def failure(self) -> str:
+        """Why it is no turn, in words; "" for one that is."""
+        if self.declined:
+            return f"broke its turn off ({self.declined}); ask it otherwise"
+        if self.called and not self.text:
+            return "called a tool in its provider's own form; hand over a model without bind_tools"
+        return ""
 
     def sample(self) -> Sample:
         """What came of it."""

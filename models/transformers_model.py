@@ -25,7 +25,7 @@ from foveate.models.files import read_ignoring_code
 from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
 from foveate.models.reasoner import OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
-from foveate.models.turn_text import Telling, before_others_turn
+from foveate.models.turn_text import Telling, before_others_turn, inert
 
 KERNELS = ("attn_implementation", "experts_implementation")
 """What a config.json may ask of transformers that leads to code from the hub."""
@@ -100,7 +100,7 @@ class TransformersReasoner:
         on_text: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Sample:
-        """See Reasoner."""
+        """See Reasoner. Raises InputError for a conversation that the processor refuses."""
         inputs = self._inputs(messages)
         watch = _Watch(self._text, on_text, should_stop)
         settings: dict[str, Any] = {"do_sample": temperature > 0}
@@ -159,7 +159,7 @@ class TransformersReasoner:
         return text
 
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
-        """Tensors of a conversation up to where the next turn begins. Raises ModelError when it is refused."""
+        """Tensors of a conversation up to where the next turn begins. Raises InputError when it is refused."""
         turns = [_turn(message) for message in messages]
         tools = next((message["tools"] for message in messages if message.get("tools")), None)
         try:
@@ -171,7 +171,7 @@ class TransformersReasoner:
                     return_tensors="pt", sanitize_control_tokens=True,
                 )  # fmt: skip
         except Exception as error:  # processors raise whatever they like, jinja's errors among it
-            raise ModelError(f"{self.name}: its processor refuses the conversation: {error}") from error
+            raise InputError(f"{self.name}: its processor refuses the conversation: {error}") from error
         dtype = self.model.dtype
         return {
             key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -234,7 +234,7 @@ def _turn(message: Message) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     for part in content_of(message):
         if isinstance(part, str):
-            parts.append({"type": "text", "text": part})
+            parts.append({"type": "text", "text": inert(part) if role in ("user", "tool") else part})
         else:
             parts.append(_seen(part))
     if role == "tool":

@@ -1,10 +1,20 @@
 """The text of a turn while it is sampled: what of it is certain, and where somebody else's turn would begin in it."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from foveate.models.reasoner import OTHERS_TURN
 
 Decode = Callable[[Sequence[int]], str]
+_TAG = re.compile(r"<(?=/?tool_response>|\|)")
+
+
+def inert(text: str) -> str:
+    """Text of a user or a tool that ends no tool's result and holds no control token: a mark of no width breaks them.
+
+    For a model whose server or processor takes text alone. Where ids are made here, text never becomes such a token.
+    """
+    return _TAG.sub("<\u200b", text)
 
 
 def before_others_turn(token_ids: Sequence[int], decode: Decode) -> int | None:

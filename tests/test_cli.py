@@ -293,6 +293,15 @@ def test_a_conversation_takes_the_options_of_a_question(
     assert run("--data-dir", str(tmp_path), "--temperature", "-1")[0] == 2
 
 
+def test_a_question_that_is_no_utf8_is_read_as_far_as_it_goes(
+    run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What does caf\xe9 mean?\n"), encoding="utf-8"))
+    code, out, err = run("--data-dir", str(tmp_path), "--image", picture, "--max-turns", "0", "--no-tools")
+    assert (code, err) == (0, "")
+    assert "turns: 0 of 0 used" in out
+
+
 def test_tools_are_terse_for_a_model_that_has_learned_them() -> None:
     """As nano was trained; another model has them explained, and is told more by them."""
     for dialect, max_chars, results in ((NANO, 300, 1), (HERMES, 4000, 5)):

@@ -82,6 +82,8 @@ def parameters_of(function: Callable[..., Any], *, skip: int) -> tuple[Schema, d
         properties[name] = schema_of(hints[name]) | ({"description": about[name]} if name in about else {})
         if parameter.default is parameter.empty:
             required.append(name)
+        elif isinstance(parameter.default, bool | int | float | str):
+            properties[name]["default"] = parameter.default
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return schema, {name: hints[name] for name in properties}
 

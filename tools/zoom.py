@@ -34,10 +34,11 @@ def check_box(box: object, width: float, height: float) -> Box:
             raise ToolArgumentError(f"box holds {shown(value)}; give finite numbers {span}")
     x0, y0, x1, y1 = (float(value) for value in box)
     outside = min(x0, y0) < -TOLERANCE or x1 > width + TOLERANCE or y1 > height + TOLERANCE
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     if outside or x0 >= x1 or y0 >= y1:
         what = "leaves the image" if outside else "is empty or reversed"
         raise ToolArgumentError(f"box {shown(list(box))} {what}; give {span}")
-    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    return x0, y0, x1, y1
 
 
 def covered_pixels(size: tuple[int, int], box: object) -> tuple[int, int, int, int]:

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from foveate.agent.interrupt import cancel_on_interrupt
 from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import Event, RunDone, StepDone, TextDelta, ToolStarted
 from foveate.errors import ConfigError, FoveateError, ImageError, InputError
+from foveate.models.reasoner import NANO
 from foveate.tools.pictures import PictureSource
 from foveate.tools.python import PythonTool
 from foveate.tools.tool import Tool
@@ -276,6 +278,42 @@ def test_a_conversation_takes_one_question_at_a_time() -> None:
     assert isinstance(next(other), TextDelta)
     agent.close()
     assert [event.answer.status for event in (*events, *other) if isinstance(event, RunDone)] == ["cancelled"] * 2
+
+
+def test_one_conversation_is_cancelled_and_the_other_goes_on() -> None:
+    agent, _ = slow(ENDLESS)
+    first, second = agent.stream("What?", thread="first"), agent.stream("What?", thread="second")
+    assert isinstance(next(first), TextDelta)
+    assert isinstance(next(second), TextDelta)
+    assert not agent.cancel("third")
+    assert agent.cancel("first")
+    assert [event.answer.status for event in first if isinstance(event, RunDone)] == ["cancelled"]
+    assert isinstance(next(second), TextDelta)
+    assert agent.unfinished("second") == "What?"
+    agent.close()
+
+
+def test_a_question_whose_thread_cannot_start_leaves_the_conversation_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with scripted(answer("K7")) as agent:
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", cannot)
+            with pytest.raises(RuntimeError, match="start new thread"):
+                agent.ask("What?", thread="trip")
+        assert not agent.cancel()
+        assert agent.ask("What?", thread="trip").text == "K7"
+
+
+def test_the_tools_of_today_are_explained(tmp_path: Path) -> None:
+    where, dialect = tmp_path / "talk.sqlite", replace(NANO, wants_system_prompt=True)
+    for tools in ([zoom_tool()], []):
+        reasoner = ScriptedReasoner(lambda _: answer("K7"), dialect=dialect)
+        with Agent(reasoner, tools=tools, checkpoint=where) as agent:
+            agent.ask("What?", thread="trip")
+        assert ("zoom" in reasoner.seen[-1][0]["content"]) == bool(tools)
+    assert [message["role"] for message in reasoner.seen[-1]] == ["system", "user", "assistant", "user"]
 
 
 class Sleeper(Tool):

@@ -186,6 +186,17 @@ def test_another_version_of_the_state_is_told() -> None:
         checked({"schema_version": 2, "steps": [{"unheard": "of"}]})
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://me:secret@host/talk", "POSTGRESQL://me:secret@h/t", "sqlite:///t"]
+)
+def test_a_url_of_another_kind_becomes_no_folder(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"give postgresql://USER:PASSWORD@HOST/DATABASE") as told:
+        Agent(ScriptedReasoner([]), checkpoint=url)
+    assert "secret" not in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "talk.sqlite").write_text("hello, I am a text of more than one hundred bytes. " * 40)
     with pytest.raises(InputError, match="cannot keep conversations in"):

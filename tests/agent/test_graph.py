@@ -317,6 +317,22 @@ def test_boxes_are_translated_wherever_a_schema_has_them() -> None:
     )
 
 
+def test_a_box_without_an_image_is_on_the_default_one_and_on_no_image_it_is_refused() -> None:
+    def mark(box: Box, image: int = 1) -> str:
+        return f"{image} {box}"
+
+    def turn(arguments: str) -> str:
+        return f'<tool_call>{{"name":"mark","arguments":{{"box":[0,0,500,500]{arguments}}}}}</tool_call>'
+
+    turns = [zoom(0, 0, 0, 250, 500), turn(""), turn(',"image":0'), turn(',"image":-1'), answer("K7")]
+    record, _ = run(ScriptedReasoner(turns), context=RunContext(tools=(zoom_tool(), Tool(mark))))
+    assert [step.text for step in record.steps if step.tool == "mark"] == [
+        "1 (0.0, 0.0, 80.0, 120.0)",
+        "0 (0.0, 0.0, 320.0, 240.0)",
+        "mark: image is -1; give a number from 0 to 1",
+    ]
+
+
 def test_a_tool_that_draws_on_its_images_changes_no_picture() -> None:
     def deface(images: Sequence[Image.Image]) -> str:
         images[0].paste((255, 0, 0), (0, 0, 9, 9))

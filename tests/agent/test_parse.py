@@ -4,9 +4,11 @@ Proves: every dialect of the peers becomes the same calls, hostile or broken tex
 and what a call holds is plain JSON that a checkpoint can store.
 """
 
+import contextlib
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -127,6 +129,36 @@ def test_all_calls_of_a_turn_count_in_order() -> None:
     assert len(parse(text + "<code>x</code>").calls) == 4
 
 
+def test_several_calls_of_one_block_count_and_none_is_lost_by_a_repair() -> None:
+    one, two = (f'{{"name": "search", "arguments": {{"query": "{query}"}}}}' for query in "ab")
+    for between in ("", "\n"):
+        calls = parse(f"<tool_call>\n{one}{between}{two}\n</tool_call>").calls
+        assert [call.arguments["query"] for call in calls] == ["a", "b"]
+    with pytest.raises(ParseError, match="malformed JSON"):
+        parse(f"<tool_call>{one}\n{two[:-1]}</tool_call>")
+    with pytest.raises(ParseError, match="wanted an object with a value"):
+        parse('<tool_call>{"name": "search", "arguments": "{} {}"}</tool_call>')
+
+
+def test_code_with_line_breaks_inside_its_string_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    code = 'for n in range(3):\n    print(n, "x: y,")\n'
+    written = code.replace('"', '\\"')
+    call = f'{{"name": "python", "arguments": {{"code": "{written}"}}}}'
+    assert parse(f"<tool_call>{call}</tool_call>").calls == (Call(name="python", arguments={"code": code}),)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The button says <code>Run</code>.", "The button says Run."),
+        ("<think>t</think>Use <code>a</code> or\n<code>b</code>, then.", "Use a or\nb, then."),
+    ],
+)
+def test_a_word_of_code_in_a_line_of_text_is_quoted(text: str, answer: str) -> None:
+    assert (parse(text).answer, parse(text).calls) == (answer, ())
+
+
 @pytest.mark.parametrize("call", [text.partition("</think>")[2] for text, _ in DIALECTS.values() if "</think>" in text])
 @pytest.mark.parametrize(("opening", "closing"), [("<think>", "</think>"), ("◁think▷", "◁/think▷")])
 def test_calls_inside_a_thought_do_not_count(call: str, opening: str, closing: str) -> None:
@@ -185,12 +217,14 @@ def test_what_is_wrong_is_told(text: str, told: str) -> None:
     assert len(str(error.value)) < 400
 
 
-def test_model_text_is_never_evaluated() -> None:
-    code = '__import__("os").system("touch /tmp/foveate-was-here")'
-    with pytest.raises(ParseError):
-        parse(f"<tool_call>{code}</tool_call>")
-    with pytest.raises(ParseError):
-        parse(f"<grounding>{code}</grounding>")
+def test_model_text_is_never_evaluated(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    code = f'__import__("pathlib").Path("{made}").touch()'
+    for tag in ("tool_call", "grounding"):
+        for form in (code, f'{{"name": {code}}}', f'{{"bbox_2d": [{code}, 1, 1, 1]}}'):
+            with contextlib.suppress(ParseError):
+                parse(f"<{tag}>{form}</{tag}>")
+    assert not made.exists()
 
 
 def test_values_that_a_checkpoint_cannot_hold_become_strings() -> None:

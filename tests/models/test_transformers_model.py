@@ -183,7 +183,7 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, capsys: pytest.Captur
 
 def test_what_a_model_cannot_take_is_a_model_error(reasoner: TransformersReasoner) -> None:
     broken = [{"role": "user", "content": [{"type": "image", "image": Path("/nowhere.png")}]}]
-    with pytest.raises(ModelError, match="refuses the conversation"):
+    with pytest.raises(InputError, match="refuses the conversation"):
         reasoner.sample(broken, max_new_tokens=2)
     with pytest.raises(ModelError, match="failed while it sampled"):
         reasoner.sample(QUESTION, max_new_tokens=0)

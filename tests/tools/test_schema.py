@@ -54,7 +54,8 @@ def test_parameters_come_from_hints_and_docstring() -> None:
     schema, _ = parameters_of(sort, skip=0)
     assert schema["required"] == ["words"]
     assert schema["properties"]["words"]["description"] == "What to sort, in any order."
-    assert schema["properties"]["reverse"] == {"type": "boolean", "description": "Last first."}
+    reverse = {"type": "boolean", "description": "Last first.", "default": False}
+    assert schema["properties"]["reverse"] == reverse
 
 
 @pytest.mark.parametrize("indent", ["  ", "   ", "    ", "\t"])

@@ -63,6 +63,9 @@ def test_boxes_of_any_space_are_checked() -> None:
     assert check_box([0, 0, 1000, 500], 1000, 1000) == (0.0, 0.0, 1000.0, 500.0)
     with pytest.raises(ToolArgumentError, match="x1 <= 1000"):
         check_box([0, 0, 1400, 500], 1000, 1000)
+    for sliver in ([1000, 0, 1001, 500], [0, -1, 500, 0], [1000.2, 0, 1000.9, 500]):
+        with pytest.raises(ToolArgumentError, match="empty or reversed"):
+            check_box(sliver, 1000, 1000)
 
 
 @given(st.lists(st.floats() | st.integers() | st.text() | st.none(), max_size=5))
