@@ -2,10 +2,11 @@
 
 It prints a table in Markdown and draws accuracy and policy tokens over time. Runs whose folders differ in the number at
 the end are seeds of one training and become one row, with the mean and the range. What a run says of itself is of the
-questions that it learned from; what it answers to others is asked with `--evaluate N`, the first N of `--suite`, and
-kept in its folder with how far the run was. A run that has gone on since, or was asked another number, is asked again.
-To choose by one suite and report another, ask nano-validation of all and nano-test of what was chosen. DPO and the
-imitation before it play nothing themselves: they have the second alone. It needs the extra `train`.
+questions that it learned from; what it answers to others is asked with `--evaluate N`, N of `--suite` (the first ones,
+of a folder some at random), and kept in its folder with how far the run was. A run that has gone on since, or was asked
+another number, is asked again. To choose by one suite and report another, ask nano-validation of all and nano-test of
+what was chosen. DPO and the imitation before it play nothing themselves: they have the second alone. It needs the extra
+`train`.
 """
 
 import json

@@ -42,18 +42,25 @@ class Judge:
         self._lock = Lock()
 
     def same(self, answer: str, expected: str) -> bool:
-        """Whether two formulas are equal; not when that takes longer than MOST_S.
+        """Whether two formulas are equal; not when that takes longer than MOST_S, or ends two processes.
 
         Raises ConfigError when math-verify is not installed, or does not start.
         """
         if max(len(answer), len(expected)) > LONGEST:
             return False
         with self._lock:
-            process = self._running()
-            told = _ask(process, json.dumps([answer, expected]).encode() + b"\n")
+            line = json.dumps([answer, expected]).encode() + b"\n"
+            told = _ask(self._running(), line) or (_ask(self._running(), line) if self._has_died() else b"")
             if not told:
                 self._end()
             return told == b"true\n"
+
+    def _has_died(self) -> bool:
+        """Whether the process has ended by itself, as when memory was short: that says nothing of the formulas."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._end()
+        return True
 
     def close(self) -> None:
         """End the process, if there is one."""

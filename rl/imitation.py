@@ -135,6 +135,7 @@ def open_examples(path: Path, *, only_right: bool = True) -> Examples:
         examples = TrlExamples(path)
     if not len(examples):
         wanted = "ended with a right answer" if only_right else "no budget cut"
+        wanted = "is a row of TRL's form" if isinstance(examples, TrlExamples) else wanted
         raise InputError(f"{path} has no conversation to imitate; wanted one that {wanted}")
     return examples
 

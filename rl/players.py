@@ -74,13 +74,14 @@ class OwnPlayers:
         self, stage: Rollouts, partial: PartialRollouts, config: PolicyConfig, team: Team, questions: Questions
     ) -> None:
         self.stage, self.partial, self.config, self.team, self.questions = stage, partial, config, team, questions
+        self.most_left = config.most_left(team.size)
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Played:
         """See Players."""
         config, reasoner = self.config, self.stage.reasoner
         jobs = jobs_of(config, iteration, success, self.team, self.questions)
         last = iteration + 1 == config.iterations
-        most_left = 0 if last else int(config.partial * config.prompts / self.team.size)
+        most_left = 0 if last else self.most_left
         trajectories = self.partial.play(jobs, most_left) if config.partial else list(self.stage.play(jobs))
         reasoner.forget(tower=config.train_tower)
         oldest = min((one.job.group // config.prompts for one in trajectories), default=iteration)

@@ -17,7 +17,8 @@ The token level (Kimi K2.5, arXiv 2602.02276) clips each token's ratio instead o
 
     L = - mean over tokens of [ clip(pi / pi_i, a, b) (r - mean r) - tau (log(pi / pi_i))^2 ]
 
-Deviation from the paper: 1 / (2 tau), so that the step does not grow with tau.
+Deviations from the paper: 1 / (2 tau), so that the step does not grow with tau. With staleness or partial rollouts pi_i
+is the policy that sampled, for each token its own, which is older than the current one; the ratio has no bound.
 
 Shape letters: S tokens that the policy wrote, B samples.
 """
@@ -27,6 +28,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from foveate.errors import ConfigError
 from foveate.rl.groups import group_log_mean_exp, group_mean
 from foveate.rl.limits import ABOVE_ZERO, AROUND_ONE, check
 from foveate.rl.logprobs import summed
@@ -44,11 +46,13 @@ class PmdConfig:
 
     def __post_init__(self) -> None:
         check(self, "pmd.", tau=ABOVE_ZERO, clip=AROUND_ONE)
+        if self.baseline == "partition" and self.level == "token":
+            raise ConfigError("pmd.baseline is partition and pmd.level token, which takes the mean; wanted one of them")
 
 
 def pmd_targets(rewards_B: Tensor, groups_B: Tensor, config: PmdConfig) -> Tensor:
     """Rewards less their baseline over the whole group, r - b of each sample, [B]."""
-    if config.baseline == "mean" or config.level == "token":
+    if config.baseline == "mean":
         return rewards_B - group_mean(rewards_B, groups_B)
     return rewards_B - config.tau * group_log_mean_exp(rewards_B / config.tau, groups_B)
 

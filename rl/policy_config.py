@@ -34,6 +34,11 @@ class RayConfig:
 
     def __post_init__(self) -> None:
         check(self, "ray.", actors=NOT_NEGATIVE, staleness=NOT_NEGATIVE)
+        if self.staleness and not self.actors:
+            raise ConfigError(
+                f"ray.staleness is {self.staleness} without actors, and this process plays with the weights that it "
+                "has; wanted ray.actors of at least 1, or staleness 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,24 @@ class PolicyConfig:
         """Of one conversation; no clock ends one, or the same seeds would not give the same trajectories."""
         return Budget(turns=self.turns, policy_tokens=self.policy_tokens, seconds=math.inf)
 
+    def most_left(self, shares: int) -> int:
+        """Questions that each of so many processes may leave to the next iteration. Raises ConfigError below one."""
+        left = self.partial * self.prompts / shares
+        if 0 < left < 1:
+            wanted = math.ceil(1e4 * shares / self.prompts) / 1e4
+            raise ConfigError(
+                f"partial is {self.partial} of {self.prompts} prompts for {shares} to play, which is less than one "
+                f"question each; wanted {wanted:g} or more, or 0"
+            )
+        return int(left)
+
+    def refuse_unread(self, objective: Objective) -> None:
+        """Raises ConfigError when the section of another objective is set: nothing would read it."""
+        usual = {"pmd": PmdConfig(), "grpo": GrpoConfig()}
+        for other in usual.keys() - {objective}:
+            if getattr(self, other) != usual[other]:
+                raise ConfigError(f"{other} is set, and {objective}, which is trained, does not read it; leave it out")
+
     def __post_init__(self) -> None:
         check(self, "", **dict.fromkeys(COUNTS, at_least(1)), partial=BELOW_ONE)
         if unknown := set(self.sampler.families) - set(FAMILIES):
@@ -100,11 +123,7 @@ class PolicyConfig:
                 f"sampler.families is {self.sampler.families!r} and tasks {self.tasks!r}, whose questions say what "
                 "families there are; wanted one or the other"
             )
-        if 0 < self.partial * self.prompts < 1:
-            raise ConfigError(
-                f"partial is {self.partial} of {self.prompts} prompts, which is less than one question; wanted "
-                f"{1 / self.prompts:g} or more, or 0"
-            )
+        self.most_left(max(1, self.ray.actors))
         if self.partial and self.ray.actors and not self.ray.staleness:
             raise ConfigError(
                 f"ray.staleness is 0 and partial {self.partial}, whose conversations end with weights an iteration "

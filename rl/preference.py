@@ -78,7 +78,8 @@ class PreferenceStage:
         with torch.no_grad():
             self._meet_all()
         if not self.usable:
-            raise InputError(f"{config.data} makes no pair; wanted right and wrong answers to the same question")
+            wanted = "a row whose sides differ" if len(self.pairs) else "right and wrong answers to the same question"
+            raise InputError(f"{config.data} makes no pair; wanted {wanted}")
         make_trainable(self.thinker, config.lora, tower=config.train_tower)
 
     def batch(self, index: int) -> PairBatch:

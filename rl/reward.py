@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from itertools import product
 from typing import Literal
 
 from foveate.rl.decoration import undecorated
@@ -38,8 +39,12 @@ _MORE = r"(?:e(?P<power>[+-]?\d{1,3}))?(?:\s?/\s?(?P<under>[1-9]\d*))?(?:\s?(?P<
 _AFTER = r"\s?(?P<after>[$€£¥]?)"
 _AMOUNT = re.compile(_BEFORE + _DIGITS + _AFTER)
 _NUMBER = re.compile(_BEFORE + _DIGITS + _MORE + _AFTER)
-_OPTION = re.compile(r"(?:\((?P<inside>[a-z])\)[.:]?|(?P<bare>[a-z])(?:[.):]+|$))(?:\s+(?P<text>.*)|$)")
+_OPTION = re.compile(
+    r"[*_]*(?:\((?P<inside>[a-z])\)[*_]*[.:]?|(?P<bare>[a-z])[*_]*(?:[.):]+|$))[*_]*(?:\s+(?P<text>.*)|$)"
+)
 _BETWEEN = re.compile(r",\s*and\s+|\s+and\s+|,")
+_BETWEEN_NUMBERS = re.compile(r",\s*and\s+|\s+and\s+|,(?!\d{3}(?!\d))|(?<!\d),")
+"""The same where a comma groups thousands."""
 _BETWEEN_LONG = re.compile(r";\s*(?:and\s+)?")
 
 
@@ -86,12 +91,12 @@ def is_same_choice(left: str, right: str) -> bool:
 def is_same_set(left: str, right: str) -> bool:
     """Whether two lists have the same items, each as often; a semicolon divides them, or else commas and "and".
 
-    Where neither has an item they are compared as texts.
+    Where neither has an item they are compared as texts. "1,200 and 7" is two items or three, as the other list has it.
     """
-    items, rest = _items(left), _items(right)
-    if not items and not rest:
+    if not _items(left, _BETWEEN) and not _items(right, _BETWEEN):
         return is_same_text(left, right)
-    return len(items) == len(rest) and _pairs_off(items, rest)
+    readings = product(*([_items(text, between) for between in (_BETWEEN, _BETWEEN_NUMBERS)] for text in (left, right)))
+    return any(len(items) == len(rest) and _pairs_off(items, rest) for items, rest in readings)
 
 
 def _pairs_off(items: Sequence[str], others: Sequence[str]) -> bool:
@@ -169,8 +174,8 @@ def _option(text: str) -> tuple[str, str]:
     return found["inside"] or found["bare"], canonical(found["text"] or "")
 
 
-def _items(text: str) -> list[str]:
-    parts = (_BETWEEN_LONG if ";" in text else _BETWEEN).split(undecorated(_plain(text)))
+def _items(text: str, between: re.Pattern[str]) -> list[str]:
+    parts = (_BETWEEN_LONG if ";" in text else between).split(undecorated(_plain(text)))
     return [part for part in map(str.strip, parts) if part]
 
 

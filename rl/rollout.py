@@ -110,6 +110,8 @@ class Recorder:
     """Its number in the engine's pace."""
     messages: list[Message] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    is_cut: bool = False
+    """Whether a budget or the context cut the last turn."""
 
     def __post_init__(self) -> None:
         self.name, self.dialect = self.inner.name, self.inner.dialect
@@ -134,6 +136,7 @@ class Recorder:
         turn = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
         self.messages = [*messages, turn]
         self.logprobs += sample.logprobs
+        self.is_cut = sample.stop_reason == "length"
         return sample
 
 
@@ -200,6 +203,8 @@ class Rollouts:
         return [PooledPython(self.pool, tool) if isinstance(tool, PythonTool) else tool for tool in tools]
 
     def _trajectory(self, job: Job, recorder: Recorder, answer: Answer) -> Trajectory:
+        if answer.status == "answered" and recorder.is_cut:  # to a user it has answered; to end was not its own doing
+            answer = replace(answer, status="out_of_budget", reason="policy_tokens: it went on after its answer")
         return Trajectory(
             job=replace(job, item=replace(job.item, picture=Path())),
             transcript=self.reasoner.thinker.processor(recorder.messages),

@@ -17,43 +17,29 @@ from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.sampler import SamplerConfig
 from foveate.rl.sources import source_of, stamps_of, weights_in
-from foveate.rl.suite import ANSWERS
+from foveate.rl.suite import ANSWERS, SUITE_VERSION
 from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trajectory import count_trajectories, read_trajectories, write_trajectories
 
 
-def roll_out(
-    model: Path,
-    out: Path,
-    *,
-    tasks: str = "all",
-    prompts: int = 64,
-    samples: int = 8,
-    at_once: int = 16,
-    temperature: float = 1.0,
-    seed: int = 0,
-    resume: bool = False,
-) -> str:
+def asked_of(model: Path, tasks: str, **numbers: int) -> PolicyConfig:
+    """What is asked of a model: questions of some families, of all, or of a folder; `numbers` are keys of PolicyConfig.
+
+    Raises InputError for a family or folder that is not there, ConfigError for a number that is none.
+    """
+    folder, sampler = _tasks_of(tasks)
+    start = str(checkpoint_folder(model))
+    return PolicyConfig(start=start, iterations=1, tasks=folder, sampler=sampler, **numbers)  # type: ignore[arg-type]
+
+
+def roll_out(config: PolicyConfig, out: Path, *, temperature: float = 1.0, resume: bool = False) -> str:
     """Play the questions and write them; returns how many, how many right, and the tokens of each.
 
-    With `resume` only what a killed run of the same settings has not written yet. Raises InputError for a family or
-    folder that is not there, or a file that cannot be written or holds conversations of another run, and ModelError
-    when all conversations fail.
+    With `resume` only what a killed run of the same settings has not written yet. Raises InputError for a file that
+    cannot be written or holds conversations of another run, and ModelError when all conversations fail.
     """
-    asked, sampler = _tasks_of(tasks)
     if out.suffix != ".jsonl":
         raise InputError(f"got the file {out}, wanted a name that ends in .jsonl")
-    folder = checkpoint_folder(model)
-    config = PolicyConfig(
-        start=str(folder),
-        iterations=1,
-        tasks=asked,
-        prompts=prompts,
-        samples=samples,
-        at_once=at_once,
-        sampler=sampler,
-        seed=seed,
-    )
     questions = questions_of(config)
     source = run_of(config, temperature)
     try:
@@ -63,14 +49,14 @@ def roll_out(
     write_trajectories(out, (), source=source, resume=resume)  # whether one can, before the model is loaded
     held = count_trajectories(out, source)
     with rollouts(
-        Thinker.from_pretrained(folder, dtype=compute_dtype()),
-        at_once=at_once,
+        Thinker.from_pretrained(config.start, dtype=compute_dtype()),
+        at_once=config.at_once,
         temperature=temperature,
         budget=config.budget,
         keeps_messages=True,
     ) as playing:
         jobs = islice(jobs_of(config, 0, {}, questions=questions), held, None)
-        played = _shown(playing.play(jobs), held, prompts * samples)
+        played = _shown(playing.play(jobs), held, config.prompts * config.samples)
         write_trajectories(out, played if held else living(played), source=source, resume=True)
     return _summary(out)
 
@@ -89,9 +75,9 @@ def _tasks_of(tasks: str) -> tuple[str, SamplerConfig]:
 
 def run_of(config: PolicyConfig, temperature: float) -> str:
     """A short name of what decides which conversations come: the files of model and questions, and what is asked."""
-    files = weights_in(Path(config.start)) + ([Path(config.tasks) / ANSWERS] if config.tasks else [])
+    questions = stamps_of(Path(config.tasks) / ANSWERS) if config.tasks else SUITE_VERSION
     asked = (config.prompts, config.samples, config.sampler.families, config.seed, config.budget, temperature)
-    return source_of(stamps_of(*files), asked)
+    return source_of(stamps_of(*weights_in(Path(config.start))), questions, asked)
 
 
 def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterator[Trajectory]:
@@ -101,7 +87,10 @@ def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterato
 
 
 def _summary(out: Path) -> str:
-    counts = [(one.right, len(one.sampled_S), one.status == "error") for one in read_trajectories(out)]
-    right, tokens, failed = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    told = f", {failed} failed" if failed else ""
+    counts = [
+        (one.right, len(one.sampled_S), not (one.is_whole or one.status == "error"), one.status == "error")
+        for one in read_trajectories(out)
+    ]
+    right, tokens, cut, failed = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0, 0)
+    told = f", {cut} cut by the budget" * bool(cut) + f", {failed} failed" * bool(failed)
     return f"{len(counts)} conversations, {right} right{told}, {tokens / max(1, len(counts)):.0f} tokens each"

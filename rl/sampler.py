@@ -38,10 +38,12 @@ def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[st
 
 def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, iteration: int = 0) -> list[str]:
     """`count` families in turns, as often as their shares say (largest remainders)."""
-    weights = dict.fromkeys(config.families, 1.0)
+    first = iteration % len(config.families)  # who comes first gets what cannot be divided
+    families = (*config.families[first:], *config.families[:first])
+    weights = dict.fromkeys(families, 1.0)
     if config.order != "uniform" and success:
         hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
-        rated = {name: success.get(name, 0.0) for name in config.families}
+        rated = {name: success.get(name, 0.0) for name in families}
         weights = {name: (1 - hard) * rate + hard * (1 - rate) for name, rate in rated.items()}
     total, even = sum(weights.values()) or 1.0, 1 / len(weights)
     shares = {name: (1 - LEAST_SHARE) * weight / total + LEAST_SHARE * even for name, weight in weights.items()}

@@ -120,6 +120,11 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         check(self, "stage.", **dict.fromkeys(SHARES, SHARE), **dict.fromkeys(NOT_BELOW_ZERO, NOT_NEGATIVE))
+        if self.page_share + self.sheet_share > 1:
+            raise ConfigError(
+                f"stage.page_share is {self.page_share} and stage.sheet_share {self.sheet_share}; wanted a sum of at "
+                "most 1, of which scenes get the rest"
+            )
         check(self, "stage.", **dict.fromkeys(COUNTS, at_least(1)), page_blocks=at_least(SMALLEST_PAGE))
         if not self.families or set(self.families) - set(FAMILIES):
             raise ConfigError(f"stage.families is {list(self.families)}, wanted some of {', '.join(FAMILIES)}")

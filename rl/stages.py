@@ -57,6 +57,7 @@ def _train_policy(
 
     settings = from_json(PolicyConfig, read_yaml(config, overrides))
     settings = settings if seed is None else replace(settings, seed=seed)
+    settings.refuse_unread(cast(Any, objective))
     return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
 
 

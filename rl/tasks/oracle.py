@@ -6,10 +6,10 @@ target with a margin, never smaller than what a small model can aim at, never ou
 is random: what cannot be predicted cannot be learned either (docs/log.md).
 """
 
-import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from foveate.rl.tasks.augment import augment
 from foveate.rl.tasks.canvas import Canvas
@@ -23,7 +23,7 @@ VIEW_AREA = 448 * 448
 MIN_VIEW = (46, 40)
 """Smallest crop, width and height, measured in pixels of the first view (where the policy aims)."""
 PLURALS = ("scissors", "glasses", "grapes", "cherries")
-CODE_NAMES = {"print": print, "round": round, "max": max, "min": min, "sum": sum, "abs": abs, "len": len}
+CODE_NAMES = {"round": round, "max": max, "min": min, "sum": sum, "abs": abs, "len": len}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class Draft:
 
 def run_code(code: str) -> str:
     """Stdout of a line of our own arithmetic, without the newline at its end."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code, "<oracle>", "exec"), {"__builtins__": CODE_NAMES})  # noqa: S102 - our own generated line
+    out = io.StringIO()  # of this line alone: pictures are drawn in threads
+    names = CODE_NAMES | {"print": partial(print, file=out)}
+    exec(compile(code, "<oracle>", "exec"), {"__builtins__": names})  # noqa: S102 - our own generated line
     return out.getvalue().rstrip("\n")
 
 

@@ -96,3 +96,28 @@ def test_conversations_that_wait_are_an_iteration_old() -> None:
     with pytest.raises(ConfigError, match=r"ray\.staleness is 0 and partial 0\.5"):
         policy(partial=0.5, ray=RayConfig(actors=1))
     policy(partial=0.5, ray=RayConfig(actors=1, staleness=1))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: RayConfig(staleness=2), r"ray\.staleness is 2 without actors"),
+        (lambda: PmdConfig(baseline="partition", level="token"), r"pmd\.baseline is partition and pmd\.level token"),
+        (lambda: SftConfig(page_share=0.7, sheet_share=0.6), r"page_share is 0\.7 and stage\.sheet_share 0\.6; wanted"),
+        (lambda: policy(grpo=GrpoConfig(scale="none")).refuse_unread("pmd"), "grpo is set, and pmd, which is trained"),
+        (lambda: policy(pmd=PmdConfig(tau=0.2)).refuse_unread("rloo"), "pmd is set, and rloo"),
+    ],
+)
+def test_what_nobody_would_read_is_refused(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make()
+    policy(pmd=PmdConfig(tau=0.2)).refuse_unread("pmd")
+
+
+@pytest.mark.parametrize(("prompts", "actors"), [(30, 1), (12, 1), (48, 1), (16, 2), (7, 3)])
+def test_a_share_that_is_no_question_is_refused_with_one_that_is(prompts: int, actors: int) -> None:
+    ray = RayConfig(actors=actors, staleness=1)
+    with pytest.raises(ConfigError, match="less than one question each") as told:
+        policy(prompts=prompts, partial=0.5 * actors / prompts, ray=ray)
+    wanted = float(str(told.value).split("wanted ")[1].split()[0])
+    assert policy(prompts=prompts, partial=wanted, ray=ray).most_left(actors) == 1

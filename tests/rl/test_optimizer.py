@@ -51,11 +51,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
 
 def test_the_rate_is_held_until_the_cosine_starts() -> None:
     config = OptimizerConfig(lr=1.0, warmup_steps=10, decay_steps=20, final_lr_fraction=0.1)
-    rates = [learning_rate(config, step, 100) for step in range(101)]
+    rates = [learning_rate(config, step, 100) for step in range(100)]
     assert rates[0] == 0.1
-    assert rates[10:81] == [1.0] * 71
+    assert rates[10:80] == [1.0] * 70
+    assert 0.99 < rates[80] < 1.0
     assert rates[80:] == sorted(rates[80:], reverse=True)
-    assert abs(rates[100] - 0.1) < 1e-9
+    assert abs(rates[99] - 0.1) < 1e-9
+    falling = OptimizerConfig(lr=1.0, warmup_steps=0, decay_steps=3, final_lr_fraction=0.1)
+    assert [round(learning_rate(falling, step, 7), 3) for step in range(7)] == [1.0, 1.0, 1.0, 1.0, 0.775, 0.325, 0.1]
     assert rates[:80] == [learning_rate(config, step, 200) for step in range(80)]
 
 

@@ -17,6 +17,7 @@ from needs import needs_bubblewrap
 from played import BUDGET, jobs
 
 from foveate.models import Thinker
+from foveate.models.reasoner import Sample, StopReason
 from foveate.rl.ahead import made_ahead
 from foveate.rl.gate import Gate
 from foveate.rl.players import jobs_of
@@ -52,6 +53,22 @@ def playing() -> Iterator[Rollouts]:
 @pytest.fixture(scope="module")
 def before(playing: Rollouts, questions: list[Job]) -> list[Trajectory]:
     return list(playing.play(questions))
+
+
+def test_what_a_budget_cut_after_its_answer_was_not_ended_by_the_policy(
+    playing: Rollouts, questions: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, reasons = "<answer>K7</answer> and", tuple[StopReason, ...](("stop", "length"))
+    ids = tuple(playing.reasoner.thinker.processor.codec.encode(said))
+    trajectories = []
+    for reason in reasons:
+        sample = Sample(text=said, token_ids=ids, logprobs=(-0.1,) * len(ids), stop_reason=reason, prompt_tokens=9)
+        monkeypatch.setattr(type(playing.reasoner), "sample", lambda *_, sample=sample, **__: sample)
+        trajectories.append(playing.one(questions[0]))
+    ended, cut = trajectories
+    assert ended.answer == cut.answer == "K7"
+    assert (ended.status, ended.is_whole) == ("answered", True)
+    assert (cut.status, cut.is_whole, cut.has_failed) == ("out_of_budget", False, False)
 
 
 def same_bits(before: list[Trajectory], after: list[Trajectory]) -> bool:

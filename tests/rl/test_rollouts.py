@@ -88,7 +88,8 @@ def test_a_rollout_computes_in_what_the_processor_multiplies(
 
     monkeypatch.setattr(command, "compute_dtype", lambda: torch.float32)
     monkeypatch.setattr(command, "rollouts", watched)
-    command.roll_out(tmp_path / "model", tmp_path / "some.jsonl", tasks="label", prompts=1, samples=1)
+    asked = command.asked_of(tmp_path / "model", "label", prompts=1, samples=1)
+    command.roll_out(asked, tmp_path / "some.jsonl")
     assert dtypes == [torch.float32]
 
 

@@ -14,6 +14,11 @@ def test_uniform_deals_all_alike_in_turns() -> None:
     assert names == ["a", "b", "c", "d", "a", "b", "c", "d"]
 
 
+def test_what_cannot_be_divided_goes_to_each_in_turn() -> None:
+    asked = [name for iteration in range(4) for name in dealt(SamplerConfig(families=FAMILIES), {}, 6, iteration)]
+    assert {name: asked.count(name) for name in FAMILIES} == dict.fromkeys(FAMILIES, 6)
+
+
 def test_what_is_got_wrong_comes_more_often_and_nothing_is_forgotten() -> None:
     config = SamplerConfig(families=FAMILIES, order="prioritized")
     names = dealt(config, {"a": 1.0, "b": 0.5, "c": 0.0}, 26)

@@ -4,6 +4,7 @@ And no run writes over the weights that it starts from, or over a model that lie
 """
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,23 @@ def test_a_stage_is_compared_too(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=said):
             again(tmp_path, before, now)
+
+
+@pytest.mark.parametrize("key", ["start", "tasks"])
+def test_files_that_changed_under_the_same_name_are_another_run(key: str, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    (folder / "answers.jsonl").write_text("{}\n")
+    save_file({"weight": torch.zeros(3_000_000)}, folder / "model.safetensors")
+    policy = replace(POLICY, **{key: str(folder)})
+    before = settings_of("pmd", policy)
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    (tmp_path / "copy").rename(folder)
+    assert settings_of("pmd", policy) == before
+    save_file({"weight": torch.ones(3_000_000)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{key} \(its files\) was"):
+        again(tmp_path, before, settings_of("pmd", policy))
 
 
 def test_what_may_change_does(tmp_path: Path) -> None:

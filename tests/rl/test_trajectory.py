@@ -109,7 +109,7 @@ def test_one_process_writes_at_a_time(played: list[Trajectory], tmp_path: Path) 
 
     with pytest.raises(InputError, match="being written by another process"):
         write_trajectories(tmp_path / "some.jsonl", written_twice())
-    assert texts(tmp_path / "some.jsonl") == texts(tmp_path / "some.jsonl")[:1]
+    assert len(texts(tmp_path / "some.jsonl")) == 1
 
 
 def test_a_broken_file_is_named_with_its_line(played: list[Trajectory], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveate.cli.options import SeedOption, TemperatureOption
+from foveate.cli.options import SeedOption, TemperatureOption, TokensOption, TurnsOption
 from foveate.paths import expanded
 
 
@@ -18,24 +18,16 @@ def rollout(
     prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Questions.")] = 64,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Conversations about each.")] = 8,
     at_once: Annotated[int, typer.Option("--at-once", metavar="N", help="Conversations in flight.")] = 16,
+    max_turns: TurnsOption = 8,
+    max_tokens: TokensOption = 480,
     temperature: TemperatureOption = 1.0,
     seed: SeedOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Play what a killed run left out of FILE.")] = False,
 ) -> int:
     """Write trajectories of questions, drawn or your own, token for token."""
-    from foveate.rl.rollouts import roll_out
+    from foveate.rl.rollouts import asked_of, roll_out
 
-    print(
-        roll_out(
-            expanded(model),
-            expanded(out),
-            tasks=tasks,
-            prompts=prompts,
-            samples=samples,
-            at_once=at_once,
-            temperature=temperature,
-            seed=seed or 0,
-            resume=resume,
-        )
-    )
+    numbers = {"prompts": prompts, "samples": samples, "at_once": at_once, "seed": seed or 0}
+    config = asked_of(expanded(model), tasks, turns=max_turns, policy_tokens=max_tokens, **numbers)
+    print(roll_out(config, expanded(out), temperature=temperature, resume=resume))
     return 0
