@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import ClassVar
@@ -34,9 +35,10 @@ NO_NVCC = (
 NO_COMPILER = """
 foveate: no C++ compiler found that can build csrc/ (asked: {asked}). The package is installed without its native
 kernels; plain PyTorch is used instead and `foveate doctor` says so. To get them: install g++ 12 or newer and install
-foveate again.
+foveate again. Python's headers are needed, too (Debian and Ubuntu: python3-dev).
 """
 PROBE = """
+#include <Python.h>
 typedef float Vec __attribute__((vector_size(32)));
 Vec turned(Vec x) { return __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6); }
 #if defined(__x86_64__)
@@ -47,7 +49,8 @@ Vec fused(Vec x) { return _mm256_fmadd_ps(x, x, x); }
 #pragma GCC pop_options
 #endif
 """
-"""What not every compiler knows: vectors of GCC, and functions for a processor of their own."""
+"""What not every compiler knows, vectors of GCC and functions for a processor of their own, and what not every Python
+comes with."""
 
 
 def packages() -> list[str]:
@@ -71,7 +74,8 @@ def can_compile(command: list[str]) -> bool:
     """Whether a compiler is there and makes machine code of the probe."""
     if not shutil.which(command[0]):
         return False
-    compiling = [*command, "-std=c++20", "-w", "-x", "c++", "-c", "-", "-o", os.devnull]
+    headers = f"-I{sysconfig.get_path('include')}"
+    compiling = [*command, headers, "-std=c++20", "-w", "-x", "c++", "-c", "-", "-o", os.devnull]
     return not subprocess.run(compiling, input=PROBE, text=True, capture_output=True, check=False).returncode
 
 
@@ -221,6 +225,8 @@ def build_or_say(cuda: Command) -> None:
 def native_options() -> dict[str, object]:
     """The arguments of setup() that build the extension, or none with a word to the user."""
     if not find_compiler():
+        if os.environ.get("FOVEATE_CUDA") == "1":
+            raise PlatformError("FOVEATE_CUDA=1 asks for kernels, which need a C++ compiler and Python's headers, too")
         return {"cmdclass": {"build_cuda": BuildCuda}}
     from torch.utils.cpp_extension import BuildExtension
 
@@ -229,8 +235,10 @@ def native_options() -> dict[str, object]:
 
         def run(self) -> None:
             super().run()
-            if wants_cuda():
-                folder = Path("src/foveate") if self.inplace else Path(self.build_lib, "foveate")
+            folder = Path("src/foveate") if self.inplace else Path(self.build_lib, "foveate")
+            if not wants_cuda():
+                (folder / "_cuda.so").unlink(missing_ok=True)  # of an earlier build
+            else:
                 cuda = self.reinitialize_command("build_cuda", out=str(folder / "_cuda.so"))
                 cuda.ensure_finalized()
                 build_or_say(cuda)

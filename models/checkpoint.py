@@ -182,7 +182,7 @@ def save_thinker(
         folder.mkdir(parents=True, exist_ok=True)
         shards = shard_names(folder)
         save_file(contiguous, folder / f"{SINGLE}.new", metadata={"format": "pt"})
-        written = [SINGLE, *_write_companions(thinker, folder)]
+        written = [SINGLE, *_write_companions(thinker, folder, dtype)]
         for name in written:
             (folder / f"{name}.new").replace(folder / name)
         for name in set(shards) - set(written):
@@ -195,7 +195,7 @@ def save_thinker(
         ) from error
 
 
-def _write_companions(thinker: Thinker, folder: Path) -> list[str]:
+def _write_companions(thinker: Thinker, folder: Path, dtype: torch.dtype | None) -> list[str]:
     """The files beside the weights, under names that end in .new; returns their names."""
     if thinker.origin is None:
         (folder / f"{CONFIG}.new").write_text(json.dumps(thinker.config.to_json(), indent=2) + "\n")
@@ -205,4 +205,15 @@ def _write_companions(thinker: Thinker, folder: Path) -> list[str]:
     names = [name for name in COMPANIONS if (thinker.origin / name).is_file()]
     for name in names:
         shutil.copyfile(thinker.origin / name, folder / f"{name}.new")
+    if dtype is not None:
+        config = folder / f"{CONFIG}.new"
+        values = _of_dtype(json.loads(config.read_text(encoding="utf-8")), str(dtype).removeprefix("torch."))
+        config.write_text(json.dumps(values, indent=2) + "\n")
     return names
+
+
+def _of_dtype(values: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A config.json whose sections say another dtype, where they say one: transformers loads weights in it."""
+    said = {key: dtype for key in ("dtype", "torch_dtype") if key in values}
+    inner = {key: _of_dtype(value, dtype) for key, value in values.items() if isinstance(value, dict)}
+    return values | said | inner

@@ -229,6 +229,8 @@ class VideoConfig:
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
     """Of a frame, or of all frames together."""
+    asked_pixels: int = 0
+    """Of a frame at most, as a part of a conversation asks; 0 where it does not."""
     max_clip_pixels: int | None = None
     """Of all frames together, shared evenly, where max_pixels is of one frame; None where it is of all."""
     time: Literal["order", "positions", "text"] = "order"
@@ -246,8 +248,9 @@ class ThinkerConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     video: VideoConfig | None = None
     """None for a family that sees no videos."""
-    max_turn_tokens: int = 4096
-    """Longest turn that is sampled: a model that repeats itself ends here and not with the budget."""
+    max_turn_tokens: int = 0
+    """Longest turn that an agent samples: a small model that repeats itself ends here and not with the budget. 0 for as
+    long as the budget allows: thoughts of published models are long."""
     top_k: int = 0
     """Likeliest tokens that one is drawn from; 0 for all. At temperature 0 the likeliest is taken."""
     top_p: float = 1.0

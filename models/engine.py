@@ -23,7 +23,7 @@ from foveate.models.reasoner import OTHERS_TURN, StopReason
 from foveate.models.sampling import allowed_logprobs, penalized, pick
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
-from foveate.models.transcript import Transcript
+from foveate.models.transcript import Transcript, image_rows
 from foveate.models.turn_text import Telling, before_others_turn
 
 PREFILL = 4096
@@ -207,13 +207,16 @@ class Engine:
         images, starts = [image for _, image in late], [s for s, _ in late]
         if images and request.is_unwanted():
             return None
-        x_TD = self.thinker.embed(transcript.token_ids[start:], images, starts, self.seen(images) if images else None)
-        parts = zip(x_TD.split(PREFILL), transcript.positions_3T[:, start:].split(PREFILL, dim=1), strict=True)
+        rows_M, seen_MD = image_rows(images, starts), self.seen(images) if images else None
         hidden_TD: Tensor | None = None
-        for part_TD, positions_3T in parts:
+        for first in range(start, len(transcript), PREFILL):
             if request.is_unwanted():
                 return None
-            hidden_TD = self._forward(part_TD, positions_3T, [request.slot], [len(part_TD)])
+            part = slice(first, first + PREFILL)
+            inside_M = (first - start <= rows_M) & (rows_M < first - start + PREFILL)
+            shown_MD = None if seen_MD is None else seen_MD[inside_M]
+            x_TD = self.thinker.put_in(transcript.token_ids[part], rows_M[inside_M] - (first - start), shown_MD)
+            hidden_TD = self._forward(x_TD, transcript.positions_3T[:, part], [request.slot], [len(x_TD)])
         return hidden_TD
 
     def _decode(self, active: list[Request]) -> None:

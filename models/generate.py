@@ -111,7 +111,7 @@ class ThinkerReasoner:
                 f"max_new_tokens is {asked} behind {prompt_tokens} tokens of the conversation, wanted at most "
                 f"{max(room, 0)}: the model's context holds {config.context_tokens}; ask for less, or begin anew"
             )
-        return min(asked, room, config.max_turn_tokens) if self.shortens else asked
+        return min(asked, room, config.max_turn_tokens or asked) if self.shortens else asked
 
 
 def begun_thought(token_ids_T: Tensor, codec: TextCodec) -> str:

@@ -148,7 +148,9 @@ def clip_grid(
     if video.max_clip_pixels is not None:
         share = video.max_clip_pixels * depth // padded
         most = max(min(video.max_pixels, share), int(video.min_pixels * 1.05))
-        grid = image_grid(width_px, height_px, vision, replace(image, min_pixels=video.min_pixels, max_pixels=most))
+        most = min(most, video.asked_pixels or most)
+        limits = replace(image, min_pixels=min(video.min_pixels, most), max_pixels=most)
+        grid = image_grid(width_px, height_px, vision, limits)
         return replace(grid, t=padded // depth)
     enlarged = max(1, factor / height_px, factor / width_px)
     h_px, w_px = smart_resize(

@@ -77,7 +77,7 @@ class LatentAttention(nn.Module):
         plain, turning, rank = self.latent.plain_dim, config.head_dim, self.latent.rank
         self.q = Linear(config.hidden_size, config.num_heads * (plain + turning), bias=False)
         self.kv_down = Linear(config.hidden_size, rank + turning, bias=False)
-        self.kv_norm = RMSNorm(rank, config.norm_eps)
+        self.kv_norm = RMSNorm(rank)  # with its usual epsilon whatever the others' is, as the family's own code
         self.kv_up = nn.Linear(rank, config.num_heads * (plain + self.latent.value_dim), bias=False)
         self.proj = Linear(config.num_heads * self.latent.value_dim, config.hidden_size, bias=False)
 

@@ -63,7 +63,10 @@ def load_reasoner(model: str | Path) -> Reasoner:
     if name.startswith(TRANSFORMERS):
         from foveate.models.transformers_model import TransformersReasoner
 
-        return TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
+        reasoner = TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
+        if reasoner.model.dtype not in SERVED:
+            reasoner.model.to(compute_dtype())
+        return reasoner
     _, folder, suffix = name_parts(name)
     thinker = Thinker.from_pretrained(folder, dtype=dtype, rounding=ROUNDED.get(suffix))
     if thinker.decoder.embed.weight.dtype not in SERVED:

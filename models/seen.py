@@ -8,12 +8,16 @@ Shape letters: M image tokens, E decoder width.
 
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
 
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import ImageInput
+
+TOGETHER = 1 << 16
+"""Patches that the tower takes at once, or a picture's if it has more."""
 
 
 class SeenImages:
@@ -57,10 +61,14 @@ class SeenImages:
 
     @torch.no_grad()
     def _look(self, images: Sequence[ImageInput]) -> None:
-        tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(images))
-        for image, own_ME in zip(images, tokens_ME.split([image.num_tokens for image in images]), strict=True):
-            self.tokens[image.key] = own_ME.clone()  # a view would keep the others
-            self.held_bytes += own_ME.nbytes
+        """No attention crosses pictures: many are looked at some at a time."""
+        sizes = accumulate(image.grid.num_patches for image in images)
+        for _, numbered in groupby(zip(sizes, images, strict=True), lambda pair: (pair[0] - 1) // TOGETHER):
+            some = [image for _, image in numbered]
+            tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(some))
+            for image, own_ME in zip(some, tokens_ME.split([image.num_tokens for image in some]), strict=True):
+                self.tokens[image.key] = own_ME.clone()  # a view would keep the others
+                self.held_bytes += own_ME.nbytes
 
     def _make_room(self) -> None:
         while self.held_bytes > self.room_bytes:

@@ -93,13 +93,17 @@ class Thinker(nn.Module):
 
         Wider when the tower also gives what is added behind the decoder's first layers, which for text is nothing.
         """
-        x_TD = self.decoder.embed_text(token_ids_T)
-        if not images:
-            return x_TD
-        if seen_MD is None:
+        if images and seen_MD is None:
             seen_MD = self.vision(*self.patches(images), self.decoder.embeddings())
+        return self.put_in(token_ids_T, image_rows(images, starts), seen_MD)
+
+    def put_in(self, token_ids_T: Tensor, rows_M: Tensor, seen_MD: Tensor | None) -> Tensor:
+        """Embeddings [T, D] with what the tower saw in these rows; see `embed`."""
+        x_TD = self.decoder.embed_text(token_ids_T)
+        if seen_MD is None or not len(rows_M):
+            return x_TD
         x_TD = F.pad(x_TD, (0, seen_MD.shape[1] - x_TD.shape[1]))
-        return x_TD.index_copy(0, image_rows(images, starts).to(x_TD.device), seen_MD)
+        return x_TD.index_copy(0, rows_M.to(x_TD.device), seen_MD)
 
     def patches(self, images: Sequence[ImageInput]) -> tuple[Tensor, list[Grid]]:
         """What the tower takes: the patches [N, P] of all images in its dtype and on its device, and their grids."""

@@ -109,7 +109,9 @@ class TextCodec:
     def _id(self, token: str) -> int:
         index = self.tokenizer.token_to_id(token)
         if index is None:
-            raise CheckpointError(f"the tokenizer has no token {token}; wanted a tokenizer made for a thinker")
+            raise CheckpointError(
+                f"the tokenizer has no token {token}; wanted one that has it, as a checkpoint of its family does"
+            )
         return int(index)
 
     def encode(self, text: str) -> list[int]:

@@ -26,6 +26,7 @@ from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
 from foveate.models.reasoner import OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
 from foveate.models.turn_text import Telling, before_others_turn, inert
+from foveate.models.video import VideoAsked
 
 KERNELS = ("attn_implementation", "experts_implementation")
 """What a config.json may ask of transformers that leads to code from the hub."""
@@ -245,6 +246,10 @@ def _turn(message: Message) -> dict[str, Any]:
 
 def _seen(part: Picture | VideoPart) -> dict[str, Any]:
     if isinstance(part, VideoPart):
+        if part.asked != VideoAsked():
+            raise InputError(
+                "video part: transformers' processor has one way for all; leave out fps, nframes, min_ and max_pixels"
+            )
         source = part.source
         return {"type": "video", "video": str(source) if isinstance(source, Path) else list(map(_shown, source))}
     if isinstance(part, SizedPicture):

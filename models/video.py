@@ -74,8 +74,8 @@ class VideoAsked:
         if self.min_pixels is None and self.max_pixels is None:
             return video
         of_all = video.max_pixels // depth if video.max_clip_pixels is None else video.max_clip_pixels
-        least, most = self.min_pixels or video.min_pixels, self.max_pixels or video.max_pixels
-        return replace(video, min_pixels=least, max_pixels=most, max_clip_pixels=of_all)
+        least, asked = self.min_pixels or video.min_pixels, self.max_pixels or 0
+        return replace(video, min_pixels=least, asked_pixels=asked, max_clip_pixels=of_all)
 
 
 def sampled_frames(total: int, source_fps: float, config: VideoConfig, depth: int) -> list[int]:
@@ -159,7 +159,8 @@ def _decoded(container: Any, kept: Sequence[int]) -> Iterator[Image.Image]:
     wanted = set(kept)
     for idx, frame in zip(range(kept[-1] + 1), container.decode(video=0), strict=False):
         if idx in wanted:
-            yield Image.fromarray(frame.to_ndarray(format="rgb24"))
+            turns = round(frame.rotation / 90)  # against the clock, as phones note how they were held
+            yield Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
 def _seen(

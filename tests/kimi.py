@@ -23,7 +23,7 @@ TEXT = {
     "num_key_value_heads": 4, "n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 3, "n_group": 1,
     "topk_group": 1, "moe_intermediate_size": 24, "first_k_dense_replace": 1, "kv_lora_rank": 32, "q_lora_rank": None,
     "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12, "routed_scaling_factor": 2.446,
-    "norm_topk_prob": True, "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "max_position_embeddings": 4096,
+    "norm_topk_prob": True, "rms_norm_eps": 1e-2, "tie_word_embeddings": False, "max_position_embeddings": 4096,
 }  # fmt: skip
 THETA = 50_000.0
 VISION = {

@@ -110,3 +110,32 @@ def test_an_install_goes_on_when_nvcc_fails_unless_told_to_insist(
     monkeypatch.setenv("FOVEATE_CUDA", "1")
     with pytest.raises(ExecError, match="failed with exit status 2"):
         build.build_or_say(command(build, old))
+
+
+def test_a_compiler_without_pythons_headers_cannot_compile(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build.can_compile(["c++"])
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert not build.can_compile(["c++"])
+
+
+def test_kernels_that_were_asked_for_need_a_compiler(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_compiler", lambda: False)
+    monkeypatch.setenv("FOVEATE_CUDA", "1")
+    with pytest.raises(PlatformError, match="FOVEATE_CUDA=1 asks for kernels"):
+        build.native_options()
+    monkeypatch.setenv("FOVEATE_CUDA", "0")
+    assert list(build.native_options()) == ["cmdclass"]
+
+
+def test_kernels_of_an_earlier_build_go_when_none_are_wanted(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOVEATE_CUDA", "0")
+    building = build.native_options()["cmdclass"]["build_ext"](Distribution())
+    building.build_lib, building.extensions = str(tmp_path), []
+    (tmp_path / "foveate").mkdir()
+    (tmp_path / "foveate" / "_cuda.so").touch()
+    building.run()
+    assert not (tmp_path / "foveate" / "_cuda.so").exists()

@@ -1,5 +1,7 @@
 """What a published folder says beside its weights: sizes, tokens and the chat template."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,9 +52,24 @@ def read_published(folder: Path, values: dict[str, Any]) -> Published:
         repetition_penalty=_above_zero(generation, "repetition_penalty"),
         context_tokens=(config.section("text_config") or config).get("max_position_embeddings", int, 0),
     )
-    codec = published_codec(read_tokenizer(folder), generation.values, values)
-    chat = ChatTemplate(template_of(folder), codec, sizes, named_tokens(folder))
+    yarn = sizes.decoder.rope_yarn
+    if yarn is not None:
+        sizes = replace(sizes, context_tokens=max(sizes.context_tokens, round(yarn.factor * yarn.context)))
+    with _named(folder):
+        codec = published_codec(read_tokenizer(folder), generation.values, values)
+        chat = ChatTemplate(template_of(folder), codec, sizes, named_tokens(folder))
     return Published(config=sizes, codec=codec, chat=chat)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Errors of the block name the folder, if they do not already."""
+    try:
+        yield
+    except CheckpointError as error:
+        if str(folder) in str(error):
+            raise
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def check_weights_are_numbers(config: Section) -> None:

@@ -58,6 +58,10 @@ def tiktoken_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
             f"added_tokens_decoder of {path.parent} is no table of tokens by id: {error!r}"
         ) from error
     base = len(ranks)
+    if named and min(named) != base:
+        raise CheckpointError(
+            f"{path} holds {base} pieces, wanted {min(named)}, where added_tokens_decoder begins; fetch the file again"
+        )
     tokenizer.add_special_tokens(
         [
             AddedToken(named.get(index, f"<|reserved_token_{index}|>"), special=True, normalized=False)

@@ -25,10 +25,11 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 def read_tokenizer(folder: Path) -> Tokenizer:
     """From tokenizer.json or tiktoken.model. Raises CheckpointError when neither is there or can be read."""
-    path = folder / "tokenizer.json"
-    ranks = folder / "tiktoken.model"
+    path, ranks = folder / "tokenizer.json", folder / "tiktoken.model"
+    if not path.is_file() and ranks.is_file():
+        path = ranks
     try:
-        if not path.is_file() and ranks.is_file():
+        if path == ranks:
             return tiktoken_tokenizer(ranks, read_optional(folder / "tokenizer_config.json"))
         return Tokenizer.from_file(str(path))
     except CheckpointError:
@@ -70,7 +71,8 @@ def _end_ids(generation: Mapping[str, Any], values: Mapping[str, Any]) -> list[i
     named: Any = next((found for place in places if (found := place.get("eos_token_id")) is not None), [])
     ids: list[int] = named if isinstance(named, list) else [named]
     if not all(type(index) is int for index in ids):
-        raise CheckpointError(f"eos_token_id is {named!r}, wanted the id of a token or a list of ids")
+        where = "generation_config.json" if generation else "config.json"
+        raise CheckpointError(f"{where}: eos_token_id is {named!r}, wanted the id of a token or a list of ids")
     return ids
 
 

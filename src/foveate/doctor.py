@@ -97,7 +97,10 @@ def _native(name: str) -> Finding:
     if ops.is_native():
         on_gpu = f"; on the GPU {ops.cuda_backend()}" if torch.cuda.is_available() else ""
         return Finding(name=name, state="ok", found=ops.backend() + on_gpu)
-    fix = "install g++ 12 or newer, then Foveate again from the folder that it came from (all works without, slower)"
+    fix = (
+        "install g++ 12 or newer and python3-dev, then Foveate again from the folder that it came from "
+        "(all works without, slower)"
+    )
     return Finding(name=name, state="warn", found=ops.backend(), fix=fix)
 
 

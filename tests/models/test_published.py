@@ -199,6 +199,14 @@ def test_what_we_save_transformers_reads(
     assert torch.equal(ours(ours.processor(CONVERSATIONS[1])), thinker(thinker.processor(CONVERSATIONS[1])))
 
 
+def test_the_dtype_that_we_save_is_what_transformers_loads(
+    saved: tuple[nn.Module, Path], thinker: Thinker, tmp_path: Path
+) -> None:
+    thinker.save_pretrained(tmp_path, dtype=torch.bfloat16)
+    again = type(saved[0]).from_pretrained(tmp_path)
+    assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
+
+
 def test_the_older_form_of_the_hub(saved: tuple[nn.Module, Path], thinker: Thinker, tmp_path: Path) -> None:
     """Text settings at the top of config.json, rope_scaling, and a template in tokenizer_config.json."""
     folder = tmp_path / "hub"

@@ -107,6 +107,8 @@ def test_a_longer_context(
     rope = json.loads((saved[1] / "config.json").read_text())["text_config"]["rope_parameters"]
     folder = edited(saved[1], tmp_path, within="text_config", rope_parameters=rope | {"rope_type": "yarn"} | settings)
     assert_logits_agree(family, folder)
+    context = settings.get("original_max_position_embeddings", 4096)
+    assert Thinker.from_pretrained(folder).config.context_tokens == max(4096, context * settings["factor"])
 
 
 def misshapen(tensors: dict[str, Tensor], **shapes: tuple[int, ...]) -> dict[str, Tensor]:

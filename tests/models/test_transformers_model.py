@@ -187,6 +187,9 @@ def test_what_a_model_cannot_take_is_a_model_error(reasoner: TransformersReasone
         reasoner.sample(broken, max_new_tokens=2)
     with pytest.raises(ModelError, match="failed while it sampled"):
         reasoner.sample(QUESTION, max_new_tokens=0)
+    film = {"type": "video", "video": [noise(60, 40)] * 4, "fps": 1.0}
+    with pytest.raises(InputError, match="leave out fps, nframes, min_ and max_pixels"):
+        reasoner.sample([{"role": "user", "content": [film]}], max_new_tokens=2)
     sized = [{"role": "user", "content": [{"type": "image", "image": noise(60, 40), "max_pixels": 9000}]}]
     with pytest.raises(InputError, match="leave out min_pixels and max_pixels"):
         reasoner.sample(sized, max_new_tokens=2)

@@ -39,7 +39,7 @@ from foveate.models.files import Section
 from foveate.models.image import clip_grid
 from foveate.models.published.qwen import qwen_config
 from foveate.models.transcript import Transcript
-from foveate.models.video import Clip, read_clip, sampled_frames
+from foveate.models.video import Clip, VideoAsked, read_clip, sampled_frames
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -373,6 +373,35 @@ def test_a_part_says_how_many_pixels_a_frame_has(thinker: Thinker, tmp_path: Pat
         videos = thinker.processor([{"role": "user", "content": [part]}]).images
         (pixels,) = {video.grid.h * video.grid.w * (side // 2) ** 2 for video in videos}
         assert asked["min_pixels"] <= pixels <= asked.get("max_pixels", 60 * side**2)
+
+
+@pytest.mark.parametrize("times", [0.3, 0.9, 3.0])
+def test_a_frame_has_no_more_pixels_than_asked_nor_than_its_family_allows(thinker: Thinker, times: float) -> None:
+    vision, video = thinker.config.vision, thinker.config.video
+    assert video is not None
+    per_frame = video.max_pixels if video.max_clip_pixels is not None else video.max_pixels // 2 // 8
+    asked = round(times * (video.min_pixels if times < 1 else per_frame))
+    within = VideoAsked(max_pixels=asked).within(video, vision.temporal_patch_size)
+    grid = clip_grid(3000, 2000, 16, vision, thinker.config.image, within)
+    pixels = grid.h * grid.w * vision.patch_size**2
+    assert 0.5 * min(asked, per_frame) < pixels <= min(asked, per_frame)
+
+
+def test_a_file_that_says_how_the_camera_was_held_is_seen_upright(tmp_path: Path) -> None:
+    path, shown = tmp_path / "walk.mp4", np.zeros((64, 96, 3), dtype=np.uint8)
+    shown[:, 64:] = 250  # a bright third on the right, which is up once it is turned against the clock
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.set_display_rotation(90)
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    clip = clip_of(path, fps=10.0)
+    _, height, width, _ = clip.pixels_FHW3.shape
+    assert height > width
+    assert clip.pixels_FHW3[0, : height // 4].mean() > 200
+    assert clip.pixels_FHW3[0, height // 2 :].mean() < 50
 
 
 @pytest.mark.parametrize("asked", [{"fps": "fast"}, {"fps": -1.0}, {"nframes": 2.5}, {"max_pixels": 0}])

@@ -1,6 +1,7 @@
 """What torch asks of every operation: a graph without a break, derivatives forward, and no silent zero in any way."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -63,6 +64,86 @@ def test_a_derivative_forward_is_the_gradient(name: str) -> None:
         dual = forward_ad.unpack_dual(run(forward_ad.make_dual(x, tangent)))
     assert dual.tangent is not None
     assert torch.equal(dual.tangent, along)
+
+
+@pytest.mark.parametrize("name", [*RUNS, *WITHOUT])
+def test_a_gradient_as_a_function_is_the_gradient(name: str) -> None:
+    """By torch.func, and of each row of a batch by itself."""
+    run, xs = (RUNS | WITHOUT)[name], draw((2, 3, 8), torch.float32, 1)
+    weight = draw(tuple(run(xs[0]).shape), torch.float32, 9)
+
+    def weighed(x: Tensor) -> Tensor:
+        return (run(x) * weight).sum()
+
+    wanted = []
+    for x in xs:
+        leaf = x.clone().requires_grad_()
+        wanted += torch.autograd.grad(weighed(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(weighed)(xs[0]), wanted[0])
+    if name not in {"dispatch", "combine", "route", "experts_forward"}:  # which lay rows out by what they hold
+        torch.testing.assert_close(torch.func.vmap(torch.func.grad(weighed))(xs), torch.stack(wanted))
+
+
+@pytest.mark.parametrize("name", ["rotate", "window_attention"])
+def test_learned_angles_have_their_gradient(name: str) -> None:
+    x, grads = draw((3, 8), torch.float32, 1), list[Tensor]()
+    for plain in (False, True):
+        angles = ANGLES.clone().requires_grad_()
+        tables = (angles.cos(), angles.sin())
+        with ops.plain_pytorch() if plain else nullcontext():
+            if name == "rotate":
+                out = ops.rotate(x[:, None], tables)
+            else:
+                out = ops.window_attention(x.repeat(1, 3), tables, ops.Packing([1, 2]), 1)
+        grads += torch.autograd.grad(out.square().cumsum(0).sum(), angles)
+    assert grads[0].any()
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("tokens", [4, 400])
+def test_autocast_gives_one_dtype_however_many_tokens_come(tokens: int) -> None:
+    x = draw((tokens, 8), torch.float32, 1)
+    chosen = torch.arange(2 * tokens).view(tokens, 2) % 3
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        product = ops.linear(x, MATRIX, BIAS)
+        summed = ops.experts_forward(x, chosen, torch.full((tokens, 2), 0.5), GATE_UP, DOWN)
+    assert (product.dtype, summed.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("queries", [3, 1])
+def test_under_autocast_attention_takes_several_dtypes(queries: int) -> None:
+    """As queries and keys that were normed in f32 beside values of bf16."""
+    q, k, v = (
+        draw((queries, 1, 8), torch.float32, 1),
+        draw((3, 1, 8), torch.float32, 2),
+        draw((3, 1, 8), torch.bfloat16, 3),
+    )
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        if queries == 3:
+            out = ops.packed_attention(q, k, v, ops.Packing([3]))
+        else:
+            out = ops.decode_attention(q, k[None], v[None], torch.tensor([0]), torch.tensor([3]), 3)
+    wanted = (q[:, 0] @ k[:, 0].T * 8**-0.5).softmax(-1) @ v[:, 0].float()
+    torch.testing.assert_close(out[:, 0].float(), wanted, rtol=0.02, atol=0.02)
+
+
+def test_a_packing_that_was_looked_through_first_can_be_trained_with() -> None:
+    x, packing = draw((3, 1, 8), torch.float32, 1).requires_grad_(), ops.Packing([1, 2])
+    with torch.inference_mode():
+        ops.packed_attention(x, x, x, packing)
+    ops.packed_attention(x, x, x, packing).sum().backward()
+    assert x.grad is not None
+
+
+def test_plain_pytorch_in_two_threads_ends_with_the_second() -> None:
+    before = ops.is_native()
+    first, second = ops.plain_pytorch(), ops.plain_pytorch()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not ops.is_native()
+    second.__exit__(None, None, None)
+    assert ops.is_native() == before
 
 
 @needs_native

@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import Context, has_tiles, is_native, is_new_enough, is_served, once, torch_has_tiles
+from foveate.ops.native import (
+    Context,
+    are_evened,
+    has_tiles,
+    is_native,
+    is_new_enough,
+    is_served,
+    once,
+    torch_has_tiles,
+    wants_gradient,
+)
 from foveate.ops.rope import Tables, rotate
 
 CUDA_HEADS = frozenset({16, 32, 64, 72, 80, 96, 128})
@@ -44,7 +54,8 @@ class Packing:
         """Where each sequence begins and the last one ends, [count + 1] int32, on a device."""
         if device not in self._ends:
             ends = list(accumulate(self.lengths, initial=0))
-            self._ends[device] = torch.tensor(ends, dtype=torch.int32, device=device)
+            with torch.inference_mode(False):  # a gradient may be wanted of whoever comes next
+                self._ends[device] = torch.tensor(ends, dtype=torch.int32, device=device)
         return self._ends[device]
 
 
@@ -75,7 +86,7 @@ def packed_attention(
     _check_packing(asked, len(q_THD))
     if queries is not None:
         _check_queries(queries.lengths, packing.lengths)
-    if _is_ours(q_THD):
+    if _is_ours(q_THD) and not are_evened(q_THD, k_CGD, v_CGD):
         ends, query_ends = packing.ends(q_THD.device), asked.ends(q_THD.device)
         out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_CGD, v_CGD, ends, query_ends, causal)[0]
         return out_THD
@@ -108,7 +119,7 @@ def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads
     """
     _check_packing(packing, len(qkv_TC))
     on_gpu = packing.longest <= CUDA_LONGEST and qkv_TC.shape[1] // (3 * num_heads) in CUDA_HEADS
-    if _is_ours(qkv_TC, cuda=on_gpu):
+    if _is_ours(qkv_TC, cuda=on_gpu) and not wants_gradient(*tables):
         cos_TF, sin_TF = (table.float().contiguous() for table in tables)
         ends = packing.ends(qkv_TC.device)
         out_TC: Tensor = torch.ops.foveate.window_attention(qkv_TC.contiguous(), cos_TF, sin_TF, ends, num_heads)[0]

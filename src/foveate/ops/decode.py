@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from foveate.ops.native import CUDA_ALIGNMENT, CUDA_MULTIPLE, is_native, is_served, wants_gradient
+from foveate.ops.native import CUDA_ALIGNMENT, CUDA_MULTIPLE, are_evened, is_native, is_served, wants_gradient
 
 CUDA_HEADS = frozenset({64, 128, 256})
 """Sizes of heads that the kernel for GPUs takes ..."""
 CUDA_LATENT = (576, 512)
 """... and of latents whose first numbers are the values: DeepSeek-V2's."""
+CUDA_MOST = 65_535
+"""Conversations of a call: each is a layer of the grid."""
 
 
 def decode_attention(
@@ -39,8 +41,9 @@ def decode_attention(
         scale: of the products of queries and keys; None for D^-0.5.
     """
     scale = q_BHD.shape[-1] ** -0.5 if scale is None else scale
-    on_gpu = q_BHD.is_cuda and _has_cuda_kernel(k_SCGD, v_SCGE)
-    if is_served(q_BHD, cuda=on_gpu) and not wants_gradient(q_BHD, k_SCGD, v_SCGE):
+    on_gpu = q_BHD.is_cuda and len(q_BHD) <= CUDA_MOST and _has_cuda_kernel(k_SCGD, v_SCGE)
+    is_ours = is_served(q_BHD, cuda=on_gpu) and not are_evened(q_BHD, k_SCGD, v_SCGE)
+    if is_ours and not wants_gradient(q_BHD, k_SCGD, v_SCGE):
         out_BHE: Tensor = torch.ops.foveate.decode_attention(q_BHD, k_SCGD, v_SCGE, slots_B, lengths_B, scale)
         return out_BHE
     k_BGCD, v_BGCE = (x[slots_B, :longest].transpose(1, 2) for x in (k_SCGD, v_SCGE))

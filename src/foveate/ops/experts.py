@@ -16,7 +16,15 @@ from torch.nn import functional as F
 
 from foveate.ops.activation import silu_mul
 from foveate.ops.moe import CUDA_EXPERTS, combine, dispatch, order
-from foveate.ops.native import are_alike, is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
+from foveate.ops.native import (
+    are_alike,
+    is_native,
+    is_recast,
+    is_served,
+    takes_tiles,
+    torch_has_tiles,
+    wants_gradient,
+)
 from foveate.ops.rounded import Weights, parts, product
 
 MOST_PADDING = 64
@@ -50,7 +58,8 @@ def experts_forward(
     """
     gate_up, gate_up_scales = parts(gate_up_EID)
     down, down_scales = parts(down_EDI)
-    if are_alike(x_TD, gate_up_EID, down_EDI) and _is_few(x_TD, experts_TK, weights_TK, gate_up, down):
+    is_plain = are_alike(x_TD, gate_up_EID, down_EDI) and not is_recast(x_TD)
+    if is_plain and _is_few(x_TD, experts_TK, weights_TK, gate_up, down):
         weights_TK = weights_TK.float().contiguous()
         out_TD: Tensor = torch.ops.foveate.moe_experts(
             x_TD, experts_TK.contiguous(), weights_TK, gate_up, down, gate_up_scales, down_scales

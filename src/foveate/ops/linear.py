@@ -6,7 +6,7 @@ Shape letters: N tokens (any number of leading dimensions), D inputs, O outputs.
 import torch
 from torch import Tensor
 
-from foveate.ops.native import are_alike, is_native, is_served, takes_tiles, torch_has_tiles, wants_gradient
+from foveate.ops.native import are_alike, is_native, is_recast, is_served, takes_tiles, torch_has_tiles, wants_gradient
 from foveate.ops.rounded import Weights, parts, product
 
 FEW, AMX_FEW = 16, 4
@@ -14,7 +14,7 @@ FEW, AMX_FEW = 16, 4
 
 
 def linear(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None = None) -> Tensor:
-    """The product x weight^T + bias, [..., O] in the dtype of x.
+    """The product x weight^T + bias, [..., O] in the dtype of x, under autocast in its.
 
     Args:
         x_ND: tokens, [..., D].
@@ -42,6 +42,8 @@ def linear_f32(x_ND: Tensor, weight_OD: Tensor) -> Tensor:
 def _is_ours(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
     operands = (weight_OD, bias_O)
+    if is_recast(x_ND):
+        return False
     if wants_gradient(x_ND, *operands) or not are_alike(x_ND, *operands) or not is_served(x_ND) or not x_ND.numel():
         return False
     if isinstance(weight_OD, Tensor) and takes_tiles(x_ND, weight_OD):

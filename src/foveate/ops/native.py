@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -72,28 +73,31 @@ def _load_cuda() -> str:
 
 _PROBLEM, _FEATURES, _ISA = _load()
 _CUDA_PROBLEM = _load_cuda()
-_USE = SimpleNamespace(native=not _PROBLEM)
+_USE = SimpleNamespace(plain=int(bool(_PROBLEM)))
+"""How many ask for plain PyTorch: the blocks that run, in any thread, and the machine itself."""
+_COUNTING = Lock()
 
 
 def is_native() -> bool:
     """Whether the native kernels are loaded and used."""
-    used: bool = _USE.native
-    return used
+    return _USE.plain == 0  # type: ignore[no-any-return]
 
 
 @contextmanager
 def plain_pytorch() -> Iterator[None]:
     """Inside, every operation of this process runs plain PyTorch, as without the extension: for comparisons."""
-    before, _USE.native = _USE.native, False
+    with _COUNTING:
+        _USE.plain += 1
     try:
         yield
     finally:
-        _USE.native = before
+        with _COUNTING:
+            _USE.plain -= 1
 
 
 def is_served(x: Tensor, *, cuda: bool = False) -> bool:
     """Whether the kernels take x: on the CPU in bf16 or f32, and where the operation has one for GPUs there in bf16."""
-    if derives_forward():
+    if derives_otherwise():
         return False
     if x.is_cuda:
         return cuda and has_kernels(x.device) and x.dtype == torch.bfloat16
@@ -110,9 +114,24 @@ def are_alike(x: Tensor, *operands: object) -> bool:
     return all(operand.dtype == x.dtype for operand in operands if isinstance(operand, Tensor))
 
 
-def derives_forward() -> bool:
-    """Whether torch computes derivatives forward (`torch.func.jvp`, a dual level): our kernels would give zeros."""
-    return forward_ad._current_level >= 0  # noqa: SLF001 - torch has no other way to ask
+def are_evened(x: Tensor, *operands: object) -> bool:
+    """Whether autocast brings tensors of several dtypes into one for torch's own operations."""
+    return torch.is_autocast_enabled(x.device.type) and not are_alike(x, *operands)
+
+
+def is_recast(x: Tensor) -> bool:
+    """Whether autocast has torch's own products of x computed, and given, in another dtype."""
+    device = x.device.type
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype
+
+
+def derives_otherwise() -> bool:
+    """Whether torch derives in a way that our gradients do not know, which are for the backward pass alone.
+
+    Forward (`torch.func.jvp`, a dual level) they would be zeros; inside of `torch.func.grad`, `vjp` and `vmap` torch
+    refuses those that it made itself of `register_autograd`.
+    """
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()  # noqa: SLF001
 
 
 def has_kernels(device: torch.device) -> bool:

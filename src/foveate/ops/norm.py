@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from foveate.ops.native import Context, derives_forward, is_native, once
+from foveate.ops.native import Context, derives_otherwise, is_native, once
 
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
@@ -51,7 +51,7 @@ def rms_norm(
 
 def _takes(x_TD: Tensor, weight_D: Tensor, residual_TD: Tensor | None) -> bool:
     """Whether the kernel serves: it knows these dtypes together; others are added and multiplied as torch does."""
-    if not is_native() or not x_TD.is_cpu or derives_forward():
+    if not is_native() or not x_TD.is_cpu or derives_otherwise():
         return False
     same = residual_TD is None or residual_TD.dtype == x_TD.dtype
     return same and x_TD.dtype in _DTYPES and weight_D.dtype in {x_TD.dtype, torch.float32}

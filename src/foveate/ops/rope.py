@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from foveate.ops.native import Context, is_native, is_served
+from foveate.ops.native import Context, is_native, is_served, wants_gradient
 
 Tables = tuple[Tensor, Tensor]
 """Cosines and sines [T, D/2] of the angles, f32."""
@@ -16,6 +16,8 @@ Tables = tuple[Tensor, Tensor]
 
 def rotate(x_THD: Tensor, tables: Tables) -> Tensor:
     """Turn every head of x by its token's angles, in the dtype of x; bf16 is computed in f32 and rounded once.
+
+    Tables that are learned have their gradient, by plain PyTorch.
 
     Raises:
         ValueError: the tables are not [T, D/2].
@@ -26,7 +28,7 @@ def rotate(x_THD: Tensor, tables: Tables) -> Tensor:
             f"rotate got x of shape {list(x_THD.shape)} and tables of shapes "
             f"{[list(table.shape) for table in tables]}; they must be [T, H, D] and [T, D/2]"
         )
-    if is_served(x_THD, cuda=True):
+    if is_served(x_THD, cuda=True) and not wants_gradient(*tables):
         cos_TF, sin_TF = (table.float().contiguous() for table in tables)
         out_THD: Tensor = torch.ops.foveate.rotate(x_THD, cos_TF, sin_TF, False)
         return out_THD
