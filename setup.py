@@ -236,9 +236,9 @@ def native_options() -> dict[str, object]:
         def run(self) -> None:
             super().run()
             folder = Path("src/foveate") if self.inplace else Path(self.build_lib, "foveate")
-            if not wants_cuda():
+            if os.environ.get("FOVEATE_CUDA") == "0":
                 (folder / "_cuda.so").unlink(missing_ok=True)  # of an earlier build
-            else:
+            elif wants_cuda():
                 cuda = self.reinitialize_command("build_cuda", out=str(folder / "_cuda.so"))
                 cuda.ensure_finalized()
                 build_or_say(cuda)

@@ -23,6 +23,9 @@ from foveate.tools.pictures import open_picture
 from foveate.tools.schema import is_number
 from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 
+MOST_CROPPED_PX = 300_000_000
+"""Pixels of all crops of a conversation, some 0.9 GB: a crop of a large picture costs no more image tokens."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
@@ -100,10 +103,12 @@ class ToolRunner:
         number = call.arguments.get("image")
         if number is None:
             number = properties.get("image", {}).get("default", 0)
-        if not any(map(holds_box, properties.values())) or not is_number(number):
+        given = (properties.get(name, {}) for name, value in call.arguments.items() if value is not None)
+        if not any(map(holds_box, given)) or not is_number(number):
             return call.arguments
         if number not in range(len(images)):
-            raise ToolArgumentError(f"image is {number}; give a number from 0 to {len(images) - 1}")
+            wanted = f"give a number from 0 to {len(images) - 1}" if images else "there is no image yet"
+            raise ToolArgumentError(f"image is {number}; {wanted}")
         number = int(number)
         size_px = (images[number].width_px, images[number].height_px)
         seen_px = self.reasoner.seen_size(*size_px)
@@ -135,6 +140,8 @@ class ToolRunner:
         source = result.source_idx
         if source is not None and source not in range(len(images)):
             raise ToolError(f"it is said to be a part of image {source}, wanted one of the {len(images)} so far")
+        if sum(record.width_px * record.height_px for record in images if is_crop(record)) > MOST_CROPPED_PX:
+            raise ToolError(f"the crops so far have more than {MOST_CROPPED_PX:,} pixels; answer with what they show")
         sha256, size_px = self.store.put(shown), (shown.width, shown.height)
         if source is not None and result.box_px is not None:
             return crop_record(images[source], result.box_px, sha256, size_px), tokens

@@ -1,6 +1,7 @@
 """A conversation as a file to keep: Markdown to read, JSON to work with."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,16 +17,22 @@ def write_conversation(exchanges: Sequence[Exchange], path: Path, *, replace: bo
     """Write the conversation to `path`, in the form that its suffix names.
 
     InputError for another suffix, and for a file that is there unless `replace` says so; OSError when it cannot be
-    written.
+    written, and then what was there before still is.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"got the file {path.name!r}, wanted a name that ends in {' or '.join(SUFFIXES)}")
     text = conversation_text(exchanges, as_json=path.suffix == ".json")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with path.open("w" if replace else "x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if replace:
+            part.replace(path)
+        else:
+            os.link(part, path)
     except FileExistsError:
         raise InputError(f"{path} is there already; give another name, or replace it with /save -f FILE") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def conversation_text(exchanges: Sequence[Exchange], *, as_json: bool) -> str:

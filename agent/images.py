@@ -67,11 +67,26 @@ class ImageStore:
             raise ImageError(
                 f"image {sha256[:12]} is not in the store; give the folder that the run stored its images in"
             )
-        image = open_picture(path)
-        if sha256_of_pixels(image) != sha256:
-            raise ImageError(f"{path} holds other pixels than its name says; delete it and start a new conversation")
+        image = self._read(path, sha256)
         self._remember(sha256, image)
         return image
+
+    def _read(self, path: Path, sha256: str) -> Image.Image:
+        """The picture of a file of ours; one that is damaged goes, so that the same picture can be stored again."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read ({error.strerror}); give it back as it was") from error
+        try:
+            image = open_picture(data)
+            if sha256_of_pixels(image) == sha256:
+                return image
+            reason = "it holds other pixels than its name says"
+        except ImageError as error:
+            reason = str(error)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise ImageError(f"image {sha256[:12]} was damaged and is gone ({reason}); add the picture again")
 
     def __contains__(self, sha256: str) -> bool:
         with self._lock:

@@ -45,7 +45,7 @@ class LineCompleter(Completer):
 
 def line_reader(history: Path, commands: Mapping[str, str], toolbar: Callable[[], str]) -> ReadLine:
     """A reader for this process's stdin; `toolbar` gives the text below the line."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="replace")
         return _read_plain
@@ -59,6 +59,7 @@ def line_reader(history: Path, commands: Mapping[str, str], toolbar: Callable[[]
         completer=LineCompleter(commands),
         complete_while_typing=False,
         multiline=True,
+        enable_suspend=True,
         key_bindings=_key_bindings(),
         prompt_continuation="  ",
         bottom_toolbar=show_toolbar,
@@ -69,7 +70,7 @@ def line_reader(history: Path, commands: Mapping[str, str], toolbar: Callable[[]
 
 
 def _read_plain() -> str:
-    line = sys.stdin.readline()
+    line = sys.stdin.readline() if sys.stdin is not None else ""
     if not line:
         raise EOFError
     return line.rstrip("\n")

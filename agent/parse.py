@@ -8,8 +8,8 @@ message says:
     Pixel-Reasoner           crop_image_normalized with bbox_2d in 0-1, target_image (from 1); answers in \boxed{}
     Mini-o3                  <grounding>{"bbox_2d": [...], "source": "original_image"}</grounding>, 0-1; a crop is
                              "observation_i" with i from 1
-    Thyme, PyVision          <code>...</code>, with or without a Markdown fence; a word of it inside a line of text is
-                             text that quotes HTML
+    Thyme, PyVision          <code>...</code>, with or without a Markdown fence; a word in a line of text, without
+                             brackets or "=", is text that quotes HTML
     OpenThinkIMG             {"thought": ..., "actions": [{"name": ..., "arguments": {...}}]}
 
 All become `Call(name, arguments)` with the names of our tools; a zoom is ``{"image": idx, "box": [...]}`` with the box
@@ -46,6 +46,8 @@ MAX_REPAIR_CHARS = 20_000
 
 _BLOCK = re.compile(r"<(think|tool_call|grounding|code|answer)>(.*?)(</\1>|\Z)", re.DOTALL)
 _STRAY = re.compile(r"</?(?:think|tool_call|grounding|code|answer)>")
+_WORD = re.compile(r"[^\n(=]*\Z")
+_NEXT = re.compile(r"[^\n<]*")
 _THINK = re.compile(r"◁(/?think)▷")
 _PLACE = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
 _NAMED_PLACE = re.compile(r"<\|object_ref_end\|>(?=<\|(?:box|quad)_start\|>)")
@@ -113,22 +115,19 @@ def _split(text: str) -> tuple[str, list[_Block], str]:
     if close >= 0 and (opening < 0 or close < opening):  # the template has opened the thought
         thoughts.append(text[:close])
         text = text[close + len("</think>") :]
-    blocks, rest, end = list[_Block](), "", 0
+    blocks, rest, end, line = list[_Block](), "", 0, ""
     for m in _BLOCK.finditer(text):
         between, end = text[end : m.start()], m.end()
-        quoted = m[1] == "code" and m[3] and _is_quoted(m[2], before=between, after=_BLOCK.split(text[end:])[0])
-        rest += between + (m[2] if quoted else "")
-        if not quoted:
-            blocks.append(_Block(tag=m[1], body=m[2], closed=bool(m[3])))
+        after = _NEXT.match(text, end)
+        line = (line + between).rpartition("\n")[2]
+        if m[1] == "code" and m[3] and _WORD.match(m[2]) and (line.strip() or (after and after[0].strip())):
+            rest, line = rest + between + m[2], line + m[2]  # a word that a line of text shows, as HTML does
+            continue
+        rest, line = rest + between, ""
+        blocks.append(_Block(tag=m[1], body=m[2], closed=bool(m[3])))
     thoughts += [block.body for block in blocks if block.tag == "think"]
     thought = "\n".join(stripped for body in thoughts if (stripped := body.strip()))
     return thought, [block for block in blocks if block.tag != "think"], (rest + text[end:]).strip()
-
-
-def _is_quoted(code: str, *, before: str, after: str) -> bool:
-    """Whether code stands in a line of text: a word that is shown, as in HTML, and not run."""
-    beside = before.rpartition("\n")[2] + after.partition("\n")[0]
-    return "\n" not in code and bool(beside.strip())
 
 
 def _in_our_words(text: str) -> str:
@@ -279,7 +278,7 @@ def _load(block: _Block) -> list[object]:
         )
         if not isinstance(repaired, dict) or not repaired:
             raise
-        _log.warning("repaired malformed JSON in <%s>: %.200r", block.tag, block.body)
+        _log.info("repaired malformed JSON in <%s>: %.200r", block.tag, block.body)
         return [repaired]
 
 

@@ -184,7 +184,7 @@ class Repl:
 
     def _write_trace(self, folder: str) -> None:
         last = self._last()
-        target = expanded(folder) if folder else Path("foveate-trace")
+        target = expanded(unquoted(folder)) if folder else Path("foveate-trace")
         self._say(f"wrote {write_trace(last.answer, last.question, self._session.image, target).absolute()}")
 
     def _save(self, text: str) -> None:
@@ -206,6 +206,7 @@ class Repl:
 
     def _change_model(self, model: str) -> None:
         """Show the model, or start anew with another one; pictures that wait go along."""
+        model = unquoted(model)
         if not model:
             self._say(f"the model is {self._session.model}")
             return

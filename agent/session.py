@@ -111,5 +111,5 @@ class Session:
             yield event
 
     def _keep(self, conversation: Conversation) -> None:
-        self._conversation = conversation
         self._conversations.save(conversation)
+        self._conversation = conversation

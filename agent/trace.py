@@ -128,8 +128,8 @@ def _class_of(mark: Mark) -> str:
 
 def _usage(usage: Usage) -> str:
     figures = (
-        ("turns", f"{usage.turns}"),
-        ("tool calls", f"{usage.tool_calls}"),
+        ("turns", f"{usage.turns:,}"),
+        ("tool calls", f"{usage.tool_calls:,}"),
         ("policy tokens", f"{usage.policy_tokens:,}"),
         ("image tokens", f"{usage.image_tokens:,}"),
         ("seconds", f"{usage.seconds:.1f}"),
@@ -199,7 +199,7 @@ def _step(step: Step, mark: Mark | None, load: LoadImage) -> str:
 
 
 def _meta(step: Step) -> str:
-    tokens = f"{step.tokens} tokens" if step.tokens else ""
+    tokens = f"{step.tokens:,} tokens" if step.tokens else ""
     seconds = f"{step.seconds:.1f} s" if step.seconds >= 0.05 else ""
     return " · ".join(part for part in (tokens, seconds) if part)
 

@@ -1,6 +1,8 @@
 """What a line that was typed names: a picture, typed, quoted or dropped by a file manager, or one that is not there."""
 
+import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -38,6 +40,10 @@ def unquoted(text: str) -> str:
 
 
 def _readings(line: str) -> Iterator[str]:
-    """The path as it stands, as the address of a file, and with a shell's backslashes before spaces."""
+    """The path as it stands, as the address of a file, and as a shell would read its quotes and backslashes."""
     text = unquoted(line)
     yield from (text, unquote(text.removeprefix("file://")), text.replace("\\ ", " "))
+    with suppress(ValueError):
+        words = shlex.split(line)
+        if len(words) == 1:
+            yield words[0]

@@ -258,7 +258,7 @@ class _Turn:
         self.prompt_tokens = self.counted_tokens = 0
         self.ended: StopReason | None = None
         self.said_too_long = False
-        self.called = False
+        self.called = self.spoken = False
         self.declined = ""
 
     def take(self, chunk: "AIMessageChunk") -> None:
@@ -269,7 +269,7 @@ class _Turn:
                 self.thinks = True
             elif block["type"] == "text" and block["text"]:
                 self.text += ("</think>" if self.thinks else "") + block["text"]
-                self.thinks = False
+                self.thinks, self.spoken = False, True
             self.called |= block["type"] in ("tool_call", "tool_call_chunk")
         if usage := chunk.usage_metadata:
             self.prompt_tokens += usage["input_tokens"]
@@ -289,7 +289,7 @@ class _Turn:
         """Why it is no turn, in words; "" for one that is."""
         if self.declined:
             return f"broke its turn off ({self.declined}); ask it otherwise"
-        if self.called and not self.text:
+        if self.called and not self.spoken:
             return "called a tool in its provider's own form; hand over a model without bind_tools"
         return ""
 

@@ -16,7 +16,7 @@ THOUGHTS = ("reasoning_content", "reasoning")
 """Where servers put what a model thought, beside "content"."""
 
 
-class ServedChat(BaseChatOpenAI):  # type: ignore[override]
+class ServedChat(BaseChatOpenAI):
     """A chat model behind a server of one's own."""
 
     def _convert_chunk_to_generation_chunk(
@@ -33,6 +33,7 @@ class ServedChat(BaseChatOpenAI):  # type: ignore[override]
 
 def chat_model_at(url: str, model: str, *, key: str, patience_s: float) -> BaseChatOpenAI:
     """The model of this name behind a base URL; OpenAI's own server has settings of its own."""
-    made: Any = ChatOpenAI if urlsplit(url).hostname == OPENAI else ServedChat
-    chat: BaseChatOpenAI = made(model=model, base_url=url, api_key=key, timeout=patience_s, stream_usage=True)
-    return chat
+    usual: dict[str, Any] = {"base_url": url, "api_key": key, "timeout": patience_s, "stream_usage": True}
+    if urlsplit(url).hostname == OPENAI:
+        return ChatOpenAI(model=model, **usual)
+    return ServedChat(model=model, use_responses_api=False, **usual)  # whatever the model is called

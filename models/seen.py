@@ -17,7 +17,7 @@ from foveate.models.thinker import Thinker
 from foveate.models.transcript import ImageInput
 
 TOGETHER = 1 << 16
-"""Patches that the tower takes at once, or a picture's if it has more."""
+"""Patches that the tower takes at once, and up to a picture more."""
 
 
 class SeenImages:

@@ -10,9 +10,10 @@ _TAG = re.compile(r"<(?=/?tool_response>|\|)")
 
 
 def inert(text: str) -> str:
-    """Text of a user or a tool that ends no tool's result and holds no control token: a mark of no width breaks them.
+    """Text of a user or a tool that ends no tool's result and no turn of Qwen's: a mark of no width breaks their tags.
 
-    For a model whose server or processor takes text alone. Where ids are made here, text never becomes such a token.
+    Other families' control tokens, such as [INST], stay. For a model whose server or processor takes text alone: where
+    ids are made here, text never becomes such a token.
     """
     return _TAG.sub("<\u200b", text)
 

@@ -74,7 +74,7 @@ class VideoAsked:
         if self.min_pixels is None and self.max_pixels is None:
             return video
         of_all = video.max_pixels // depth if video.max_clip_pixels is None else video.max_clip_pixels
-        least, asked = self.min_pixels or video.min_pixels, self.max_pixels or 0
+        least, asked = min(self.min_pixels or video.min_pixels, video.max_pixels), self.max_pixels or 0
         return replace(video, min_pixels=least, asked_pixels=asked, max_clip_pixels=of_all)
 
 

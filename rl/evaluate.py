@@ -31,10 +31,9 @@ from foveate.agent.records import Answer, Usage
 from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
-from foveate.models.snapshot import NANO
 from foveate.rl.report import Report, Result
 from foveate.rl.results import check_writable, read_results, written
-from foveate.rl.sources import source_of, stamps_of, weights_in
+from foveate.rl.sources import source_of, stamps_of, weights_of
 from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION, Suite, chosen, open_suite
 from foveate.rl.workers import spread
 
@@ -165,10 +164,8 @@ def _asked(suite: str) -> object:
 
 def _weights_of(name: str) -> list[Path]:
     """The files that decide what a model says, as far as they lie here: not those of an endpoint."""
-    from foveate.models.checkpoint import nano_path
-
     _, folder, _ = name_parts(name)
-    return weights_in(nano_path() if folder == NANO else Path(folder))
+    return weights_of(folder)
 
 
 def _shown(results: Iterator[Result], held: Sequence[Result], total: int) -> Iterator[Result]:

@@ -50,17 +50,13 @@ class Judge:
             return False
         with self._lock:
             line = json.dumps([answer, expected]).encode() + b"\n"
-            told = _ask(self._running(), line) or (_ask(self._running(), line) if self._has_died() else b"")
+            told = _ask(self._running(), line)
+            if told == b"":  # it ended, as when memory is short: that says nothing of the formulas
+                self._end()
+                told = _ask(self._running(), line)
             if not told:
                 self._end()
             return told == b"true\n"
-
-    def _has_died(self) -> bool:
-        """Whether the process has ended by itself, as when memory was short: that says nothing of the formulas."""
-        if self._process is None or self._process.poll() is None:
-            return False
-        self._end()
-        return True
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -102,8 +98,8 @@ def require_math_verify() -> None:
         importlib.metadata.distribution("math-verify")
 
 
-def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
-    """The line that comes back in time; nothing when none does or the process has ended."""
+def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes | None:
+    """The line that comes back; b"" when the process has ended, None when it takes too long."""
     assert process.stdin is not None
     try:
         process.stdin.write(line)
@@ -112,10 +108,10 @@ def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
     return _answer(process, MOST_S)
 
 
-def _answer(process: "subprocess.Popen[bytes]", seconds: float) -> bytes:
+def _answer(process: "subprocess.Popen[bytes]", seconds: float) -> bytes | None:
     assert process.stdout is not None
     readable, _, _ = select([process.stdout], [], [], seconds)
-    return process.stdout.read(len(b"false\n")) if readable else b""
+    return process.stdout.read(len(b"false\n")) if readable else None
 
 
 def serve() -> None:

@@ -51,14 +51,14 @@ class OptimizerConfig:
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, a hold, then a cosine to final_lr_fraction of the peak, which the last step takes.
+    """Linear warm-up, a hold, then a cosine whose first step takes the peak and the last one final_lr_fraction of it.
 
     Until the cosine starts nothing depends on total_steps: a longer run passes through the same states.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     start = max(config.warmup_steps, total_steps - config.decay_steps if config.decay_steps else 0)
-    progress = min(1.0, max(0, step + 1 - start) / max(1, total_steps - start))
+    progress = min(1.0, max(0, step - start) / max(1, total_steps - 1 - start))
     floor = config.final_lr_fraction
     return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 

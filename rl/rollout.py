@@ -193,6 +193,8 @@ class Rollouts:
                 answer = agent.ask(job.item.question, [job.item.picture])
             except ImageError as error:
                 answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
+        if answer.status == "answered" and recorder.is_cut:  # to a user it has answered; to end was not its own doing
+            answer = replace(answer, status="out_of_budget", reason="policy_tokens: it went on after its answer")
         trajectory = self._trajectory(job, recorder, answer)
         record = Record(messages=tuple(recorder.messages), run=answer, pictures=agent.store)
         return replace(trajectory, record=record) if self.keeps_messages else trajectory
@@ -203,8 +205,6 @@ class Rollouts:
         return [PooledPython(self.pool, tool) if isinstance(tool, PythonTool) else tool for tool in tools]
 
     def _trajectory(self, job: Job, recorder: Recorder, answer: Answer) -> Trajectory:
-        if answer.status == "answered" and recorder.is_cut:  # to a user it has answered; to end was not its own doing
-            answer = replace(answer, status="out_of_budget", reason="policy_tokens: it went on after its answer")
         return Trajectory(
             job=replace(job, item=replace(job.item, picture=Path())),
             transcript=self.reasoner.thinker.processor(recorder.messages),

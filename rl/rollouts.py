@@ -16,20 +16,26 @@ from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.sampler import SamplerConfig
-from foveate.rl.sources import source_of, stamps_of, weights_in
+from foveate.rl.sources import answers_of, source_of, stamps_of, weights_of
 from foveate.rl.suite import ANSWERS, SUITE_VERSION
 from foveate.rl.tasks.scene import FAMILIES
 from foveate.rl.trajectory import count_trajectories, read_trajectories, write_trajectories
 
 
-def asked_of(model: Path, tasks: str, **numbers: int) -> PolicyConfig:
-    """What is asked of a model: questions of some families, of all, or of a folder; `numbers` are keys of PolicyConfig.
+def asked_of(
+    model: Path, tasks: str, *, prompts: int, samples: int, at_once: int = 16, turns: int = 8, policy_tokens: int = 480,
+    seed: int = 0,
+) -> PolicyConfig:  # fmt: skip
+    """What is asked of a model: questions of some families, of all, or of a folder.
 
     Raises InputError for a family or folder that is not there, ConfigError for a number that is none.
     """
     folder, sampler = _tasks_of(tasks)
     start = str(checkpoint_folder(model))
-    return PolicyConfig(start=start, iterations=1, tasks=folder, sampler=sampler, **numbers)  # type: ignore[arg-type]
+    return PolicyConfig(
+        start=start, iterations=1, tasks=folder, sampler=sampler, prompts=prompts, samples=samples, at_once=at_once,
+        turns=turns, policy_tokens=policy_tokens, seed=seed,
+    )  # fmt: skip
 
 
 def roll_out(config: PolicyConfig, out: Path, *, temperature: float = 1.0, resume: bool = False) -> str:
@@ -75,9 +81,9 @@ def _tasks_of(tasks: str) -> tuple[str, SamplerConfig]:
 
 def run_of(config: PolicyConfig, temperature: float) -> str:
     """A short name of what decides which conversations come: the files of model and questions, and what is asked."""
-    questions = stamps_of(Path(config.tasks) / ANSWERS) if config.tasks else SUITE_VERSION
+    questions = stamps_of(*answers_of(config.tasks)) if config.tasks else SUITE_VERSION
     asked = (config.prompts, config.samples, config.sampler.families, config.seed, config.budget, temperature)
-    return source_of(stamps_of(*weights_in(Path(config.start))), questions, asked)
+    return source_of(stamps_of(*weights_of(config.start)), questions, asked)
 
 
 def _shown(trajectories: Iterable[Trajectory], held: int, total: int) -> Iterator[Trajectory]:

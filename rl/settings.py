@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import CheckpointError
-from foveate.rl.sources import files_of, source_of, stamps_of
+from foveate.errors import CheckpointError, InputError
+from foveate.rl.sources import answers_of, files_of, source_of, stamps_of, weights_of
 
 Settings = Mapping[str, Any]
 """Values by key, as in `--set`; and TRAINING."""
@@ -25,16 +25,19 @@ MAY_CHANGE = frozenset({
 })  # fmt: skip
 """At the top `tokens_per_batch` says how much a policy computes at once; of sft it is part of what a step learns."""
 
-READ = ("start", "tasks", "stage.start", "stage.data")
+READ = (("start", weights_of), ("stage.start", weights_of), ("stage.data", files_of), ("tasks", answers_of))
 """What is read from files, which may have changed under the same name."""
 
 
 def settings_of(training: str, config: Any, stage: Any = None) -> Settings:
     """The settings of a run by key, in the form in which they come back from a file."""
     values = {TRAINING: training, **_flat(asdict(config)), **_flat(asdict(stage) if stage else {}, "stage.")}
-    values |= {
-        f"{key} (its files)": source_of(stamps_of(*files_of(Path(values[key])))) for key in READ if values.get(key)
-    }
+    try:
+        values |= {
+            f"{key} (its files)": source_of(stamps_of(*files(values[key]))) for key, files in READ if values.get(key)
+        }
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
     settings: Settings = json.loads(json.dumps(values))
     return settings
 

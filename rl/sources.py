@@ -3,6 +3,11 @@
 import hashlib
 from pathlib import Path
 
+from foveate.models.checkpoint import nano_path
+from foveate.models.snapshot import NANO
+from foveate.paths import expanded
+from foveate.rl.suite import ANSWERS
+
 PARTS = 64
 PART_BYTES = 1 << 16
 
@@ -30,11 +35,22 @@ def _hash_of_parts(file: Path) -> str:
     return found.hexdigest()
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files that decide what a name stands for: a file itself, a folder's weights, or all that is in it."""
-    if path.is_file():
-        return [path]
-    return weights_in(path) or sorted(file for file in path.rglob("*") if file.is_file())
+def weights_of(name: str) -> list[Path]:
+    """The files of a checkpoint that lies here: a folder's weights or a file itself, nano's; none of the hub's."""
+    path = nano_path() if name == NANO else expanded(name)
+    return [path] if path.is_file() else weights_in(path)
+
+
+def answers_of(folder: str) -> list[Path]:
+    """The questions of a folder of them."""
+    path = Path(folder, ANSWERS)
+    return [path] if path.is_file() else []
+
+
+def files_of(name: str) -> list[Path]:
+    """A file, or all that is in a folder, such as a dataset's."""
+    path = Path(name)
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def weights_in(folder: Path) -> list[Path]:

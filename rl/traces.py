@@ -6,17 +6,18 @@ DIR/LINE/trace.html     the page of the conversation on that line of the file, w
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment
 
 from foveate.agent.plain import printable
-from foveate.agent.records import Answer, Settings, Step, Usage
+from foveate.agent.records import Answer, Settings, Status, Step, Usage
 from foveate.agent.state import image_from, step_from
 from foveate.agent.trace import write_trace
 from foveate.errors import InputError
 from foveate.rl.trajectory import read_trajectories
 
+KINDS = ("think", "tool", "answer", "error")
 FIRST = 20
 """How many are shown when nobody says which: a page holds its pictures, half a megabyte as a rule."""
 INDEX = """\
@@ -74,6 +75,9 @@ def write_traces(path: Path, out: Path, lines: Sequence[int] = ()) -> Path:
 def answer_of(run: dict[str, Any]) -> Answer:
     """The answer that `Answer.to_json` wrote. Raises InputError for what it did not write."""
     try:
+        known = run["status"] in get_args(Status) and all(step["kind"] in KINDS for step in run["steps"])
+        if not known or not all(isinstance(number, int | float) for number in run["usage"].values()):
+            raise ValueError("a status, kind or number that no run has")
         return Answer(
             text=run["answer"],
             status=run["status"],

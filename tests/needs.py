@@ -6,12 +6,11 @@ import subprocess
 import pytest
 
 from foveate import ops
-from foveate.tools.sandbox import SEARCH_PATH
 
 
 def bubblewrap_works() -> bool:
     """Whether it may make namespaces at all, as it may not in many containers; asked without any code of ours."""
-    bwrap = shutil.which("bwrap", path=SEARCH_PATH)
+    bwrap = shutil.which("bwrap")
     command = [bwrap or "bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
     return bwrap is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
 

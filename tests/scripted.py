@@ -44,6 +44,7 @@ class ScriptedReasoner:
         self.turns = turns
         self.seen: list[Sequence[Message]] = []
         self.seeds: list[int | None] = []
+        self.temperatures: list[float] = []
         self.writing = threading.Event()
         self._tokens_per_image = tokens_per_image
         self._context_tokens = context_tokens
@@ -70,6 +71,7 @@ class ScriptedReasoner:
     ) -> Sample:
         self.seen.append(messages)
         self.seeds.append(seed)
+        self.temperatures.append(temperature)
         text = self._next(messages)
         written = ""
         for letter in text[: min(max_new_tokens, self._context_tokens)]:

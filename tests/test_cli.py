@@ -81,6 +81,24 @@ def test_without_tools_a_call_fails_and_the_model_is_told(run: Ask, picture: str
     assert [step["failed"] for step in json.loads(out)["steps"] if step["kind"] == "tool"] == [True]
 
 
+def test_temperature_and_seed_reach_the_model(
+    picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--temperature", "0.7", "--seed", "3", "--no-tools", "--max-turns", "1"]
+    question = {"id": "a", "image": picture, "question": "What?", "answer": "K7"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(question))
+    for command in (
+        ["ask", picture, "What?", *options],
+        ["eval", str(tmp_path), "--temperature", "0.7", "--seed", "3"],
+        ["--image", picture, "--data-dir", str(tmp_path / "data"), *options],
+    ):
+        reasoner = ScriptedReasoner(lambda _: answer("K7"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n"))
+        assert main(command, load=lambda _, reasoner=reasoner: reasoner) == 0, capsys.readouterr().err
+        assert reasoner.temperatures == [0.7]
+        assert reasoner.seeds == [3 * 1_000_003]
+
+
 @pytest.mark.parametrize("option", ["--max-turns", "--max-tokens", "--max-seconds", "--max-image-tokens"])
 def test_a_budget_of_nothing_ends_cleanly_with_exit_code_1(run: Ask, picture: str, option: str) -> None:
     code, out, err = run("ask", picture, "What does the label say?", option, "0")

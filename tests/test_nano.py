@@ -39,6 +39,8 @@ def test_the_demo_is_answered_after_two_zooms_and_a_calculation() -> None:
 def test_who_sees_grey_in_place_of_the_crops_does_not_know_the_answer() -> None:
     with Agent("nano", observe_image=lambda crop: Image.new("RGB", crop.size, (128, 128, 128))) as agent:
         answer = agent.ask(question(), [DEMO])
+    assert answer.status in ("answered", "out_of_budget")
+    assert any(step.tool == "zoom" and not step.failed for step in answer.steps)
     assert answer.text != "90"
 
 

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,13 @@ from foveate.paths import expanded
 from foveate.tools.schema import shown
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+START_OF_SCAN = 0xDA
+MOST_EXIF = 64
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
+STRIPS_AND_TILES = (273, 279, 324, 325)
+"""Their offsets and lengths, by tag."""
+MOST_STRIPS = 100_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
@@ -75,6 +83,10 @@ def decoded(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """The picture in a file's bytes; the header is judged before the pixels are decoded."""
     if data.startswith(PNG_SIGNATURE):
         check_png(data, name)
+    if data.startswith(JPEG_SIGNATURE):
+        check_jpeg(data, name)
+    if data.startswith(TIFF_SIGNATURES):
+        check_tiff(data, name)
     with legible(name, max_pixels):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size is stricter
@@ -96,6 +108,26 @@ def check_png(data: bytes, name: str) -> None:
         if kind == b"IEND":  # what comes behind is not read
             return
         start = end + 4
+
+
+def check_jpeg(data: bytes, name: str) -> None:
+    """ImageError for a JPEG whose EXIF lies in very many segments: with each, Pillow copies those before it."""
+    start, exif = len(JPEG_SIGNATURE) - 1, 0
+    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] != START_OF_SCAN:
+        exif += data[start + 4 : start + 10] == b"Exif\x00\x00"
+        if exif > MOST_EXIF:
+            raise ImageError(f"{name} is broken (EXIF in more than {MOST_EXIF} segments); export it again")
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+
+
+def check_tiff(data: bytes, name: str) -> None:
+    """ImageError for a TIFF of very many strips or tiles: Pillow keeps some hundred bytes of each before it looks."""
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    start = int.from_bytes(data[4:8], order)
+    for entry in range(start + 2, start + 2 + 12 * int.from_bytes(data[start : start + 2], order), 12):
+        tag, count = (int.from_bytes(data[entry + at : entry + at + size], order) for at, size in ((0, 2), (4, 4)))
+        if tag in STRIPS_AND_TILES and count > MOST_STRIPS:
+            raise ImageError(f"{name} is broken ({count:,} strips or tiles, at most {MOST_STRIPS:,}); export it again")
 
 
 def judged(image: Image.Image, name: str, max_pixels: int) -> Image.Image:

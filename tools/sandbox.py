@@ -39,6 +39,8 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/fonts", "/etc/localtime")
 ABSENT = "bubblewrap is not installed"
 INSTALL = "install bubblewrap (Debian, Ubuntu: apt install bubblewrap)"
+PROBE_S = 20.0
+SLOW = f"a probe of the sandbox took longer than {PROBE_S:g} s"
 PERMIT = (
     "let bubblewrap make namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
     "kernel.apparmor_restrict_unprivileged_userns=0; a container: start it with --privileged)"
@@ -144,8 +146,9 @@ def sandbox_command(tier: Tier, host: Path, limits: Limits, body: str) -> list[s
     return [*outer, *confined_program(limits, drop_to=uid, body=body)]
 
 
+UNSEEN = "the sandbox does not see "
 PROBE = """
-import os, socket, threading
+import importlib.util, os, socket, threading
 def refused(action):
     try:
         action()
@@ -162,9 +165,11 @@ inside = {
 open("probe", "w").close()
 threading.Thread(target=os.getpid).start()
 reached = ", ".join(name for name, holds in inside.items() if not holds)
-print(f"code in bubblewrap reached {reached}" if reached else "confined")
+unseen = ", ".join(name for name in ("ipykernel", "zmq") if importlib.util.find_spec(name) is None)
+said = f"{unseen_by}{unseen}" if unseen else "confined"
+print(f"code in bubblewrap reached {reached}" if reached else said)
 """
-"""The host writes what it knows as `network_of_host` in front."""
+"""The host writes what it knows as `network_of_host`, and its words as `unseen_by`, in front."""
 
 
 def probe(host: Path) -> str:
@@ -172,17 +177,20 @@ def probe(host: Path) -> str:
     if not shutil.which("bwrap", path=SEARCH_PATH):
         return ABSENT
     try:
-        program = f"network_of_host = {str(Path('/proc/self/ns/net').readlink())!r}{PROBE}"
+        network = str(Path("/proc/self/ns/net").readlink())
+        program = f"network_of_host, unseen_by = {network!r}, {UNSEEN!r}{PROBE}"
         command = sandbox_command("bubblewrap", host, Limits(), program)
         run = subprocess.run(
             command,
             env=environment(str(INSIDE / "work")),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=20,
+            timeout=PROBE_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return SLOW
+    except OSError as error:
         return str(error)
     said = (run.stdout + run.stderr).decode(errors="replace").strip().splitlines()
     return said[-1][:300] if said else f"bubblewrap ended with status {run.returncode}"
@@ -225,4 +233,8 @@ def advice(found: str) -> str:
     """What to do about the word of a probe that did not find the code confined."""
     if found == ABSENT:
         return INSTALL
+    if found == SLOW:
+        return "start Foveate again when the machine has less to do"
+    if found.startswith(UNSEEN):
+        return "install Foveate into a virtual environment, all of it"
     return PERMIT if found.startswith("bwrap: ") else "update bubblewrap and the kernel of the system"

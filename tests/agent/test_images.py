@@ -8,6 +8,7 @@ import io
 import math
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,16 @@ def test_a_file_of_another_picture_is_refused_when_it_is_read(tmp_path: Path) ->
         ImageStore(tmp_path).get(sha256)
 
 
+@pytest.mark.parametrize("data", [b"", b"\x89PNG", encoded(Image.new("RGB", (6, 4)), "PNG")])
+def test_a_damaged_file_goes_and_the_same_picture_can_be_stored_again(data: bytes, tmp_path: Path) -> None:
+    sha256 = ImageStore(tmp_path).put(picture())
+    (tmp_path / f"{sha256}.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"was damaged and is gone .*; add the picture again"):
+        ImageStore(tmp_path).get(sha256)
+    assert ImageStore(tmp_path).put(picture()) == sha256
+    assert ImageStore(tmp_path).get(sha256).tobytes() == picture().tobytes()
+
+
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     sha256 = ImageStore(tmp_path).put(picture())
     Image.new("RGB", (6, 4)).save(tmp_path / f"{sha256}.png")
@@ -100,18 +111,19 @@ def test_memory_is_bounded_when_there_is_a_folder(tmp_path: Path) -> None:
 
 def test_many_threads_may_share_a_store(tmp_path: Path) -> None:
     store = ImageStore(tmp_path, memory_bytes=2 * 4 * 8 * 8)
-    found: list[object] = []
+    found: list[Any] = []
 
     def work(value: int) -> None:
         pictures = (Image.new("RGB", (8, 8), (shade, value, 0)) for shade in range(8))
         found.extend(store.get(store.put(picture)).getpixel((0, 0)) for picture in pictures)
 
-    threads = [threading.Thread(target=work, args=(value % 2,)) for value in range(6)]
+    values = [0, 1] * 3
+    threads = [threading.Thread(target=work, args=(value,)) for value in values]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 48
+    assert sorted(found) == sorted((shade, value, 0) for value in values for shade in range(8))
 
 
 def test_stored_images_are_fetched_when_asked_for() -> None:

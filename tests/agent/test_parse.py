@@ -152,11 +152,19 @@ def test_code_with_line_breaks_inside_its_string_stays_as_it_is(caplog: pytest.L
     ("text", "answer"),
     [
         ("The button says <code>Run</code>.", "The button says Run."),
+        ("Press <code>Ctrl</code> <code>C</code>", "Press Ctrl C"),
         ("<think>t</think>Use <code>a</code> or\n<code>b</code>, then.", "Use a or\nb, then."),
     ],
 )
 def test_a_word_of_code_in_a_line_of_text_is_quoted(text: str, answer: str) -> None:
     assert (parse(text).answer, parse(text).calls) == (answer, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["Let me compute: <code>print(37*41)</code>", "So <code>x = 3</code>", "<code>x</code>"]
+)
+def test_what_computes_is_run_wherever_it_stands(text: str) -> None:
+    assert [call.name for call in parse(text).calls] == ["python"]
 
 
 @pytest.mark.parametrize("call", [text.partition("</think>")[2] for text, _ in DIALECTS.values() if "</think>" in text])
@@ -171,7 +179,7 @@ def test_calls_inside_a_thought_do_not_count(call: str, opening: str, closing: s
 
 
 def test_malformed_json_is_repaired_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         parsed = parse("<tool_call>{'name': 'zoom', 'arguments': {'image': 0, 'box': [1, 2, 3, 4,]}</tool_call>")
     assert parsed.calls == (zoom(0, [1, 2, 3, 4]),)
     assert "repaired malformed JSON" in caplog.text

@@ -113,6 +113,19 @@ def test_an_error_is_one_line_and_the_conversation_goes_on(conversations: Conver
     assert "0 questions" in screen
 
 
+def test_every_command_is_known(conversations: Conversations) -> None:
+    for name in COMMANDS.keys() - {"/quit"}:
+        assert "there is no command" not in talk(conversations, name), name
+
+
+def test_steps_and_images_of_the_last_answer_are_shown(conversations: Conversations, picture: Path) -> None:
+    before, _, after = talk(conversations, f"/image {picture}", "What does it say?", "/images", "/steps").partition(
+        "image 0: picture, 800 x 600 px"
+    )
+    assert "image 1: crop at 80, 60, 320, 180, 240 x 120 px" in " ".join(after.split())
+    assert before.count("240 × 120 px at 80, 60") == after.count("240 × 120 px at 80, 60") == 1
+
+
 def test_every_command_is_in_the_help(conversations: Conversations) -> None:
     screen = talk(conversations, "/help")
     assert all(name in screen for name in COMMANDS)

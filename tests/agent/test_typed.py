@@ -1,5 +1,7 @@
 """What a typed line names: a picture that is there, one that is not, or nothing."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,15 @@ def test_a_question_or_a_folder_is_no_picture(line: str) -> None:
 def test_a_picture_that_is_not_there(line: str, path: str) -> None:
     assert picture_path(line) is None
     assert missing_picture(line) == path
+
+
+@pytest.mark.parametrize("name", ["photo (1).png", "it's.png", "a & b.png"])
+def test_a_file_that_was_dropped_is_found_however_it_is_quoted(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"any")
+    escaped = re.sub(r"([ ()'&])", r"\\\1", str(path))
+    for line in (str(path), shlex.quote(str(path)), f'"{path}"', escaped):
+        assert picture_path(line) == path, line
 
 
 def test_a_file_without_a_suffix_is_a_picture_by_its_path_alone(

@@ -158,6 +158,36 @@ def test_padding_and_a_past_go_where_they_went_before(calls: dict[str, int]) -> 
     assert calls["packed_attention"] == 0
 
 
+@needs_native
+@pytest.mark.parametrize(("asked", "settings"), [(3, {}), (7, {"dropout": 0.1})])
+def test_what_ours_does_not_serve_goes_to_transformers(
+    asked: int, settings: dict[str, float], calls: dict[str, int]
+) -> None:
+    """Some new tokens over a past, and dropout."""
+    module = nn.Module()
+    module.num_key_value_groups = 2
+    query, key, value = (draw((2, heads, 7, 16), torch.float32, heads) for heads in (4, 2, 2))
+    hub.attention(module, query[:, :, -asked:], key, value, None, **settings)  # type: ignore[arg-type]
+    assert calls["packed_attention"] == 0
+    hub.attention(module, query, key, value, None)
+    assert calls["packed_attention"] == 1
+
+
+@needs_native
+def test_experts_with_another_gate_stay_transformers(calls: dict[str, int]) -> None:
+    inputs = torch.tensor([[5, 9, 17, 3]])
+    for name, count in (("gelu", 0), ("silu", 1)):
+        model = deepseek_v3()
+        for module in model.modules():
+            if hasattr(module, "act_fn"):
+                module.act_fn = transformers.activations.ACT2FN[name]
+        with torch.no_grad():
+            before = model(input_ids=inputs).logits
+            hub.accelerate(model)
+            torch.testing.assert_close(model(input_ids=inputs).logits, before, rtol=1e-3, atol=1e-5)
+        assert calls["experts_forward"] == count
+
+
 def test_what_is_no_model_of_transformers_is_refused() -> None:
     with pytest.raises(ConfigError, match="accelerate got a Linear; it wants a model of transformers"):
         hub.accelerate(nn.Linear(2, 2))

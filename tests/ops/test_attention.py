@@ -324,6 +324,10 @@ def test_an_instruction_set_can_be_forced_from_outside(isas: list[str]) -> None:
         env = {**os.environ, "FOVEATE_ISA": name}
         return subprocess.run([sys.executable, "-c", FORCED], env=env, capture_output=True, text=True, check=False)
 
+    real = [name for name in isas if name != "emulated_amx"]
+    usual = {name: value for name, value in os.environ.items() if name != "FOVEATE_ISA"}
+    chosen = subprocess.run([sys.executable, "-c", FORCED], env=usual, capture_output=True, text=True, check=True)
+    assert chosen.stdout.splitlines()[0] == real[-1]
     lines = run(isas[0]).stdout.splitlines()
     assert lines[0] == isas[0]
     assert lines[1].startswith(f"native kernels, {isas[0]} (")

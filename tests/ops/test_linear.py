@@ -101,6 +101,22 @@ def test_weights_of_four_bits_are_what_they_round_to(width: int, num_tokens: int
     assert_as_exact_as_torch(linear(x, rounded, bias), references.linear(x, rounded.dequantized(dtype), bias), exact)
 
 
+QLORA = (
+    -1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0,
+    0.0795803, 0.1609302, 0.2461123, 0.3379152, 0.4407098, 0.5626170, 0.7229568, 1.0,
+)  # fmt: skip
+"""Levels of NormalFloat4 (Dettmers et al., arXiv 2305.14314, appendix E)."""
+
+
+def test_the_sixteen_are_the_published_ones() -> None:
+    assert LEVELS.tolist() == [round(127 * level) for level in QLORA]
+    weight = draw((64, 1024), torch.float32, 3)
+    off = (
+        Nf4Rows.of(weight).dequantized(torch.float32) - weight
+    ).square().mean().sqrt() / weight.square().mean().sqrt()
+    assert 0.08 < off < 0.1
+
+
 def test_four_bits_are_the_nearest_of_sixteen() -> None:
     weight = draw((5, 192), torch.float32, 3)
     weight[2] = 0

@@ -41,6 +41,38 @@ def test_matrices_of_blocks_take_steps_of_one_size_whatever_the_gradient() -> No
     assert "exp_avg.blocks.0" not in optimizer.state_tensors()
 
 
+def test_steps_are_those_of_the_formulas() -> None:
+    """Two steps with momentum and decay; a clipped gradient goes to AdamW, whose biases do not decay."""
+    torch.manual_seed(0)
+    net = Net()
+    with torch.no_grad():
+        net.blocks[0].normal_()
+    config = OptimizerConfig(weight_decay=0.1, momentum=0.9, clip_norm=0.5)
+    optimizer = MasterOptimizer(net, config)
+    head = nn.Linear(32, 8)
+    head.load_state_dict(net.head.state_dict())
+    groups = [{"params": [head.weight], "weight_decay": 0.1}, {"params": [head.bias], "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=0.01, betas=config.betas)
+    matrices, momentum = net.blocks[0].detach().clone(), torch.zeros(4, 48, 32)
+    for _ in range(2):
+        grads = [torch.randn_like(p) for p in (net.blocks[0], net.head.weight, net.head.bias)]
+        for parameter, grad in zip((net.blocks[0], net.head.weight, net.head.bias), grads, strict=True):
+            parameter.grad = grad.clone()
+        norm = optimizer.step(0.01)
+        assert abs(norm - float(torch.cat([grad.flatten() for grad in grads]).norm())) < 1e-3 * norm
+        clipped, head.weight.grad, head.bias.grad = (grad * 0.5 / norm for grad in grads)
+        adamw.step()
+        momentum = momentum.lerp(clipped, 0.1)
+        step = orthogonalise(clipped.lerp(momentum, 0.9)).float() * MUON_RMS * 48**0.5
+        matrices = matrices * (1 - 0.01 * 0.1) - 0.01 * step
+    torch.testing.assert_close(net.blocks[0].detach(), matrices, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(net.head.weight, head.weight, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(net.head.bias, head.bias, rtol=1e-3, atol=1e-5)
+    optimizer.reset()
+    assert not any(name.startswith("exp_avg") for name in optimizer.state_tensors())
+    assert not optimizer.state_tensors()["momentum.blocks.0"].any()
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     net = Net()
     optimizer = MasterOptimizer(net, OptimizerConfig())
@@ -53,12 +85,13 @@ def test_the_rate_is_held_until_the_cosine_starts() -> None:
     config = OptimizerConfig(lr=1.0, warmup_steps=10, decay_steps=20, final_lr_fraction=0.1)
     rates = [learning_rate(config, step, 100) for step in range(100)]
     assert rates[0] == 0.1
-    assert rates[10:80] == [1.0] * 70
-    assert 0.99 < rates[80] < 1.0
+    assert rates[10:81] == [1.0] * 71
+    assert 0.99 < rates[81] < 1.0
     assert rates[80:] == sorted(rates[80:], reverse=True)
     assert abs(rates[99] - 0.1) < 1e-9
     falling = OptimizerConfig(lr=1.0, warmup_steps=0, decay_steps=3, final_lr_fraction=0.1)
-    assert [round(learning_rate(falling, step, 7), 3) for step in range(7)] == [1.0, 1.0, 1.0, 1.0, 0.775, 0.325, 0.1]
+    assert [round(learning_rate(falling, step, 7), 3) for step in range(7)] == [1.0, 1.0, 1.0, 1.0, 1.0, 0.55, 0.1]
+    assert [learning_rate(OptimizerConfig(warmup_steps=0), 0, 1)] == [OptimizerConfig().lr]
     assert rates[:80] == [learning_rate(config, step, 200) for step in range(80)]
 
 

@@ -114,6 +114,21 @@ def test_what_was_cut_and_who_is_alone_leave_the_batch(played: list[Trajectory])
     assert rewarded([], "grpo", config, 0.0) == []
 
 
+def test_a_short_right_answer_earns_more_and_a_wrong_one_nothing_by_being_short(played: list[Trajectory]) -> None:
+    config = PolicyConfig(start="", iterations=1)
+    job = replace(played[0].job, group=0)
+    said = {"right": job.item.answer, "wrong": "nothing of the kind"}
+    lengths = (("right", 10), ("right", 20), ("wrong", 10), ("wrong", 30))
+    group = [
+        replace(played[0], job=job, status="answered", answer=said[kind], sampled_S=torch.zeros(count))
+        for kind, count in lengths
+    ]
+    samples = rewarded(group, "pmd", config, 0.5)
+    assert [sample.reward for sample in samples] == pytest.approx([1.25, 1.0, 0.0, -0.25])
+    assert [sample.target for sample in samples] == pytest.approx([0.75, 0.5, -0.5, -0.75])
+    assert [sample.reward for sample in rewarded(group, "pmd", config, 0.0)] == [1.0, 1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(("objective", "level"), [("pmd", "sequence"), ("pmd", "token"), ("grpo", ""), ("rloo", "")])
 def test_many_batches_give_the_gradient_of_one(
     objective: Objective, level: str, thinker: Thinker, played: list[Trajectory]

@@ -71,6 +71,7 @@ def test_files_that_changed_under_the_same_name_are_another_run(key: str, tmp_pa
     folder = tmp_path / "some"
     folder.mkdir()
     (folder / "answers.jsonl").write_text("{}\n")
+    (folder / "README.md").write_text("Of no account.")
     save_file({"weight": torch.zeros(3_000_000)}, folder / "model.safetensors")
     policy = replace(POLICY, **{key: str(folder)})
     before = settings_of("pmd", policy)
@@ -78,7 +79,12 @@ def test_files_that_changed_under_the_same_name_are_another_run(key: str, tmp_pa
     shutil.rmtree(folder)
     (tmp_path / "copy").rename(folder)
     assert settings_of("pmd", policy) == before
-    save_file({"weight": torch.ones(3_000_000)}, folder / "model.safetensors")
+    (folder / "README.md").write_text("Another.")
+    assert settings_of("pmd", policy) == before
+    if key == "start":
+        save_file({"weight": torch.ones(3_000_000)}, folder / "model.safetensors")
+    else:
+        (folder / "answers.jsonl").write_text("{}\n{}\n")
     with pytest.raises(CheckpointError, match=rf"{key} \(its files\) was"):
         again(tmp_path, before, settings_of("pmd", policy))
 

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.rl.journal import load_checkpoint
+from foveate.rl.lessons import views
 from foveate.rl.lessons.oracle_messages import Conversation
 from foveate.rl.lessons.views import draw_sheet
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig, learning_rate
+from foveate.rl.sft import LOOKS
 from foveate.rl.stages import make_stage
+from foveate.rl.tasks.assets import FONTS, ICON_STYLES
+from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.team import Team
 from foveate.rl.train import TrainConfig, _learn, _Loss, batches, echoed, read_yaml, split_config, totals_of, train
 
@@ -141,6 +146,50 @@ def test_only_what_the_policy_wrote_carries_gradient(tokenizer: str) -> None:
     predicts_policy = torch.cat([batch.transcript.by_policy_T[1:], torch.zeros(1, dtype=torch.bool)])
     carries = hidden["TD"].grad.abs().sum(-1) > 0
     assert torch.equal(carries, predicts_policy)
+
+
+@pytest.mark.parametrize("name", ["sft", "tower"])
+def test_only_what_training_may_draw_is_drawn(name: str, tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (
+        sft_values(tokenizer)
+        if name == "sft"
+        else {"preset": "tiny", "blocks_per_batch": 60, "scene_share": 1.0, "sheet_share": 0.0}
+    )
+    module, splits = import_module(f"foveate.rl.{name}"), set[str]()
+    draw = module.draw_scene
+    monkeypatch.setattr(
+        module, "draw_scene", lambda family, seed, split: draw(family, seed, splits.add(split) or split)
+    )
+    stage: Any = make_stage(name, values, seed=0)
+    stage.batch(1_000_000)  # where what grows with the steps has grown
+    assert splits == {"train"}
+    assert {family for family, _ in stage.writer.faces} == set(FONTS["train"])
+    sheets = [Canvas(random.Random(seed), "train", (900, 700)) for seed in range(30)]
+    monkeypatch.setattr(views, "Canvas", lambda rng, split, size: splits.add(split) or Canvas(rng, split, size))
+    draw_sheet(random.Random(0), 0.1)
+    assert splits == {"train"}
+    assert all(sheet.style in ICON_STYLES["train"] for sheet in sheets)
+
+
+def test_a_supervised_loss_is_the_sum_of_its_parts(tokenizer: str) -> None:
+    """One batch, one set of weights, and each part counted more or less."""
+
+    def loss(**coefficients: float) -> tuple[float, dict[str, float]]:
+        usual = {"gaze_coef": 1e-9, "brought_coef": 1e-9, "dense_coef": 1e-9, "page_share": 0.0}
+        stage: Any = make_stage("sft", sft_values(tokenizer, tokens_per_batch=400, **usual | coefficients), seed=0)
+        value, metrics = stage.loss(stage.batch(0))
+        return float(value.detach()), {name: float(number) for name, number in metrics.items()} | {
+            "coef": stage.balance_coef
+        }
+
+    bare, metrics = loss()
+    assert metrics["coef"] > 0
+    assert bare == pytest.approx(metrics["nll"] + metrics["coef"] * metrics["balance"], rel=0.01)
+    looked, metrics = loss(gaze_coef=0.5)
+    assert looked - bare == pytest.approx(0.5 * sum(metrics[name] for name in LOOKS if name in metrics), rel=0.05)
+    half, whole = (loss(dense_coef=coef)[0] - bare for coef in (0.5, 1.0))
+    assert half > 0.1
+    assert whole == pytest.approx(2 * half, rel=0.05)
 
 
 def test_learning_rate_warms_up_and_ends_at_its_floor() -> None:

@@ -24,7 +24,7 @@ from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.errors import SandboxUnavailableError
-from foveate.tools import PythonTool, ToolCall, perform
+from foveate.tools import PythonTool, ToolCall, perform, sandbox
 from foveate.tools.cell import CellOutput
 from foveate.tools.kernel import Kernel
 from foveate.tools.run_folder import sweep
@@ -158,6 +158,33 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
             accepted.close()
     finally:
         probe_result.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            "sleep 9",
+            "a probe of the sandbox took longer than 0.1 s); start Foveate again when the machine has less to do",
+        ),
+        (
+            "echo the sandbox does not see zmq",
+            "the sandbox does not see zmq); install Foveate into a virtual environment, all of it",
+        ),
+    ],
+)
+def test_what_a_probe_finds_is_said_in_a_line_with_what_to_do(
+    program: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\nexec {program}\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setattr(sandbox, "SEARCH_PATH", f"{tmp_path}:/bin")
+    if program.startswith("sleep"):
+        monkeypatch.setattr(sandbox, "PROBE_S", 0.1)
+        monkeypatch.setattr(sandbox, "SLOW", "a probe of the sandbox took longer than 0.1 s")
+    found = sandbox.probe(tmp_path)
+    assert said in sandbox.refusal(found)
+    assert "import" not in sandbox.refusal(found)
 
 
 def test_an_environment_in_tmp_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

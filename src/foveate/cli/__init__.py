@@ -9,6 +9,7 @@ neither torch nor langgraph.
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -126,6 +127,7 @@ def main(arguments: Sequence[str] | None = None, *, load: LoadReasoner = load_re
     debug = os.environ.get("FOVEATE_DEBUG", "") not in ("", "0")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an answer may have letters that its encoding lacks
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of a photo with corrupt EXIF, which is shown all the same
     try:
         with unwound_by_signals():
             code = app(arguments, prog_name="foveate", standalone_mode=False, obj=load)
@@ -175,5 +177,6 @@ def _output_is_lost() -> bool:
 def _complain(message: str, code: int) -> int:
     from foveate.agent.plain import one_line
 
-    print(f"foveate: {one_line(message, 2000)}", file=sys.stderr)
+    if sys.stderr is not None:  # closed by who called
+        print(f"foveate: {one_line(message, 2000)}", file=sys.stderr)
     return code

@@ -35,8 +35,10 @@ def chat(
     """Start a conversation, continue the last one or the one that `resume` names, and return when the user leaves."""
     from platformdirs import user_data_path
     from rich.console import Console
+    from rich.text import Text
 
     from foveate.agent.conversations import Conversations
+    from foveate.agent.plain import one_line
 
     if data_dir is None:
         data_dir = user_data_path("foveate")
@@ -50,7 +52,7 @@ def chat(
         return reasoner, tools_for(reasoner.dialect, no_tools=no_tools, network=network, unsafe=unsafe)
 
     def make_agent(name: str) -> "Agent":
-        with console.status(f"loading {name}"):
+        with console.status(Text(f"loading {one_line(name)}")):
             reasoner, tools = model_and_tools(name)
             from foveate.agent.agent import Agent
             from foveate.agent.images import ImageStore

@@ -27,7 +27,9 @@ def rollout(
     """Write trajectories of questions, drawn or your own, token for token."""
     from foveate.rl.rollouts import asked_of, roll_out
 
-    numbers = {"prompts": prompts, "samples": samples, "at_once": at_once, "seed": seed or 0}
-    config = asked_of(expanded(model), tasks, turns=max_turns, policy_tokens=max_tokens, **numbers)
+    config = asked_of(
+        expanded(model), tasks, prompts=prompts, samples=samples, at_once=at_once, turns=max_turns,
+        policy_tokens=max_tokens, seed=seed or 0,
+    )  # fmt: skip
     print(roll_out(config, expanded(out), temperature=temperature, resume=resume))
     return 0

@@ -58,8 +58,8 @@ def experts_forward(
     """
     gate_up, gate_up_scales = parts(gate_up_EID)
     down, down_scales = parts(down_EDI)
-    is_plain = are_alike(x_TD, gate_up_EID, down_EDI) and not is_recast(x_TD)
-    if is_plain and _is_few(x_TD, experts_TK, weights_TK, gate_up, down):
+    is_few = are_alike(x_TD, gate_up_EID, down_EDI) and _is_few(x_TD, experts_TK, weights_TK, gate_up, down)
+    if is_few and not is_recast(x_TD):
         weights_TK = weights_TK.float().contiguous()
         out_TD: Tensor = torch.ops.foveate.moe_experts(
             x_TD, experts_TK.contiguous(), weights_TK, gate_up, down, gate_up_scales, down_scales

@@ -42,9 +42,12 @@ def linear_f32(x_ND: Tensor, weight_OD: Tensor) -> Tensor:
 def _is_ours(x_ND: Tensor, weight_OD: Weights, bias_O: Tensor | None) -> bool:
     """Whether the kernel serves: no gradient is wanted, and few tokens come, or tiles multiply them."""
     operands = (weight_OD, bias_O)
-    if is_recast(x_ND):
-        return False
-    if wants_gradient(x_ND, *operands) or not are_alike(x_ND, *operands) or not is_served(x_ND) or not x_ND.numel():
+    if (
+        wants_gradient(x_ND, *operands)
+        or not are_alike(x_ND, *operands)
+        or not (is_served(x_ND) and x_ND.numel())
+        or is_recast(x_ND)
+    ):
         return False
     if isinstance(weight_OD, Tensor) and takes_tiles(x_ND, weight_OD):
         return True

@@ -1,5 +1,6 @@
 """Assets ship complete, small, licensed, and split: what test draws, training never does."""
 
+import colorsys
 import random
 
 import pytest
@@ -23,6 +24,7 @@ from foveate.rl.tasks.assets import (
 from foveate.rl.tasks.canvas import Canvas, picture_size
 from foveate.rl.tasks.fact import FLAGS
 from foveate.rl.tasks.layout import pick_layout
+from foveate.rl.tasks.palette import TEST_HUES, TRAIN_HUES
 from foveate.rl.tasks.setting import pick_setting
 
 FAMILIES = sorted({family for names in FONTS.values() for family in names})
@@ -83,6 +85,21 @@ def test_canvases_draw_with_the_fonts_and_icons_of_their_split(split: Split) -> 
         strange = [anchor for anchor in anchors if anchor.form in TEST_ONLY_ICONS]
         assert bool(strange) == (split == "test")
         assert not any(anchor.askable for anchor in strange)
+
+
+def test_half_of_the_tests_icons_and_hues_are_its_own() -> None:
+    own = set(ICON_STYLES["test"]) - set(ICON_STYLES["train"])
+    assert 2 * len(own) == len(ICON_STYLES["test"])
+    assert all(high <= low or end <= start for start, high in TEST_HUES for low, end in TRAIN_HUES)
+
+    def is_own(split: Split, seed: int) -> bool:
+        hue = colorsys.rgb_to_hsv(
+            *(part / 255 for part in Canvas(random.Random(seed), split, (900, 700)).theme.accent)
+        )[0]
+        return any(low + 0.01 < hue < high - 0.01 for low, high in TEST_HUES)
+
+    assert not any(is_own("train", seed) for seed in range(200))
+    assert 60 < sum(is_own("test", seed) for seed in range(200)) < 120
 
 
 def test_only_test_draws_its_own_layouts_and_settings() -> None:
