@@ -1,4 +1,4 @@
-"""Continuous integration stops where compiler, sandbox or terminal would be missing, and tells the tests where they run.
+"""Continuous integration stops where compiler, sandbox or terminal would be missing, and says so to the tests.
 
 A browser, nvcc and the peers of benchmarks it does without: the tests that drive these are skipped there.
 
