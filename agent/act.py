@@ -60,7 +60,7 @@ class ToolRunner:
                 text, failed = f"{text}\nthe image is not shown: {error}".strip(), True
             else:
                 label = image_label(len(images))
-                text = text if label in text else f"{text}\n{label}".strip()
+                text = text if label in text.split("\n") else f"{text}\n{label}".strip()
         seconds = time.monotonic() - start
         step = Step(
             kind="tool",

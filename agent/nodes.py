@@ -201,8 +201,6 @@ def _reading(sample: Sample, context: RunContext, used: Usage) -> tuple[str, Pla
     if sample.stop_reason == "cancelled":
         return split_thought(sample.text), {"pending": {}, "outcome": _cut_off(context, used)}
     message = assistant_message(sample.text, sample.token_ids)
-    if context.keep_logprobs:
-        message["logprobs"] = list(sample.logprobs)
     spent = _no_next_turn(sample, context, used)
     outcome = ended("out_of_budget", spent) if spent else {}
     try:

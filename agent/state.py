@@ -85,8 +85,6 @@ class RunContext:
     temperature: float = 0.0
     seed: int | None = None
     """Every turn samples with its own seed derived from it; None leaves the seed to the reasoner."""
-    keep_logprobs: bool = False
-    """Store each sampled token's log-probability in the assistant messages, for training."""
     should_stop: Callable[[], bool] = lambda: False
     """Asked after every token and before every tool call; True cancels the run."""
     emit: Callable[[Event], None] = lambda _: None

@@ -24,9 +24,9 @@ ENDPOINT = ("http://", "https://")
 CHARS_PER_TOKEN = 4
 """Of a model that does not show its tokens, nearly."""
 OTHERS_TURN = "<tool_response>"
+"""A model that writes this goes on to make up what its tool returns: its turn ends before it."""
 RESPONSE = f"{OTHERS_TURN}\n", "\n</tool_response>"
 """What a tool's result stands between in a user's turn."""
-"""A model that writes this goes on to make up what its tool returns: its turn ends before it."""
 StopReason = Literal["stop", "length", "cancelled"]
 BoxSpace = Literal["relative_1000", "pixels", "unit"]
 """What the numbers x0, y0, x1, y1 of a box are: 0-1000 of each side of the image that it refers to, its pixels as the

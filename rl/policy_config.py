@@ -105,13 +105,6 @@ class PolicyConfig:
             )
         return int(left)
 
-    def refuse_unread(self, objective: Objective) -> None:
-        """Raises ConfigError when the section of another objective is set: nothing would read it."""
-        usual = {"pmd": PmdConfig(), "grpo": GrpoConfig()}
-        for other in usual.keys() - {objective}:
-            if getattr(self, other) != usual[other]:
-                raise ConfigError(f"{other} is set, and {objective}, which is trained, does not read it; leave it out")
-
     def __post_init__(self) -> None:
         check(self, "", **dict.fromkeys(COUNTS, at_least(1)), partial=BELOW_ONE)
         if unknown := set(self.sampler.families) - set(FAMILIES):

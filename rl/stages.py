@@ -14,6 +14,8 @@ from foveate.rl.train import Stage, read_yaml, split_config, train
 
 OBJECTIVES = ("pmd", "grpo", "rloo")
 """Trainings of a policy on its own rollouts (foveate.rl.policy)."""
+OF_OBJECTIVES = {"pmd", "grpo"}
+"""Sections of a policy's file that one objective reads."""
 STAGES = {
     "tower": ("foveate.rl.tower", "TowerConfig", "TowerStage"),
     "sft": ("foveate.rl.sft", "SftConfig", "SftStage"),
@@ -55,9 +57,11 @@ def _train_policy(
     from foveate.rl.policy import train_policy
     from foveate.rl.policy_config import PolicyConfig
 
-    settings = from_json(PolicyConfig, read_yaml(config, overrides))
+    values = read_yaml(config, overrides)
+    for other in (OF_OBJECTIVES & values.keys()) - {objective}:
+        raise ConfigError(f"{config} sets {other}, which {objective} does not read; train {other}, or leave it out")
+    settings = from_json(PolicyConfig, values)
     settings = settings if seed is None else replace(settings, seed=seed)
-    settings.refuse_unread(cast(Any, objective))
     return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
 
 

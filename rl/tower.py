@@ -150,7 +150,7 @@ class TowerStage:
     def batch(self, index: int) -> DenseBatch:
         """Fresh pages and scenes."""
         config = self.config
-        difficulty = min(1.0, index / max(1, config.ramp_steps))
+        difficulty = min(1.0, index / config.ramp_steps) if config.ramp_steps else 1.0
         seed = self.seed * 10_000_019 + index
         return dense_batch(
             self.writer,

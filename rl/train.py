@@ -340,7 +340,7 @@ def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     Raises ConfigError when the file is missing or is no mapping, or an override has no "=" or a value that is no YAML.
     """
     if not path.is_file():
-        raise ConfigError(f"no configuration file {path}; the ones that ship are in configs/")
+        raise ConfigError(f"no configuration file {path}; those of a checkout are in configs/")
     try:
         values = yaml_value(path.read_text(), str(path))
     except UnicodeDecodeError as error:

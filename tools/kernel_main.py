@@ -20,7 +20,9 @@ from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
 
 
-def start_kernel(connection_file: str, images: str, listeners: dict[str, int], max_output_chars: int) -> None:
+def start_kernel(
+    connection_file: str, images: str, listeners: dict[str, int], max_output_chars: int, cut_mark: str
+) -> None:
     """Serve cells until the host ends this process. listeners: address to the descriptor that listens there."""
     take_over(listeners)
     work = Path.cwd()
@@ -35,7 +37,7 @@ def start_kernel(connection_file: str, images: str, listeners: dict[str, int], m
         if len(text) <= room:
             write_all(stream, text)
         elif room >= 0:  # the first text that does not fit, also after one that filled the room exactly
-            write_all(stream, text[:room] + "\n[output cut here]\n")
+            write_all(stream, f"{text[:room]}\n{cut_mark}\n")
         return len(text)
 
     def before_cell(*_: object) -> None:

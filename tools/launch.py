@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
-from foveate.tools.cell import MAX_OUTPUT_CHARS
+from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS
 from foveate.tools.sandbox import INSIDE, SHARED_MEMORY, Limits, Tier, environment, sandbox_command
 
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
@@ -64,6 +64,7 @@ def kernel_program(host: Path, listeners: dict[str, int]) -> str:
         str(host / "images"),
         {f"ipc://{path}": descriptor for path, descriptor in listeners.items()},
         MAX_OUTPUT_CHARS,
+        CUT_MARK,
     )
     program = files("foveate.tools").joinpath("kernel_main.py").read_text(encoding="utf-8")
     return f"{program}\nstart_kernel(*{arguments!r})"

@@ -34,7 +34,6 @@ BEGINS, ENDS = "\ue0f2", "\ue0f3"
 """Those that stand around what the model says in a turn whose text went through the template."""
 VISION = "<|vision_start|>", "<|vision_end|>"
 """Around a video in the templates of the families that see them."""
-"""Around a tool's result, in a user turn, where the template knows none."""
 
 Form = dict[str, Any]
 """A message as the template takes it."""

@@ -515,13 +515,6 @@ def test_each_turn_has_a_seed_of_its_own() -> None:
     assert seeds[3] == [None] * 3
 
 
-def test_logprobs_are_kept_for_training_only() -> None:
-    _, state = run(ScriptedReasoner([answer("K7")]), context=RunContext(keep_logprobs=True))
-    assert state["messages"][1]["logprobs"] == [-0.5] * len(answer("K7"))
-    _, state = run(ScriptedReasoner([answer("K7")]))
-    assert "logprobs" not in state["messages"][1]
-
-
 def test_a_cancel_between_calls_answers_every_call() -> None:
     stopped = threading.Event()
 

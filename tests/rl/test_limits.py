@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,12 @@ from foveate.rl.policy_config import PolicyConfig, RayConfig
 from foveate.rl.preference import PreferenceConfig
 from foveate.rl.sampler import SamplerConfig
 from foveate.rl.sft import SftConfig
+from foveate.rl.stages import main
 from foveate.rl.tower import TowerConfig
 from foveate.rl.train import TrainConfig
 from foveate.rl.trainable import LoraConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def policy(**values: Any) -> PolicyConfig:
@@ -104,14 +108,19 @@ def test_conversations_that_wait_are_an_iteration_old() -> None:
         (lambda: RayConfig(staleness=2), r"ray\.staleness is 2 without actors"),
         (lambda: PmdConfig(baseline="partition", level="token"), r"pmd\.baseline is partition and pmd\.level token"),
         (lambda: SftConfig(page_share=0.7, sheet_share=0.6), r"page_share is 0\.7 and stage\.sheet_share 0\.6; wanted"),
-        (lambda: policy(grpo=GrpoConfig(scale="none")).refuse_unread("pmd"), "grpo is set, and pmd, which is trained"),
-        (lambda: policy(pmd=PmdConfig(tau=0.2)).refuse_unread("rloo"), "pmd is set, and rloo"),
     ],
 )
 def test_what_nobody_would_read_is_refused(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         make()
-    policy(pmd=PmdConfig(tau=0.2)).refuse_unread("pmd")
+
+
+@pytest.mark.parametrize(
+    ("objective", "file"), [("pmd", "nano-grpo"), ("grpo", "nano-pmd"), ("rloo", "nano-pmd-no-length")]
+)
+def test_the_file_of_another_objective_is_refused(objective: str, file: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"nano-.*yaml sets (grpo|pmd), which {objective} does not read"):
+        main(objective, CONFIGS / f"{file}.yaml", tmp_path)
 
 
 @pytest.mark.parametrize(("prompts", "actors"), [(30, 1), (12, 1), (48, 1), (16, 2), (7, 3)])

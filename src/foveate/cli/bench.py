@@ -14,7 +14,9 @@ HEAD = f"{'operation':18}{'dtype':10}{'ours':>10}  {'peer':14}{'peer':>10}{'rati
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all without a name.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; those of README's table without a name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object for each comparison.")] = False,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="About how long each takes.")] = 10.0,
 ) -> int:

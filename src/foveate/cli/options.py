@@ -28,7 +28,7 @@ MODEL_HELP = (
     "transformers:DIR runs any family, http://HOST/v1#NAME asks an endpoint."
 )
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="PATH|URL|nano", help=MODEL_HELP)]
-NetworkOption = Annotated[bool, typer.Option("--network", help="Let the search tool use the web.")]
+NetworkOption = Annotated[bool, typer.Option("--network", help="Search the web in place of the local index.")]
 UnsafeOption = Annotated[bool, typer.Option("--unsafe-code", help="Run code also where no sandbox works.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Makes sampling repeatable.")]
 TurnsOption = Annotated[int, typer.Option("--max-turns", metavar="N", help="Most turns of the model.")]
