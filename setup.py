@@ -222,6 +222,12 @@ def build_or_say(cuda: Command) -> None:
         print(f"foveate: {error}; installed without its kernels for GPUs (FOVEATE_CUDA=1 insists)", file=sys.stderr)
 
 
+def is_of_other_sources(library: Path) -> bool:
+    """Whether a build of csrc/cuda is older than what it was made of."""
+    newest = max(path.stat().st_mtime for path in Path("csrc").rglob("*") if path.is_file())
+    return library.exists() and library.stat().st_mtime < newest
+
+
 def native_options() -> dict[str, object]:
     """The arguments of setup() that build the extension, or none with a word to the user."""
     if not find_compiler():
@@ -236,12 +242,12 @@ def native_options() -> dict[str, object]:
         def run(self) -> None:
             super().run()
             folder = Path("src/foveate") if self.inplace else Path(self.build_lib, "foveate")
-            if os.environ.get("FOVEATE_CUDA") == "0":
-                (folder / "_cuda.so").unlink(missing_ok=True)  # of an earlier build
-            elif wants_cuda():
+            if wants_cuda():
                 cuda = self.reinitialize_command("build_cuda", out=str(folder / "_cuda.so"))
                 cuda.ensure_finalized()
                 build_or_say(cuda)
+            elif os.environ.get("FOVEATE_CUDA") == "0" or is_of_other_sources(folder / "_cuda.so"):
+                (folder / "_cuda.so").unlink(missing_ok=True)
 
     return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildAll, "build_cuda": BuildCuda}}
 

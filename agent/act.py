@@ -140,8 +140,9 @@ class ToolRunner:
         source = result.source_idx
         if source is not None and source not in range(len(images)):
             raise ToolError(f"it is said to be a part of image {source}, wanted one of the {len(images)} so far")
-        if sum(record.width_px * record.height_px for record in images if is_crop(record)) > MOST_CROPPED_PX:
-            raise ToolError(f"the crops so far have more than {MOST_CROPPED_PX:,} pixels; answer with what they show")
+        cropped = sum(record.width_px * record.height_px for record in images if is_crop(record))
+        if result.box_px is not None and cropped + shown.width * shown.height > MOST_CROPPED_PX:
+            raise ToolError(f"all crops would have more than {MOST_CROPPED_PX:,} pixels; look at a smaller part")
         sha256, size_px = self.store.put(shown), (shown.width, shown.height)
         if source is not None and result.box_px is not None:
             return crop_record(images[source], result.box_px, sha256, size_px), tokens

@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from foveate.errors import InputError
+from foveate.errors import InputError, first_line
 from foveate.extras import from_extra
 from foveate.paths import expanded
 
@@ -97,7 +97,7 @@ def _in_postgres(url: str) -> BaseCheckpointSaver[str]:
                 PostgresSaver(connection).setup()
             place = f"{connection.info.dbname} at {connection.info.host}"
     except psycopg.Error as error:
-        raise _no_database(_first_line(error)) from error
+        raise _no_database(first_line(error)) from error
     pool: ConnectionPool[Connection[dict[str, Any]]] = ConnectionPool(
         url,
         kwargs=session,
@@ -145,7 +145,7 @@ def legible() -> Iterator[None]:
         ) from error
     except _postgres_errors() as error:
         raise InputError(
-            f"the conversations cannot be read or written ({_first_line(error)}); see that PostgreSQL runs, then resume"
+            f"the conversations cannot be read or written ({first_line(error)}); see that PostgreSQL runs, then resume"
         ) from error
 
 
@@ -158,12 +158,8 @@ def intact(thread: str) -> Iterator[None]:
         except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
             raise InputError(
                 f"the conversation {thread!r} is damaged or of another version of Foveate ({type(error).__name__}: "
-                f"{_first_line(error)[:200]}); begin another one, or give the file back as it was"
+                f"{first_line(error)[:200]}); begin another one, or give the file back as it was"
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _postgres_errors() -> tuple[type[Exception], ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,15 +23,33 @@ def write_conversation(exchanges: Sequence[Exchange], path: Path, *, replace: bo
     if path.suffix not in SUFFIXES:
         raise InputError(f"got the file {path.name!r}, wanted a name that ends in {' or '.join(SUFFIXES)}")
     text = conversation_text(exchanges, as_json=path.suffix == ".json")
+    try:
+        (_replace if replace and path.exists() else _create)(path, text)
+    except FileExistsError:
+        raise InputError(f"{path} is there already; give another name, or replace it with /save -f FILE") from None
+
+
+def _create(path: Path, text: str) -> None:
+    """Write a file that is not there; none is left where that fails."""
+    with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            path.unlink()
+            raise
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file anew, which stays as it was where that fails."""
+    path = path.resolve()
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        if replace:
-            part.replace(path)
-        else:
-            os.link(part, path)
-    except FileExistsError:
-        raise InputError(f"{path} is there already; give another name, or replace it with /save -f FILE") from None
+        shutil.copymode(path, part)
+        part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

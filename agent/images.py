@@ -72,7 +72,7 @@ class ImageStore:
         return image
 
     def _read(self, path: Path, sha256: str) -> Image.Image:
-        """The picture of a file of ours; one that is damaged goes, so that the same picture can be stored again."""
+        """The picture of a file of ours; one that is damaged is put aside, so that it can be stored again."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -83,10 +83,14 @@ class ImageStore:
                 return image
             reason = "it holds other pixels than its name says"
         except ImageError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise
             reason = str(error)
         with contextlib.suppress(OSError):
-            path.unlink()
-        raise ImageError(f"image {sha256[:12]} was damaged and is gone ({reason}); add the picture again")
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        raise ImageError(
+            f"{path} is damaged ({reason}) and was put aside; add the picture again, or start a new conversation"
+        )
 
     def __contains__(self, sha256: str) -> bool:
         with self._lock:

@@ -47,7 +47,7 @@ MAX_REPAIR_CHARS = 20_000
 _BLOCK = re.compile(r"<(think|tool_call|grounding|code|answer)>(.*?)(</\1>|\Z)", re.DOTALL)
 _STRAY = re.compile(r"</?(?:think|tool_call|grounding|code|answer)>")
 _WORD = re.compile(r"[^\n(=]*\Z")
-_NEXT = re.compile(r"[^\n<]*")
+_NEXT = re.compile(r"(?:[^\n<]|<(?!/?(?:think|tool_call|grounding|code|answer)>))*")
 _THINK = re.compile(r"◁(/?think)▷")
 _PLACE = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
 _NAMED_PLACE = re.compile(r"<\|object_ref_end\|>(?=<\|(?:box|quad)_start\|>)")

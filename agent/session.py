@@ -107,7 +107,8 @@ class Session:
         """The events; with the first one the pictures are in the checkpoint and wait no longer."""
         for event in events:
             if self.waiting:
-                self._keep(replace(self._conversation, pending=(), sending=False))
+                self._conversation = replace(self._conversation, pending=(), sending=False)
+                self._keep(self._conversation)
             yield event
 
     def _keep(self, conversation: Conversation) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from foveate.errors import FoveateError, InputError, ModelError
+from foveate.errors import FoveateError, InputError, ModelError, named_line
 from foveate.extras import from_extra
 from foveate.models.chat import ROLES, Picture, SizedPicture, checked_role, content_of, rgb_of
 from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
@@ -133,8 +133,7 @@ class ChatModelReasoner:
         """A provider's error in one line."""
         if isinstance(error, FoveateError):
             return error
-        reason = (str(error).strip().splitlines() or [""])[0]
-        said = f"{self.name} failed while it sampled: {type(error).__name__}: {reason}"
+        said = f"{self.name} failed while it sampled: {named_line(error)}"
         return InputError(said) if getattr(error, "status_code", None) in REFUSED else ModelError(said)
 
     def _spoken(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -196,8 +195,7 @@ def _only_model(url: str, key: str) -> str:
     try:
         names = [model.id for model in client.models.list()]
     except (openai.OpenAIError, AttributeError, TypeError) as error:  # the latter where a page of another kind came
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {type(error).__name__}: {reason}") from error
+        raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {named_line(error)}") from error
     if len(names) != 1:
         shown = ", ".join(names[:8]) or "none"
         raise ModelError(f"{url} serves {len(names)} models ({shown}); name one: {url}#NAME")

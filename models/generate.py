@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.errors import InputError, ModelError
+from foveate.errors import InputError, ModelError, named_line
 from foveate.models.engine import Engine, Request
 from foveate.models.published.dialects import DIALECTS
 from foveate.models.published.template import ChatTemplate
@@ -91,8 +91,7 @@ class ThinkerReasoner:
         except (RuntimeError, MemoryError) as error:
             if error in raised:
                 raise
-            reason = str(error).partition("\n")[0]
-            raise ModelError(f"{self.name} failed while it sampled: {type(error).__name__}: {reason}") from error
+            raise ModelError(f"{self.name} failed while it sampled: {named_line(error)}") from error
         assert request.stop_reason is not None
         return Sample(
             text=request.text,

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import cast
 
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, first_line
 from foveate.extras import from_extra
 from foveate.paths import expanded
 
@@ -52,8 +52,7 @@ def checkpoint_folder(name: str | Path) -> Path:
             check_family(Path(fetched))
         return Path(fetched)
     except failures as error:
-        reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"no folder is called {name}, and the model {name} of the hub cannot be read ({reason}); "
+            f"no folder is called {name}, and the model {name} of the hub cannot be read ({first_line(error)}); "
             "check the name and the network, or give a folder that holds the checkpoint"
         ) from error

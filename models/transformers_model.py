@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor, nn
 
-from foveate.errors import CheckpointError, InputError, ModelError
+from foveate.errors import CheckpointError, InputError, ModelError, first_line, named_line
 from foveate.extras import from_extra
 from foveate.models.chat import Picture, SizedPicture, StoredPicture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
@@ -71,8 +71,7 @@ class TransformersReasoner:
                 folder, dtype=dtype or "auto", use_safetensors=True, **local
             )
         except Exception as error:  # configurations raise whatever checks their fields, and the rest what it likes
-            reason = str(error).strip().splitlines() or [repr(error)]
-            raise CheckpointError(f"transformers cannot load {folder}: {reason[0]}") from error
+            raise CheckpointError(f"transformers cannot load {folder}: {first_line(error)}") from error
         accelerate(model)
         return cls(model.eval(), processor, name=name)
 
@@ -140,7 +139,7 @@ class TransformersReasoner:
                         hooks.enter_context(module.register_forward_hook(watch.notice))
                 out_1T: Tensor = self.model.generate(**inputs, **settings, stopping_criteria=[watch])
         except (IndexError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{self.name} failed while it sampled: {error}") from error
+            raise ModelError(f"{self.name} failed while it sampled: {named_line(error)}") from error
         ids: list[int] = out_1T[0, watch.start :].tolist()
         return ids
 
@@ -172,7 +171,7 @@ class TransformersReasoner:
                     return_tensors="pt", sanitize_control_tokens=True,
                 )  # fmt: skip
         except Exception as error:  # processors raise whatever they like, jinja's errors among it
-            raise InputError(f"{self.name}: its processor refuses the conversation: {error}") from error
+            raise InputError(f"{self.name}: its processor refuses the conversation: {first_line(error)}") from error
         dtype = self.model.dtype
         return {
             key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -51,7 +51,7 @@ class OptimizerConfig:
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, a hold, then a cosine whose first step takes the peak and the last one final_lr_fraction of it.
+    """Linear warm-up, a hold, then a cosine from the peak, which its first step takes, to final_lr_fraction of it.
 
     Until the cosine starts nothing depends on total_steps: a longer run passes through the same states.
     """

@@ -15,8 +15,7 @@ from jinja2 import Environment
 
 from foveate.agent.plain import printable
 from foveate.models.tokenizer import TextCodec
-from foveate.rl.journal import METRICS, SKIPPED
-from foveate.rl.lines import lines_of
+from foveate.rl.journal import METRICS, SKIPPED, rows_of
 from foveate.rl.rollout import Trajectory
 from foveate.rl.writing import append, replaced
 
@@ -86,8 +85,8 @@ def add_examples(folder: Path, iteration: int, trajectories: Sequence[Trajectory
 
 def write_page(folder: Path) -> Path:
     """Write report.html from what lies in the folder; returns its path."""
-    rows = _lines(folder / METRICS)
-    examples = _lines(folder / EXAMPLES)
+    rows = rows_of(folder / METRICS)
+    examples = rows_of(folder / EXAMPLES)
     newest = max((example["iteration"] for example in examples), default=0)
     parts = [
         (f"Iteration {iteration}", [one for one in examples if one["iteration"] == iteration])
@@ -136,7 +135,3 @@ def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve | None:
     across, up = WIDTH / max(1, len(values) - 1), (HEIGHT - 10) / ((most - least) or 1.0)
     points = " ".join(f"{idx * across:.1f},{HEIGHT - 5 - (value - least) * up:.1f}" for idx, value in enumerate(values))
     return Curve(name, values[0], values[-1], points)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return list(map(json.loads, lines_of(path))) if path.is_file() else []

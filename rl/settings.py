@@ -34,7 +34,7 @@ def settings_of(training: str, config: Any, stage: Any = None) -> Settings:
     values = {TRAINING: training, **_flat(asdict(config)), **_flat(asdict(stage) if stage else {}, "stage.")}
     try:
         values |= {
-            f"{key} (its files)": source_of(stamps_of(*files(values[key]))) for key, files in READ if values.get(key)
+            f"{key} (files)": source_of(stamps_of(*files(values[key]))) for key, files in READ if values.get(key)
         }
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, first_line
 from foveate.models.config import from_json
 from foveate.rl.team import choose_gpu
 from foveate.rl.train import Stage, read_yaml, split_config, train
@@ -71,8 +71,9 @@ def take_device(device: str) -> None:
         choose_gpu(device)
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device is {device!r}, which torch cannot use ({reason}); wanted cpu, or cuda") from error
+        raise ConfigError(
+            f"device is {device!r}, which torch cannot use ({first_line(error)}); wanted cpu, or cuda"
+        ) from error
 
 
 def main(

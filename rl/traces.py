@@ -87,7 +87,7 @@ def answer_of(run: dict[str, Any]) -> Answer:
             reason=run["reason"],
             settings=Settings.from_json(run["settings"]) if run.get("settings") else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"a run cannot be shown ({error!r}); wanted one of foveate rollout") from error
 
 

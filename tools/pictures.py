@@ -10,6 +10,7 @@ picture itself and the result are in memory.
 import hashlib
 import io
 import os
+import re
 import stat
 import struct
 import warnings
@@ -29,12 +30,14 @@ from foveate.tools.schema import shown
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-START_OF_SCAN = 0xDA
-MOST_EXIF = 64
-TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
+START_OF_SCAN = b"\xda"
+MARKER = re.compile(rb"\xff+([^\xff\x00])", re.DOTALL)
+"""Of a segment of a JPEG, with what fills up before it."""
+MOST_EXIF, MOST_JUNK = 64, 1 << 16
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II\x00*", b"MM*\x00", b"II+\x00", b"MM\x00+")
 STRIPS_AND_TILES = (273, 279, 324, 325)
 """Their offsets and lengths, by tag."""
-MOST_STRIPS = 100_000
+MOST_STRIPS, MOST_ENTRIES = 400_000, 65_535
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
@@ -111,23 +114,32 @@ def check_png(data: bytes, name: str) -> None:
 
 
 def check_jpeg(data: bytes, name: str) -> None:
-    """ImageError for a JPEG whose EXIF lies in very many segments: with each, Pillow copies those before it."""
-    start, exif = len(JPEG_SIGNATURE) - 1, 0
-    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] != START_OF_SCAN:
-        exif += data[start + 4 : start + 10] == b"Exif\x00\x00"
-        if exif > MOST_EXIF:
-            raise ImageError(f"{name} is broken (EXIF in more than {MOST_EXIF} segments); export it again")
-        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    """ImageError for a JPEG whose EXIF lies in very many segments: with each, Pillow copies those before it.
+
+    And for one of long junk between its segments, which Pillow reads byte for byte.
+    """
+    start, exif = 2, 0
+    while (marker := MARKER.search(data, start)) and marker[1] != START_OF_SCAN:
+        exif += data[marker.end() + 2 : marker.end() + 8] == b"Exif\x00\x00"
+        if exif > MOST_EXIF or marker.start() - start > MOST_JUNK:
+            raise ImageError(f"{name} is broken (EXIF in more than {MOST_EXIF} segments, or junk); export it again")
+        alone = marker[1] == b"\x01" or b"\xd0" <= marker[1] <= b"\xd9"  # a marker without a length
+        start = marker.end() + (0 if alone else int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
 
 
 def check_tiff(data: bytes, name: str) -> None:
     """ImageError for a TIFF of very many strips or tiles: Pillow keeps some hundred bytes of each before it looks."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-    start = int.from_bytes(data[4:8], order)
-    for entry in range(start + 2, start + 2 + 12 * int.from_bytes(data[start : start + 2], order), 12):
-        tag, count = (int.from_bytes(data[entry + at : entry + at + size], order) for at, size in ((0, 2), (4, 4)))
+    is_big = b"+" in data[2:4]  # of BigTIFF numbers are of 64 bits
+    word, entry_bytes, head_bytes = (8, 20, 8) if is_big else (4, 12, 2)
+    start = int.from_bytes(data[8:16] if is_big else data[4:8], order)
+    entries = int.from_bytes(data[start : start + head_bytes], order)
+    for number in range(min(entries, MOST_ENTRIES)):
+        entry = start + head_bytes + number * entry_bytes
+        tag = int.from_bytes(data[entry : entry + 2], order)
+        count = int.from_bytes(data[entry + 4 : entry + 4 + word], order)
         if tag in STRIPS_AND_TILES and count > MOST_STRIPS:
-            raise ImageError(f"{name} is broken ({count:,} strips or tiles, at most {MOST_STRIPS:,}); export it again")
+            raise ImageError(f"{name} has {count:,} strips or tiles; give at most {MOST_STRIPS:,}: export it again")
 
 
 def judged(image: Image.Image, name: str, max_pixels: int) -> Image.Image:

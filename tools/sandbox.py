@@ -236,5 +236,5 @@ def advice(found: str) -> str:
     if found == SLOW:
         return "start Foveate again when the machine has less to do"
     if found.startswith(UNSEEN):
-        return "install Foveate into a virtual environment, all of it"
+        return "install Foveate into a virtual environment, all of it, where everybody may read"
     return PERMIT if found.startswith("bwrap: ") else "update bubblewrap and the kernel of the system"

@@ -68,3 +68,13 @@ class SandboxUnavailableError(ToolError):
 
 class SearchError(ToolError):
     """The search failed; an empty result is not a failure."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of somebody else's says; its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def named_line(error: BaseException) -> str:
+    """The same behind the error's name."""
+    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__

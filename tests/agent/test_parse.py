@@ -152,6 +152,7 @@ def test_code_with_line_breaks_inside_its_string_stays_as_it_is(caplog: pytest.L
     ("text", "answer"),
     [
         ("The button says <code>Run</code>.", "The button says Run."),
+        ("<code>Run</code> <b>starts</b> it", "Run <b>starts</b> it"),
         ("Press <code>Ctrl</code> <code>C</code>", "Press Ctrl C"),
         ("<think>t</think>Use <code>a</code> or\n<code>b</code>, then.", "Use a or\nb, then."),
     ],

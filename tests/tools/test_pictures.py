@@ -128,31 +128,38 @@ def test_what_is_no_whole_picture_is_refused(data: bytes, tmp_path: Path) -> Non
             open_picture(source)
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_a_tiff_of_very_many_strips_is_refused_before_they_are_kept(order: str) -> None:
-    count = 1_000_000
-    tags = [(256, 3, 1, 1), (257, 3, 1, 2), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 3, count, 8)]
-    tags += [(277, 3, 1, 1), (278, 3, 1, 1), (279, 3, count, 8)]
-    entries = b"".join(
-        struct.pack(f"{order}HHI", tag, kind, number) + struct.pack(f"{order}{'I' if number > 1 else 'H2x'}", value)
-        for tag, kind, number, value in tags
+@pytest.mark.parametrize("head", [b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+"])
+def test_a_tiff_of_very_many_strips_is_refused_before_they_are_kept(head: bytes) -> None:
+    order, is_big, count = "<" if head.startswith(b"II") else ">", b"+" in head, 1_000_000
+    word, first = ("Q", 16) if is_big else ("I", 8)
+    tags = [(256, 1, 1), (257, 1, 2), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, first)]
+    tags += [(277, 1, 1), (278, 1, 1), (279, count, first)]
+    entries = b""
+    for tag, number, value in tags:
+        field = struct.pack(f"{order}{word if number > 1 else 'H'}", value).ljust(
+            struct.calcsize(f"{order}{word}"), b"\0"
+        )
+        entries += struct.pack(f"{order}HH{word}", tag, 3, number) + field
+    place = (
+        struct.pack(f"{order}HHQ", 8, 0, first + 2 * count) if is_big else struct.pack(f"{order}I", first + 2 * count)
     )
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + 2 * count)
-    data = head + bytes(2 * count) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    directory = struct.pack(f"{order}{'Q' if is_big else 'H'}", len(tags)) + entries + bytes(8)
     start = time.perf_counter()
     with pytest.raises(ImageError, match="1,000,000 strips or tiles"):
-        open_picture(data)
+        open_picture(head + place + bytes(2 * count) + directory)
     assert time.perf_counter() - start < 0.5
 
 
-def test_a_jpeg_of_very_many_pieces_of_exif_is_refused_before_they_are_joined() -> None:
+@pytest.mark.parametrize("before", [b"", b"\xff\xff", b"\xff\xd0", b"junk", b"\xff\x00"])
+def test_a_jpeg_of_very_many_pieces_of_exif_is_refused_before_they_are_joined(before: bytes) -> None:
     buffer = io.BytesIO()
     PICTURE.save(buffer, "JPEG")
     data, piece = buffer.getvalue(), b"\xff\xe1" + struct.pack(">H", 2 + 6 + 100) + b"Exif\0\0" + bytes(100)
     assert open_picture(data[:2] + 3 * piece + data[2:]).size == PICTURE.size
     start = time.perf_counter()
-    with pytest.raises(ImageError, match="EXIF in more than 64 segments"):
-        open_picture(data[:2] + 200_000 * piece + data[2:])
+    for many in (200_000 * piece, (1 << 20) * b"junk"):
+        with pytest.raises(ImageError, match="EXIF in more than 64 segments, or junk"):
+            open_picture(data[:2] + b"\xff\xfe\0\2" + before + many + data[2:])
     assert time.perf_counter() - start < 0.5
 
 

@@ -169,7 +169,7 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
         ),
         (
             "echo the sandbox does not see zmq",
-            "the sandbox does not see zmq); install Foveate into a virtual environment, all of it",
+            "the sandbox does not see zmq); install Foveate into a virtual environment, all of it, where everybody",
         ),
     ],
 )

@@ -127,6 +127,8 @@ def main(arguments: Sequence[str] | None = None, *, load: LoadReasoner = load_re
     debug = os.environ.get("FOVEATE_DEBUG", "") not in ("", "0")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an answer may have letters that its encoding lacks
+    if sys.stderr is None:  # closed by who called; printing to None would print to stdout
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of a photo with corrupt EXIF, which is shown all the same
     try:
         with unwound_by_signals():
@@ -177,6 +179,5 @@ def _output_is_lost() -> bool:
 def _complain(message: str, code: int) -> int:
     from foveate.agent.plain import one_line
 
-    if sys.stderr is not None:  # closed by who called
-        print(f"foveate: {one_line(message, 2000)}", file=sys.stderr)
+    print(f"foveate: {one_line(message, 2000)}", file=sys.stderr)
     return code

@@ -110,7 +110,7 @@ def _answer_live(agent: "Agent", question: str, pictures: "list[Image]", *, quie
     from foveate.agent.interrupt import cancel_on_interrupt
 
     with cancel_on_interrupt(agent.cancel):
-        if quiet or sys.stderr is None or not sys.stderr.isatty():
+        if quiet or not sys.stderr.isatty():
             return agent.ask(question, pictures)
         return _shown(agent, question, pictures)
 
