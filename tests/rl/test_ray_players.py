@@ -6,6 +6,7 @@ conversations wait; an actor that is lost ends the run with a line, what one rai
 """
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,8 +62,10 @@ def test_two_actors_play_what_one_process_plays(run: Path) -> None:
     assert any(row["grad_norm"] for row in own)  # so what is played depends on what was learned
     for key in ("iteration", "accuracy", "policy_tokens", "tool_calls", "cut", "accuracy_label"):
         assert [row[key] for row in far] == [row[key] for row in own], key
-    for key in ("reward", "kl", "grad_norm"):
-        assert [row[key] for row in far] == pytest.approx([row[key] for row in own], rel=1e-3, abs=1e-6), key
+    for key in ("reward", "kl", "grad_norm"):  # where few conversations end by themselves a row has no reward
+        numbers = [[row.get(key, math.inf) for row in rows] for rows in (own, far)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-3, abs=1e-6), key
+    assert "reward" in own[0]
 
 
 def test_playing_ahead_ends_with_the_same_counts(run: Path) -> None:
