@@ -11,13 +11,18 @@ put a file where the host could see it.
 import contextlib
 import gc
 import os
+import select
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import zmq
 from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
+
+HAND_ON_S = 0.5
+"""How long the end of a cell waits for what it has written to descriptors, as programs that it starts do."""
 
 
 def start_kernel(
@@ -48,12 +53,23 @@ def start_kernel(
             with contextlib.suppress(OSError):
                 link(work / image.name, image)
 
+    def after_cell(*_: object) -> None:
+        """Leave the threads that read what was written to descriptors time to hand it on before the cell is over."""
+        deadline = time.monotonic() + HAND_ON_S
+        while select.select(pipes, [], [], 0)[0]:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
+        time.sleep(0.001)  # the last piece has left its pipe, and may still be in its thread's hands
+
     OutStream.write = write_capped  # type: ignore[method-assign, assignment]
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
     app.kernel.num_threads = sys.maxsize
+    pipes = [stream._fid for stream in (sys.stdout, sys.stderr)]  # type: ignore[union-attr]  # noqa: SLF001
     app.debug_shell_socket.close()  # it would look for the address of the host for ever
     app.kernel.shell.events.register("pre_run_cell", before_cell)
+    app.kernel.shell.events.register("post_run_cell", after_cell)
     gc.freeze()  # what is loaded by now stays: collecting garbage, as %reset does, need not look at it
     app.start()  # type: ignore[no-untyped-call]
 
