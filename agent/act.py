@@ -19,7 +19,7 @@ from foveate.agent.records import ImageRecord, Step, Usage
 from foveate.agent.state import RunContext
 from foveate.errors import ImageError, ModelError, ToolArgumentError, ToolError
 from foveate.models.reasoner import Reasoner
-from foveate.tools.pictures import open_picture
+from foveate.pictures import open_picture
 from foveate.tools.schema import is_number
 from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 

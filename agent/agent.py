@@ -44,7 +44,7 @@ from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, c
 from foveate.errors import InputError
 from foveate.models.load import reasoner_of
 from foveate.models.reasoner import Reasoner
-from foveate.tools.pictures import PictureSource, picture_and_bytes
+from foveate.pictures import PictureSource, picture_and_bytes
 from foveate.tools.tool import CANCEL_AGAIN_S, Tool
 
 if TYPE_CHECKING:

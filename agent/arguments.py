@@ -7,11 +7,11 @@ from typing import Any
 from PIL import Image
 
 from foveate.agent.budget import Budget
-from foveate.errors import ConfigError, InputError
+from foveate.errors import ConfigError, InputError, shown
 from foveate.models.reasoner import Dialect
+from foveate.pictures import PictureSource
 from foveate.tools import default_tools
-from foveate.tools.pictures import PictureSource
-from foveate.tools.schema import is_number, shown
+from foveate.tools.schema import is_number
 from foveate.tools.tool import Tool
 
 HOTTEST = 100.0

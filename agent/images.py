@@ -25,7 +25,7 @@ from foveate.agent.records import ImageRecord
 from foveate.errors import ImageError, InputError, ToolArgumentError
 from foveate.models.reasoner import BoxSpace
 from foveate.paths import expanded
-from foveate.tools.pictures import open_picture, sha256_of_pixels
+from foveate.pictures import open_picture, sha256_of_pixels
 from foveate.tools.tool import Box
 from foveate.tools.zoom import check_box
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.models.config import ImageConfig
-from foveate.models.image import upright
 from foveate.models.reasoner import Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.video import VideoAsked
+from foveate.pictures import open_picture
 
 PARTS = ("text", "image", "video")
 LOST = {
@@ -201,9 +201,9 @@ def _picture(part: dict[str, Any]) -> Picture:
 
 
 def rgb_of(source: Picture) -> Image.Image:
-    """The pixels of a picture, those of a file upright. Raises ImageError for a file that cannot be read."""
+    """The pixels of a picture, upright, over white. Raises ImageError for what is none."""
     picture = source.picture if isinstance(source, SizedPicture) else source
-    return upright(picture.image if isinstance(picture, StoredPicture) else picture)
+    return open_picture(picture.image if isinstance(picture, StoredPicture) else picture)
 
 
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:

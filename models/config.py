@@ -73,6 +73,9 @@ class VisionConfig:
                 f"patch_size {self.patch_size} with {len(self.stem_channels)} stem_channels, "
                 f"wanted a multiple of {step}"
             )
+        block_px, whole = self.patch_size * self.merge_size, set(self.full_attention_layers)
+        if not set(range(self.num_layers)) <= whole and self.window_size_px < block_px:
+            raise ConfigError(f"window_size_px {self.window_size_px} with blocks of {block_px} px, wanted one at least")
 
     @property
     def patch_dim(self) -> int:

@@ -97,7 +97,7 @@ class Decoder(nn.Module):
     def forward(self, x_TD: Tensor, positions_3T: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
         """Embeddings [T, D] to normed hidden states [T, D] and the sum of the load-balancing losses.
 
-        Embeddings [T, (1 + n) * D] hold what is added behind each of the first n layers, too.
+        Embeddings [T, (1 + n) * D] hold what is added behind each of the first n layers, too, as far as there are any.
         """
         config = self.config
         x_TD, *deep = x_TD.split(config.hidden_size, dim=-1)
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
             yarn=config.rope_yarn,
         )
         balance = x_TD.new_zeros((), dtype=torch.float32)
-        for block, added_TD in zip_longest(self.blocks, deep):
+        for block, added_TD in zip_longest(self.blocks, deep[: len(self.blocks)]):
             x_TD, layer_balance = block(x_TD, tables, attend)
             x_TD = x_TD if added_TD is None else x_TD + added_TD
             balance = balance + layer_balance

@@ -10,11 +10,10 @@ Shape letters: N patches, P values of a patch, H W pixels.
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from foveate import ops
@@ -24,17 +23,6 @@ from foveate.models.config import ImageConfig, VideoConfig, VisionConfig
 MAX_ASPECT = 200.0
 MOST_PATCHES = 512
 """Of a side, where pictures are padded: Kimi-VL's processor refuses as many, its tower has positions for fewer."""
-
-
-def upright(source: Image.Image | Path) -> Image.Image:
-    """A picture as RGB, one of a file turned as its camera says. Raises ImageError for a file that cannot be read."""
-    if isinstance(source, Image.Image):
-        return source if source.mode == "RGB" else source.convert("RGB")
-    try:
-        with Image.open(source) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except Exception as error:  # a decoder fed with broken bytes raises whatever it likes
-        raise ImageError(f"cannot read the picture {source}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

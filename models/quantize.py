@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from foveate.errors import CheckpointError, InputError
 from foveate.models.linear import Linear
 from foveate.models.moe import MoE
 from foveate.models.reasoner import Rounding
@@ -12,11 +13,15 @@ def quantize(decoder: nn.Module, rounding: Rounding) -> None:
     """Round the linear layers and the experts, in place; embeddings, norms and routers stay as they are.
 
     With nf4 the head, of which each token is chosen, and rows that are no multiple of 64 wide become int8. What is left
-    computes and keeps its dtype. There is no gradient and no way back.
+    computes and keeps its dtype. There is no gradient and no way back. Raises CheckpointError, with the layer's name,
+    for weights that are no finite numbers.
     """
     for name, module in decoder.named_modules():
         if isinstance(module, Linear | MoE):
-            module.round(Int8Rows.of if rounding == "int8" or name == "head" else _in_4_bits)
+            try:
+                module.round(Int8Rows.of if rounding == "int8" or name == "head" else _in_4_bits)
+            except InputError as error:
+                raise CheckpointError(f"{name}: {error}") from error
 
 
 def _in_4_bits(weights: Tensor) -> Rounded:

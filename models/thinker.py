@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.errors import ConfigError
+from foveate.errors import CheckpointError, ConfigError
 from foveate.models.attend import PackedAttend, Watch
 from foveate.models.chat import Chat
 from foveate.models.config import ThinkerConfig
@@ -54,9 +54,13 @@ class Thinker(nn.Module):
 
         if rounding not in (None, *get_args(Rounding)):
             raise ConfigError(f"rounding is {rounding!r}, wanted None or one of {', '.join(get_args(Rounding))}")
-        thinker = load_thinker(checkpoint_folder(path), None if rounding else dtype)
+        folder = checkpoint_folder(path)
+        thinker = load_thinker(folder, None if rounding else dtype)
         if rounding:
-            quantize(thinker.decoder, rounding)
+            try:
+                quantize(thinker.decoder, rounding)
+            except CheckpointError as error:
+                raise CheckpointError(f"{folder}: {error}") from error
             convert(thinker, dtype)  # only now: before, it would copy what rounding leaves in its file
         return thinker
 

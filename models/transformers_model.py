@@ -103,7 +103,7 @@ class TransformersReasoner:
         """See Reasoner. Raises InputError for a conversation that the processor refuses."""
         inputs = self._inputs(messages)
         watch = _Watch(self._text, on_text, should_stop)
-        settings: dict[str, Any] = {"do_sample": temperature > 0}
+        settings: dict[str, Any] = {"do_sample": temperature > 0, "num_beams": 1}  # of several, another's text is told
         if temperature > 0:
             settings["temperature"] = temperature
             if self.model.generation_config.top_k == 1:  # some families say so that they are greedy; who draws is not

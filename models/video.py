@@ -19,7 +19,8 @@ from PIL import Image
 from foveate.errors import ConfigError, ImageError
 from foveate.extras import from_extra
 from foveate.models.config import ImageConfig, VideoConfig, VisionConfig, from_json
-from foveate.models.image import clip_grid, resize, upright
+from foveate.models.image import clip_grid, resize
+from foveate.pictures import open_picture
 
 UNKNOWN_FPS = 24.0
 """Of a file that does not say at what rate it is shown, as in transformers."""
@@ -109,7 +110,7 @@ def read_clip(
     """
     if isinstance(source, Path):
         return _remembered(source, video, vision, image)
-    seen = _seen(map(upright, source), len(source), video, vision, image)
+    seen = _seen(map(open_picture, source), len(source), video, vision, image)
     return _clip(seen, [idx / video.fps for idx in range(len(seen))], 1 / video.fps, vision)
 
 

@@ -225,7 +225,7 @@ def window_order(grids: list[Grid], config: VisionConfig) -> tuple[Tensor, list[
     starts a new window. Windows of one image are ordered by size, so that equal ones are neighbours.
     """
     block = config.merge_size**2
-    side = config.window_size_px // (config.patch_size * config.merge_size)
+    side = max(1, config.window_size_px // (config.patch_size * config.merge_size))
     orders: list[Tensor] = []
     lengths: list[int] = []
     offset = 0

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from foveate.errors import ImageError, InputError
+from foveate.errors import InputError
 from foveate.models.reasoner import Message
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
@@ -30,11 +31,11 @@ from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import written_logprobs
-from foveate.rl.preferences import conversation, is_of_trl
+from foveate.rl.preferences import conversation, is_of_trl, naming
 from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 from foveate.rl.trajectory import Saved, read_trajectories
-from foveate.rl.trl_rows import open_rows, pictures_of, preference_of
+from foveate.rl.trl_rows import NO_ROW, open_rows, pictures_of, preference_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +102,11 @@ class TrlExamples:
         return len(self.rows)
 
     def __getitem__(self, idx: int) -> Example:
-        """See Examples. Raises InputError naming a row that has no conversation."""
+        """See Examples. Raises InputError for a row that has no conversation."""
         try:
             return example_of(self.rows[idx], self.path.parent)
-        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-            wanted = "wanted TRL's messages, or prompt and completion, and perhaps images"
-            raise InputError(f"{self.path}, row {idx}: {error}; {wanted}") from error
+        except NO_ROW as error:
+            raise InputError(f"{error}; wanted TRL's messages, or prompt and completion, and perhaps images") from error
 
 
 def example_of(row: Mapping[str, Any], folder: Path) -> Example:
@@ -153,9 +153,8 @@ class ImitationStage:
         self.see = None if config.train_tower else SeenImages(self.thinker, room_bytes=math.inf)
         self.kept: list[Transcript] = []
         """Those of all examples, without patches, unless the tower learns."""
-        if self.see is not None:
-            for idx in range(len(self.examples)):
-                self._meet(idx, self.see)
+        for idx in tqdm(range(len(self.examples)), desc="first look", unit="conversation", disable=None):
+            self._meet(idx)
         make_trainable(self.thinker, config.lora, tower=config.train_tower)
 
     def batch(self, index: int) -> Transcript:
@@ -176,17 +175,17 @@ class ImitationStage:
         export(self.thinker, folder)
 
     @torch.no_grad()
-    def _meet(self, idx: int, see: SeenImages) -> None:
-        """Look at an example's pictures, so that they need not come again."""
+    def _meet(self, idx: int) -> None:
+        """Find out whether an example can be laid out; look at its pictures, if they need not come again then."""
         transcript = self._laid_out(idx)
+        if self.see is None:
+            return
         if transcript.images:
-            see(transcript.images)
+            self.see(transcript.images)
         self.kept.append(without_patches(transcript))
 
     def _laid_out(self, idx: int) -> Transcript:
-        """Raises ImageError, for a picture that cannot be read, with the file that names it."""
-        try:
+        """Raises InputError with the file and the row."""
+        with naming(f"{self.config.data}, row {idx}"):
             example = self.examples[idx]
             return conversation(example.prompt, example.said, self.thinker.processor)
-        except ImageError as error:
-            raise ImageError(f"{self.config.data}: {error}") from error

@@ -1,5 +1,6 @@
 """Pairs of rollouts as a .parquet file in the form of TRL, which foveate.rl.trl_rows reads.
 
+    tools                        schemas of the model's tools as JSON, where its template lays them out
     prompt, images               what both say before the assistant speaks, and its pictures
     chosen, chosen_images        each side from there on. TRL knows no pictures in answers: it does not read
     rejected, rejected_images    the columns of crops, and we do
@@ -9,6 +10,7 @@ Rows go to the file a few at a time: no more pictures than those of PART pairs a
 """
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -41,7 +43,7 @@ def write_rows(pairs: Iterable[Pair], path: Path) -> int:
 
     images, text = datasets.List(datasets.Image()), datasets.Value("string")
     messages = datasets.List({"role": text, "content": datasets.List({"type": text, "text": text})})
-    columns = {"prompt": messages, "images": images}
+    columns = {"tools": text, "prompt": messages, "images": images}
     for side in SIDES:
         columns |= {side: messages, f"{side}_images": images}
     schema = datasets.Features(columns | {"reason": text}).arrow_schema
@@ -70,7 +72,8 @@ def _parts(pairs: Iterable[Pair]) -> Iterator[list[Row]]:
 
 
 def _row(pair: Pair, files: dict[str, Row]) -> Row:
-    row: Row = {"reason": pair.reason}
+    tools = next((message["tools"] for message in pair.chosen.messages if message.get("tools")), None)
+    row: Row = {"reason": pair.reason, "tools": tools and json.dumps(tools)}
     for side, saved in zip(SIDES, (pair.chosen, pair.rejected), strict=True):
         start = next(idx for idx, message in enumerate(saved.messages) if message["role"] == "assistant")
         row["prompt"], row["images"] = _emptied(saved, saved.messages[:start], files)

@@ -10,15 +10,14 @@ Shape letters: S tokens that the policy wrote, B conversations: of each pair the
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from foveate.errors import ImageError, InputError
+from foveate.errors import InputError
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
@@ -27,7 +26,7 @@ from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
 from foveate.rl.pairs import Preference
-from foveate.rl.preferences import lacks, laid_out, open_preferences
+from foveate.rl.preferences import lacks, laid_out, naming, open_preferences
 from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 
@@ -113,7 +112,7 @@ class PreferenceStage:
     def _meet_all(self) -> None:
         """Meet every pair; those that nothing can be learned from are left out, which is said once."""
         left_out: dict[str, list[int]] = {}
-        for idx in range(len(self.pairs)):
+        for idx in tqdm(range(len(self.pairs)), desc="reference", unit="pair", disable=None):
             preference = self._read(idx)
             if reason := lacks(preference):
                 left_out.setdefault(reason, []).append(idx)
@@ -137,17 +136,9 @@ class PreferenceStage:
         return self._laid_out(idx, self._read(idx))
 
     def _read(self, idx: int) -> Preference:
-        with self._naming(idx):
+        with naming(f"{self.config.data}, row {idx}"):
             return self.pairs[idx]
 
     def _laid_out(self, idx: int, preference: Preference) -> Transcript:
-        with self._naming(idx):
+        with naming(f"{self.config.data}, row {idx}"):
             return laid_out(preference, self.thinker.processor)
-
-    @contextmanager
-    def _naming(self, idx: int) -> Iterator[None]:
-        """Raises ImageError, for a picture of the block, with the file and the row that name it."""
-        try:
-            yield
-        except ImageError as error:
-            raise ImageError(f"{self.config.data}, row {idx}: {error}") from error

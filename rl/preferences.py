@@ -1,11 +1,14 @@
 """Preferences from a file, of rollouts or of TRL, and how a network takes them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from foveate.agent.messages import clean_text
+from foveate.errors import InputError, shown
 from foveate.models.processor import Processor
 from foveate.models.reasoner import Message
 from foveate.models.transcript import Transcript, pack
@@ -78,8 +81,29 @@ def laid_out(preference: Preference, processor: Processor) -> Transcript:
 
 
 def conversation(prompt: Sequence[Message], said: Sequence[Message], processor: Processor) -> Transcript:
-    """A conversation in which what the prompt says is given."""
+    """A conversation in which what the prompt says is given. Raises InputError for one of another model's tokens."""
+    for message in said:
+        _check_tokens(message, processor)
     transcript = processor([*prompt, *said])
     by_policy_T = transcript.by_policy_T.clone()
     by_policy_T[: len(processor(prompt)) if prompt else 0] = False
     return replace(transcript, by_policy_T=by_policy_T)
+
+
+def _check_tokens(message: Message, processor: Processor) -> None:
+    """Ids as sampled are taken as they are; those of another tokenizer would be some other text."""
+    ids, text = message.get("token_ids"), message["content"]
+    if ids and not text.endswith(clean_text(said := processor.codec.decode(ids))):
+        raise InputError(
+            f"a turn says {shown(text)}, and its token_ids say {shown(said)} to the model that shall learn; wanted "
+            "conversations of that model"
+        )
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """An InputError of the block says where it comes from."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{place}: {error}") from error

@@ -24,11 +24,11 @@ from typing import Any, Protocol, cast
 from PIL import ExifTags, Image
 
 from foveate.errors import InputError
+from foveate.pictures import FORMATS, MAX_PIXELS, check_size
 from foveate.rl.formula import require_math_verify
 from foveate.rl.reward import SAME, Kind
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.scene import FAMILIES, Scene, draw_scene
-from foveate.tools.pictures import FORMATS, MAX_PIXELS, check_size
 from foveate.tools.tool import Box
 
 DRAWN: dict[str, Split] = {"nano-test": "test", "nano-validation": "validation"}

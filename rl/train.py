@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, InputError
 from foveate.models.config import from_json
 from foveate.rl.journal import (
     METRICS,
@@ -201,7 +201,17 @@ def batches(stage: Stage, start: int, config: TrainConfig, team: Team) -> Iterat
         worker_init_fn=_start_worker,
         pin_memory=torch.device(config.device).type == "cuda",
     )
-    return as_often(iter(loader), wanted)
+    return as_often(plainly(iter(loader)), wanted)
+
+
+def plainly(drawn: Iterator[Any]) -> Iterator[Any]:
+    """The same; of an InputError in a process that draws, where torch makes a page of its traceback, the last line."""
+    try:
+        yield from drawn
+    except InputError as error:
+        kind = type(error)
+        last = str(error).strip().splitlines()[-1]
+        raise kind(last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")) from error
 
 
 def echoed(after: int) -> Iterator[int]:

@@ -9,22 +9,24 @@ TRL has no pictures in answers: in the files of foveate.rl.pair_rows they stand 
 `rejected_images`, which it does not read and we do.
 """
 
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from foveate.errors import InputError
+from foveate.errors import ImageError, InputError
 from foveate.extras import from_extra
 from foveate.models.prefix import common_length
 from foveate.models.reasoner import Message
+from foveate.pictures import open_picture
 from foveate.rl.lines import lines_of
 from foveate.rl.pairs import Preference
 
 SIDES = ("chosen", "rejected")
+NO_ROW = (KeyError, TypeError, AttributeError, ValueError, OSError, ImageError)
+"""What comes of a row, or a picture in it, that is not what it should be."""
 
 
 class TrlRows:
@@ -34,7 +36,8 @@ class TrlRows:
         """Raises InputError for what is no dataset, ConfigError without the package `datasets` where it is needed."""
         self.path = path
         self._rows = open_rows(path)
-        missing = [side for side in SIDES if len(self._rows) and side not in self._rows[0]]
+        columns = columns_of(self._rows)
+        missing = [side for side in SIDES if len(self._rows) and side not in columns]
         if missing:
             raise InputError(f"{path} has no column {missing[0]!r}, wanted chosen, rejected and perhaps prompt, images")
 
@@ -42,13 +45,13 @@ class TrlRows:
         return len(self._rows)
 
     def __getitem__(self, idx: int) -> Preference:
-        """Row `idx`. Raises InputError naming it when it is no preference."""
+        """Row `idx`. Raises InputError when it is no preference."""
         if not 0 <= idx < len(self):
             raise IndexError(idx)
         try:
             return preference_of(self._rows[idx], self.path.parent)
-        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-            raise InputError(f"{self.path}, row {idx}: {error}; wanted TRL's prompt, chosen and rejected") from error
+        except NO_ROW as error:
+            raise InputError(f"{error}; wanted TRL's prompt, chosen and rejected") from error
 
 
 def open_rows(path: Path) -> Sequence[Mapping[str, Any]]:
@@ -57,11 +60,17 @@ def open_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> Collection[str]:
+    """Names of the columns; of a dataset without a look at its first row, whose picture may be broken."""
+    names: Collection[str] = getattr(rows, "column_names", None) or (rows[0].keys() if len(rows) else ())
+    return names
+
+
 def preference_of(row: Mapping[str, Any], folder: Path) -> Preference:
     """A row with its pictures in their places. Raises ValueError for a side or a picture that does not fit."""
     prompt, chosen, rejected = _split(row)
     return Preference(
-        prompt=_filled(_messages(prompt, "user"), pictures_of(row), folder),
+        prompt=_offering(tools_of(row), _filled(_messages(prompt, "user"), pictures_of(row), folder)),
         chosen=_filled(_messages(chosen, "assistant"), row.get("chosen_images") or [], folder),
         rejected=_filled(_messages(rejected, "assistant"), row.get("rejected_images") or [], folder),
     )
@@ -70,6 +79,17 @@ def preference_of(row: Mapping[str, Any], folder: Path) -> Preference:
 def pictures_of(row: Mapping[str, Any]) -> list[Any]:
     """What stands in `images`, or the one in `image`."""
     return list(row.get("images") or ([row["image"]] if row.get("image") is not None else []))
+
+
+def tools_of(row: Mapping[str, Any]) -> list[Any]:
+    """What stands in `tools`: schemas, or their JSON."""
+    tools = row.get("tools") or []
+    return list(json.loads(tools) if isinstance(tools, str) else tools)
+
+
+def _offering(tools: list[Any], messages: list[Message]) -> list[Message]:
+    """The messages of which the first has the tools, for a template that lays them out."""
+    return [{**messages[0], "tools": tools}, *messages[1:]] if tools and messages else messages
 
 
 def _split(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -129,7 +149,7 @@ def _parts(content: str | Sequence[Mapping[str, Any]], images: Iterator[Any], fo
 def _picture(source: Any, folder: Path) -> Image.Image | Path:
     """A picture of a row: decoded, as bytes, or a file."""
     if isinstance(source, Mapping):
-        source = Image.open(io.BytesIO(source["bytes"])) if source.get("bytes") else source["path"]
+        source = open_picture(source["bytes"]) if source.get("bytes") else source["path"]
     if isinstance(source, Image.Image):
         return source
     path = folder / str(source)

@@ -26,6 +26,7 @@ TEXT = {
     "norm_topk_prob": True, "rms_norm_eps": 1e-2, "tie_word_embeddings": False, "max_position_embeddings": 4096,
 }  # fmt: skip
 THETA = 50_000.0
+PIXELS = {"in_token_limit": 400, "pad_input": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 VISION = {
     "patch_size": 14,
     "num_attention_heads": 4,
@@ -124,7 +125,7 @@ def save(folder: Path) -> nn.Module:
         "vision_config": VISION | {"init_pos_emb_height": 16, "init_pos_emb_width": 16, "merge_kernel_size": [2, 2]},
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "preprocessor_config.json").write_text(json.dumps({"in_token_limit": 400, "pad_input": True}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": BASE + 2}))
     added = {str(BASE + offset): {"content": name, "special": True} for name, offset in CONTROLS.items()}
     (folder / "tokenizer_config.json").write_text(

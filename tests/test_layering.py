@@ -1,8 +1,9 @@
 """Imports point one way, are absolute, and never take a top-level folder by its bare name.
 
-csrc -> foveate.ops, foveate.errors <- tools, models <- agent <- rl <- benchmarks, with the command line on top. tools
-and models never import each other; only foveate.ops loads the extension. Read from the source by AST, so a file that
-cannot be imported here is held to it too. The command line imports lazily: `foveate --help` loads no torch.
+csrc -> foveate.ops, foveate.errors, foveate.pictures <- tools, models <- agent <- rl <- benchmarks, with the command
+line on top. tools and models never import each other; only foveate.ops loads the extension. Read from the source by
+AST, so a file that cannot be imported here is held to it too. The command line imports lazily: `foveate --help` loads
+no torch.
 """
 
 import ast
@@ -14,12 +15,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = frozenset({"errors", "extras", "ops", "paths"})
+BASE = frozenset({"errors", "extras", "ops", "paths", "pictures"})
 MAY_IMPORT = {
     "_C": frozenset[str](),
     "errors": frozenset[str](),
     "extras": frozenset({"errors"}),
     "paths": frozenset[str](),
+    "pictures": frozenset({"errors", "paths"}),
     "ops": frozenset({"_C", "errors"}),
     "tools": BASE,
     "models": BASE,

@@ -3,7 +3,7 @@
 A tool gets plain values and images and hands back text and at most one image; it knows nothing of models or runs.
 """
 
-from foveate.tools.pictures import open_picture, sha256_of_pixels
+from foveate.pictures import open_picture, sha256_of_pixels
 from foveate.tools.python import PythonTool
 from foveate.tools.sandbox import sandbox_tier
 from foveate.tools.search import search_local, search_tool

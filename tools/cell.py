@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.tools.pictures import open_picture
+from foveate.pictures import open_picture
 
 MAX_OUTPUT_CHARS = 200_000
 MAX_IMAGES = 8

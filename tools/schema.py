@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypeGuard, Union, get_args, get_origin, get_type_hints
 
-from foveate.errors import ConfigError, ToolArgumentError
+from foveate.errors import ConfigError, ToolArgumentError, shown
 
 Schema = dict[str, Any]
 Hint: TypeAlias = Any
@@ -178,9 +178,3 @@ def wanted(hint: Hint) -> str:
     if origin_of(hint) is Annotated:
         return wanted(get_args(hint)[0])
     return WORDS.get(origin_of(hint) or hint) or str(hint)
-
-
-def shown(value: object) -> str:
-    """A value in an error message, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

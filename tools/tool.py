@@ -30,8 +30,8 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from foveate.errors import ConfigError, ToolArgumentError, ToolError
-from foveate.tools.schema import checked_arguments, parameters_of, shown
+from foveate.errors import ConfigError, ToolArgumentError, ToolError, shown
+from foveate.tools.schema import checked_arguments, parameters_of
 
 CANCEL_AGAIN_S = 0.1
 """How long a call that was told to end may go on until it is told again."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from foveate.errors import ToolArgumentError
-from foveate.tools.schema import is_number, shown
+from foveate.errors import ToolArgumentError, shown
+from foveate.tools.schema import is_number
 from foveate.tools.tool import Box, Tool, ToolResult
 
 MIN_SIDE_PX = 4

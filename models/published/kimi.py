@@ -3,7 +3,7 @@
 from foveate.errors import CheckpointError
 from foveate.models.config import DecoderConfig, ImageConfig, LatentConfig, MoEConfig, ThinkerConfig, VisionConfig
 from foveate.models.files import Section
-from foveate.models.published.qwen import check_pixels, rope_theta
+from foveate.models.published.qwen import CLIP_MEAN, CLIP_STD, check_pixels, rope_theta
 
 ONLY = {
     "q_lora_rank": None, "rope_scaling": None, "rope_interleave": True, "attention_bias": False,
@@ -16,6 +16,8 @@ def kimi_config(config: Section, images: Section) -> ThinkerConfig:
     """A whole thinker from the two files. Raises as `qwen_config` does."""
     vision = _vision(config.section("vision_config"))
     check_pixels(images, vision)
+    if images:
+        images.need("pad_input", bool)
     images.only(pad_input=True, merge_kernel_size=[vision.merge_size] * 2)
     return ThinkerConfig(
         vision=vision,
@@ -27,9 +29,15 @@ def kimi_config(config: Section, images: Section) -> ThinkerConfig:
 
 def _decoder(text: Section) -> DecoderConfig:
     text.only(**ONLY)
+    plain, value = text.need("qk_nope_head_dim", int), text.need("v_head_dim", int)
     rope = text.section("rope_parameters")
     rope.only(rope_type="default")
     turning, heads = text.need("qk_rope_head_dim", int), text.need("num_attention_heads", int)
+    if value > plain + turning:
+        raise CheckpointError(
+            f"{text.where}: v_head_dim is {value}, wanted at most {plain + turning}, which is qk_nope_head_dim + "
+            "qk_rope_head_dim"
+        )
     return DecoderConfig(
         vocab_size=text.need("vocab_size", int),
         hidden_size=text.need("hidden_size", int),
@@ -44,8 +52,8 @@ def _decoder(text: Section) -> DecoderConfig:
         tie_embeddings=text.get("tie_word_embeddings", bool, False),
         latent=LatentConfig(
             rank=text.need("kv_lora_rank", int),
-            plain_dim=text.need("qk_nope_head_dim", int),
-            value_dim=text.need("v_head_dim", int),
+            plain_dim=plain,
+            value_dim=value,
         ),
         image_positions="line",
         moe=MoEConfig(
@@ -55,9 +63,9 @@ def _decoder(text: Section) -> DecoderConfig:
             num_shared_experts=text.get("n_shared_experts", int, 0, least=0),
             scoring="sigmoid",
             norm_top_k=text.get("norm_topk_prob", bool, True),
-            routed_scale=text.get("routed_scaling_factor", float, 1.0),
-            num_groups=text.get("n_group", int, 1),
-            top_groups=text.get("topk_group", int, 1),
+            routed_scale=text.need("routed_scaling_factor", float),
+            num_groups=text.need("n_group", int),
+            top_groups=text.need("topk_group", int),
         ),
         num_dense_layers=text.get("first_k_dense_replace", int, 0, least=0),
     )
@@ -89,11 +97,13 @@ def _vision(vision: Section) -> VisionConfig:
 
 def _image(images: Section, patch_size: int) -> ImageConfig:
     """At most in_token_limit patches; what is smaller stays as it is and is padded to whole blocks."""
+    half = (0.5, 0.5, 0.5)
+    mean, std = (CLIP_MEAN, CLIP_STD) if images else (half, half)  # a file without them has the values of its class
     return ImageConfig(
         min_pixels=0,
         max_pixels=images.get("in_token_limit", int, 4096) * patch_size**2,
-        mean=images.get("image_mean", tuple[float, float, float], (0.5, 0.5, 0.5)),
-        std=images.get("image_std", tuple[float, float, float], (0.5, 0.5, 0.5)),
+        mean=images.get("image_mean", tuple[float, float, float], mean),
+        std=images.get("image_std", tuple[float, float, float], std),
         fit="pad",
         reducing_gap=None,
     )

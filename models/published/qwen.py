@@ -111,7 +111,7 @@ def _check_no_layer_slides(text: Section, num_layers: int) -> None:
 
 def _rope(text: Section) -> Section:
     """The rotary settings, from whichever key holds them."""
-    rope = text.section("rope_parameters") or text.section("rope_scaling")
+    rope = text.section("rope_scaling") or text.section("rope_parameters")  # where both stand, as in transformers
     if _kind(rope) not in ("default", "mrope", "yarn"):
         raise CheckpointError(f"{rope.where}: rope_type is {_kind(rope)!r}, wanted default, mrope or yarn")
     return rope
@@ -183,6 +183,7 @@ def _qwen2_vision(vision: Section, family: str) -> VisionConfig:
         merge_size=vision.get("spatial_merge_size", int, 2),
         window_size_px=vision.get("window_size", int, 112),
         full_attention_layers=whole,
+        rope_theta=_tower_theta(vision),
         stem_bias=False,
         norm="layer" if first else "rms",
         feedforward=_feedforward(vision, "quick_gelu" if first else "silu"),
@@ -207,6 +208,7 @@ def _qwen3_vision(vision: Section) -> VisionConfig:
         temporal_patch_size=vision.get("temporal_patch_size", int, 2),
         merge_size=vision.get("spatial_merge_size", int, 2),
         full_attention_layers=tuple(range(depth)),
+        rope_theta=_tower_theta(vision),
         position_grid=round(vision.get("num_position_embeddings", int, 2304) ** 0.5),
         position_resampling="bilinear",
         norm="layer",
@@ -214,6 +216,14 @@ def _qwen3_vision(vision: Section) -> VisionConfig:
         merger_activation="gelu",
         deep_layers=deep,
     )
+
+
+def _tower_theta(vision: Section) -> float:
+    """The base of the tower's rotation."""
+    rope = vision.section("rope_parameters")
+    if _kind(rope) not in ("default", "axial"):
+        raise CheckpointError(f"{rope.where}: rope_type is {_kind(rope)!r}, wanted axial or default")
+    return rope_theta(rope, vision, 10_000.0)
 
 
 def _feedforward(vision: Section, default: str) -> Any:
@@ -225,7 +235,7 @@ def _feedforward(vision: Section, default: str) -> Any:
 
 def _image(images: Section, family: str) -> ImageConfig:
     """Pixels are resampled as published: bicubic in one pass, between the smallest and largest number of pixels."""
-    qwen3 = family.startswith("qwen3")
+    qwen3 = family.startswith("qwen3") and not images  # a file without them has the values of transformers' class
     least, most = _limits(images, *((65536, 16777216) if qwen3 else (3136, 1003520)))
     half = (0.5, 0.5, 0.5)
     return ImageConfig(
@@ -249,9 +259,21 @@ def _video(videos: Section, vision: Section, family: str) -> VideoConfig:
     """Frames as qwen-vl-utils takes them: two a second, each with an even share of the pixels of the whole."""
     qwen3 = family.startswith("qwen3")
     block_px = (vision.get("patch_size", int, 16 if qwen3 else 14) * vision.get("spatial_merge_size", int, 2)) ** 2
-    least, most = _limits(videos, *((4096, 24576 * block_px) if qwen3 else (128 * block_px, 768 * block_px)))
+    whole = (128 * block_px, 768 * block_px) if videos else (4096, 24576 * block_px)
+    least, most = _limits(videos, *(whole if qwen3 else (128 * block_px, 768 * block_px)))
+    if qwen3:
+        videos.only(cap_pixels_per_frame=False)
+    else:
+        videos.only(cap_pixels_per_frame=True, max_video_tokens=128_000)
+    fps, num_frames = videos.get("fps", float, 2.0), videos.get("num_frames", int, 0)
+    if fps <= 0 or (num_frames and videos.values.get("fps", fps) is not None):
+        raise CheckpointError(
+            f"{videos.where}: fps is {fps} and num_frames {num_frames or None}, wanted fps above 0, or null beside "
+            "num_frames"
+        )
     return VideoConfig(
-        fps=videos.get("fps", float, 2.0),
+        fps=fps,
+        num_frames=num_frames or None,
         min_frames=videos.get("min_frames", int, 4),
         max_frames=videos.get("max_frames", int, 768),
         min_pixels=least,

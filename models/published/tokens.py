@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from foveate.errors import CheckpointError
-from foveate.models.files import read_optional
+from foveate.models.files import Section, read_optional
 from foveate.models.published.tiktoken import tiktoken_tokenizer
 from foveate.models.tokenizer import Controls, TextCodec
 
@@ -45,8 +45,10 @@ def published_codec(tokenizer: Tokenizer, generation: Mapping[str, Any], values:
     templates alone. Raises CheckpointError when what ends a turn is no id.
     """
     added = tokenizer.get_added_tokens_decoder()
-    image_id = values.get("image_token_id", values.get("media_placeholder_token_id"))
-    video_id = values.get("video_token_id")
+    names_of_ids = Section(values=dict(values))
+    media_id = names_of_ids.get("media_placeholder_token_id", int, -1, least=0)
+    image_id = names_of_ids.get("image_token_id", int, media_id, least=0)
+    video_id = names_of_ids.get("video_token_id", int, -1, least=0)
     names = tuple(token.content for token in added.values())
     written = [
         token.content
@@ -70,7 +72,7 @@ def _end_ids(generation: Mapping[str, Any], values: Mapping[str, Any]) -> list[i
     places = [generation] if generation else [values, values.get("text_config") or {}]
     named: Any = next((found for place in places if (found := place.get("eos_token_id")) is not None), [])
     ids: list[int] = named if isinstance(named, list) else [named]
-    if not all(type(index) is int for index in ids):
+    if not all(type(index) is int and index >= 0 for index in ids):
         where = "generation_config.json" if generation else "config.json"
         raise CheckpointError(f"{where}: eos_token_id is {named!r}, wanted the id of a token or a list of ids")
     return ids

@@ -78,3 +78,9 @@ def first_line(error: BaseException) -> str:
 def named_line(error: BaseException) -> str:
     """The same behind the error's name."""
     return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+
+
+def shown(value: object) -> str:
+    """A value in an error message, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -30,7 +30,7 @@ from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import Event, RunDone, StepDone, TextDelta, ToolStarted
 from foveate.errors import ConfigError, FoveateError, ImageError, InputError
 from foveate.models.reasoner import NANO
-from foveate.tools.pictures import PictureSource
+from foveate.pictures import PictureSource
 from foveate.tools.python import PythonTool
 from foveate.tools.tool import Tool
 from foveate.tools.zoom import zoom_tool

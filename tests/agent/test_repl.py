@@ -25,8 +25,8 @@ from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.images import ImageStore
 from foveate.agent.repl import COMMANDS, Repl
 from foveate.models.reasoner import Message
+from foveate.pictures import open_picture
 from foveate.tools import zoom_tool
-from foveate.tools.pictures import open_picture
 
 
 @pytest.fixture

@@ -61,6 +61,6 @@ def test_a_picture_with_a_broken_chunk_cannot_be_read(tmp_path: Path) -> None:
     second = data.index(b"IDAT", data.index(b"IDAT") + 4)
     data[second : second + 4] = b"\x00\x00\x00\xb0"
     (tmp_path / "broken.png").write_bytes(data)
-    with pytest.raises(ImageError, match=r"cannot read the picture .*broken\.png: "):
+    with pytest.raises(ImageError, match=r"broken\.png is broken "):
         rgb_of(tmp_path / "broken.png")
     assert rgb_of(tmp_path / "whole.png").size == (160, 160)

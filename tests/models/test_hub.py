@@ -21,6 +21,13 @@ TOKENS = {"image_token_id": 120, "video_token_id": 121, "vision_start_token_id":
 IMAGE_GRID = torch.tensor([[1, 8, 12]])
 
 
+def marked() -> nn.Module:
+    """A module of a model that `accelerate` has been given."""
+    module = nn.Module()
+    setattr(module, hub.MARK, True)
+    return module
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each of our operations ran."""
@@ -164,7 +171,7 @@ def test_what_ours_does_not_serve_goes_to_transformers(
     asked: int, settings: dict[str, float], calls: dict[str, int]
 ) -> None:
     """Some new tokens over a past, and dropout."""
-    module = nn.Module()
+    module = marked()
     module.num_key_value_groups = 2
     query, key, value = (draw((2, heads, 7, 16), torch.float32, heads) for heads in (4, 2, 2))
     hub.attention(module, query[:, :, -asked:], key, value, None, **settings)  # type: ignore[arg-type]
@@ -199,5 +206,65 @@ def test_attention_with_a_scale_of_its_own(scaling: float | None) -> None:
     wanted = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=True
     )
-    out, _ = hub.attention(nn.Identity(), query, key, value, None, scaling=scaling)
+    out, _ = hub.attention(marked(), query, key, value, None, scaling=scaling)
     torch.testing.assert_close(out, wanted.transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        (draw((1, 4, 7, 16), torch.float32, 1), draw((2, 4, 7, 16), torch.float32, 2)),
+        (draw((2, 4, 1, 16), torch.float32, 1), draw((2, 4, 16, 7), torch.float32, 2).transpose(2, 3)),
+    ],
+)
+def test_attention_takes_what_sdpa_takes(query: Tensor, key: Tensor) -> None:
+    """A query for two rows of keys, and keys whose numbers do not lie side by side."""
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, key, is_causal=query.shape[2] > 1)
+    out, _ = hub.attention(marked(), query, key, key, None)
+    torch.testing.assert_close(out, wanted.transpose(1, 2))
+
+
+def deepseek_v32() -> nn.Module:
+    """Four keys for each token, which an index chooses: 12 tokens are more."""
+    config = transformers.DeepseekV32Config(
+        **{**TEXT, "num_key_value_heads": 4}, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+        moe_intermediate_size=48, first_k_dense_replace=1, kv_lora_rank=16, q_lora_rank=24, qk_nope_head_dim=16,
+        qk_rope_head_dim=8, v_head_dim=16, index_topk=4, index_head_dim=16, index_n_heads=2,
+    )  # fmt: skip
+    return transformers.DeepseekV32ForCausalLM(config)
+
+
+def gemma2() -> nn.Module:
+    """Scores are bounded softly, which SDPA cannot."""
+    return transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**TEXT, head_dim=16, query_pre_attn_scalar=16))
+
+
+def gpt_oss() -> nn.Module:
+    """A learned share of attention goes nowhere, which SDPA cannot."""
+    config = transformers.GptOssConfig(**TEXT, head_dim=16, num_local_experts=4, num_experts_per_tok=2)
+    model = transformers.GptOssForCausalLM(config)
+    for name, sinks in model.named_parameters():
+        if name.endswith("sinks"):
+            nn.init.constant_(sinks, 2.0)
+    return model
+
+
+@needs_native
+@pytest.mark.parametrize(("make", "changed"), [(deepseek_v32, ["attention", "experts"]), (gemma2, []), (gpt_oss, [])])
+def test_models_with_another_attention_keep_it(make: Callable[[], nn.Module], changed: list[str]) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    inputs = torch.randint(1, 120, (2, 12), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = model(input_ids=inputs).logits
+        assert hub.accelerate(model) == changed
+        torch.testing.assert_close(model(input_ids=inputs).logits, before, rtol=1e-3, atol=1e-5)
+
+
+@needs_native
+def test_a_model_that_is_not_asked_for_stays_as_it_was(calls: dict[str, int]) -> None:
+    hub.accelerate(qwen3_vl_moe())
+    other = qwen3_vl_moe()
+    with torch.no_grad():
+        other(**with_picture(other))
+    assert set(calls.values()) == {0}

@@ -7,13 +7,28 @@ import kimi
 import pytest
 import qwen
 import torch
+from safetensors.torch import load_file, save_file
 
 from foveate.errors import CheckpointError
 from foveate.models import Thinker, nano_path
 from foveate.models.linear import Linear
 from foveate.models.load import load_reasoner
 from foveate.models.moe import MoE
+from foveate.models.reasoner import Rounding
 from foveate.ops import Int8Rows, Nf4Rows
+
+
+@pytest.mark.parametrize("rounding", ["int8", "nf4"])
+def test_weights_that_are_no_numbers_are_named(rounding: Rounding, tmp_path: Path) -> None:
+    qwen.save("qwen2_5_vl", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layers.1.mlp.down_proj.weight"))
+    tensors[name][3, 5] = torch.nan
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    said = rf"^{tmp_path}: .*1.*down.*: row 3 of weights .* has nan; (int8|nf4) wants"
+    with pytest.raises(CheckpointError, match=said):
+        Thinker.from_pretrained(tmp_path, rounding=rounding)
+
 
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 6 times 7?"}]
 

@@ -111,6 +111,15 @@ def test_a_longer_context(
     assert Thinker.from_pretrained(folder).config.context_tokens == max(4096, context * settings["factor"])
 
 
+def test_the_older_key_of_rotary_settings_goes_first(saved_qwen: Path, tmp_path: Path) -> None:
+    """A folder that transformers saved and then somebody edited as the model card says; transformers takes theirs."""
+    scaling = {"type": "yarn", "factor": 4.0, "mrope_section": [2, 3, 3], "original_max_position_embeddings": 64}
+    folder = edited(saved_qwen, tmp_path, within="text_config", rope_scaling=scaling)
+    assert "rope_parameters" in json.loads((folder / "config.json").read_text())["text_config"]
+    assert Thinker.from_pretrained(folder).config.decoder.rope_yarn is not None
+    assert_logits_agree("qwen2_5_vl", folder)
+
+
 def misshapen(tensors: dict[str, Tensor], **shapes: tuple[int, ...]) -> dict[str, Tensor]:
     layer = (
         "model.layers.1." if "model.layers.1.input_layernorm.weight" in tensors else "model.language_model.layers.1."
@@ -196,6 +205,11 @@ def test_weights_are_floating(saved_qwen: Path, tmp_path: Path, dtype: torch.dty
         ("video_preprocessor_config.json", "", {"do_rescale": False}, "do_rescale is False; only True is supported"),
         ("video_preprocessor_config.json", "", {"image_mean": [0, 0, 0]}, "image_mean is"),
         ("video_preprocessor_config.json", "", {"fps": "2"}, "fps is '2', wanted a number"),
+        ("video_preprocessor_config.json", "", {"fps": 0.0}, r"fps is 0\.0 and num_frames None, wanted fps above 0"),
+        ("video_preprocessor_config.json", "", {"num_frames": 8, "fps": 1}, "fps is 1 and num_frames 8, wanted"),
+        ("video_preprocessor_config.json", "", {"max_video_tokens": 9}, "max_video_tokens is 9; only 128000 is"),
+        ("video_preprocessor_config.json", "", {"cap_pixels_per_frame": False}, "cap_pixels_per_frame is False; only"),
+        ("config.json", "vision_config", {"rope_parameters": {"rope_type": "yarn"}}, "is 'yarn', wanted axial or"),
         ("generation_config.json", "", {"top_p": "a"}, "top_p is 'a', wanted a number"),
         ("generation_config.json", "", {"top_p": -1.0}, r"top_p is -1\.0, wanted more than 0 and at most 1"),
         ("generation_config.json", "", {"top_p": 0.0}, r"top_p is 0\.0, wanted more than 0 and at most 1"),
@@ -210,6 +224,20 @@ def test_a_wrong_value_is_named(
     with pytest.raises(CheckpointError, match=rf"/{file.replace('.', '[.]')}: ?.*{said}") as caught:
         Thinker.from_pretrained(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("config.json", {"image_token_id": [5]}, r"image_token_id is \[5\], wanted a whole number"),
+        ("config.json", {"video_token_id": -5}, "video_token_id is -5, wanted 0 or more"),
+        ("generation_config.json", {"eos_token_id": -1}, "eos_token_id is -1, wanted the id of a token"),
+    ],
+)
+def test_what_is_no_id_is_named(saved_qwen: Path, tmp_path: Path, file: str, values: dict[str, Any], said: str) -> None:
+    folder = edited(saved_qwen, tmp_path, file, **values)
+    with pytest.raises(CheckpointError, match=rf"^{folder}: {file}: {said}"):
+        Thinker.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +309,10 @@ def test_windows_that_no_layer_has(saved_qwen: Path, tmp_path: Path) -> None:
         ("qwen3_vl_moe", {"decoder_sparse_step": 2}, {}),
         ("qwen3_vl_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [1]}, {}),
         ("qwen3_vl", {}, {"deepstack_visual_indexes": [2, 0]}),
+        ("qwen3_vl", {"num_hidden_layers": 1}, {}),
+        ("qwen2_vl", {}, {"rope_parameters": {"rope_type": "axial", "rope_theta": 500.0}}),
+        ("qwen2_5_vl", {}, {"rope_parameters": {"rope_type": "axial", "rope_theta": 500.0}}),
+        ("qwen3_vl", {}, {"rope_parameters": {"rope_type": "axial", "rope_theta": 500.0}}),
     ],
 )  # fmt: skip
 def test_settings_that_few_checkpoints_have(
@@ -331,6 +363,25 @@ def test_pixels_of_preprocessors(saved_qwen: Path, tmp_path: Path, sizes: dict[s
     )
     assert [made.grid.t, made.grid.h, made.grid.w] == wanted["image_grid_thw"][0].tolist()
     assert torch.equal(made.patches_NP, wanted["pixel_values"])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_turns_white(saved_qwen: Path, mode: str) -> None:
+    picture = noise(168, 112, 3)
+    picture.putalpha(noise(168, 112, 4).convert("L"))
+    picture = picture.convert(mode) if mode != "P" else noise(168, 112, 3).quantize(16)
+    picture.info["transparency"] = 3
+    wanted = transformers.Qwen2VLImageProcessorPil.from_pretrained(saved_qwen)([picture], return_tensors="pt")
+    message = {"role": "user", "content": [{"type": "image", "image": picture}]}
+    (made,) = Thinker.from_pretrained(saved_qwen).processor([message]).images
+    assert torch.equal(made.patches_NP, wanted["pixel_values"])
+
+
+def test_so_many_frames_of_a_file(saved_qwen: Path, tmp_path: Path) -> None:
+    folder = edited(saved_qwen, tmp_path, "video_preprocessor_config.json", num_frames=8, fps=None)
+    video = Thinker.from_pretrained(folder).config.video
+    assert video is not None
+    assert video.num_frames == 8
 
 
 @pytest.mark.parametrize("limits", [{"max_pixels": 784 * 10}, {"min_pixels": 784 * 30, "max_pixels": 784 * 40}])
@@ -389,14 +440,18 @@ def test_limits_of_videos(saved_qwen: Path, tmp_path: Path, sizes: dict[str, Any
         ("config.json", "text_config", {"rope_scaling": {"type": "yarn"}}, "rope_scaling is .*; only None"),
         ("config.json", "text_config", {"kv_lora_rank": "32"}, "text_config: kv_lora_rank is '32', wanted a"),
         ("config.json", "vision_config", {"merge_kernel_size": [2, 4]}, "merge_kernel_size, differ; wanted the same"),
+        ("config.json", "text_config", {"v_head_dim": 32}, "v_head_dim is 32, wanted at most 24, which"),
+        ("config.json", "text_config", {"n_group": ...}, "text_config lacks the key n_group"),
+        ("config.json", "text_config", {"routed_scaling_factor": ...}, "lacks the key routed_scaling_factor"),
         ("preprocessor_config.json", "", {"pad_input": False}, "pad_input is False; only True"),
+        ("preprocessor_config.json", "", {"pad_input": ...}, " lacks the key pad_input"),
         ("preprocessor_config.json", "", {"patch_size": 16}, "patch_size is 16; only 14"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_of_kimi_is_named(
     saved_kimi: Path, tmp_path: Path, file: str, within: str, values: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=rf"/{file.replace('.', '[.]')}: ?.*{said}"):
+    with pytest.raises(CheckpointError, match=rf"/{file.replace('.', '[.]')}:? ?.*{said}"):
         Thinker.from_pretrained(edited(saved_kimi, tmp_path, file, within, **values))
 
 

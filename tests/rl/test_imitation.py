@@ -217,7 +217,7 @@ def test_what_has_nothing_to_imitate_is_refused(start: Path, played: list[Trajec
 def test_a_picture_that_is_gone_is_named(start: Path, data: Path) -> None:
     for picture in data.with_suffix(".images").iterdir():
         picture.unlink()
-    with pytest.raises(ImageError, match=r"some\.jsonl: image [0-9a-f]+ is not in the store"):
+    with pytest.raises(ImageError, match=r"some\.jsonl, row 0: image [0-9a-f]+ is not in the store"):
         stage_of(start, data)
 
 

@@ -136,7 +136,7 @@ def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: 
     pairs = list(pairs_of(read_trajectories(tmp_path / "some.jsonl")))
     assert capsys.readouterr().out == f"{len(pairs)} pairs\n"
     columns = datasets.Dataset.from_parquet(str(tmp_path / "pairs.parquet"), cache_dir=str(tmp_path)).column_names
-    assert columns == ["prompt", "images", "chosen", "chosen_images", "rejected", "rejected_images", "reason"]
+    assert columns == ["tools", "prompt", "images", "chosen", "chosen_images", "rejected", "rejected_images", "reason"]
     assert [row["reason"] for row in open_rows(tmp_path / "pairs.parquet")] == [pair.reason for pair in pairs]
     read = TrlRows(tmp_path / "pairs.parquet")
     assert len(read) == len(pairs)
@@ -152,13 +152,13 @@ def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "row 0: there is no prompt"),
+        ({}, "there is no prompt"),
         ({"prompt": [SHOWN]}, "more places"),
         ({"prompt": [SHOWN], "images": ["a.png", "a.png"]}, "2 pictures, which are more"),
-        ({"prompt": [SHOWN], "images": ["none.png"]}, r"row 0: there is no picture .*none\.png"),
+        ({"prompt": [SHOWN], "images": ["none.png"]}, r"there is no picture .*none\.png"),
         ({"prompt": [], "images": ["a.png"]}, "no message of a user"),
         ({"prompt": [USER], "chosen": [SAID | {"tool_calls": [1]}]}, "tool_calls"),
-        ({"prompt": [USER], "chosen": [{}]}, "row 0: "),
+        ({"prompt": [USER], "chosen": [{}]}, "content"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def ask(
     paths, question = split_inputs(inputs)
     budget = budget_of(turns=max_turns, tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
     folder = None if save_trace is None else made_folder(save_trace)
-    from foveate.tools.pictures import open_picture
+    from foveate.pictures import open_picture
 
     pictures = [open_picture(path) for path in paths]
     reasoner = context.obj(model)

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from foveate.errors import ImageError
+from foveate.pictures import FORMATS, STRIP_PIXELS
 from foveate.tools import open_picture, sha256_of_pixels
-from foveate.tools.pictures import FORMATS, STRIP_PIXELS
 
 PICTURE = Image.fromarray(np.add.outer(np.arange(24) * 9, np.arange(32) * 1)[..., None].repeat(3, 2).astype(np.uint8))
 

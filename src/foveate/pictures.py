@@ -24,9 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foveate.errors import ImageError
+from foveate.errors import ImageError, shown
 from foveate.paths import expanded
-from foveate.tools.schema import shown
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
