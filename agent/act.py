@@ -6,12 +6,13 @@ traced back to the user's picture it is a part of. Every failure is a step that 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
+from foveate.agent.boxes import holds_box, with_boxes
 from foveate.agent.images import ImageStore, StoredImages, box_to_pixels, crop_record, picture_record
 from foveate.agent.marks import is_crop
 from foveate.agent.messages import Call, clean_text, image_label
@@ -145,7 +146,8 @@ class ToolRunner:
             raise ToolError(f"all crops would have more than {MOST_CROPPED_PX:,} pixels; look at a smaller part")
         sha256, size_px = self.store.put(shown), (shown.width, shown.height)
         if source is not None and result.box_px is not None:
-            return crop_record(images[source], result.box_px, sha256, size_px), tokens
+            left, top, right, bottom = map(float, result.box_px)  # a checkpoint takes no numbers of NumPy
+            return crop_record(images[source], (left, top, right, bottom), sha256, size_px), tokens
         return picture_record(sha256, size_px), tokens
 
 
@@ -160,23 +162,3 @@ def with_source(call: Call, images: Sequence[ImageRecord]) -> Call:
     if not 1 <= call.observation <= len(made):
         raise ToolArgumentError(f"there is no observation_{call.observation}; there are {len(made)} so far, from 1")
     return replace(call, arguments={**call.arguments, "image": made[call.observation - 1]}, observation=None)
-
-
-def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], list[float]]) -> Any:
-    """An argument with every box in it converted; its schema says where one may be: in a list or dict, beside null."""
-    if schema.get("format") == "box":
-        return convert(value)
-    if value is not None and (form := next((one for one in schema.get("anyOf", ()) if holds_box(one)), None)):
-        return with_boxes(value, form, convert)
-    if isinstance(value, list) and holds_box(schema):
-        return [with_boxes(item, schema["items"], convert) for item in value]
-    if isinstance(value, dict) and holds_box(schema):
-        return {key: with_boxes(item, schema["additionalProperties"], convert) for key, item in value.items()}
-    return value
-
-
-def holds_box(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema is that of a box, of a list or dict of them, or of one of these beside null."""
-    inner = schema.get("items", schema.get("additionalProperties"))
-    forms = [*schema.get("anyOf", ()), *([inner] if isinstance(inner, Mapping) else [])]
-    return schema.get("format") == "box" or any(map(holds_box, forms))

@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from foveate.agent.boxes import holds_box
 from foveate.agent.budget import Budget
 from foveate.errors import ConfigError, InputError, shown
 from foveate.models.reasoner import Dialect
@@ -66,11 +67,18 @@ def tools_of(tools: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
 
 
 def _tool(tool: Tool | Callable[..., Any]) -> Tool:
-    if isinstance(tool, Tool):
-        return tool
-    if not callable(tool):
-        raise ConfigError(f"got the tool {shown(tool)}, wanted a Tool or a typed function with a docstring")
-    return Tool(tool)
+    if not isinstance(tool, Tool):
+        if not callable(tool):
+            raise ConfigError(f"got the tool {shown(tool)}, wanted a Tool or a typed function with a docstring")
+        tool = Tool(tool)
+    properties = tool.parameters["properties"]
+    number = properties.get("image", {})
+    if any(map(holds_box, properties.values())) and number.get("type", "integer") not in ("integer", "number"):
+        raise ConfigError(
+            f"the tool {tool.name!r} takes a Box, and its argument image is {shown(number)}, wanted an int: the number "
+            "of the image that the box is in"
+        )
+    return tool
 
 
 def pictures_in(images: PictureSource | Iterable[PictureSource]) -> Iterable[PictureSource]:

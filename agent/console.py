@@ -79,7 +79,7 @@ class LiveSteps:
             )
 
     def _block(self, step: Step) -> RenderableType:
-        if step.image is not None:
+        if step.box_px is not None:
             self._num_crops += 1
         return step_block(step, num_crops=self._num_crops, ascii_only=_is_ascii(self._console))
 
@@ -87,7 +87,7 @@ class LiveSteps:
 def step_block(step: Step, *, num_crops: int = 0, ascii_only: bool = False) -> RenderableType:
     """A step as a symbol and wrapped text beside it; `num_crops` counts the crops of the run up to this step."""
     name = step.tool if step.tool in SYMBOLS else step.kind
-    colour = COLOURS[(num_crops - 1) % len(COLOURS)] if step.image is not None and num_crops else "cyan"
+    colour = COLOURS[(num_crops - 1) % len(COLOURS)] if step.box_px is not None and num_crops else "cyan"
     style = "red" if step.failed or step.kind == "error" else {"think": "dim", "answer": "green"}.get(step.kind, colour)
     grid = Table.grid(padding=(0, 1), expand=False)
     grid.add_column(width=2, justify="right", no_wrap=True)
@@ -102,7 +102,7 @@ def answer_block(answer: Answer, *, ascii_only: bool = False) -> RenderableType:
     blocks: list[RenderableType] = []
     num_crops = 0
     for step in filter(_says_something, answer.steps):
-        num_crops += step.image is not None
+        num_crops += step.box_px is not None
         blocks.append(step_block(step, num_crops=num_crops, ascii_only=ascii_only))
     return Group(*blocks, closing_line(answer))
 

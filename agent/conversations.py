@@ -13,6 +13,7 @@ import json
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,12 +82,20 @@ class Conversations:
         return Conversation(thread=uuid.uuid4().hex, model=lasting_name(model))
 
     def save(self, conversation: Conversation) -> None:
-        """Make it the last conversation."""
+        """Make it the last conversation. Raises InputError when it cannot be written."""
         part = self.records / f".{conversation.thread}.{os.getpid()}"
-        part.write_text(json.dumps({"schema_version": SCHEMA_VERSION, **asdict(conversation)}), encoding="utf-8")
-        now_ns = time.time_ns()  # the clock of a file system may stand still for some milliseconds
-        os.utime(part, ns=(now_ns, now_ns))
-        part.replace(self._record(conversation.thread))
+        record = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(conversation)})
+        try:
+            part.write_text(record, encoding="utf-8")
+            now_ns = time.time_ns()  # the clock of a file system may stand still for some milliseconds
+            os.utime(part, ns=(now_ns, now_ns))
+            part.replace(self._record(conversation.thread))
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise InputError(
+                f"the conversation cannot be kept in {self.records} ({error.strerror}); use --data-dir"
+            ) from error
 
     def get(self, thread: str, model: str) -> Conversation:
         """The conversation of a thread, with `model` where no record says which it is held with; InputError."""

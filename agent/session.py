@@ -14,10 +14,11 @@ from PIL import Image
 
 from foveate.agent.agent import Agent
 from foveate.agent.conversations import Conversation, Conversations
-from foveate.agent.records import Event
+from foveate.agent.records import Answer, Event, RunDone
 from foveate.agent.state import Exchange
 from foveate.errors import ImageError, InputError
 from foveate.paths import expanded
+from foveate.pictures import sha256_of_pixels
 
 MakeAgent = Callable[[str], Agent]
 """An agent for a model's name, with the checkpoint and the image store of the conversations."""
@@ -31,9 +32,13 @@ class Session:
         self._conversations = conversations
         self._conversation = conversation
         self._agent = make_agent(conversation.model)
-        if conversation.sending:  # killed when the pictures were going with a question
-            pending = self.waiting if self.unfinished() is None else ()
-            self._keep(replace(conversation, pending=pending, sending=False))
+        try:
+            if conversation.sending:  # killed when the pictures were going with a question
+                pending = self.waiting if self.unfinished() is None else ()
+                self._keep(replace(conversation, pending=pending, sending=False))
+        except BaseException:
+            self._agent.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -104,12 +109,20 @@ class Session:
         return True
 
     def _started(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events; with the first one the pictures are in the checkpoint and wait no longer."""
+        """The events; with the first one the pictures are in the checkpoint and wait no longer.
+
+        But for a run that ends with it because its budget or the model does not take them: they wait on.
+        """
         for event in events:
-            if self.waiting:
-                self._conversation = replace(self._conversation, pending=(), sending=False)
-                self._keep(self._conversation)
+            if self.waiting and self._conversation.sending:
+                taken = not isinstance(event, RunDone) or self._shows(event.answer)
+                self._keep(replace(self._conversation, pending=() if taken else self.waiting, sending=False))
             yield event
+
+    def _shows(self, answer: Answer) -> bool:
+        """Whether the last images of the conversation are the waiting pictures."""
+        waiting = [sha256_of_pixels(self._agent.open_picture(path)) for path in self.waiting]
+        return [image.sha256 for image in answer.images[-len(waiting) :]] == waiting
 
     def _keep(self, conversation: Conversation) -> None:
         self._conversations.save(conversation)

@@ -28,6 +28,8 @@ from foveate.models.turn_text import Telling, before_others_turn
 
 PREFILL = 4096
 """Tokens that are computed at once at most: what a long beginning takes of memory does not grow with its length."""
+PATIENCE_S = 0.1
+"""For whom waits for the lock and is interrupted there, which nobody is told."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -90,6 +92,8 @@ class Engine:
         self.seen = SeenImages(thinker)
         self.slots = [Slot() for _ in range(num_slots)]
         self.waiting: list[Request] = []
+        self.at_the_door: list[Request] = []
+        """Those whose threads wait for the lock: who decodes would take it again before any of them."""
         self.pace = Pace()
         self.clock = 0
 
@@ -99,12 +103,13 @@ class Engine:
         Raises ModelError when a step produced no number, and whatever its own callbacks raise: others go on then.
         """
         request.telling = Telling(request.on_text, mark=OTHERS_TURN if self.heeds_others else "")
-        with self.pace.changed:
+        with self._let_in(request):
             request.player, request.place = self.pace.come()
             self.waiting.append(request)
         while request.stop_reason is None:
             with self.pace.changed, torch.inference_mode():
                 try:
+                    self.pace.changed.wait_for(lambda: not self.at_the_door, timeout=PATIENCE_S)
                     self.pace.changed.wait_for(lambda: request.stop_reason is not None or self._may_step())
                     if request.stop_reason is None:
                         self.step()
@@ -114,6 +119,19 @@ class Engine:
         if request.failure is not None:
             raise request.failure
         return request
+
+    @contextmanager
+    def _let_in(self, request: Request) -> Iterator[None]:
+        """Holds the lock; while the request waits for it, nobody decodes on."""
+        self.at_the_door.append(request)
+        try:
+            self.pace.changed.acquire()
+        finally:
+            self.at_the_door.remove(request)
+        try:
+            yield
+        finally:
+            self.pace.changed.release()
 
     def forget(self, *, tower: bool = True) -> None:
         """Drop what the slots hold, and what the tower made of pictures; nothing may be active."""

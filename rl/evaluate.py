@@ -36,6 +36,7 @@ from foveate.rl.results import check_writable, read_results, written
 from foveate.rl.sources import source_of, stamps_of, weights_of
 from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION, Suite, chosen, open_suite
 from foveate.rl.workers import spread
+from foveate.tools.sandbox import told_tier
 
 Control = Literal["blank", "no-tools"]
 GREY = (128, 128, 128)
@@ -100,6 +101,7 @@ def evaluate(
     source = source_of(job, _asked(job.suite), sample, name, stamps_of(*_weights_of(name)))
     held = read_results(Path(out), source)[: len(idxs)] if resume and out is not None else []
     left = idxs[len(held) :]
+    sandbox = None if control == "no-tools" else told_tier()
     with ExitStack() as stack:
         if isinstance(model, str | Path):
             results = stack.enter_context(spread(answer_share, job, model, left, workers))
@@ -109,7 +111,7 @@ def evaluate(
         if out is not None:
             results = written(results, Path(out), source, len(held))
         done = held + list(_shown(results, held, len(idxs)))
-    return Report.of(done, suite=questions.name, model=name, control=control, seed=seed)
+    return Report.of(done, suite=questions.name, model=name, control=control, seed=seed, sandbox=sandbox)
 
 
 def answer_share(job: Job, model: str | Path, idxs: Sequence[int]) -> Iterator[Result]:

@@ -109,6 +109,8 @@ class Report:
     model: str
     control: str | None
     seed: int
+    sandbox: str | None
+    """What the python tool ran its code in; None where there was no such tool, or where it refused to run any."""
     settings: dict[str, Any] | None
     """`Settings.to_json()` of the first question that has them: budget, temperature."""
     total: Score
@@ -128,7 +130,16 @@ class Report:
     """Why the first question that ended in an error did; None when none did."""
 
     @classmethod
-    def of(cls, results: Sequence[Result], *, suite: str, model: str, control: str | None, seed: int) -> Self:
+    def of(
+        cls,
+        results: Sequence[Result],
+        *,
+        suite: str,
+        model: str,
+        control: str | None,
+        seed: int,
+        sandbox: str | None,
+    ) -> Self:
         """Sum up results; at least one."""
         usages = [result.run["usage"] for result in results]
         judged = [result for result in results if result.right and result.evidence]
@@ -141,6 +152,7 @@ class Report:
             model=model,
             control=control,
             seed=seed,
+            sandbox=sandbox,
             settings=next((result.run["settings"] for result in results if result.run["settings"]), None),
             total=_score(results),
             families={name: _score([result for result in results if result.family == name]) for name in families},
@@ -169,6 +181,7 @@ class Report:
             "model": self.model,
             "control": self.control,
             "seed": self.seed,
+            "sandbox": self.sandbox,
             "settings": self.settings,
             **_score_json(self.total),
             "families": {name: _score_json(score) for name, score in self.families.items()},

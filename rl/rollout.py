@@ -36,6 +36,7 @@ from foveate.rl.report import crop_share
 from foveate.rl.reward import is_right
 from foveate.rl.suite import Item
 from foveate.tools import PythonTool, Tool
+from foveate.tools.sandbox import told_tier
 
 T = TypeVar("T")
 
@@ -262,6 +263,7 @@ def rollouts(
     Tokens are drawn from all of the policy's distribution, whatever top_k and top_p its checkpoint names: an objective
     takes the log-probabilities for those of what was drawn.
     """
+    told_tier()
     pool = KernelPool()
     try:
         yield Rollouts(

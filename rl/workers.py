@@ -7,6 +7,8 @@ workers whatever they do.
 
 import multiprocessing
 import queue
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -31,14 +33,28 @@ def spread(
     inbox = context.Queue()
     shares = [idxs[which::workers] for which in range(min(workers, len(idxs)))]
     crew = [context.Process(target=work, args=(answering, job, model, share, inbox), daemon=True) for share in shares]
-    for process in crew:
-        process.start()
+    with left_to_us():
+        for process in crew:
+            process.start()
     try:
         yield in_order(idxs, inbox, crew)
     finally:
         for process in crew:
             process.terminate()
             process.join()
+
+
+@contextmanager
+def left_to_us() -> Iterator[None]:
+    """A Ctrl-C, which a terminal sends to all, does not reach processes that are started in the block: we end them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def work(answering: Answering[J, R], job: J, model: str | Path, idxs: Sequence[int], inbox: Any) -> None:

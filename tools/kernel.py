@@ -196,7 +196,12 @@ class Kernel:
         """Start the process and connect the sockets."""
         key = secrets.token_hex(32)
         process = launched(tier, folder.path, key, self.limits)
-        self._pidfd = os.pidfd_open(process.pid)
+        try:
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            kill_group(process)
+            process.wait()
+            raise
         self._process = process  # from here on `close` may kill it
         self._folders = writable_folders(tier, folder.path)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -211,6 +211,14 @@ def sandbox_tier() -> Tier | None:
     return "bubblewrap" if probe_result() == "confined" else None
 
 
+def told_tier() -> Tier | None:
+    """The same for who counts answers: where it is None, a line on stderr says that those which need code are lost."""
+    tier = sandbox_tier()
+    if tier is None:
+        print(f"foveate: python calls fail: {refusal(probe_result())}", file=sys.stderr)
+    return tier
+
+
 def required_tier(*, unsafe: bool = False, found: str | None = None) -> Tier:
     """The tier to run code in; SandboxUnavailableError unless one works or the user has accepted none.
 

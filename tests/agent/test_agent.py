@@ -32,7 +32,7 @@ from foveate.errors import ConfigError, FoveateError, ImageError, InputError
 from foveate.models.reasoner import NANO
 from foveate.pictures import PictureSource
 from foveate.tools.python import PythonTool
-from foveate.tools.tool import Tool
+from foveate.tools.tool import Box, Tool
 from foveate.tools.zoom import zoom_tool
 
 ENDLESS = "<think>" + "on and on " * 10_000
@@ -115,6 +115,11 @@ def test_what_is_no_question_is_told_and_changes_nothing(question: Any, images: 
         assert agent.ask("What?", thread="trip").text == "K7"
 
 
+def several(image: list[int], boxes: list[Box]) -> str:
+    """Compare several images."""
+    return f"{image} {boxes}"
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -125,6 +130,7 @@ def test_what_is_no_question_is_told_and_changes_nothing(question: Any, images: 
         ({"seed": 2**70}, "got the seed"),
         ({"budget": {}}, "got the budget {}, wanted a Budget"),
         ({"tools": 5}, "got the tools 5"),
+        ({"tools": [several]}, "the tool 'several' takes a Box, and its argument image is .*, wanted an int"),
         ({"tools": ["zoom"]}, "got the tool 'zoom', wanted a Tool or a typed function"),
         ({"tools": [zoom_tool(), zoom_tool()]}, "got two tools called zoom"),
         ({"model": 5}, "got a model of the type int"),

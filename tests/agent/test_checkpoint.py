@@ -5,14 +5,18 @@ new process sees the earlier messages and images; checkpoints stay small; a tamp
 is damaged or of another version and a file that is no database are clear errors.
 """
 
+import json
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import ormsgpack
 import pytest
 from langgraph.checkpoint.serde.jsonplus import EXT_CONSTRUCTOR_SINGLE_ARG
@@ -24,9 +28,26 @@ from foveate.agent.checkpoint import open_checkpointer, strict_serializer
 from foveate.agent.records import RunDone
 from foveate.agent.state import checked
 from foveate.errors import InputError
+from foveate.tools.tool import Tool, ToolResult
 from foveate.tools.zoom import zoom_tool
 
 TURNS = [zoom(0, 0, 0, 500, 500), zoom(1, 0, 0, 500, 500), answer("K7"), zoom(2, 0, 0, 500, 500), answer("K8")]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_a_box_in_numbers_of_numpy_is_kept(kind: type[np.number[Any]]) -> None:
+    def corner(images: Sequence[Image.Image]) -> ToolResult:
+        """Show the corner."""
+        box = tuple(kind(side) for side in (10, 10, 90, 90))
+        return ToolResult(text="", image=images[0].crop((10, 10, 90, 90)), source_idx=0, box_px=box)  # type: ignore[arg-type]
+
+    reasoner = ScriptedReasoner(['<tool_call>{"name":"corner","arguments":{}}</tool_call>', answer("K7")])
+    with Agent(reasoner, tools=[Tool(corner, wants_images=True)], checkpoint=":memory:") as agent:
+        asked = agent.ask("What?", [Image.new("RGB", (320, 240))], thread="t")
+    assert asked.images[1].box_px == (10.0, 10.0, 90.0, 90.0)
+    assert json.loads(json.dumps(asked.to_json()))["images"][1]["box_px"] == [10.0, 10.0, 90.0, 90.0]
+
+
 CHILD = """
 import os, signal, sys
 from pathlib import Path

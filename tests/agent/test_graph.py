@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 from PIL import ExifTags, Image
@@ -316,6 +316,15 @@ def test_boxes_are_translated_wherever_a_schema_has_them() -> None:
         "[(0.0, 0.0, 320.0, 240.0), (320.0, 240.0, 640.0, 480.0)] (0.0, 0.0, 640.0, 480.0) "
         "{'a': (0.0, 0.0, 320.0, 480.0)}"
     )
+
+
+def test_boxes_beside_other_forms_are_translated_and_the_others_left() -> None:
+    def mark(image: int, first: tuple[Box, str], where: Box | Literal["all"]) -> str:
+        return f"{first} {where}"
+
+    call = '<tool_call>{"name":"mark","arguments":{"image":0,"first":[[0,0,500,500],"x"],"where":"all"}}</tool_call>'
+    record, _ = run(ScriptedReasoner([call, answer("K7")]), context=RunContext(tools=(Tool(mark),)))
+    assert record.steps[1].text == "((0.0, 0.0, 320.0, 240.0), 'x') all"
 
 
 def test_a_box_without_an_image_is_on_the_default_one_and_on_no_image_it_is_refused() -> None:

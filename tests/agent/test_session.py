@@ -8,6 +8,7 @@ from PIL import Image
 from scripted import ScriptedReasoner, answer
 
 from foveate.agent.agent import Agent
+from foveate.agent.budget import Budget
 from foveate.agent.conversations import Conversations
 from foveate.agent.images import ImageStore
 from foveate.agent.records import RunDone
@@ -51,6 +52,29 @@ def test_a_picture_that_has_gone_is_left_out(session: Session, tmp_path: Path) -
     assert isinstance(last, RunDone)
     assert len(last.answer.images) == 1
     assert (session.waiting, session.unfinished()) == ((), None)
+
+
+def test_pictures_that_a_run_does_not_take_wait_on(tmp_path: Path) -> None:
+    """Else the next question would be answered without them."""
+    kept, budgets = Conversations(tmp_path / "kept"), [Budget(image_tokens=10), Budget()]
+
+    def make_agent(_: str) -> Agent:
+        reasoner = ScriptedReasoner(lambda _: answer("K7"))
+        return Agent(reasoner, tools=(), checkpoint=kept.database, store=ImageStore(kept.images), budget=budgets.pop(0))
+
+    Image.new("RGB", (640, 480)).save(tmp_path / "a.png")
+    conversation = kept.start("nano")
+    with Session(make_agent=make_agent, conversations=kept, conversation=conversation) as session:
+        session.add_picture(tmp_path / "a.png")
+        *_, last = session.ask("What?")
+        assert isinstance(last, RunDone)
+        assert last.answer.status == "out_of_budget"
+        assert session.waiting == (str(tmp_path / "a.png"),)
+    with Session(make_agent=make_agent, conversations=kept, conversation=kept.last()) as session:
+        *_, last = session.ask("What?")
+        assert isinstance(last, RunDone)
+        assert (last.answer.status, len(last.answer.images)) == ("answered", 1)
+        assert session.waiting == ()
 
 
 def test_a_home_is_found(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

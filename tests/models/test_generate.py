@@ -67,7 +67,7 @@ def test_second_turn_prefills_only_what_is_new(
     assert prefilled == [second.prompt_tokens - first.prompt_tokens - len(first.token_ids) + 1]
 
 
-def test_eight_conversations_at_once_equal_one_at_a_time(thinker: Thinker) -> None:
+def test_eight_conversations_at_once_equal_one_at_a_time(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:
     conversations = [
         [
             {
@@ -80,9 +80,12 @@ def test_eight_conversations_at_once_equal_one_at_a_time(thinker: Thinker) -> No
         ]
         for i in range(8)
     ]
-    together = ThinkerReasoner(thinker, num_slots=3)
+    together, sizes = ThinkerReasoner(thinker, num_slots=3), set[int]()
+    decode = together.engine._decode
+    monkeypatch.setattr(together.engine, "_decode", lambda active: (sizes.add(len(active)), decode(active))[1])
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda m: together.sample(m, max_new_tokens=12, temperature=1.0, seed=3), conversations))
+    assert max(sizes) == 3, "all slots decode in one batch"
     for messages, sample in zip(conversations, got, strict=True):
         alone = ThinkerReasoner(thinker).sample(messages, max_new_tokens=12, temperature=1.0, seed=3)
         assert sample.token_ids == alone.token_ids

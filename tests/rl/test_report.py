@@ -76,7 +76,7 @@ def test_a_crop_that_shows_no_more_than_the_first_view_shows_no_evidence() -> No
 def test_a_report_sums_up() -> None:
     seen = (0.0, 0.0, 100.0, 50.0)
     results = [result("7", seen), result("7.0"), result("8", seen), result("7", family="fact", evidence=())]
-    report = Report.of(results, suite="s", model="m", control=None, seed=3)
+    report = Report.of(results, suite="s", model="m", control=None, seed=3, sandbox=None)
     record = json.loads(json.dumps(report.to_json()))
     assert (record["n"], record["right"], record["accuracy"]) == (4, 3, 0.75)
     assert record["interval_95"] == pytest.approx(wilson_interval(3, 4))
@@ -106,7 +106,7 @@ def test_a_report_says_what_was_asked_and_how() -> None:
     settings = Settings(model="m", budget=Budget(turns=3), temperature=0.5, seed=3)
     answer = Answer(text="7.0", status="answered", steps=(), usage=Usage(), images=(), settings=settings)
     asked = Result.of(item, answer)
-    record = Report.of([result("7"), asked], suite="nano-test", model="m", control=None, seed=3).to_json()
+    record = Report.of([result("7"), asked], suite="nano-test", model="m", control=None, seed=3, sandbox=None).to_json()
     assert record["suite_version"] == SUITE_VERSION
     assert (record["settings"]["budget"]["turns"], record["settings"]["temperature"]) == (3, 0.5)
     assert asked.to_json()["kind"] == "number"
