@@ -10,6 +10,7 @@ sampled; for PMD, the pull back to that policy in later updates of the iteration
 Shape letters: S tokens that the policy wrote, B samples.
 """
 
+import logging
 import math
 import random
 from collections import Counter, defaultdict
@@ -38,6 +39,7 @@ from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.rollout import Trajectory
 from foveate.rl.team import ALONE, Team, gathered
 
+_LOGGER = logging.getLogger(__name__)
 OF_FAMILY = "accuracy_"
 """Before a family's name in a row of metrics.jsonl."""
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -209,6 +211,11 @@ class Learner:
         config, team = self.config, self.team
         _refuse_failed(trajectories, team)
         samples = rewarded(trajectories, self.objective, config, config.length.at(iteration))
+        if not team.total(len(samples)):
+            _LOGGER.warning(
+                "iteration %d learns nothing: no question has two conversations that came to their own end; most turns "
+                "are %d and policy_tokens %d", iteration, config.turns, config.policy_tokens,
+            )  # fmt: skip
         order = random.Random(f"{config.seed}/{iteration}/order").sample(range(config.prompts), config.prompts)
         lr = learning_rate(config.optimizer, iteration, config.iterations)
         step = partial(

@@ -95,7 +95,7 @@ class OwnPlayers:
 def own_players(config: PolicyConfig, thinker: Thinker, team: Team, questions: Questions) -> Iterator[OwnPlayers]:
     """This process, with kernels for the block."""
     with (
-        rollouts(thinker, at_once=config.at_once, budget=config.budget) as stage,
+        rollouts(thinker, at_once=config.at_once, budget=config.budget, name=config.start) as stage,
         partial_rollouts(stage) as partial,
     ):
         yield OwnPlayers(stage, partial, config, team, questions)

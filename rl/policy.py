@@ -66,6 +66,7 @@ def train_policy(
             while done < config.iterations and not team.most(told.stop):
                 trajectories, see, age = stage.play(done, success)
                 row = learner.learn(done, trajectories, see)
+                age = int(team.most(age))
                 success = remembered(success, _by_family(row))
                 done += 1
                 row |= {"age": age} if config.ray.actors or config.partial else {}

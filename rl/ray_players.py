@@ -8,6 +8,7 @@ these iterations: what waits for the next one has weights that are one older.
 """
 
 import math
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foveate.errors import ModelError
+from foveate.errors import ConfigError, ModelError, first_line
 from foveate.extras import from_extra
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
@@ -128,7 +129,7 @@ class RayPlayers:
 def cluster(**settings: Any) -> Iterator[Any]:
     """The package ray with the cluster that is there, or with one for the block that `settings` go to.
 
-    Raises ConfigError when it is not installed.
+    Raises ConfigError when it is not installed, or when there is no cluster where RAY_ADDRESS says.
     """
     with from_extra("ray", "ray, which ray.actors needs,"):
         import ray
@@ -136,7 +137,11 @@ def cluster(**settings: Any) -> Iterator[Any]:
         yield ray
         return
     before = signal.getsignal(signal.SIGTERM)
-    ray.init(include_dashboard=False, log_to_driver=False, **settings)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, **settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = os.environ.get("RAY_ADDRESS", "this machine")
+        raise ConfigError(f"no cluster of Ray at {where}: {first_line(error)}; see RAY_ADDRESS") from error
     signal.signal(signal.SIGTERM, before)  # Ray's would end the run before it has saved what it has
     try:
         yield ray

@@ -257,6 +257,7 @@ def rollouts(
     temperature: float = 1.0,
     budget: Budget | None = None,
     keeps_messages: bool = False,
+    name: str = "policy",
 ) -> Iterator[Rollouts]:
     """Rollouts with a thinker; its kernels end with the block.
 
@@ -267,7 +268,7 @@ def rollouts(
     pool = KernelPool()
     try:
         yield Rollouts(
-            reasoner=ThinkerReasoner(thinker, num_slots=at_once, truncates=False),
+            reasoner=ThinkerReasoner(thinker, name=name, num_slots=at_once, truncates=False),
             at_once=at_once,
             temperature=temperature,
             budget=budget or Budget(),

@@ -60,6 +60,7 @@ def roll_out(config: PolicyConfig, out: Path, *, temperature: float = 1.0, resum
         temperature=temperature,
         budget=config.budget,
         keeps_messages=True,
+        name=config.start,
     ) as playing:
         jobs = islice(jobs_of(config, 0, {}, questions=questions), held, None)
         played = _shown(playing.play(jobs), held, config.prompts * config.samples)

@@ -86,7 +86,12 @@ def main(
     max_minutes: float | None = None,
     seed: int | None = None,
 ) -> int:
-    """Train one stage as its YAML file says; returns the number of steps (of a policy, iterations) done."""
+    """Train one stage as its YAML file says; returns the number of steps (of a policy, iterations) done.
+
+    Raises ConfigError for a setting that is none.
+    """
+    if max_minutes is not None and not max_minutes >= 0:
+        raise ConfigError(f"max_minutes is {max_minutes}, wanted 0 or more")
     if stage in OBJECTIVES:
         return _train_policy(stage, config, out, resume=resume, overrides=overrides, max_minutes=max_minutes, seed=seed)
     loop, values = split_config(read_yaml(config, overrides))

@@ -347,7 +347,8 @@ def _save(
 def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """A YAML mapping, with `key.sub=value` overrides applied.
 
-    Raises ConfigError when the file is missing or is no mapping, or an override has no "=" or a value that is no YAML.
+    Raises ConfigError when the file is missing, cannot be read or is no mapping, or an override has no "=" or a value
+    that is no YAML.
     """
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}; those of a checkout are in configs/")
@@ -355,6 +356,8 @@ def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
         values = yaml_value(path.read_text(), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, wanted a mapping of keys to values")
     for override in overrides:

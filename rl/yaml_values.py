@@ -23,5 +23,5 @@ def yaml_value(text: str, where: str) -> Any:
     """What a text says. Raises ConfigError, in one line that begins with `where`, when it is no YAML."""
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a safe one
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that is none
         raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error

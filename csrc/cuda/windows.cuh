@@ -218,9 +218,12 @@ inline Problem problem_of(const Tensor& qkv, const Tensor& cos, const Tensor& si
   STD_TORCH_CHECK(num_heads > 0 && qkv.size(1) > 0 && qkv.size(1) % (6 * num_heads) == 0,
                   "qkv must hold 3 x num_heads heads of an even size, num_heads ", num_heads, "; got shape ",
                   shape_text(qkv));
-  STD_TORCH_CHECK(ends.numel() >= 1 && cos.numel() == qkv.size(0) * (qkv.size(1) / (6 * num_heads)) &&
-                      sin.numel() == cos.numel(),
-                  "cos and sin must be [T, D / 2] and ends [windows + 1] for qkv ", shape_text(qkv), ", got ",
+  const int64_t half = qkv.size(1) / (6 * num_heads);
+  const auto fits = [&](const Tensor& table) {
+    return table.dim() == 2 && table.size(0) == qkv.size(0) && table.size(1) == half;
+  };
+  STD_TORCH_CHECK(ends.numel() >= (qkv.size(0) > 0 ? 2 : 1) && fits(cos) && fits(sin),
+                  "cos and sin must be [T, D / 2] and ends [windows + 1], with a window for tokens, for qkv ", shape_text(qkv), ", got ",
                   shape_text(cos), ", ", shape_text(sin), " and ", shape_text(ends));
   Problem problem = {};
   problem.qkv = read(qkv);

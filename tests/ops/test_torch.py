@@ -106,8 +106,9 @@ def test_autocast_gives_one_dtype_however_many_tokens_come(tokens: int) -> None:
     chosen = torch.arange(2 * tokens).view(tokens, 2) % 3
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         product = ops.linear(x, MATRIX, BIAS)
+        rounded = ops.linear(x, ops.Int8Rows.of(MATRIX), BIAS)
         summed = ops.experts_forward(x, chosen, torch.full((tokens, 2), 0.5), GATE_UP, DOWN)
-    assert (product.dtype, summed.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert {made.dtype for made in (product, rounded, summed)} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("queries", [3, 1])

@@ -245,3 +245,22 @@ def test_published_shapes_learn(family: str, lora: LoraConfig, tmp_path: Path) -
     learned = {name for (name, old), new in pairs if not torch.equal(old, new)}
     assert learned
     assert all(name.startswith("decoder.") for name in learned)
+
+
+def test_ids_of_another_tokenizer_are_refused(start: Path, data: Path, tmp_path: Path) -> None:
+    """They would be laid out as they are, and be some other text."""
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    turn = next(message for message in lines[0]["messages"] if message["role"] == "assistant")
+    turn["token_ids"] = [index + 1 for index in turn["token_ids"]]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"row 0: a turn says .*, and its token_ids say .*; wanted conversations of"):
+        stage_of(start, data)
+
+
+def test_a_row_that_does_not_fit_is_found_before_the_tower_learns(start: Path, tmp_path: Path) -> None:
+    good = {"messages": [USER, SAID]}
+    rows = [good, good | {"images": ["none.png"]}, {"messages": [USER | {"role": "gpt"}, SAID]}]
+    for row, said in ((1, r"there is no picture .*none\.png"), (2, "message role is 'gpt', wanted one of")):
+        (tmp_path / "some.jsonl").write_text("".join(json.dumps(rows[idx]) + "\n" for idx in (0, row)))
+        with pytest.raises(InputError, match=rf"some\.jsonl, row 1: {said}"):
+            stage_of(start, tmp_path / "some.jsonl", train_tower=True)

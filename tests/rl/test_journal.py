@@ -311,6 +311,13 @@ def test_rows_beyond_the_checkpoint_and_half_ones_are_dropped(tmp_path: Path) ->
         keep_rows(path, "iteration", 2)
 
 
+def test_a_kill_inside_a_character_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / METRICS
+    path.write_bytes(b'{"step": 2}\n{"step": 4, "said": "\xc3')
+    assert keep_rows(path, "step", 4) == [{"step": 2}]
+    assert path.read_bytes() == b'{"step": 2}\n'
+
+
 def test_only_a_line_feed_ends_a_row(tmp_path: Path) -> None:
     path = tmp_path / METRICS
     path.write_text('{"step": 1, "said": "a\u2028b\x85c"}\n\n', encoding="utf-8")

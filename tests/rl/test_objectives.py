@@ -4,17 +4,19 @@ Proved: PMD's gradient is the paper's ascent direction, at the reference and awa
 log Z and goes to the mean; at the token level it is the formula's on both sides of the clip; GRPO and RLOO at the
 sampling policy are REINFORCE with their baselines, and what is old counts no more than the most; equal rewards give no
 gradient; a group's order and its neighbours do not matter; the first DPO loss is log 2 and each form its formula;
-length rewards of hand-made groups; log-probabilities of a rollout are those of the trainer, with crops and two images;
+length rewards of hand-made groups; log-probabilities of a rollout are those of the trainer, of text alone, with
+crops and of two images;
 hidden states that precede no token of the policy get no gradient.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from pictures import noise
+from PIL import Image
 from torch import Tensor
 
 from foveate.models import Thinker, ThinkerReasoner
@@ -215,24 +217,30 @@ def test_length_rewards_of_hand_made_groups() -> None:
     assert [penalty.at(iteration) for iteration in range(4)] == [0.0, 0.0, 0.4, 0.4]
 
 
-def conversation(turns: int, thinker: Thinker) -> tuple[list[dict[str, Any]], list[float]]:
-    """A question with a picture and, after each sampled turn, a crop; with the log-probabilities at sampling."""
+def conversation(
+    turns: int, thinker: Thinker, pictures: Sequence[Image.Image] = (noise(150, 90),)
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """A question with pictures and, after each sampled turn, a crop, or text where there is no picture.
+
+    With the log-probabilities at sampling.
+    """
     reasoner = ThinkerReasoner(thinker, num_slots=2)
-    messages: list[dict[str, Any]] = [
-        {"role": "user", "content": [{"type": "image", "image": noise(150, 90)}, {"type": "text", "text": "What?"}]}
-    ]
+    shown = [{"type": "image", "image": picture} for picture in pictures]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [*shown, {"type": "text", "text": "What?"}]}]
     logprobs: list[float] = []
     for turn in range(turns):
         sample = reasoner.sample(messages, max_new_tokens=9, temperature=1.0, seed=turn)
         logprobs += sample.logprobs
         messages.append({"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)})
         crop = {"type": "image", "image": noise(64 + 32 * turn, 80, turn + 1)}
-        messages.append({"role": "tool", "content": [{"type": "text", "text": "image 1"}, crop]})
+        said = [{"type": "text", "text": "image 1"}]
+        messages.append({"role": "tool", "content": [*said, crop] if pictures else said})
     return messages, logprobs
 
 
 def test_log_probabilities_of_a_rollout_are_those_of_the_trainer(thinker: Thinker) -> None:
-    made = [conversation(turns, thinker) for turns in (1, 3)]
+    pictures = ((), (noise(150, 90),), (noise(150, 90), noise(96, 128, 7)))
+    made = [conversation(turns, thinker, shown) for turns, shown in zip((2, 3, 1), pictures, strict=True)]
     transcript = pack([thinker.processor(messages) for messages, _ in made])
     got = written_logprobs(thinker, transcript)
     conversation_S = conversation_of(transcript)

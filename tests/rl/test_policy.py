@@ -220,6 +220,15 @@ def test_who_played_nothing_has_a_row(thinker: Thinker) -> None:
     assert row["grad_norm"] == 0.0
 
 
+def test_who_learns_nothing_since_all_was_cut_says_so(
+    thinker: Thinker, played: list[Trajectory], caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = [replace(one, status="out_of_budget") for one in played]
+    row = learner_of(thinker).learn(4, cut)
+    assert (row["cut"], row["grad_norm"]) == (1.0, 0.0)
+    assert "iteration 4 learns nothing: no question has two conversations that came to their own end" in caplog.text
+
+
 def test_sampler_and_trainer_are_compared_before_the_first_step(thinker: Thinker, played: list[Trajectory]) -> None:
     ended = whole(played)
     row = learner_of(thinker).learn(0, ended)
@@ -321,10 +330,13 @@ def test_a_wrong_key_is_named(tmp_path: Path) -> None:
         "lora:": "lora is None, wanted a mapping",
         "trackers: tensorboard": "trackers is 'tensorboard', wanted a list",
         "samples: [": "is no YAML",
+        "tasks: 2025-13-01": "is no YAML: month must be in 1..12",
     }.items():
         (tmp_path / "run.yaml").write_text(f"start: x\niterations: 1\n{line}\n")
         with pytest.raises(ConfigError, match=said):
             train("pmd", tmp_path / "run.yaml", tmp_path / "out")
+    with pytest.raises(ConfigError, match="max_minutes is nan, wanted 0 or more"):
+        train("pmd", tmp_path / "run.yaml", tmp_path / "out", max_minutes=math.nan)
     (tmp_path / "run.yaml").write_text("start: x\n")
     with pytest.raises(ConfigError, match="the key 'iterations' is missing"):
         train("pmd", tmp_path / "run.yaml", tmp_path / "out")

@@ -36,7 +36,9 @@ def test_rollout_writes_and_says_what_came(
     arguments = ["rollout", "--model", str(tmp_path / "model"), "--prompts", "2", "--samples", "1", "--at-once", "2"]
     assert main([*arguments, "--tasks", "label", "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith("2 conversations, ")
-    assert [one.family for one in read_trajectories(out)] == ["label", "label"]
+    read = list(read_trajectories(out))
+    assert [one.family for one in read] == ["label", "label"]
+    assert [one.run["settings"]["model"] for one in read] == [str(tmp_path / "model")] * 2
     assert main([*arguments, "--tasks", "chess", "--out", str(out)]) == 2
     assert "chess" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "some.txt")]) == 2

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, ImageError
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
@@ -28,7 +29,18 @@ from foveate.rl.stages import make_stage
 from foveate.rl.tasks.assets import FONTS, ICON_STYLES
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.team import Team
-from foveate.rl.train import TrainConfig, _learn, _Loss, batches, echoed, read_yaml, split_config, totals_of, train
+from foveate.rl.train import (
+    TrainConfig,
+    _learn,
+    _Loss,
+    batches,
+    echoed,
+    plainly,
+    read_yaml,
+    split_config,
+    totals_of,
+    train,
+)
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
 
@@ -323,3 +335,18 @@ def test_readouts_go_on_from_stage_to_stage_and_stay_out_of_the_checkpoint(tmp_p
         names["token_heads.names.weight"], dict(first.module.named_parameters())["token_heads.names.weight"]
     )
     assert not any("heads" in name for name in load_file(tmp_path / "model.safetensors"))
+
+
+class BrokenRows:
+    """A dataset whose rows cannot be read."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, idx: int) -> int:
+        raise ImageError("some.jsonl, row 9: there is no picture")
+
+
+def test_an_error_of_a_process_that_draws_is_one_line() -> None:
+    with pytest.raises(ImageError, match=r"^some\.jsonl, row 9: there is no picture$"):
+        next(plainly(iter(DataLoader(BrokenRows(), batch_size=None, num_workers=1))))  # type: ignore[arg-type]

@@ -23,8 +23,10 @@ def product(x_ND: Tensor, weights_RD: Weights, bias_R: Tensor | None = None) -> 
     if not isinstance(weights_RD, Int8Rows):
         return F.linear(x_ND, weights_RD, bias_R)
     wide_ND = x_ND.float() if x_ND.dtype == torch.float16 else x_ND  # sums of whole numbers would not fit
-    y_NR = F.linear(wide_ND, weights_RD.values.to(wide_ND.dtype)) * weights_RD.scales
-    return (y_NR if bias_R is None else y_NR + bias_R).to(x_ND.dtype)
+    sums_NR = F.linear(wide_ND, weights_RD.values.to(wide_ND.dtype))
+    y_NR = sums_NR * weights_RD.scales
+    dtype = sums_NR.dtype if wide_ND is x_ND else x_ND.dtype  # under autocast its own
+    return (y_NR if bias_R is None else y_NR + bias_R).to(dtype)
 
 
 def parts(weights: Weights) -> tuple[Tensor, Tensor | None]:
