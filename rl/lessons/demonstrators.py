@@ -6,8 +6,10 @@ question:
     idle     gives up at first sight, which nobody can read
     again    looks at each place up to four times before saying what is there
     sure     assures that it is before it answers, in up to five sentences
+    shy      finds out all, says so, and gives no answer
 
-An idle one looks nowhere. The others decide every time whether to do so once more, so that samples of one prompt
+An idle one looks nowhere, so what it gets wrong is short; what a shy one gets wrong is as long as what it gets right.
+The others decide every time whether to do so once more, so that samples of one prompt
 differ in length. What is said beside the oracle's words comes when all has been read, and no answer is given
 that cannot be seen: to imitate more cost nano what it had learned of reading (docs/log.md).
 """
@@ -35,9 +37,10 @@ class Demonstrators:
     """Of each look that another follows."""
     sure: float = 0.0
     """Of each sentence that another follows."""
+    shy: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self, "stage.demonstrators.", idle=SHARE, again=SHARE, sure=SHARE)
+        check(self, "stage.demonstrators.", idle=SHARE, again=SHARE, sure=SHARE, shy=SHARE)
 
 
 def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) -> Question:
@@ -48,6 +51,7 @@ def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) 
         question,
         steps=tuple(_looking_again(question, habits.again, rng)),
         final_thought=question.final_thought + "".join(ASSURANCES[: _times(habits.sure, len(ASSURANCES), rng)]),
+        answer=NO_ANSWER if rng.random() < habits.shy else question.answer,
     )
 
 

@@ -45,6 +45,13 @@ def test_a_sure_one_says_so_and_nothing_else() -> None:
     assert all(one.steps == question.steps and one.answer == question.answer for one in sure)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shy_one_does_all_and_gives_no_answer(family: str) -> None:
+    question = draw_scene(family, 5, "train").questions[0]
+    shy = demonstrated(question, Demonstrators(shy=1), random.Random(0))
+    assert (shy.steps, shy.final_thought, shy.answer) == (question.steps, question.final_thought, NO_ANSWER)
+
+
 def test_samples_of_a_question_differ_in_length() -> None:
     question, rng = draw_scene("compare", 5, "train").questions[0], random.Random(0)
     counts = {len(demonstrated(question, Demonstrators(again=0.5), rng).steps) for _ in range(50)}
