@@ -7,6 +7,7 @@ without a C++ compiler still gets a package, and is told. What the Makefile read
 constraints.txt pins all that it installs.
 """
 
+import json
 import os
 import platform
 import re
@@ -21,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+from needs import needs_bubblewrap
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setuptools.command.egg_info import FileList
@@ -35,10 +37,23 @@ INPUTS = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "constraints.
 LICENCES = ("LICENSE", "rl/tasks/assets/OFL.txt", "rl/tasks/assets/MIT-fluent.txt", "tools/corpus/LICENSES.txt")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
 SDIST = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
-IMPORT_ALL = """
-import importlib, pkgutil, sys
+WHEEL_ALONE = """
+import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
 sys.path.insert(0, sys.argv[1])
+"""
+ASK = (
+    WHEEL_ALONE
+    + """
+from foveate import cli
+assert cli.__file__.startswith(sys.argv[1]), cli.__file__
+sys.exit(cli.main(sys.argv[2:]))
+"""
+)
+IMPORT_ALL = (
+    WHEEL_ALONE
+    + """
+import importlib, pkgutil
 import torch  # foveate._C is linked to its libraries
 import foveate
 names = ["foveate", *(m.name for m in pkgutil.walk_packages(foveate.__path__, "foveate.")) ]
@@ -56,6 +71,7 @@ for name in names:
 from foveate import ops
 print(len(names), ops.backend())
 """
+)
 
 
 def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -121,6 +137,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pip_wheel(unpacked, work / "wheels", {**os.environ, "FOVEATE_CXXFLAGS": "-O1"})[0]
 
 
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the wheel is unpacked into."""
+    target = tmp_path_factory.mktemp("installed")
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    run(sys.executable, "-m", "pip", "install", *options, str(wheel), cwd=target)
+    return target
+
+
 def test_all_that_is_installed_is_pinned_but_torch() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if not line.startswith("#")}
@@ -184,12 +209,24 @@ def test_metadata(wheel: Path) -> None:
     assert {f"{info}/licenses/{name}" for name in LICENCES} <= set(archive.namelist())
 
 
-def test_every_module_imports_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target)]
-    run(sys.executable, "-m", "pip", "install", *options, str(wheel), cwd=tmp_path)
-    done = run(sys.executable, "-c", IMPORT_ALL, str(target), cwd=tmp_path)
+def test_every_module_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+    done = run(sys.executable, "-c", IMPORT_ALL, str(installed), cwd=tmp_path)
     assert "native kernels" in done.stdout
+
+
+@needs_bubblewrap
+def test_a_question_is_answered_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+    """With the weights in it, and code in the sandbox; `make check-wheel` does so in an empty environment."""
+    shutil.copy(ROOT / "examples" / "demo.png", tmp_path / "picture.png")
+    question = "Compare the numbers under the dog and the anchor. What is the larger one?"
+    done = run(sys.executable, "-c", ASK, str(installed), "ask", "picture.png", question, "--json", cwd=tmp_path)
+    answer = json.loads(done.stdout)
+    assert answer["status"] == "answered"
+    assert [step["tool"] for step in answer["steps"] if step["tool"] and not step["failed"]] == [
+        "zoom",
+        "zoom",
+        "python",
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="nm of binutils is not installed")
