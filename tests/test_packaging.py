@@ -222,11 +222,7 @@ def test_a_question_is_answered_from_the_wheel_alone(installed: Path, tmp_path: 
     done = run(sys.executable, "-c", ASK, str(installed), "ask", "picture.png", question, "--json", cwd=tmp_path)
     answer = json.loads(done.stdout)
     assert answer["status"] == "answered"
-    assert [step["tool"] for step in answer["steps"] if step["tool"] and not step["failed"]] == [
-        "zoom",
-        "zoom",
-        "python",
-    ]
+    assert {"zoom", "python"} <= {step["tool"] for step in answer["steps"] if not step["failed"]}
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="nm of binutils is not installed")
