@@ -66,7 +66,7 @@ class ChatModelReasoner:
         self.model: Any = model
         self.hands = frozenset(hands)
         self.name = name or str(getattr(model, "model_name", "") or type(model).__name__)
-        self.dialect = Dialect(name="chat")
+        self.dialect = Dialect()
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """About as many as providers count; they do not tell before."""

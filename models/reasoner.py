@@ -44,7 +44,6 @@ def name_parts(model: str) -> tuple[str, str, str]:
 class Dialect:
     """How a model family writes tool calls, boxes and answers."""
 
-    name: str
     box_space: BoxSpace = "relative_1000"
     wants_system_prompt: bool = True
     """Whether the agent explains its tools in a system message (nano has learned them)."""
@@ -52,7 +51,7 @@ class Dialect:
     """Whether the model's own chat template lays out the tools that a system message carries."""
 
 
-NANO = Dialect(name="nano", box_space="relative_1000", wants_system_prompt=False)
+NANO = Dialect(box_space="relative_1000", wants_system_prompt=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class TransformersReasoner:
             takes_tools = isinstance(source, str) and asks_for_tools(source)
         except TemplateError as error:
             raise CheckpointError(f"the chat template of {name} is not valid: {error}") from error
-        self.dialect = Dialect(name="transformers", takes_tools=takes_tools)
+        self.dialect = Dialect(takes_tools=takes_tools)
         self.lock = threading.Lock()
         self._image_tokens: dict[tuple[int, int], int] = {}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from foveate.errors import ImageError
 from foveate.models.reasoner import NANO, Dialect, Message, Sample, StopReason
 
-HERMES = Dialect(name="hermes", box_space="pixels", wants_system_prompt=True)
+HERMES = Dialect(box_space="pixels", wants_system_prompt=True)
 WHOLE_TOKENS = 10_000
 
 

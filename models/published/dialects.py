@@ -7,10 +7,10 @@ of the picture as it was resized for the model, Kimi-VL fractions.
 from foveate.models.reasoner import Dialect
 
 DIALECTS = {
-    "qwen2_vl": Dialect(name="qwen2_vl", box_space="relative_1000"),
-    "qwen2_5_vl": Dialect(name="qwen2_5_vl", box_space="pixels"),
-    "qwen3_vl": Dialect(name="qwen3_vl", box_space="relative_1000"),
-    "kimi_vl": Dialect(name="kimi_vl", box_space="unit"),
-    "qwen3_vl_moe": Dialect(name="qwen3_vl_moe", box_space="relative_1000"),
+    "qwen2_vl": Dialect(box_space="relative_1000"),
+    "qwen2_5_vl": Dialect(box_space="pixels"),
+    "qwen3_vl": Dialect(box_space="relative_1000"),
+    "kimi_vl": Dialect(box_space="unit"),
+    "qwen3_vl_moe": Dialect(box_space="relative_1000"),
 }
 """By model_type."""
