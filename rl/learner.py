@@ -214,7 +214,8 @@ class Learner:
         if not team.total(len(samples)):
             _LOGGER.warning(
                 "iteration %d learns nothing: no question has two conversations that came to their own end; most turns "
-                "are %d and policy_tokens %d", iteration, config.turns, config.policy_tokens,
+                "are %d, policy_tokens %d and image_tokens %d",
+                iteration, config.turns, config.policy_tokens, config.image_tokens,
             )  # fmt: skip
         order = random.Random(f"{config.seed}/{iteration}/order").sample(range(config.prompts), config.prompts)
         lr = learning_rate(config.optimizer, iteration, config.iterations)

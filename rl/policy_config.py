@@ -18,8 +18,10 @@ from foveate.rl.trackers import Tracker
 from foveate.rl.trainable import LoraConfig
 
 COUNTS = (
-    "iterations", "prompts", "samples", "at_once", "turns", "policy_tokens", "tokens_per_batch", "updates",
+    "iterations", "prompts", "samples", "at_once", "turns", "policy_tokens", "image_tokens", "tokens_per_batch",
+    "updates",
 )  # fmt: skip
+USUAL = Budget()
 Objective = Literal["pmd", "grpo", "rloo"]
 
 
@@ -71,6 +73,8 @@ class PolicyConfig:
     turns: int = 8
     policy_tokens: int = 480
     """Of one conversation; longer ones are cut and leave the loss."""
+    image_tokens: int = USUAL.image_tokens
+    """Of one conversation's pictures; one that does not fit is cut, too. Published models make more of a picture."""
     tokens_per_batch: int = 6000
     """Of packed conversations in one pass of the network."""
     updates: int = 4
@@ -92,7 +96,9 @@ class PolicyConfig:
     @property
     def budget(self) -> Budget:
         """Of one conversation; no clock ends one, or the same seeds would not give the same trajectories."""
-        return Budget(turns=self.turns, policy_tokens=self.policy_tokens, seconds=math.inf)
+        return Budget(
+            turns=self.turns, policy_tokens=self.policy_tokens, image_tokens=self.image_tokens, seconds=math.inf
+        )
 
     def most_left(self, shares: int) -> int:
         """Questions that each of so many processes may leave to the next iteration. Raises ConfigError below one."""

@@ -12,7 +12,7 @@ from foveate.models.snapshot import checkpoint_folder
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
 from foveate.rl.players import jobs_of
-from foveate.rl.policy_config import PolicyConfig
+from foveate.rl.policy_config import USUAL, PolicyConfig
 from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.sampler import SamplerConfig
@@ -24,7 +24,7 @@ from foveate.rl.trajectory import count_trajectories, read_trajectories, write_t
 
 def asked_of(
     model: Path, tasks: str, *, prompts: int, samples: int, at_once: int = 16, turns: int = 8, policy_tokens: int = 480,
-    seed: int = 0,
+    image_tokens: int = USUAL.image_tokens, seed: int = 0,
 ) -> PolicyConfig:  # fmt: skip
     """What is asked of a model: questions of some families, of all, or of a folder.
 
@@ -34,7 +34,7 @@ def asked_of(
     start = str(checkpoint_folder(model))
     return PolicyConfig(
         start=start, iterations=1, tasks=folder, sampler=sampler, prompts=prompts, samples=samples, at_once=at_once,
-        turns=turns, policy_tokens=policy_tokens, seed=seed,
+        turns=turns, policy_tokens=policy_tokens, image_tokens=image_tokens, seed=seed,
     )  # fmt: skip
 
 

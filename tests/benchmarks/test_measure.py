@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from foveate.benchmarks import (
     window_layer,
 )
 from foveate.benchmarks.measure import SETS, Case, Floors, compare
+from foveate.benchmarks.table import table
 from foveate.benchmarks.windows import window_lengths
 from foveate.cli import main
 from foveate.cli.bench import print_list
@@ -138,7 +140,7 @@ def test_windows_cover_a_picture() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_command_prints_a_row_for_each_comparison(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(measure, "_product_flops", lambda dtype, device: 1e12)
     assert main(["bench", "decoder_attention", "--json", "--seconds", "0"]) == 0
@@ -157,8 +159,14 @@ def test_the_command_prints_a_row_for_each_comparison(
         "size",
     }
     assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"], rel=0.3)
-    assert main(["bench", "decoder_attention", "--seconds", "0"]) == 0
+    out = tmp_path / "result.json"
+    assert main(["bench", "decoder_attention", "--seconds", "0", "--out", str(out)]) == 0
     assert "decoder_attention bfloat16" in capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert [row["op"] for row in result["rows"]] == ["decoder_attention"]
+    assert table(result).startswith(f"On {result['hardware']}, torch {torch.__version__}, ")
+    assert main(["bench", "decoder_attention", "--seconds", "0", "--out", str(tmp_path / "none" / "a.json")]) == 2
+    assert "none/a.json: No such file or directory" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

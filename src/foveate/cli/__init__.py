@@ -47,8 +47,9 @@ from foveate.cli.train import train
 from foveate.errors import FoveateError, InputError
 
 EXIT_CODES = """
-Exit codes: 0 answered; 1 ended without an answer or out of budget; 2 bad input, model or output; 130 interrupted
-(143 by SIGTERM); 70 a bug.
+Exit codes: 0 done, a question answered; 1 ended without an answer or out of budget (eval: a question ended in an
+error); 2 bad input, model or output; 130 interrupted, 143 by SIGTERM, 129 by SIGHUP (train saves a checkpoint and exits
+with 0); 70 a bug.
 FOVEATE_DEBUG=1 shows the traceback of an error.
 """
 

@@ -3,11 +3,13 @@
 import json
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from foveate.errors import InputError
+from foveate.paths import expanded
 
 Row = dict[str, object]
 HEAD = f"{'operation':18}{'dtype':10}{'ours':>10}  {'peer':14}{'peer':>10}{'ratio':>8}{'floor':>10}   ms, shape"
@@ -19,13 +21,20 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object for each comparison.")] = False,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="About how long each takes.")] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Keep them, with date and hardware.")
+    ] = None,
 ) -> int:
     """Compare Foveate's operations with what one would run instead, interleaved in one run."""
     if not 0 <= seconds < math.inf:
         raise InputError(f"got --seconds {seconds}, wanted 0 or more and an end")
     from foveate.benchmarks.measure import rows
+    from foveate.benchmarks.record import kept
 
-    (print_list if as_json else _print_table)(rows(names or [], seconds))
+    measured = rows(names or [], seconds)
+    if out is not None:
+        measured = kept(measured, expanded(out), " ".join(["foveate bench", *(names or []), f"--seconds {seconds:g}"]))
+    (print_list if as_json else _print_table)(measured)
     return 0
 
 

@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
-from foveate.cli.options import SeedOption, TemperatureOption, TokensOption, TurnsOption
+from foveate.cli.options import USUAL, ImageTokensOption, TemperatureOption, TokensOption, TurnsOption
 from foveate.paths import expanded
 
 
 def rollout(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="FILE.jsonl, with its pictures beside it.")],
-    model: Annotated[Path, typer.Option("--model", "-m", metavar="DIR", help="nano, or a checkpoint folder.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model", "-m", metavar="DIR", help="nano, a checkpoint folder, or OWNER/NAME of the hub (fetched)."
+        ),
+    ],
     tasks: Annotated[
         str, typer.Option("--tasks", metavar="NAME,...|DIR", help="Families of questions, all, or your own folder.")
     ] = "all",
@@ -20,8 +25,9 @@ def rollout(
     at_once: Annotated[int, typer.Option("--at-once", metavar="N", help="Conversations in flight.")] = 16,
     max_turns: TurnsOption = 8,
     max_tokens: TokensOption = 480,
+    max_image_tokens: ImageTokensOption = USUAL.image_tokens,
     temperature: TemperatureOption = 1.0,
-    seed: SeedOption = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the questions and the sampling.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Play what a killed run left out of FILE.")] = False,
 ) -> int:
     """Write trajectories of questions, drawn or your own, token for token."""
@@ -29,7 +35,7 @@ def rollout(
 
     config = asked_of(
         expanded(model), tasks, prompts=prompts, samples=samples, at_once=at_once, turns=max_turns,
-        policy_tokens=max_tokens, seed=seed or 0,
+        policy_tokens=max_tokens, image_tokens=max_image_tokens, seed=seed,
     )  # fmt: skip
     print(roll_out(config, expanded(out), temperature=temperature, resume=resume))
     return 0

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from foveate.cli.options import SeedOption
 from foveate.paths import expanded
 
 KERNELS_KEPT = "4096"
@@ -20,7 +19,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one.")] = None,
     max_minutes: Annotated[float | None, typer.Option("--max-minutes", metavar="M", help="Most minutes.")] = None,
-    seed: SeedOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="In place of the file's: what is drawn and sampled.")
+    ] = None,
 ) -> int:
     """Train one stage of the thinker."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)  # read when torch first multiplies
