@@ -87,7 +87,8 @@ class Nodes:
         try:
             sample = self._sample(state, context, usage, start)
         except InputError as error:  # too much for the context: the next question may be short enough
-            return {"outcome": ended("error", str(error)), **(_taken_back(state) if usage.turns == 0 else {})}
+            back = _taken_back(state) if usage.turns == 0 else _last_turn_taken_back(state)
+            return {"outcome": ended("error", str(error)), **back}
         except ModelError as error:
             return {"outcome": ended("error", str(error))}
         seconds, tokens = time.monotonic() - start, count_tokens(sample)
@@ -226,6 +227,12 @@ def _taken_back(state: RunState) -> Plain:
         "messages": only(len(state["messages"]) - 1),
         "images": only(len(state["images"]) - len(state["pictures"])),
     }
+
+
+def _last_turn_taken_back(state: RunState) -> Plain:
+    """The conversation up to the last turn, which what its calls returned made too much."""
+    roles = [message["role"] for message in state["messages"]]
+    return {"messages": only(len(roles) - 1 - roles[::-1].index("assistant"))}
 
 
 def _no_next_turn(sample: Sample, context: RunContext, used: Usage) -> str | None:

@@ -53,6 +53,11 @@ _PLACE = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
 _NAMED_PLACE = re.compile(r"<\|object_ref_end\|>(?=<\|(?:box|quad)_start\|>)")
 _FENCE = re.compile(r"\A\s*```[A-Za-z0-9]*[ \t]*\n(.*?)(?:\n```\s*)?\Z", re.DOTALL)
 _LEADING_KEY = re.compile(r"""["'](?:name|bbox_2d)["']\s*:""")
+_LOOSE_CALL = re.compile(
+    r'\{\s*"name"\s*:\s*"[^"\n]*"\s*,\s*"(?:arguments|parameters)"\s*:'
+    r"|\[TOOL_CALLS\]|<\|tool_call>|<function=|<\|python_tag\|>"
+)
+"""A call in no tags, or in those of Mistral, Gemma, Qwen3.5 or Llama, in what is neither call nor answer by ours."""
 _OBSERVATION = re.compile(r"\Aobservation_([0-9]{1,6})\Z")
 _SAFE_INT = 2**53
 _NAMES = {
@@ -164,7 +169,7 @@ def _plain_answer(rest: str, thought: str) -> str:
     stray = _STRAY.search(rest)
     if stray is not None:
         raise ParseError(f"got a lone {stray[0]}, wanted <tool_call>...</tool_call> or <answer>...</answer>")
-    if rest.startswith("{") and '"name"' in rest and '"arguments"' in rest:
+    if _LOOSE_CALL.search(rest):
         raise ParseError("got a call outside of <tool_call> tags, wanted <tool_call>{...}</tool_call>")
     if not rest:
         got = "a thought" if thought else "an empty turn"
@@ -199,7 +204,7 @@ def _named_call(value: object) -> Call:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
         raise ParseError(f'got the call {_short(value)}, wanted an object {{"name": "...", "arguments": {{...}}}}')
     written: str = value["name"]
-    arguments = value.get("arguments", {})
+    arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
         arguments = _only(_objects(arguments))
     if not isinstance(arguments, dict):

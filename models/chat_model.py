@@ -5,8 +5,10 @@ message explains, so a model needs no interface of its own for tools. Ids are no
 goes back as its text: transcripts are not token-exact.
 """
 
+import json
 import logging
 import math
+import operator
 import os
 import re
 import threading
@@ -42,12 +44,17 @@ PATIENCE_S = 120.0
 """How long an endpoint may say nothing."""
 RUNAWAY = 4
 """How many times as long as asked for, by CHARS_PER_TOKEN, a turn becomes of a server that did not heed it."""
-TOO_LONG = {"length", "max_tokens", "MAX_TOKENS"}
+TOO_LONG = {"length", "max_tokens", "max_output_tokens", "MAX_TOKENS"}
 """How providers say that a turn was cut at its longest."""
 DECLINED = {"content_filter", "refusal", "SAFETY", "PROHIBITED_CONTENT", "RECITATION", "BLOCKLIST", "SPII"}
 """How they say that they broke it off, for what it was about."""
 REFUSED = {400, 413, 422}
 """Statuses of HTTP for a conversation that a server does not take: too long, a picture that it cannot read."""
+_NO_ROOM = re.compile(r"context.{0,12}(?:length|window|size)|max_model_len|max_tokens", re.IGNORECASE)
+"""How they say that a conversation and the turn that it is asked for are too long together."""
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
+_QUOTED = re.compile(r"[<◁](?=/?(?:think|tool_call|tool_response|grounding|code|answer)\b|\|)")
+"""Where a thought that came apart from the text quotes a tag."""
 _THOUGHT = re.compile(
     r"\A(?:(?!<think>|◁think▷).)*(?:</think>|◁/think▷)|(?:<think>|◁think▷).*?(?:</think>|◁/think▷)", re.DOTALL
 )
@@ -56,14 +63,17 @@ _THOUGHT = re.compile(
 class ChatModelReasoner:
     """See foveate.models.reasoner.Reasoner."""
 
-    def __init__(self, model: "BaseChatModel", *, name: str = "", hands: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: "BaseChatModel", *, name: str = "", hands: Collection[str] = (), totals: bool = False
+    ) -> None:
         """`hands` names what a call hands to the model of max_tokens, temperature and seed.
 
         All else is as the model was made: providers call these by names of their own, and refuse some. A turn whose
         model was not told how long it may become is cut after about as many tokens, any other one at RUNAWAY times
-        that.
+        that. `totals`: whether each piece counts the tokens of all up to it, as some servers do, and not its own.
         """
         self.model: Any = model
+        self.totals = totals
         self.hands = frozenset(hands)
         self.name = name or str(getattr(model, "model_name", "") or type(model).__name__)
         self.dialect = Dialect()
@@ -90,17 +100,21 @@ class ChatModelReasoner:
     ) -> Sample:
         """See Reasoner. Raises InputError for a conversation that a server refuses, ModelError for all else it raises.
 
-        A setting that a server names as the one it refuses is left out from then on.
+        A setting that a server names as the one it refuses is left out from then on; the longest turn, where it does
+        not fit behind the conversation, this time.
         """
-        spoken, asked = self._spoken(messages), {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        spoken = self._spoken(messages)
+        asked: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         while True:
             handed = {key: value for key, value in asked.items() if key in self.hands and value is not None}
             longest = max_new_tokens * CHARS_PER_TOKEN * (RUNAWAY if "max_tokens" in handed else 1)
-            turn = _Turn(longest, on_text)
+            turn = _Turn(longest, on_text, totals=self.totals)
             try:
                 self._listen(turn, spoken, handed, should_stop)
             except Exception as error:  # each provider raises errors of its own
-                if not self._does_without(error, handed):
+                if "max_tokens" in handed and _has_no_room(error):
+                    asked["max_tokens"] = None  # as long as there is room
+                elif not self._does_without(error, handed):
                     raise self._failure(error) from error
             else:
                 return turn.sample()
@@ -122,7 +136,8 @@ class ChatModelReasoner:
 
     def _does_without(self, error: Exception, handed: dict[str, Any]) -> bool:
         """Whether the error names a setting that was handed: it is not handed again."""
-        refused = getattr(error, "param", None)
+        unknown = _UNKNOWN.search(str(error)) if isinstance(error, TypeError) else None
+        refused = unknown[1] if unknown else getattr(error, "param", None)
         if refused not in handed:
             return False
         _log.warning("%s refuses %s=%r; it goes on without it", self.name, refused, handed[refused])
@@ -141,6 +156,8 @@ class ChatModelReasoner:
         turns: list[dict[str, Any]] = []
         for message in messages:
             role, parts = ROLES[checked_role(message)], self._parts(message)
+            if role == "assistant" and not any(part["text"].strip() for part in parts):
+                continue  # an empty turn, which some providers refuse to read
             if turns and turns[-1]["role"] == role:
                 before = turns[-1]["content"]
                 is_line = not before or before[-1].get("text", "").endswith("\n")
@@ -184,21 +201,39 @@ def endpoint(address: str) -> ChatModelReasoner:
         from foveate.models.openai_chat import chat_model_at
     url, _, model = address.partition("#")
     key = os.environ.get("OPENAI_API_KEY") or "none"
-    chat = chat_model_at(url, model or _only_model(url, key), key=key, patience_s=PATIENCE_S)
-    return ChatModelReasoner(chat, name=address, hands=("max_tokens", "temperature", "seed"))
+    model = model or _only_model(url, key)
+    try:
+        chat = chat_model_at(url, model, key=key, patience_s=PATIENCE_S)
+    except Exception as error:  # of the client of HTTP, which has errors of its own for an address that is none
+        raise ModelError(f"{_shown_url(url)} is no address of an endpoint: {named_line(error)}") from error
+    name = _shown_url(url) + (f"#{address.partition('#')[2]}" if "#" in address else "")
+    return ChatModelReasoner(chat, name=name, hands=("max_tokens", "temperature", "seed"), totals=True)
+
+
+def _shown_url(url: str) -> str:
+    """An address without the name and the password in it: it stands in answers, checkpoints and errors."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _has_no_room(error: Exception) -> bool:
+    """Whether a server refuses a turn that is asked to be as long, and might take a shorter one."""
+    return getattr(error, "status_code", None) == 400 and bool(_NO_ROOM.search(str(error)))
 
 
 def _only_model(url: str, key: str) -> str:
     import openai
 
-    client = openai.OpenAI(base_url=url, api_key=key, timeout=PATIENCE_S, max_retries=0)
+    shown_url = _shown_url(url)
     try:
+        client = openai.OpenAI(base_url=url, api_key=key, timeout=PATIENCE_S, max_retries=0)
         names = [model.id for model in client.models.list()]
-    except (openai.OpenAIError, AttributeError, TypeError) as error:  # the latter where a page of another kind came
-        raise ModelError(f"nobody speaks OpenAI's protocol at {url}: {named_line(error)}") from error
+    except Exception as error:  # of the client, of HTTP's, or of a page of another kind
+        raise ModelError(f"nobody speaks OpenAI's protocol at {shown_url}: {named_line(error)}") from error
     if len(names) != 1:
         shown = ", ".join(names[:8]) or "none"
-        raise ModelError(f"{url} serves {len(names)} models ({shown}); name one: {url}#NAME")
+        raise ModelError(f"{shown_url} serves {len(names)} models ({shown}); name one: {shown_url}#NAME")
     return names[0]
 
 
@@ -249,30 +284,36 @@ def _text(text: str) -> dict[str, Any]:
 class _Turn:
     """A turn as it arrives."""
 
-    def __init__(self, longest: int, on_text: Callable[[str], None] | None) -> None:
-        """`longest` in characters."""
+    def __init__(self, longest: int, on_text: Callable[[str], None] | None, *, totals: bool) -> None:
+        """`longest` in characters; for `totals` see ChatModelReasoner."""
+        self.totals = totals
         self.longest, self.telling = longest, Telling(on_text, mark=OTHERS_TURN)
         self.text, self.thinks = "", False
         self.prompt_tokens = self.counted_tokens = 0
         self.ended: StopReason | None = None
         self.said_too_long = False
-        self.called = self.spoken = False
+        self.calls: dict[object, dict[str, str]] = {}
+        """In the provider's own form, by their numbers: name, and arguments as far as they have come."""
+        self.thought_at = 0
         self.declined = ""
 
     def take(self, chunk: "AIMessageChunk") -> None:
         """The next piece; `ended` tells when no more is wanted."""
         for block in chunk.content_blocks:
             if block["type"] == "reasoning" and block.get("reasoning"):
-                self.text += ("" if self.thinks else "<think>") + str(block["reasoning"])
-                self.thinks = True
+                self._think(str(block["reasoning"]))
             elif block["type"] == "text" and block["text"]:
-                self.text += ("</think>" if self.thinks else "") + block["text"]
-                self.thinks, self.spoken = False, True
-            self.called |= block["type"] in ("tool_call", "tool_call_chunk")
+                self._say(block["text"])
+            elif block["type"] in ("tool_call", "tool_call_chunk"):
+                self._call(block)
+            elif "refusal" in (block["type"], (block.get("value") or {}).get("type")):
+                self.declined = "refusal"
         if usage := chunk.usage_metadata:
-            self.prompt_tokens += usage["input_tokens"]
-            self.counted_tokens += usage["output_tokens"]
-        said = set(map(str, chunk.response_metadata.values()))
+            add: Callable[[int, int], int] = max if self.totals else operator.add
+            self.prompt_tokens = add(self.prompt_tokens, usage["input_tokens"])
+            self.counted_tokens = add(self.counted_tokens, usage["output_tokens"])
+        incomplete = chunk.response_metadata.get("incomplete_details") or {}
+        said = set(map(str, [*chunk.response_metadata.values(), *incomplete.values()]))
         self.said_too_long |= not TOO_LONG.isdisjoint(said)
         self.declined = next(iter(DECLINED & said), self.declined)
         if OTHERS_TURN in self.text:
@@ -282,17 +323,36 @@ class _Turn:
         if self.ended is None:
             self.telling.so_far(self.text)
 
+    def _think(self, piece: str) -> None:
+        """A piece of a thought that came apart from the text; tags that it quotes are none."""
+        if not self.thinks:
+            self.text += "<think>"
+            self.thinks, self.thought_at = True, len(self.text)
+        before, thought = self.text[: self.thought_at], self.text[self.thought_at :] + piece
+        self.text = before + _QUOTED.sub(lambda tag: f"{tag[0]}\u200b", thought)
+
+    def _say(self, piece: str) -> None:
+        self.text += ("</think>" if self.thinks else "") + piece
+        self.thinks = False
+
+    def _call(self, block: Any) -> None:
+        """A call, or a piece of one: of some servers also one that the model wrote as text."""
+        call = self.calls.setdefault(block.get("index", len(self.calls)), {"name": "", "arguments": ""})
+        arguments = block.get("args") or ""
+        call["name"] += block.get("name") or ""
+        call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
     @property
     def failure(self) -> str:
         """Why it is no turn, in words; "" for one that is."""
-        if self.declined:
-            return f"broke its turn off ({self.declined}); ask it otherwise"
-        if self.called and not self.spoken:
-            return "called a tool in its provider's own form; hand over a model without bind_tools"
-        return ""
+        return f"broke its turn off ({self.declined}); ask it otherwise" if self.declined else ""
 
     def sample(self) -> Sample:
-        """What came of it."""
+        """What came of it; calls in the provider's own form stand behind the text, in the agent's."""
+        for call in self.calls.values():
+            name, arguments = json.dumps(call["name"]), call["arguments"] or "{}"
+            self._say(f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>')
+        self.calls.clear()
         reason: StopReason = self.ended or ("length" if self.said_too_long else "stop")
         self.ended = reason
         self.telling.whole(self.text)

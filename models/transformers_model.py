@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor, nn
 
-from foveate.errors import CheckpointError, InputError, ModelError, first_line, named_line
+from foveate.errors import CheckpointError, ImageError, InputError, ModelError, first_line, named_line
 from foveate.extras import from_extra
 from foveate.models.chat import Picture, SizedPicture, StoredPicture, VideoPart, checked_role, content_of
 from foveate.models.files import read_ignoring_code
@@ -76,11 +76,14 @@ class TransformersReasoner:
         return cls(model.eval(), processor, name=name)
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
-        """Counted once for each size, on a grey picture."""
+        """Counted once for each size, on a grey picture. Raises ImageError for one that the processor refuses."""
         size = width_px, height_px
         if size not in self._image_tokens:
             picture = {"type": "image", "image": Image.new("RGB", size, (128, 128, 128))}
-            ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
+            try:
+                ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
+            except InputError as error:
+                raise ImageError(str(error)) from error
             known = (getattr(self.model.config, name, None) for name in ("image_token_id", "image_token_index"))
             image_id = next((index for index in known if isinstance(index, int)), -1)
             self._image_tokens[size] = max(1, int(ids.eq(image_id).sum()))
@@ -160,7 +163,7 @@ class TransformersReasoner:
 
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
         """Tensors of a conversation up to where the next turn begins. Raises InputError when it is refused."""
-        turns = [_turn(message) for message in messages]
+        turns = _merged([_turn(message) for message in messages])
         tools = next((message["tools"] for message in messages if message.get("tools")), None)
         try:
             if self.processor.chat_template is None:
@@ -226,6 +229,17 @@ def _processor_of(folder: Path, local: dict[str, Any]) -> Any:
     if is_torchvision_available() or kind is None or "video_processor" not in kind.get_attributes():
         return AutoProcessor
     return pictures_alone(kind)
+
+
+def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours of one role as one turn: some templates want user and assistant by turns."""
+    merged: list[dict[str, Any]] = []
+    for turn in turns:
+        if merged and merged[-1]["role"] == turn["role"]:
+            merged[-1]["content"] += [{"type": "text", "text": "\n"}, *turn["content"]]
+        else:
+            merged.append(turn)
+    return merged
 
 
 def _turn(message: Message) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+OTHER_CALLS = ("<function=", "<arg_key>", "[TOOL_CALLS]", "<|tool_call>")
+"""What templates show whose models call tools in a form of their own (Qwen3.5, GLM, Mistral, Gemma 4)."""
+
 
 def template_environment() -> ImmutableSandboxedEnvironment:
     """A sandbox in which published templates run as they do in transformers."""
@@ -24,8 +27,13 @@ def template_environment() -> ImmutableSandboxedEnvironment:
 
 
 def asks_for_tools(source: str) -> bool:
-    """Whether a template lays out the tools that it is given. Raises TemplateError when it is no template."""
-    return "tools" in meta.find_undeclared_variables(template_environment().parse(source))
+    """Whether a template lays out the tools that it is given, with calls as JSON in the tags that the agent reads.
+
+    One that wants calls in another form is not asked: the agent explains its own. Raises TemplateError when it is no
+    template.
+    """
+    lays_out = "tools" in meta.find_undeclared_variables(template_environment().parse(source))
+    return lays_out and "<tool_call>" in source and not any(mark in source for mark in OTHER_CALLS)
 
 
 class GenerationBlock(Extension):

@@ -327,6 +327,37 @@ def test_boxes_beside_other_forms_are_translated_and_the_others_left() -> None:
     assert record.steps[1].text == "((0.0, 0.0, 320.0, 240.0), 'x') all"
 
 
+def test_what_a_call_made_too_long_leaves_the_conversation() -> None:
+    """The picture stays, and the thread can be asked on."""
+
+    def reply(messages: Sequence[Message]) -> str:
+        if len(str(messages)) > 5000:
+            raise InputError("the conversation is too long")
+        asked = [message for message in messages if message["role"] == "user"]
+        return answer("K7") if len(asked) > 1 else '<tool_call>{"name":"shout","arguments":{}}</tool_call>'
+
+    def shout() -> str:
+        """Shout."""
+        return "loud " * 2000
+
+    with Agent(ScriptedReasoner(reply), tools=[shout], checkpoint=":memory:") as agent:
+        first = agent.ask("What?", Image.new("RGB", (64, 48)), thread="t")
+        assert (first.status, first.reason) == ("error", "the conversation is too long")
+        after = agent.ask("And now?", thread="t")
+        assert (after.status, after.text, len(after.images)) == ("answered", "K7", 1)
+
+
+@pytest.mark.parametrize("boxes", ['{"a":[0,0,500,500]}', "[0,0,500,500]", '"all"'])
+def test_a_box_in_another_form_than_its_schemas_is_refused_by_the_tool(boxes: str) -> None:
+    def mark(image: int, boxes: list[Box], named: dict[str, Box]) -> str:
+        return "never"
+
+    call = f'<tool_call>{{"name":"mark","arguments":{{"image":0,"boxes":{boxes},"named":{boxes}}}}}</tool_call>'
+    record, _ = run(ScriptedReasoner([call, answer("K7")]), context=RunContext(tools=(Tool(mark),)))
+    assert record.steps[1].failed
+    assert record.status == "answered"
+
+
 def test_a_box_without_an_image_is_on_the_default_one_and_on_no_image_it_is_refused() -> None:
     def mark(box: Box, image: int = 1) -> str:
         return f"{image} {box}"

@@ -195,6 +195,11 @@ def test_malformed_json_is_repaired_and_logged(caplog: pytest.LogCaptureFixture)
         ("K7</answer>", "a lone </answer>"),
         ("<think>Hm.</think><answer>It is</think><tool_call>", "a </think> inside an answer"),
         ('{"name":"zoom","arguments":{}}', "outside of <tool_call> tags"),
+        ('```json\n{"name": "zoom", "arguments": {}}\n```', "outside of <tool_call> tags"),
+        ('I look closer.\n{"name": "zoom", "parameters": {"image": 0}}', "outside of <tool_call> tags"),
+        ("[TOOL_CALLS]zoom[ARGS]{}", "outside of <tool_call> tags"),
+        ("<|tool_call>call:zoom{image:0}<tool_call|>", "outside of <tool_call> tags"),
+        ("<function=zoom>\n<parameter=image>0</parameter>\n</function>", "outside of <tool_call> tags"),
         ("<tool_call></tool_call>", "malformed JSON"),
         ("<tool_call>zoom please</tool_call>", "malformed JSON"),
         ("<tool_call>[1, 2]</tool_call>", "wanted an object"),
@@ -275,3 +280,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert bool(parsed.calls) != (parsed.answer is not None)
     for call in parsed.calls:
         json.dumps(call.arguments, allow_nan=False).encode("utf-8")
+
+
+def test_parameters_are_arguments() -> None:
+    (call,) = parse('<tool_call>{"name": "search", "parameters": {"query": "x"}}</tool_call>').calls
+    assert call.arguments == {"query": "x"}
+
+
+def test_an_answer_may_name_a_name() -> None:
+    assert parse('The JSON is {"name": "Ada", "age": 36}.').answer == 'The JSON is {"name": "Ada", "age": 36}.'

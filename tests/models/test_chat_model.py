@@ -28,6 +28,7 @@ from scripted import answer, zoom
 
 from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
+from foveate.agent.parse import parse
 from foveate.cli import main
 from foveate.errors import InputError, ModelError
 from foveate.models import chat_model
@@ -58,6 +59,7 @@ class Server:
         trouble: tuple[int, int] = (0, 0),
         thoughts: Sequence[str] = (),
         refuses: str = "",
+        no_room: str = "",
     ) -> None:
         self.requests: list[Request] = []
         self.keys: list[str | None] = []
@@ -78,6 +80,9 @@ class Server:
                     self.send_error(trouble[0])
                     return
                 request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if no_room and "max_tokens" in request:
+                    self._send("application/json", json.dumps({"error": {"message": no_room}}), status=400)
+                    return
                 if refuses in request:
                     said = {"message": f"'{refuses}' does not support that.", "param": refuses, "code": "unsupported"}
                     self._send("application/json", json.dumps({"error": said}), status=400)
@@ -211,9 +216,84 @@ def test_a_turn_that_was_broken_off_or_calls_in_another_form_is_none() -> None:
     cut = AIMessageChunk("It is", response_metadata={"finish_reason": "content_filter"})
     with pytest.raises(ModelError, match=r"broke its turn off \(content_filter\)"):
         sampled(cut)
-    call = {"name": "zoom", "args": "{}", "id": "1", "index": 0, "type": "tool_call_chunk"}
-    with pytest.raises(ModelError, match="without bind_tools"):
-        sampled(AIMessageChunk("", tool_call_chunks=[call]))
+    refused = AIMessageChunk(content=[{"type": "refusal", "refusal": "No."}])
+    with pytest.raises(ModelError, match=r"broke its turn off \(refusal\)"):
+        sampled(refused)
+
+
+def test_a_call_in_the_providers_own_form_is_one_of_the_turn() -> None:
+    """Ollama takes what a model writes in our tags for a call of its own, whether tools were handed or not."""
+    pieces = [
+        AIMessageChunk("I look. "),
+        AIMessageChunk("", tool_call_chunks=[{"name": "zoom", "args": '{"image": 0, ', "id": "1", "index": 0}]),
+        AIMessageChunk("", tool_call_chunks=[{"name": None, "args": '"box": [0, 0, 5, 5]}', "id": None, "index": 0}]),
+        AIMessageChunk("", tool_call_chunks=[{"name": "search", "args": "", "id": "2", "index": 1}]),
+    ]
+    parsed = parse(sampled(*pieces).text)
+    assert [(call.name, call.arguments) for call in parsed.calls] == [
+        ("zoom", {"image": 0, "box": [0, 0, 5, 5]}), ("search", {}),
+    ]  # fmt: skip
+    assert parsed.thought == "I look."
+
+
+def test_tags_that_a_thought_quotes_are_none() -> None:
+    thoughts = ["They want <think></think>, then <ans", "wer></answer>, or <tool_call>{}</tool_call>. 1 < 2."]
+    apart = [AIMessageChunk([{"type": "reasoning", "reasoning": piece}]) for piece in thoughts]
+    made = sampled(*apart, zoom(0, 0, 0, 5, 5))
+    parsed = parse(made.text)
+    assert [call.name for call in parsed.calls] == ["zoom"]
+    assert parsed.thought.replace("\u200b", "").startswith("".join(thoughts))
+
+
+@pytest.mark.parametrize(("totals", "counted"), [(False, 60), (True, 30)])
+def test_tokens_are_counted_as_they_come(totals: bool, counted: int) -> None:
+    usage = [{"input_tokens": 7, "output_tokens": count, "total_tokens": 7 + count} for count in (10, 20, 30)]
+    model = Pieces(pieces=[AIMessageChunk("a", usage_metadata=one) for one in usage])
+    sample = ChatModelReasoner(model, totals=totals).sample(QUESTION, max_new_tokens=9)
+    assert sample.counted_tokens == counted
+
+
+def test_a_turn_that_openais_newer_interface_cut_was_too_long() -> None:
+    cut = AIMessageChunk("It", response_metadata={"incomplete_details": {"reason": "max_output_tokens"}})
+    assert sampled(cut).stop_reason == "length"
+
+
+def test_a_turn_that_does_not_fit_is_asked_for_as_long_as_there_is_room(serve: Callable[..., Server]) -> None:
+    said = "You passed 5000 input tokens and requested 4096 output tokens. The model's context length is 8192 tokens"
+    server = serve(*["It is a cat."] * 2, no_room=said)
+    reasoner = endpoint(server.url)
+    for _ in range(2):
+        assert reasoner.sample(QUESTION, max_new_tokens=4096).text == "It is a cat."
+    assert ["max_tokens" in request for request in server.requests] == [False, False]
+
+
+def test_a_setting_that_a_client_does_not_know_is_left_out() -> None:
+    class Strict(Pieces):
+        def _stream(self, messages: Any, **settings: Any) -> Iterator[ChatGenerationChunk]:
+            if "seed" in settings:
+                raise TypeError("Responses.create() got an unexpected keyword argument 'seed'")
+            yield from super()._stream(messages, **settings)
+
+    reasoner = ChatModelReasoner(Strict(pieces=["Yes."]), hands=("seed",))
+    assert reasoner.sample(QUESTION, max_new_tokens=9, seed=1).text == "Yes."
+    assert not reasoner.hands
+
+
+def test_who_asks_stays_out_of_names_and_errors(serve: Callable[..., Server]) -> None:
+    server = serve("Yes.")
+    address = server.url.replace("://", "://me:secret@")
+    assert endpoint(address).name == server.url
+    for wrong in ("http://me:secret@localhost:80a0/v1", "http://me:secret@localhost:80a0/v1#x"):
+        with pytest.raises(ModelError, match=r"http://localhost:80a0/v1") as caught:
+            endpoint(wrong)
+        assert "secret" not in str(caught.value)
+
+
+def test_an_empty_turn_does_not_go_back() -> None:
+    model = Pieces(pieces=["Yes."])
+    said: list[Message] = [{"role": "assistant", "content": " "}, {"role": "tool", "content": "got an empty turn"}]
+    ChatModelReasoner(model).sample([*QUESTION, *said], max_new_tokens=9)
+    assert [message.type for message in model.seen[-1][0]] == ["system", "human"]
 
 
 def test_text_of_users_and_tools_ends_no_result_and_is_no_control_token() -> None:

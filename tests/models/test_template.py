@@ -20,6 +20,7 @@ from foveate.errors import InputError
 from foveate.models import Thinker, ThinkerReasoner
 from foveate.models.config import TINY
 from foveate.models.processor import Processor
+from foveate.models.published.environment import asks_for_tools
 from foveate.models.published.template import ChatTemplate
 from foveate.models.published.tokens import named_tokens, published_codec
 from foveate.models.transcript import Transcript
@@ -210,3 +211,16 @@ def test_what_a_template_cannot_lay_out_is_refused(source: str, message: str) ->
     processor = processor_of(source)
     with pytest.raises(InputError, match=message):
         processor([*QUESTION, turn(processor, "a")])
+
+
+@pytest.mark.parametrize(
+    ("shows", "taken"),
+    [
+        ('<tool_call>{"name": ..., "arguments": ...}</tool_call>', True),
+        ("<tool_call><function=zoom><parameter=image>", False),
+        ("<tool_call>zoom<arg_key>", False),
+        ("[TOOL_CALLS]", False),
+    ],
+)
+def test_tools_are_left_to_a_template_whose_calls_we_read(shows: str, taken: bool) -> None:
+    assert asks_for_tools("{% for tool in tools %}{{ tool }}{% endfor %}{{ '" + shows + "' }}") is taken

@@ -124,7 +124,8 @@ def test_a_turn_ends_where_another_would_begin(reasoner: TransformersReasoner, m
 def test_its_template_lays_out_tools(family: str, reasoner: TransformersReasoner) -> None:
     if family == "blip_2":
         pytest.skip("it has no chat template")
-    source = "{% for tool in tools %}{{ tool|tojson }}{% endfor %}" + reasoner.processor.chat_template
+    laid_out = "{% for tool in tools %}{{ tool|tojson }}{% endfor %}{% if tools %}Call in <tool_call>.{% endif %}"
+    source = laid_out + reasoner.processor.chat_template
     taking = TransformersReasoner(reasoner.model, copy.copy(reasoner.processor))
     taking.processor.chat_template = source
     taking = TransformersReasoner(reasoner.model, taking.processor)
