@@ -6,7 +6,7 @@ process `foveate -c` goes on where the conversation was, and /list leads back to
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -111,9 +111,9 @@ class Repl:
         added = f" · {_count(waiting, 'picture')} added" if waiting else ""
         return f" {Path(self._session.model).name}{added} · /help"
 
-    def add_picture(self, path: Path) -> Image.Image:
-        """Add a picture to the next question; ImageError when it is none."""
-        return self._session.add_picture(path)
+    def add_pictures(self, paths: Sequence[Path]) -> list[Image.Image]:
+        """Add pictures to the next question; ImageError, and none is added, when one is none."""
+        return self._session.add_pictures(paths)
 
     def _greet(self) -> None:
         """What to do first; in a conversation that goes on, where it was."""
@@ -167,7 +167,7 @@ class Repl:
         if not text:
             raise InputError("got no path, wanted /image PATH")
         path = picture_path(text) or expanded(unquoted(text))
-        width_px, height_px = self.add_picture(path).size
+        (width_px, height_px) = self.add_pictures([path])[0].size
         self._say(f"added {path.name}, {width_px} x {height_px} px")
 
     def _list_images(self, _: str) -> None:
@@ -275,6 +275,7 @@ class Repl:
             self._say(f"{_names(self._session.waiting)} stays with the conversation before")
         self._session.__exit__()
         self._session, self._thread = session, conversation.thread
+        self._saved.clear()
 
     def _find(self, text: str) -> Kept:
         """The conversation that a user names; InputError when it is this one."""

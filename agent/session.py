@@ -5,7 +5,7 @@ conversation was the last, with which model, and the pictures that wait for the 
 one model, because its turns are kept as that model's own token ids.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -72,11 +72,12 @@ class Session:
         """An image that a step or an answer names."""
         return self._agent.image(sha256)
 
-    def add_picture(self, path: Path) -> Image.Image:
-        """Add a picture to the next question and return it; ImageError when it is none that the model can see."""
-        picture = self._agent.open_picture(path)
-        self._keep(replace(self._conversation, pending=(*self.waiting, str(expanded(path).absolute()))))
-        return picture
+    def add_pictures(self, paths: Sequence[Path]) -> list[Image.Image]:
+        """Add pictures to the next question and return them; ImageError, and none is, for one that cannot be shown."""
+        pictures = [self._agent.open_picture(path) for path in paths]
+        added = (str(expanded(path).absolute()) for path in paths)
+        self._keep(replace(self._conversation, pending=(*self.waiting, *added)))
+        return pictures
 
     def ask(self, question: str) -> Iterator[Event]:
         """Ask with the waiting pictures; they are the agent's from here on. InputError when there is none at all.

@@ -65,8 +65,9 @@ def write_trace(answer: Answer, question: str, load: LoadImage, folder: Path | s
     folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"question": question, **answer.to_json()}
+    page = trace_page(answer, question, load)
     _replace(folder / "trace.json", json.dumps(record, indent=2) + "\n")
-    return _replace(folder / "trace.html", trace_page(answer, question, load))
+    return _replace(folder / "trace.html", page)
 
 
 def trace_page(answer: Answer, question: str, load: LoadImage) -> str:
@@ -258,5 +259,8 @@ def _data_uri(image: Image.Image) -> str:
 def _replace(path: Path, text: str) -> Path:
     """Write the whole file or nothing."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        return part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from foveate.errors import ImageError
 from foveate.pictures import FORMATS, STRIP_PIXELS
@@ -320,3 +320,48 @@ def test_the_id_depends_on_size_and_mode() -> None:
         for mode, size in (("RGB", (2, 4)), ("RGB", (4, 2)), ("L", (6, 4)), ("L", (4, 6)), ("RGBA", (2, 3)))
     }
     assert len(ids) == 5
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    """Libjpeg decodes each over all of the picture: some kilobytes can take hours."""
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(ImageError, match="has more than 500 scans"):
+        open_picture(data[:last] + data[last:-2] * 600 + data[-2:])
+    assert open_picture(data).size == PICTURE.size
+
+
+def test_a_tag_of_very_many_numbers_is_refused() -> None:
+    """Pillow makes an object of each before anything can be asked of the picture."""
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (282, 5, 1_000_000, 8)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    data = (
+        b"II*\0" + struct.pack("<I", 8_000_008) + bytes(8_000_000) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="a tag of 1,000,000 numbers"):
+        open_picture(data)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_what_a_file_says_beside_its_pixels_goes_no_further(tmp_path: Path) -> None:
+    """Pillow would write a profile or a comment again, or fail to."""
+    said = PngImagePlugin.PngInfo()
+    said.add_text("icc_profile", "none")
+    said.add_text("comment", "x" * 70_000)
+    PICTURE.convert("RGB").save(tmp_path / "a.png", pnginfo=said)
+    picture = open_picture(tmp_path / "a.png")
+    assert picture.info == {}
+    for suffix in ("png", "jpg"):
+        picture.save(tmp_path / f"again.{suffix}")
+
+
+def test_long_exif_is_not_read() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.XPSubject] = bytes(2_000_000)
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "PNG", exif=exif)
+    assert open_picture(buffer.getvalue()).size == PICTURE.size

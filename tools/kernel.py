@@ -57,6 +57,8 @@ os.chdir({folders!r}[0])
 
 Where the kernel is alone with what it has started, it leaves no process either.
 """
+END_ALL = "__import__('os').kill(-1, 9)"
+"""A cell that ends all other processes of its namespace, and fails where there is none; it leaves no name."""
 MAX_MESSAGE_BYTES = 16 * 2**20
 
 
@@ -78,6 +80,8 @@ class Kernel:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._end: Callable[[], object] = bool
+        self.is_fresh = True
+        """Whether nothing has run in it since it began, or forgot."""
         """Frees process, sockets and folder; also called at exit and when nobody holds the kernel any more."""
         self._session = Session()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
@@ -108,6 +112,7 @@ class Kernel:
         with self._in_use:
             self._forget_cancel()
             self._start()
+            self.is_fresh = False
             if not only_calculates(code):
                 self._show(images)
             try:
@@ -137,6 +142,7 @@ class Kernel:
             if self.folder is not None:
                 for path in (self.folder / "host" / "images").glob("image_*.png"):
                     path.unlink()
+                self.is_fresh = True
 
     def cancel(self) -> None:
         """Interrupt the cell that runs, if any. Takes no lock: may be called from any thread, at any time."""
@@ -152,7 +158,7 @@ class Kernel:
             self._end()
             if self._run_folder is not None:  # still there when the start failed before there was a process
                 self._run_folder.remove()
-            self._process, self._run_folder, self._sockets = None, None, {}
+            self._process, self._run_folder, self._sockets, self.is_fresh = None, None, {}, True
         finally:
             self._in_use.release()
 
@@ -296,7 +302,8 @@ class Kernel:
         deadline = time.monotonic() + INTERRUPT_GRACE_S
         try:
             while time.monotonic() < deadline:
-                if self._comes_to_rest(min(deadline, time.monotonic() + INTERRUPT_RETRY_S)):
+                until = min(deadline, time.monotonic() + INTERRUPT_RETRY_S)
+                if self._comes_to_rest(until) and self._is_alone(until):
                     return "and was interrupted; variables are kept"
         except KernelLostError:
             pass
@@ -309,6 +316,12 @@ class Kernel:
         return self._replies("control", interrupt, deadline) and self._replies(
             "shell", self._send("shell", "kernel_info_request", {}), deadline
         )
+
+    def _is_alone(self, deadline: float) -> bool:
+        """End what cells have started, which no interrupt reaches, where the kernel may; whether that is done."""
+        if len(self._folders) == 1:  # without a namespace of its own
+            return True
+        return self._replies("shell", self._send("shell", "execute_request", execute_content(END_ALL)), deadline)
 
     def _replies(self, wanted: str, request: str, deadline: float) -> bool:
         """Whether the reply to a request comes before the deadline; other messages are dropped."""

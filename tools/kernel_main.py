@@ -66,6 +66,10 @@ def start_kernel(
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
     app.kernel.num_threads = sys.maxsize
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):  # what is written to descriptors is handed on, and not written there, too:
+        os.dup2(nowhere, stream._original_stdstream_copy)  # type: ignore[union-attr]  # noqa: SLF001  nobody reads it
+    os.close(nowhere)
     pipes = [stream._fid for stream in (sys.stdout, sys.stderr)]  # type: ignore[union-attr]  # noqa: SLF001
     app.debug_shell_socket.close()  # it would look for the address of the host for ever
     app.kernel.shell.events.register("pre_run_cell", before_cell)

@@ -49,7 +49,7 @@ class PythonTool(Tool):
             code: The code of one cell. Print what you want to see.
         """
         kernel = self._started()
-        is_new = not kernel.is_running
+        is_new = kernel.is_fresh
         output = kernel.run(code, images=images, timeout_s=self.timeout_s)
         details = {"output": output.text, "traceback": output.traceback, "truncated": output.truncated}
         return ToolResult(

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from foveate.errors import ImageError, shown
 from foveate.paths import expanded
@@ -30,13 +30,28 @@ from foveate.paths import expanded
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 START_OF_SCAN = b"\xda"
+JPEG_SCAN = b"\xff" + START_OF_SCAN
 MARKER = re.compile(rb"\xff+([^\xff\x00])", re.DOTALL)
 """Of a segment of a JPEG, with what fills up before it."""
-MOST_EXIF, MOST_JUNK = 64, 1 << 16
+MOST_EXIF, MOST_JUNK, MOST_SCANS = 64, 1 << 16, 500
+"""Of a JPEG: segments with EXIF, bytes between segments, and scans, each decoded over all of the picture."""
+MOST_EXIF_BYTES = 1 << 20
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II\x00*", b"MM*\x00", b"II+\x00", b"MM\x00+")
 STRIPS_AND_TILES = (273, 279, 324, 325)
 """Their offsets and lengths, by tag."""
+TIFF_BYTES = (1, 2, 7)
+"""Kinds of tags that Pillow takes as they are: bytes, text, undefined. Of all others it makes a number each."""
 MOST_STRIPS, MOST_ENTRIES = 400_000, 65_535
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation in EXIF."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
@@ -115,8 +130,10 @@ def check_png(data: bytes, name: str) -> None:
 def check_jpeg(data: bytes, name: str) -> None:
     """ImageError for a JPEG whose EXIF lies in very many segments: with each, Pillow copies those before it.
 
-    And for one of long junk between its segments, which Pillow reads byte for byte.
+    And for one of long junk between its segments, which Pillow reads byte for byte, or of very many scans.
     """
+    if data.count(JPEG_SCAN) > MOST_SCANS:
+        raise ImageError(f"{name} has more than {MOST_SCANS} scans; export it again")
     start, exif = 2, 0
     while (marker := MARKER.search(data, start)) and marker[1] != START_OF_SCAN:
         exif += data[marker.end() + 2 : marker.end() + 8] == b"Exif\x00\x00"
@@ -127,7 +144,7 @@ def check_jpeg(data: bytes, name: str) -> None:
 
 
 def check_tiff(data: bytes, name: str) -> None:
-    """ImageError for a TIFF of very many strips or tiles: Pillow keeps some hundred bytes of each before it looks."""
+    """ImageError for a TIFF with very many numbers in a tag: Pillow keeps a hundred bytes of each before it looks."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     is_big = b"+" in data[2:4]  # of BigTIFF numbers are of 64 bits
     word, entry_bytes, head_bytes = (8, 20, 8) if is_big else (4, 12, 2)
@@ -135,10 +152,12 @@ def check_tiff(data: bytes, name: str) -> None:
     entries = int.from_bytes(data[start : start + head_bytes], order)
     for number in range(min(entries, MOST_ENTRIES)):
         entry = start + head_bytes + number * entry_bytes
-        tag = int.from_bytes(data[entry : entry + 2], order)
+        tag, kind = (int.from_bytes(data[at : at + 2], order) for at in (entry, entry + 2))
         count = int.from_bytes(data[entry + 4 : entry + 4 + word], order)
         if tag in STRIPS_AND_TILES and count > MOST_STRIPS:
             raise ImageError(f"{name} has {count:,} strips or tiles; give at most {MOST_STRIPS:,}: export it again")
+        if count > MOST_STRIPS and kind not in TIFF_BYTES:
+            raise ImageError(f"{name} has a tag of {count:,} numbers; give at most {MOST_STRIPS:,}: export it again")
 
 
 def judged(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
@@ -173,19 +192,30 @@ def check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The same picture turned upright by its EXIF orientation, as 8-bit RGB over white."""
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        image = ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # broken EXIF in a sound picture: it is shown as it is stored  # noqa: BLE001, S110
-        pass
+    turn = TURNS.get(orientation_of(image))
+    image = image if turn is None else image.transpose(turn)
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image if type(image) is Image.Image else image.copy()
+        if type(image) is Image.Image and not image.info:
+            return image
+        plain = image.copy()
+        plain.info = {}  # comments and profiles of strangers, which Pillow would write again, or fail to
+        return plain
     grey = image.mode.startswith("I") or image.mode == "F"
     scale = grey_scale(image) if grey else 1.0
     rgb = Image.new("RGB", image.size)
     for top, strip in strips(image):
         rgb.paste(eight_bits(strip, scale) if grey else over_white(strip), (0, top))
     return rgb
+
+
+def orientation_of(image: Image.Image) -> int:
+    """What its EXIF says of how the camera was held; 1, upright, where that says nothing, is broken or very long."""
+    if any(len(image.info.get(key) or "") > MOST_EXIF_BYTES for key in ("exif", "Raw profile type exif")):
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # in a sound picture, which is shown as it is stored  # noqa: BLE001
+        return 1
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:

@@ -32,18 +32,25 @@ def test_a_picture_that_the_model_cannot_see_is_not_added(session: Session, tmp_
     Image.new("RGB", (4000, 16)).save(tmp_path / "strip.png")
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="picture is 4000 x 16 px"):
-        session.add_picture(tmp_path / "strip.png")
+        session.add_pictures([tmp_path / "strip.png"])
     assert session.waiting == ()
-    session.add_picture(tmp_path / "a.png")
+    session.add_pictures([tmp_path / "a.png"])
     *_, last = session.ask("What?")
     assert isinstance(last, RunDone)
     assert (last.answer.status, len(last.answer.images)) == ("answered", 1)
 
 
+def test_of_pictures_of_which_one_is_none_no_one_waits(session: Session, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="cannot be opened"):
+        session.add_pictures([tmp_path / "a.png", tmp_path / "missing.png"])
+    assert session.waiting == ()
+
+
 def test_a_picture_that_has_gone_is_left_out(session: Session, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (64, 48)).save(tmp_path / name)
-        session.add_picture(tmp_path / name)
+        session.add_pictures([tmp_path / name])
     (tmp_path / "a.png").unlink()
     with pytest.raises(ImageError, match=r"a\.png.* cannot be opened .*it is left out now: ask again"):
         list(session.ask("What?"))
@@ -65,7 +72,7 @@ def test_pictures_that_a_run_does_not_take_wait_on(tmp_path: Path) -> None:
     Image.new("RGB", (640, 480)).save(tmp_path / "a.png")
     conversation = kept.start("nano")
     with Session(make_agent=make_agent, conversations=kept, conversation=conversation) as session:
-        session.add_picture(tmp_path / "a.png")
+        session.add_pictures([tmp_path / "a.png"])
         *_, last = session.ask("What?")
         assert isinstance(last, RunDone)
         assert last.answer.status == "out_of_budget"
@@ -80,7 +87,7 @@ def test_pictures_that_a_run_does_not_take_wait_on(tmp_path: Path) -> None:
 def test_a_home_is_found(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
-    session.add_picture(Path("~/a.png"))
+    session.add_pictures([Path("~/a.png")])
     assert session.waiting == (str(tmp_path / "a.png"),)
     *_, last = session.ask("What?")
     assert isinstance(last, RunDone)

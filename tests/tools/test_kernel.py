@@ -141,6 +141,7 @@ def test_pictures_come_back(kernel: Kernel) -> None:
         "for _ in range(10**5): print('x' * 1000)",
         "for _ in range(400): print('y' * 10**5, end='')",
         "import os\nfor _ in range(400): os.write(1, b'y' * 10**5)",
+        "import os\nfor _ in range(400): os.write(2, b'y' * 10**5)",
     ],
 )
 def test_floods_of_output_are_cut_and_marked(kernel: Kernel, flood: str) -> None:
@@ -170,6 +171,18 @@ def test_an_endless_loop_is_interrupted_and_variables_stay(kernel: Kernel) -> No
         kernel.run("while True: pass", timeout_s=0.5)
     assert time.monotonic() - start < 2.0
     assert kernel.run("kept").text == "42\n"
+
+
+@needs_bubblewrap
+def test_what_an_interrupted_cell_has_started_ends_with_it(kernel: Kernel) -> None:
+    running = (
+        "[p for p in os.listdir('/proc') if p.isdigit() and open(f'/proc/{p}/cmdline').read().startswith('sleep')]"
+    )
+    kernel.run("import os, subprocess")
+    cell = "subprocess.Popen(['sleep', '99'], start_new_session=True)\nwhile True: pass"
+    with pytest.raises(ToolTimeoutError, match="was interrupted; variables are kept"):
+        kernel.run(cell, timeout_s=0.5)
+    assert kernel.run(running).text == "[]\n"
 
 
 @needs_bubblewrap

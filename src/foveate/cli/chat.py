@@ -71,8 +71,8 @@ def chat(
     from foveate.agent.repl import COMMANDS, Repl
 
     with Repl(conversation, conversations=conversations, make_agent=make_agent, console=console) as repl:
-        for path in images:
-            repl.add_picture(path)
+        if images:
+            repl.add_pictures(images)
         repl.run(line_reader(conversations.history, COMMANDS, repl.toolbar))
     return 0
 
