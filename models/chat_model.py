@@ -299,7 +299,8 @@ class _Turn:
 
     def take(self, chunk: "AIMessageChunk") -> None:
         """The next piece; `ended` tells when no more is wanted."""
-        for block in chunk.content_blocks:
+        for each in chunk.content_blocks:
+            block: Any = each
             if block["type"] == "reasoning" and block.get("reasoning"):
                 self._think(str(block["reasoning"]))
             elif block["type"] == "text" and block["text"]:

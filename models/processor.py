@@ -104,8 +104,9 @@ class Processor:
         with _REMEMBERING:
             prepared = self._images.get(key)
         if prepared is None:
-            grid = image_grid(*picture.size, self.config.vision, image)
-            pixels_HW3 = resize(rgb_of(picture), grid, self.config.vision, image)
+            rgb = rgb_of(picture)
+            grid = image_grid(*rgb.size, self.config.vision, image)
+            pixels_HW3 = resize(rgb, grid, self.config.vision, image)
             patches_NP = patchify(pixels_HW3[None], self.config.vision, image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             prepared = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)

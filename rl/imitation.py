@@ -31,11 +31,11 @@ from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import written_logprobs
-from foveate.rl.preferences import conversation, is_of_trl, naming
+from foveate.rl.preferences import conversation, is_of_trl, naming, with_picture
 from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 from foveate.rl.trajectory import Saved, read_trajectories
-from foveate.rl.trl_rows import NO_ROW, open_rows, pictures_of, preference_of
+from foveate.rl.trl_rows import NO_ROW, offering, open_rows, pictures_of, preference_of, tools_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,8 @@ def example_of(row: Mapping[str, Any], folder: Path) -> Example:
     else:
         sides = {"prompt": row["prompt"], "images": images, "chosen": row["completion"]}
     prompt, said, _ = preference_of({**sides, "rejected": []}, folder)
+    tools = tools_of(row)
+    prompt, said = (offering(tools, prompt), said) if prompt else (prompt, offering(tools, said))
     if not any(message["role"] == "assistant" for message in said):
         raise ValueError("no turn of an assistant")
     return Example(prompt, said)
@@ -143,6 +145,8 @@ def open_examples(path: Path, *, only_right: bool = True) -> Examples:
 class ImitationStage:
     """Conversations in an order drawn anew for each time round; see foveate.rl.train.Stage."""
 
+    reads_blocks = False
+
     def __init__(self, config: ImitationConfig, seed: int, device: str) -> None:
         """Raises InputError when the file has nothing to imitate."""
         self.config, self.seed = config, seed
@@ -160,7 +164,9 @@ class ImitationStage:
     def batch(self, index: int) -> Transcript:
         """Conversations of step `index`, packed."""
         idxs = batch_at(index, self.config.conversations_per_batch, len(self.examples), self.seed)
-        return pack([self.kept[idx] if self.kept else self._laid_out(idx) for idx in idxs])
+        if self.kept:
+            return pack([self.kept[idx] for idx in idxs])
+        return pack(with_picture([self._laid_out(idx) for idx in idxs], self.thinker.processor))
 
     def loss(self, batch: Transcript) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module's docstring."""

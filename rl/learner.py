@@ -21,7 +21,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from foveate.errors import ModelError
@@ -36,6 +35,7 @@ from foveate.rl.logprobs import conversation_of, written_logprobs
 from foveate.rl.optimizer import MasterOptimizer, learn_from, learning_rate
 from foveate.rl.pmd import pmd_loss, pmd_targets
 from foveate.rl.policy_config import Objective, PolicyConfig
+from foveate.rl.preferences import idle
 from foveate.rl.rollout import Trajectory
 from foveate.rl.team import ALONE, Team, gathered
 
@@ -242,13 +242,8 @@ class Learner:
 
     def _idle(self) -> Transcript:
         """A conversation for a process of a team that has none left; with a picture where the tower learns."""
-        thinker = self.said.get_submodule("thinker")
-        parts: list[dict[str, Any]] = [{"type": "text", "text": "?"}]
-        if self.config.train_tower:
-            parts.insert(0, {"type": "image", "image": Image.new("RGB", (32, 32))})
-        said = [{"role": "user", "content": parts}, {"role": "assistant", "content": "."}]
-        transcript: Transcript = thinker.processor(said)  # type: ignore[operator]
-        return transcript
+        thinker: Any = self.said.get_submodule("thinker")
+        return idle(thinker.processor, shown=self.config.train_tower)
 
     def give(self, thinker: Thinker) -> None:
         """Bring what was learned into the copy that plays, where there is one."""

@@ -26,7 +26,7 @@ from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
 from foveate.rl.pairs import Preference
-from foveate.rl.preferences import lacks, laid_out, naming, open_preferences
+from foveate.rl.preferences import lacks, laid_out, naming, open_preferences, with_picture
 from foveate.rl.rounds import batch_at
 from foveate.rl.trainable import LoraConfig, export, make_trainable
 
@@ -62,6 +62,8 @@ class PairBatch:
 class PreferenceStage:
     """Pairs in an order drawn anew for each time round; see foveate.rl.train.Stage."""
 
+    reads_blocks = False
+
     def __init__(self, config: PreferenceConfig, seed: int, device: str) -> None:
         """Raises InputError when the file makes no pair that something can be learned from, or one cannot be read."""
         self.config, self.seed = config, seed
@@ -84,7 +86,10 @@ class PreferenceStage:
     def batch(self, index: int) -> PairBatch:
         """Pairs of step `index`."""
         places = batch_at(index, self.config.pairs_per_batch, len(self.usable), self.seed)
-        pairs = [self.seen_pairs[place] if self.seen_pairs else self._again(self.usable[place]) for place in places]
+        if self.seen_pairs:
+            pairs = [self.seen_pairs[place] for place in places]
+        else:
+            pairs = with_picture([self._again(self.usable[place]) for place in places], self.thinker.processor)
         return PairBatch(transcript=pack(pairs), reference_B=torch.cat([self.references[place] for place in places]))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
 
 from foveate.agent.messages import clean_text
 from foveate.errors import InputError, shown
@@ -88,6 +91,24 @@ def conversation(prompt: Sequence[Message], said: Sequence[Message], processor: 
     by_policy_T = transcript.by_policy_T.clone()
     by_policy_T[: len(processor(prompt)) if prompt else 0] = False
     return replace(transcript, by_policy_T=by_policy_T)
+
+
+def idle(processor: Processor, *, shown: bool = True) -> Transcript:
+    """A conversation without meaning, with a picture or without, for whom in a team has none to compute with."""
+    parts: list[dict[str, Any]] = [{"type": "image", "image": Image.new("RGB", (32, 32))}] if shown else []
+    said: list[Message] = [
+        {"role": "user", "content": [*parts, {"type": "text", "text": "?"}]},
+        {"role": "assistant", "content": "."},
+    ]
+    return processor(said)
+
+
+def with_picture(transcripts: Sequence[Transcript], processor: Processor) -> list[Transcript]:
+    """The same, and a picture of nothing where they have none: in a team the towers of all learn in step."""
+    if any(transcript.images for transcript in transcripts):
+        return list(transcripts)
+    nothing = idle(processor)
+    return [*transcripts, replace(nothing, by_policy_T=torch.zeros_like(nothing.by_policy_T))]
 
 
 def _check_tokens(message: Message, processor: Processor) -> None:

@@ -54,6 +54,9 @@ class Player:
         keys, keep = (
             {image.key for one in some for image in one.transcript.images} for some in (trajectories, waiting)
         )
+        late = [image for one in trajectories for image in one.transcript.images if image.key not in see.tokens]
+        if late:  # whose conversation ended after its picture had gone with another's
+            see(late)
         bare = [replace(one, transcript=without_patches(one.transcript)) for one in trajectories]
         return bare, see.take(keys, keep), age
 

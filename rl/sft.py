@@ -175,6 +175,7 @@ class SftStage:
         moe = self.thinker.config.decoder.moe
         middle = self.thinker.config.decoder.num_layers // 2
         self.gaze_layers = (middle, middle + 1, middle + 2)
+        self.reads_blocks = config.brought_coef > 0
         self.token_of_class = characters_as_tokens(self.processor.codec)
         self.balance_coef = moe.balance_coef if moe else 0.0
 
@@ -333,7 +334,8 @@ class SftStage:
 def filler(transcripts: Sequence[Transcript], config: ThinkerConfig, pad_id: int) -> Transcript:
     """A conversation without meaning that brings a batch to round numbers of tokens and patches.
 
-    Matrix libraries compile a kernel for each new shape; round numbers recur. Nobody attends to it; it has no loss.
+    Matrix libraries compile a kernel for each new shape; round numbers recur. Nobody attends to it; it has no loss, but
+    counts among the tokens whose experts are balanced.
     """
     merge = config.vision.merge_size
     num_patches = sum(image.grid.num_patches for t in transcripts for image in t.images)

@@ -109,15 +109,18 @@ def leave() -> None:
         os._exit(0)
 
 
-def share_out(module: nn.Module, team: Team) -> nn.Module:
-    """Give each process a part of every weight; a block is gathered when it computes, the rest with the whole."""
+def share_out(module: nn.Module, team: Team, *, reads_blocks: bool = False) -> nn.Module:
+    """Give each process a part of every weight; a block is gathered when it computes, the rest with the whole.
+
+    With `reads_blocks` a block stays gathered until its gradient is there.
+    """
     if team.size > 1:
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
         device = next(module.parameters()).device.type  # else a machine's GPUs are taken though all is on its CPUs
         mesh = init_device_mesh(device, (team.size,))
         for part in module.modules():
             if isinstance(part, DecoderBlock | VisionBlock):
-                fully_shard(part, mesh=mesh, mp_policy=policy)
+                fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=not reads_blocks)
         fully_shard(module, mesh=mesh, mp_policy=policy)
     return module
 

@@ -128,6 +128,8 @@ class TowerConfig:
 class TowerStage:
     """The stage as the training loop takes it."""
 
+    reads_blocks = False
+
     def __init__(self, config: TowerConfig, seed: int, device: str) -> None:
         self.config, self.seed = config, seed
         self.thinker, self.codec = preset(config.preset), TextCodec.from_file(Path(config.tokenizer))

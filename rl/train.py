@@ -65,6 +65,8 @@ class Stage(Protocol):
     module: nn.Module
     config: Any
     """Its settings, a dataclass: kept with a checkpoint and compared when a run goes on."""
+    reads_blocks: bool
+    """Whether its loss reads weights of the network's blocks beside what they compute."""
 
     def batch(self, index: int) -> Any:
         """Batch `index`, of which a step takes one or several; called in a worker process, the same for an index."""
@@ -268,7 +270,7 @@ def train(
     refuse_start(settings, out)
     made(out)
     with joined(config.device) as team, told_to_stop() as told, ExitStack() as stack:
-        learner = share_out(_Loss(stage), team)
+        learner = share_out(_Loss(stage), team, reads_blocks=stage.reads_blocks)
         optimizer = MasterOptimizer(stage.module, config.optimizer)
         if not resume:
             refuse_another(out, team)

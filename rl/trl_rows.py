@@ -70,7 +70,7 @@ def preference_of(row: Mapping[str, Any], folder: Path) -> Preference:
     """A row with its pictures in their places. Raises ValueError for a side or a picture that does not fit."""
     prompt, chosen, rejected = _split(row)
     return Preference(
-        prompt=_offering(tools_of(row), _filled(_messages(prompt, "user"), pictures_of(row), folder)),
+        prompt=offering(tools_of(row), _filled(_messages(prompt, "user"), pictures_of(row), folder)),
         chosen=_filled(_messages(chosen, "assistant"), row.get("chosen_images") or [], folder),
         rejected=_filled(_messages(rejected, "assistant"), row.get("rejected_images") or [], folder),
     )
@@ -87,7 +87,7 @@ def tools_of(row: Mapping[str, Any]) -> list[Any]:
     return list(json.loads(tools) if isinstance(tools, str) else tools)
 
 
-def _offering(tools: list[Any], messages: list[Message]) -> list[Message]:
+def offering(tools: list[Any], messages: list[Message]) -> list[Message]:
     """The messages of which the first has the tools, for a template that lays them out."""
     return [{**messages[0], "tools": tools}, *messages[1:]] if tools and messages else messages
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from foveate.agent.images import box_to_pixels
 from foveate.agent.messages import (
     Call,
     assistant_message,
@@ -27,6 +28,7 @@ from foveate.rl.lessons.pages import Page
 from foveate.rl.tasks.compare import COUNTED_GLYPH, counting
 from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question, Scene
 from foveate.rl.tasks.sheet import original_boxes
+from foveate.tools.zoom import covered_pixels
 
 BOX_STEP = 50
 """Oracle boxes are rounded outward to multiples of this, in thousandths of a side.
@@ -65,12 +67,8 @@ def relative_box(box_px: Box, size_px: tuple[int, int]) -> list[int]:
 
 
 def pixel_box(box: Sequence[int], size_px: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The whole pixels that a relative box names."""
-    width, height = size_px
-    x0, y0, x1, y1 = (
-        round(value * side / 1000) for value, side in zip(box, (width, height, width, height), strict=True)
-    )
-    return x0, y0, x1, y1
+    """The whole pixels that the zoom tool cuts for a relative box."""
+    return covered_pixels(size_px, box_to_pixels(list(box), size_px, "relative_1000"))
 
 
 class Source(NamedTuple):

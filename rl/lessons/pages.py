@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from foveate.rl.tasks.assets import FONTS, Split, font_weights
 from foveate.rl.tasks.assets import font as asset_font
+from foveate.rl.tasks.compare import COUNTED_GLYPH
 from foveate.rl.tasks.lettering import lettering
 from foveate.rl.tasks.scene import Box, Glyph
 from foveate.tools.corpus import facts
@@ -244,14 +245,15 @@ def written(run: Sequence[Glyph]) -> str:
 
 
 def crop_page(image: Image.Image, glyphs: Sequence[Glyph], box_px: Box) -> Page:
-    """A part of a drawing as a page: its texts that lie inside, in reading order."""
+    """A part of a drawing as a page: its texts that lie inside, in reading order; dots to be counted are none."""
     left, top, right, bottom = map(round, box_px)
     inside = [
         Glyph(character, (x0 - left, y0 - top, x1 - left, y1 - top))
         for character, (x0, y0, x1, y1) in glyphs
         if left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
     ]
-    whole = [run for run in text_runs(inside) if len(run) > 1 and written(run).strip()]
+    letters = [glyph for glyph in inside if glyph.character != COUNTED_GLYPH]
+    whole = [run for run in text_runs(letters) if len(run) > 1 and written(run).strip()]
     return Page(
         image=image.crop((left, top, right, bottom)),
         glyphs=tuple(inside),

@@ -88,10 +88,11 @@ def draw_sheet(rng: random.Random, difficulty: float = 1.0) -> Drawing:
     ]
     rng.shuffle(spots)
     spots = spots[: max(1, round(difficulty * len(spots)))]
+    codes = rng.sample(tuple(FLAGS), len(FLAGS))
     while spots:
         kind = pick_kind(rng)
         some, spots = spots[: MOST[kind] // 3], spots[MOST[kind] // 3 :]
-        _draw_things(canvas, kind, some, pitch)
+        _draw_things(canvas, kind, some, pitch, codes)
     image, move = augment(canvas.image, rng, canvas.theme.page)
     marks = tuple(Mark(name=mark.name, box=_shrunk(move(mark.box))) for mark in canvas.marks)
     small = image.resize((size[0] // SHEET_SCALE, size[1] // SHEET_SCALE), Image.Resampling.BICUBIC)
@@ -104,15 +105,17 @@ def _shrunk(box: Box) -> Box:
     return x0 / SHEET_SCALE, y0 / SHEET_SCALE, x1 / SHEET_SCALE, y1 / SHEET_SCALE
 
 
-def _draw_things(canvas: Canvas, kind: AnchorKind, spots: list[tuple[float, float]], pitch: float) -> None:
-    """Things of one kind in one dress at the given places, or flags."""
+def _draw_things(
+    canvas: Canvas, kind: AnchorKind, spots: list[tuple[float, float]], pitch: float, codes: list[str]
+) -> None:
+    """Things of one kind in one dress at the given places, or flags of the `codes` left, each of which comes once."""
     rng = canvas.rng
     canvas.style = rng.choice(ICON_STYLES[canvas.split])
-    if rng.random() < FLAG_SHARE:
-        for (x, y), code in zip(spots, rng.sample(tuple(FLAGS), len(spots)), strict=True):
+    if rng.random() < FLAG_SHARE and len(spots) <= len(codes):
+        for x, y in spots:
             wide = pitch * rng.uniform(0.6, 0.85)
             box = (x, y, x + wide, y + wide * 0.75)
-            draw_flag(canvas, code, box)
+            draw_flag(canvas, codes.pop(), box)
         return
     dress = pick_dress(canvas, kind)
     for (x, y), anchor in zip(spots, pick_anchors(canvas, kind, len(spots), canvas.theme.page), strict=True):

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pictures import noise
 from played import LONG, unsure
 from safetensors.torch import load_file
 from torch import Tensor
@@ -80,6 +81,39 @@ def test_two_learn_what_one_learns_from_both_batches(run: Path) -> None:
     for name, tensor in whole.items():
         both = [half[name] for half in halves]
         assert both[0].dim() == 0 or sum(map(len, both)) == len(tensor), name
+
+
+@pytest.mark.timeout(600)
+def test_two_learn_what_layers_bring(run: Path) -> None:
+    """A loss that reads the weights of blocks beside what they compute."""
+    brought = ["--set", "stage.preset=nano", "--set", "stage.brought_coef=0.5", "--set", "stage.gaze_coef=0.5"]
+    start = ["train", "sft", "--config", str(run / "run.yaml"), "--set", "steps=1", *brought, "--out"]
+    assert main([*start, str(run / "one"), "--set", "accumulate=2"]) == 0
+    done = together(*start, str(run / "two"))
+    assert done.returncode == 0, done.stderr
+    (one,), (two,) = rows(run / "one"), rows(run / "two")
+    assert any(name.startswith("brought") for name in one)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-2)
+
+
+@pytest.mark.timeout(600)
+def test_two_learn_though_one_has_no_picture(thinker: Thinker, tmp_path: Path) -> None:
+    """The towers of both must compute, where they learn."""
+    thinker.save_pretrained(tmp_path / "start")
+    noise(60, 50).save(tmp_path / "cat.png")
+    asked = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}]
+    lines = [{"messages": asked, "images": ["cat.png"]}, {"messages": asked}]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stage = {"start": str(tmp_path / "start"), "data": str(tmp_path / "some.jsonl"), "conversations_per_batch": 1}
+    settings = {"steps": 1, "num_workers": 0, "stage": {**stage, "train_tower": True}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    start = ["train", "sft", "--config", str(tmp_path / "run.yaml"), "--out"]
+    assert main([*start, str(tmp_path / "one"), "--set", "accumulate=2"]) == 0
+    done = together(*start, str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-2)
 
 
 @pytest.mark.parametrize(("launched", "printed"), [({"TORCHELASTIC_RUN_ID": "1"}, "told\n"), ({}, "told\nstays\n")])

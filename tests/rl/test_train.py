@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from foveate.errors import ConfigError, ImageError
 from foveate.models import Thinker
-from foveate.models.config import TINY
+from foveate.models.config import PRESETS, TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.rl.journal import load_checkpoint
 from foveate.rl.lessons import views
@@ -183,7 +184,7 @@ def test_only_what_training_may_draw_is_drawn(name: str, tokenizer: str, monkeyp
     assert all(sheet.style in ICON_STYLES["train"] for sheet in sheets)
 
 
-def test_a_supervised_loss_is_the_sum_of_its_parts(tokenizer: str) -> None:
+def test_a_supervised_loss_is_the_sum_of_its_parts(tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One batch, one set of weights, and each part counted more or less."""
 
     def loss(**coefficients: float) -> tuple[float, dict[str, float]]:
@@ -194,11 +195,17 @@ def test_a_supervised_loss_is_the_sum_of_its_parts(tokenizer: str) -> None:
             "coef": stage.balance_coef
         }
 
+    deep = replace(TINY, decoder=replace(TINY.decoder, num_layers=5))
+    monkeypatch.setitem(PRESETS, "tiny", deep)  # five layers, of which three are watched
     bare, metrics = loss()
+    assert set(LOOKS) < metrics.keys()
     assert metrics["coef"] > 0
     assert bare == pytest.approx(metrics["nll"] + metrics["coef"] * metrics["balance"], rel=0.01)
     looked, metrics = loss(gaze_coef=0.5)
-    assert looked - bare == pytest.approx(0.5 * sum(metrics[name] for name in LOOKS if name in metrics), rel=0.05)
+    assert looked - bare == pytest.approx(0.5 * sum(metrics[name] for name in LOOKS), rel=0.05)
+    half, whole = (loss(brought_coef=coef)[0] - bare for coef in (0.5, 1.0))
+    assert half > 0.1
+    assert whole == pytest.approx(2 * half, rel=0.05)
     half, whole = (loss(dense_coef=coef)[0] - bare for coef in (0.5, 1.0))
     assert half > 0.1
     assert whole == pytest.approx(2 * half, rel=0.05)

@@ -6,6 +6,7 @@ import re
 import pytest
 from PIL import Image
 
+from foveate.agent.images import box_to_pixels
 from foveate.agent.parse import parse
 from foveate.rl.lessons.oracle_messages import (
     MOST_READ,
@@ -20,6 +21,7 @@ from foveate.rl.lessons.oracle_messages import (
 )
 from foveate.rl.lessons.pages import PageWriter, corpus_words
 from foveate.rl.tasks.scene import FAMILIES, Mark, draw_scene
+from foveate.tools.zoom import zoom
 
 
 def test_relative_boxes_hold_the_pixel_box() -> None:
@@ -55,7 +57,8 @@ def test_turns_parse_and_crops_are_numbered_in_order(family: str) -> None:
         if call.name == "zoom":
             source = images[call.arguments["image"]]
             crop = following["content"][1]["image"]
-            assert crop.tobytes() == source.crop(pixel_box(call.arguments["box"], source.size)).tobytes()
+            box_px = box_to_pixels(call.arguments["box"], source.size, "relative_1000")
+            assert crop.tobytes() == zoom(source, box_px).tobytes(), "as the agent's tool cuts it"
             assert following["content"][0]["text"] == f"image {len(images)}"
             images.append(crop)
     assert answers == [question.answer for question in scene.questions]
