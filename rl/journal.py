@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foveate.errors import CheckpointError
 from foveate.models.shards import INDEX, SINGLE
-from foveate.rl.lines import lines_of, whole_lines
+from foveate.rl.lines import lines_of
 from foveate.rl.optimizer import MasterOptimizer
 from foveate.rl.settings import Settings, refuse_others
 from foveate.rl.team import ALONE, Team
@@ -144,7 +144,7 @@ def _step_of(path: Path) -> int:
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file but for a half one, which a kill in the middle of a line leaves; none without a file."""
     rows: list[dict[str, Any]] = []
-    for line in whole_lines(path).split(b"\n") if path.is_file() else ():
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         with suppress(ValueError):
             rows.append(json.loads(line))
     return rows
