@@ -35,11 +35,13 @@ def inputs(num_tokens: int) -> list[Inputs]:
 
 
 def peers(sets: Sequence[Inputs], gate_up: Tensor, down: Tensor) -> dict[str, Run]:
-    """PyTorch's loop over experts, each of transformers' ways, and vLLM's, where they are installed."""
+    """PyTorch's loop over experts, transformers' better way, and vLLM's, where they are installed.
+
+    Its other way, batched_mm, copies the matrices of each token: 7 times as long for one (2026-11-29).
+    """
     runs: dict[str, Run] = {"torch": lambda n: by_torch(*sets[n], gate_up, down)}
     if has_transformers():
-        for way in ("grouped_mm", "batched_mm"):
-            runs[f"transformers {way}"] = _called(experts_layer(gate_up, down, way), sets)
+        runs["transformers"] = _called(experts_layer(gate_up, down), sets)
     if vllm_peer.has_vllm():
         runs["vllm"] = _called(vllm_peer.experts_layer(gate_up, down), sets)
     return runs

@@ -9,8 +9,6 @@ from foveate.benchmarks.measure import Case
 from foveate.ops import experts_forward
 
 TOKENS = 512
-FEW = 4
-"""For more tokens transformers' batched_mm is left out: it copies the matrices of each."""
 
 
 def cases() -> Iterator[Case]:
@@ -22,8 +20,6 @@ def case(num_tokens: int, gate_up: Tensor, down: Tensor) -> Case:
     """So many tokens."""
     sets = inputs(num_tokens)
     runs = peers(sets, gate_up, down)
-    if num_tokens > FEW:
-        runs.pop("transformers batched_mm", None)
     return Case(
         op="moe_prefill",
         shape=f"{num_tokens} tokens, {TOP_K} of {EXPERTS} experts, {WIDTH} x {INNER}",

@@ -30,5 +30,5 @@ def cases() -> Iterator[Case]:
         shape="a question about a large picture, zooms included",
         dtype=str(thinker.decoder.embed.weight.dtype).removeprefix("torch."),
         ours=ours,
-        peers={"torch": plainly(ours)},
+        peers={"before": plainly(ours)},
     )

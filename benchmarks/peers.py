@@ -51,15 +51,15 @@ def one_token(heads: int, key_heads: int, scale: float | None = None) -> Callabl
     return run
 
 
-def experts_layer(gate_up: Tensor, down: Tensor, way: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Qwen3-MoE's experts with these weights, by one of transformers' experts implementations."""
+def experts_layer(gate_up: Tensor, down: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Qwen3-MoE's experts with these weights, as transformers computes them by itself."""
     from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
     from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
     make: Callable[[object], nn.Module] = Qwen3MoeExperts
     num_experts, width, inner = down.shape
     config = Qwen3MoeConfig(num_experts=num_experts, hidden_size=width, moe_intermediate_size=inner)
-    config._experts_implementation = way  # noqa: SLF001 - what from_pretrained sets
+    config._experts_implementation = "grouped_mm"  # noqa: SLF001 - what from_pretrained sets
     with torch.device("meta"):
         layer: nn.Module = make(config).eval()
     layer.gate_up_proj, layer.down_proj = (nn.Parameter(x, requires_grad=False) for x in (gate_up, down))

@@ -186,6 +186,6 @@ def test_rows_are_one_list_and_each_has_a_line(capsys: pytest.CaptureFixture[str
 
 def test_nano_answers_the_same_in_plain_pytorch() -> None:
     case = next(nano_ask.cases())
-    ours, theirs = case.ours(0), case.peers["torch"](0)
+    ours, theirs = case.ours(0), case.peers["before"](0)
     assert (ours.text, ours.status) == (theirs.text, "answered")
     assert ours.usage.tool_calls == theirs.usage.tool_calls > 0
