@@ -16,7 +16,6 @@ from tqdm import tqdm
 from foveate.errors import ConfigError
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
-from foveate.rl.heap import give_back
 from foveate.rl.journal import METRICS, Progress, add_row, keep_rows, refuse_another, resumed, save_checkpoint
 from foveate.rl.learner import OF_FAMILY, Learner, Said
 from foveate.rl.page import EXAMPLES, add_examples, write_page
@@ -80,7 +79,6 @@ def train_policy(
                     bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
                 save_checkpoint(out, learner.optimizer, Progress(done), team, settings)
                 bar.update()
-                give_back()
                 if team.most(max_minutes is not None and time.monotonic() - started > 60 * max_minutes):
                     break
         bar.close()

@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from foveate.errors import ConfigError, InputError
 from foveate.models.config import from_json
-from foveate.rl.heap import STEPS_KEPT, give_back
 from foveate.rl.journal import (
     METRICS,
     SKIPPED,
@@ -289,8 +288,6 @@ def train(
             window += [*numbers, {"grad_norm": norm}] if math.isfinite(norm) else [{SKIPPED: 1.0}]
             step += 1
             bar.update()
-            if step % STEPS_KEPT == 0:
-                give_back()
             now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
                 row = finite(team.means(totals_of(window)))

@@ -25,11 +25,9 @@ def train(
 ) -> int:
     """Train one stage of the thinker."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)  # read when torch first multiplies
-    from foveate.rl.heap import keep_freed
     from foveate.rl.stages import main
     from foveate.rl.team import leave
 
-    keep_freed()
     config, out = expanded(config), expanded(out)
     main(stage, config, out, resume=resume, overrides=tuple(overrides or ()), max_minutes=max_minutes, seed=seed)
     leave()
