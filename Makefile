@@ -16,6 +16,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 PYTHON ?= python3.11
 TORCH ?= torch==2.13.0
@@ -43,29 +44,35 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@sed -n '3,10s/^#  *//p' Makefile
 
-# Written anew only when other things are asked for than .venv was set up with.
-export ASKED := $(strip $(PYTHON) $(TORCH) $(PIP_ARGS))
+# Written anew only when other things are asked for than .venv was set up with, here, with these compilers.
+COMPILERS := $(shell type -P c++ g++ clang++ nvcc | xargs) $(wildcard /usr/include/python3*/Python.h)
+BUILD_ASKED := $(FOVEATE_CUDA) $(FOVEATE_CXXFLAGS) $(if $(filter environment command,$(origin CXX)),$(CXX))
+export ASKED := $(strip $(PYTHON) $(TORCH) $(PIP_ARGS) $(BUILD_ASKED) $(COMPILERS) $(CURDIR))
 ifneq ($(ASKED),$(shell cat $(VENV)/.asked 2>/dev/null))
 .PHONY: $(VENV)/.asked
 endif
 $(VENV)/.asked:
 	@mkdir -p $(VENV) && echo "$$ASKED" >$@
 
-# An environment of another interpreter is emptied first: venv would leave its links as they are.
+# An environment of another interpreter or folder is emptied first: venv would leave its links as they are.
 INTERPRETER := import sys; print(sys.base_prefix, sys.version)
+# The interpreter itself and no link to it, from which some cannot make an environment.
+BASE := import ensurepip, os, sys; sys.version_info < (3, 11) or print(os.path.realpath(sys._base_executable))
 $(VENV)/.torch: $(VENV)/.asked constraints.txt
-	@python=$$(PATH="$$OUTER_PATH"; for name in $(PYTHON) python3 python3.12 python3.13; do \
-	    "$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && type -P "$$name" && break; \
+	@python=$$(PATH="$$OUTER_PATH"; for name in "$(PYTHON)" python3.12 python3.13 python3.14 python3; do \
+	    found=$$("$$name" -c '$(BASE)' 2>/dev/null) && [ -n "$$found" ] && echo "$$found" && break; \
 	done || true); \
 	if [ -z "$$python" ]; then \
 	    echo "foveate: no Python 3.11 or later with venv found; install one or say make PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	echo "set-up 1/2: $(VENV) with $(TORCH) ($$("$$python" --version))"; \
-	if [ "$$("$$python" -c '$(INTERPRETER)')" != "$$($(BIN)/python -c '$(INTERPRETER)' 2>/dev/null)" ]; then \
+	if [ "$$("$$python" -c '$(INTERPRETER)')" != "$$($(BIN)/python -c '$(INTERPRETER)' 2>/dev/null)" ] || \
+	    { [ -e $(VENV)/.place ] && [ "$$(cat $(VENV)/.place)" != "$(CURDIR)" ]; }; then \
 	    "$$python" -m venv --clear $(VENV) && echo "$$ASKED" >$(VENV)/.asked; \
 	else \
 	    "$$python" -m venv $(VENV); \
-	fi
+	fi; \
+	echo "$(CURDIR)" >$(VENV)/.place
 	@$(PIP) "$(TORCH)" $(BUILD_TOOLS)
 	@touch $@
 
@@ -93,7 +100,8 @@ lint: $(VENV)/.dev
 # mypy cannot follow an editable install that maps folders: it reads the package through a tree of links.
 types: $(VENV)/.dev
 	@rm -rf .link-tree && mkdir -p .link-tree/foveate
-	@ln -s $(CURDIR)/src/foveate/* $(FOLDERS:%=$(CURDIR)/%) .link-tree/foveate/
+	@ln -s "$(CURDIR)"/src/foveate/* .link-tree/foveate/
+	@for folder in $(FOLDERS); do ln -s "$(CURDIR)/$$folder" .link-tree/foveate/; done
 	@$(BIN)/mypy --package foveate
 
 eval: $(VENV)/.run
@@ -116,9 +124,10 @@ sanitize: $(VENV)/.dev
 	@echo "sanitize 1/2: compiling csrc/ (minutes)"
 	@FOVEATE_SANITIZE=address,undefined $(BIN)/python setup.py -q build_ext \
 	    --build-lib build/sanitized/ext --build-temp build/sanitized/temp
-	@ln -s $(CURDIR)/src/foveate/* $(FOLDERS:%=$(CURDIR)/%) build/sanitized/foveate/
+	@ln -s "$(CURDIR)"/src/foveate/* build/sanitized/foveate/
+	@for folder in $(FOLDERS); do ln -s "$(CURDIR)/$$folder" build/sanitized/foveate/; done
 	@rm -f build/sanitized/foveate/*.so
-	@ln -s $(CURDIR)/build/sanitized/ext/foveate/*.so build/sanitized/foveate/
+	@ln -s "$(CURDIR)"/build/sanitized/ext/foveate/*.so build/sanitized/foveate/
 	@echo "sanitize 2/2: running the tests of operations"
 	@LD_PRELOAD="$$(for name in $(SANITIZERS); do g++ -print-file-name=$$name; done | tr '\n' ' ')" \
 	    ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized \

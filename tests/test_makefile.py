@@ -3,6 +3,7 @@
 A shell script stands in for Python, pip included; nothing is installed or compiled.
 """
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ READY = ".venv/.dev"
 PYTHON = """#!/usr/bin/env bash
 told="$*"
 case "$told" in
+  *_base_executable*) realpath "$0" ;;
   *base_prefix*) echo NAME ;;
   --version) echo Python 3.11.0 ;;
   "-m venv"*) [[ $3 != --clear ]] || rm -rf .venv
@@ -76,6 +78,26 @@ def test_another_interpreter_has_an_environment_of_its_own(checkout: Path) -> No
     assert "venv --clear .venv\n" in set_up(checkout, **other)
     assert "echo other" in (checkout / ".venv" / "bin" / "python").read_text()
     assert is_ready(checkout, **other)
+
+
+def test_a_folder_that_was_copied_has_an_environment_of_its_own(checkout: Path, tmp_path: Path) -> None:
+    """That of the first would go on being tested."""
+    copy = tmp_path / "copy of it"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("copy of it"))
+    assert not is_ready(copy)
+    assert "venv --clear .venv\n" in set_up(copy)
+    assert is_ready(copy)
+
+
+def test_a_compiler_that_came_later_compiles(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / "bin").mkdir()
+    (checkout / "bin" / "nvcc").write_text("#!/bin/sh\n")
+    (checkout / "bin" / "nvcc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{checkout / 'bin'}:{os.environ['PATH']}")
+    assert not is_ready(checkout)
+    assert is_ready(checkout) is False
+    set_up(checkout)
+    assert is_ready(checkout)
 
 
 def test_a_source_that_is_gone_is_compiled_no_more(checkout: Path) -> None:

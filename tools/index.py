@@ -12,6 +12,7 @@ import re
 import sqlite3
 import threading
 import unicodedata
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -90,6 +91,7 @@ class Index:
         self._guessable = sorted({word for words in (*self._subjects, *keywords) for word in words})
         self._lock = threading.Lock()
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        weakref.finalize(self, self._database.close)
         self._database.execute(
             "CREATE VIRTUAL TABLE passages USING fts5(subject, names, keywords, text,"
             ' tokenize = "porter unicode61 remove_diacritics 2")'

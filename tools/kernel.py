@@ -11,6 +11,7 @@ an eventfd, `close` kills the process; interrupting the cell and freeing the soc
 """
 
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
@@ -26,7 +27,7 @@ import zmq
 from jupyter_client.session import Session
 from PIL import Image
 
-from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
+from foveate.errors import KernelLostError, SandboxUnavailableError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CellOutput, execute_content, only_calculates, take
 from foveate.tools.launch import READABLE, SIGNATURE, launched, socket_path, writable_folders
 from foveate.tools.run_folder import RunFolder, sweep
@@ -59,6 +60,8 @@ Where the kernel is alone with what it has started, it leaves no process either.
 """
 END_ALL = "__import__('os').kill(-1, 9)"
 """A cell that ends all other processes of its namespace, and fails where there is none; it leaves no name."""
+PIDFD_OPEN = 434
+"""Its number among the calls of Linux, on all processors."""
 MAX_MESSAGE_BYTES = 16 * 2**20
 
 
@@ -75,6 +78,8 @@ class Kernel:
         """What the kernel may write to, as it sees it, the working folder first."""
         self._in_use = threading.RLock()
         """Held while a cell runs and while the kernel is freed."""
+        if not hasattr(os, "eventfd"):
+            raise SandboxUnavailableError("code runs on Linux alone, with a Python that has os.eventfd")
         self._cancel_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         weakref.finalize(self, os.close, self._cancel_fd)
         self._process: subprocess.Popen[bytes] | None = None
@@ -203,7 +208,7 @@ class Kernel:
         key = secrets.token_hex(32)
         process = launched(tier, folder.path, key, self.limits)
         try:
-            self._pidfd = os.pidfd_open(process.pid)
+            self._pidfd = pidfd_of(process.pid)
         except OSError:
             kill_group(process)
             process.wait()
@@ -341,6 +346,17 @@ def connected(socket: "zmq.Socket[bytes]", path: str) -> "zmq.Socket[bytes]":
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.connect(f"ipc://{path}")
     return socket
+
+
+def pidfd_of(pid: int) -> int:
+    """A descriptor that tells when a process has ended; some builds of Python lack the call. Raises OSError."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    descriptor: int = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_OPEN, pid, 0)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.set_inheritable(descriptor, False)
+    return descriptor
 
 
 def is_alive(process: "subprocess.Popen[bytes]") -> bool:

@@ -6,6 +6,7 @@ show is waited for, never slept for.
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,7 @@ class Terminal:
         command += [sys.executable, str(TESTS / "repl_scripted.py"), "--data-dir", "data", *arguments]
         self.tmux(
             *("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "40", "-c", str(self._folder)),
-            *("-e", "LC_ALL=C.UTF-8", f"stty sane; {' '.join(command)}"),
+            *("-e", "LC_ALL=C.UTF-8", f"stty sane; {shlex.join(command)}"),
         )
         return int(self.tmux("list-panes", "-F", "#{pane_pid}").split()[-1])
 

@@ -22,7 +22,7 @@ from needs import needs_bubblewrap
 from PIL import Image
 from psutil import STATUS_ZOMBIE, Process
 
-from foveate.errors import KernelLostError, ToolError, ToolTimeoutError
+from foveate.errors import KernelLostError, SandboxUnavailableError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, only_calculates, png_of, take
 from foveate.tools.kernel import INTERRUPT_GRACE_S, Kernel
 
@@ -149,6 +149,22 @@ def test_floods_of_output_are_cut_and_marked(kernel: Kernel, flood: str) -> None
     assert output.truncated
     assert len(output.text) < MAX_OUTPUT_CHARS + 100
     assert kernel.run("print('still here')").text == "still here\n"
+
+
+@needs_bubblewrap
+def test_a_python_without_a_call_of_linux_asks_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some that conda and uv bring."""
+    monkeypatch.delattr(os, "pidfd_open")
+    with Kernel() as kernel:
+        assert kernel.run("6 * 7").text == "42\n"
+        with pytest.raises(KernelLostError, match="died"):
+            kernel.run("import os; os._exit(1)")
+
+
+def test_another_system_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "eventfd")
+    with pytest.raises(SandboxUnavailableError, match="code runs on Linux alone"):
+        Kernel()
 
 
 @needs_bubblewrap
