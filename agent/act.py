@@ -7,6 +7,7 @@ traced back to the user's picture it is a part of. Every failure is a step that 
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +22,12 @@ from foveate.agent.state import RunContext
 from foveate.errors import ImageError, ModelError, ToolArgumentError, ToolError
 from foveate.models.reasoner import Reasoner
 from foveate.pictures import open_picture
+from foveate.tools.python import shortened
 from foveate.tools.schema import is_number
 from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 
+LONGEST_TEXT = 100_000
+"""Characters of what a tool returns; of more, the head and the tail."""
 MOST_CROPPED_PX = 300_000_000
 """Pixels of all crops of a conversation, some 0.9 GB: a crop of a large picture costs no more image tokens."""
 
@@ -53,7 +57,7 @@ class ToolRunner:
         """
         start = time.monotonic()
         result = self._perform(call_id, call, images, context.tools, context.budget.seconds - usage.seconds)
-        text, failed, record, tokens = clean_text(result.text), result.failed, None, 0
+        text, failed, record, tokens = shortened(clean_text(result.text), LONGEST_TEXT), result.failed, None, 0
         if result.image is not None:
             try:
                 record, tokens = self._received(result, result.image, images, context, usage)
@@ -92,7 +96,7 @@ class ToolRunner:
         except ToolArgumentError as error:
             return ToolResult(text=f"{call.name}: {error}", failed=True)
         pictures = StoredImages(self.store, [record.sha256 for record in images])
-        asked = ToolCall(id=call_id, name=call.name, arguments=arguments)
+        asked = ToolCall(id=call_id, name=call.name, arguments=deepcopy(arguments))  # which the tool may change
         return perform(tools, asked, pictures, seconds=seconds)
 
     def _in_pixels(self, call: Call, tool: Tool, images: Sequence[ImageRecord]) -> dict[str, Any]:

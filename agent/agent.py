@@ -45,7 +45,7 @@ from foveate.errors import InputError
 from foveate.models.load import reasoner_of
 from foveate.models.reasoner import Reasoner
 from foveate.pictures import PictureSource, picture_and_bytes
-from foveate.tools.tool import CANCEL_AGAIN_S, Tool
+from foveate.tools.tool import CANCEL_AGAIN_S, Tool, told_when_broken
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -387,9 +387,11 @@ def _end(run: _Run, patience_s: float = math.inf) -> None:
 
 def _cancel(tools: Iterable[Tool]) -> None:
     for tool in tools:
-        tool.cancel()
+        with told_when_broken(tool):
+            tool.cancel()
 
 
 def _close(tools: Iterable[Tool]) -> None:
     for tool in tools:
-        tool.close()
+        with told_when_broken(tool):
+            tool.close()

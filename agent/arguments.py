@@ -25,7 +25,7 @@ def checked_question(question: str) -> str:
         raise InputError(f"got the question {shown(question)}, wanted text")
     if not question.strip():
         raise InputError("got an empty question, wanted some text")
-    return question
+    return question.replace("\0", "")  # which PostgreSQL cannot hold
 
 
 def checked_budget(budget: Budget | None) -> Budget | None:

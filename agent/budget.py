@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from foveate.agent.records import Usage
@@ -37,8 +37,8 @@ class Budget:
         for field in fields(self):
             value = getattr(self, field.name)
             right = isinstance(value, int | float if field.name == "seconds" else int) and not isinstance(value, bool)
-            if not right or math.isnan(value) or value < 0:
-                raise ConfigError(f"got {field.name}={value!r} in the budget, wanted a number >= 0")
+            if not right or (isinstance(value, int) and value >= 2**63) or math.isnan(value) or value < 0:
+                raise ConfigError(f"got {field.name}={shown(value)} in the budget, wanted a number >= 0 below 2**63")
 
     def spent(self, usage: "Usage") -> str | None:
         """Which budget allows no further turn, in words; None while a turn is possible."""

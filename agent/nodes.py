@@ -41,7 +41,7 @@ from foveate.agent.state import (
     to_plain,
 )
 from foveate.errors import ImageError, InputError, ModelError, ParseError
-from foveate.models.reasoner import CHARS_PER_TOKEN, Reasoner, Sample
+from foveate.models.reasoner import CHARS_PER_TOKEN, Message, Reasoner, Sample
 
 CANCELLED = "cancelled by the user"
 LAST_TURN = "This is your last turn: give your best answer now."
@@ -83,14 +83,16 @@ class Nodes:
             return {"outcome": ended("cancelled", CANCELLED)}
         if spent:
             return {"outcome": ended("out_of_budget", spent)}
-        start = time.monotonic()
+        messages, start = self._messages(state, context), time.monotonic()
         try:
-            sample = self._sample(state, context, usage, start)
-        except InputError as error:  # too much for the context: the next question may be short enough
-            back = _taken_back(state) if usage.turns == 0 else _last_turn_taken_back(state)
-            return {"outcome": ended("error", str(error)), **back}
-        except ModelError as error:
-            return {"outcome": ended("error", str(error))}
+            sample = self._sample(messages, context, usage, start)
+        except (InputError, ModelError) as error:
+            used = to_plain(replace(usage, seconds=usage.seconds + time.monotonic() - start))
+            failed: Plain = {"outcome": ended("error", str(error)), "usage": used}
+            if isinstance(error, ModelError):
+                return failed
+            # too much for the context: the next question may be short enough
+            return failed | (_taken_back(state) if usage.turns == 0 else _last_turn_taken_back(state))
         seconds, tokens = time.monotonic() - start, count_tokens(sample)
         used = replace(
             usage, turns=usage.turns + 1, policy_tokens=usage.policy_tokens + tokens, seconds=usage.seconds + seconds
@@ -177,11 +179,15 @@ class Nodes:
         model = clean_text(self.reasoner.name)
         return Settings(model=model, budget=context.budget, temperature=context.temperature, seed=context.seed)
 
-    def _sample(self, state: RunState, context: RunContext, usage: Usage, start: float) -> Sample:
-        deadline = start + context.budget.seconds - usage.seconds
+    def _messages(self, state: RunState, context: RunContext) -> list[Message]:
+        """The conversation with its pictures; the tools, and the model, may be others than when it began."""
         messages = resolve(state["messages"], self.store.get)
-        if messages[0]["role"] == "system":  # the tools may be others than when the conversation began
-            messages[0] = system_message(context.tools, self.reasoner.dialect)
+        spoken = messages[1:] if messages[0]["role"] == "system" else messages
+        wanted = self.reasoner.dialect.wants_system_prompt
+        return [system_message(context.tools, self.reasoner.dialect), *spoken] if wanted else spoken
+
+    def _sample(self, messages: list[Message], context: RunContext, usage: Usage, start: float) -> Sample:
+        deadline = start + context.budget.seconds - usage.seconds
         return self.reasoner.sample(
             messages,
             max_new_tokens=context.budget.policy_tokens - usage.policy_tokens,
@@ -230,9 +236,12 @@ def _taken_back(state: RunState) -> Plain:
 
 
 def _last_turn_taken_back(state: RunState) -> Plain:
-    """The conversation up to the last turn, which what its calls returned made too much."""
+    """The conversation up to the last turn, which what its calls returned made too much, without their images."""
     roles = [message["role"] for message in state["messages"]]
-    return {"messages": only(len(roles) - 1 - roles[::-1].index("assistant"))}
+    kept = len(roles) - 1 - roles[::-1].index("assistant")
+    parts = (part for message in state["messages"][kept:] for part in message["content"])
+    dropped = sum(isinstance(part, dict) and "sha256" in part for part in parts)
+    return {"messages": only(kept), "images": only(len(state["images"]) - dropped)}
 
 
 def _no_next_turn(sample: Sample, context: RunContext, used: Usage) -> str | None:

@@ -5,6 +5,7 @@ Ctrl-C ends the run that goes on and keeps the conversation; Ctrl-D leaves. Noth
 process `foveate -c` goes on where the conversation was, and /list leads back to the earlier ones.
 """
 
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ from foveate.agent.records import Event, RunDone, Step
 from foveate.agent.session import MakeAgent, Session
 from foveate.agent.state import Exchange
 from foveate.agent.trace import write_trace
-from foveate.agent.typed import missing_picture, picture_path, unquoted
+from foveate.agent.typed import missing_picture, picture_path, picture_paths, unquoted
 from foveate.errors import FoveateError, InputError
 from foveate.paths import expanded
 
@@ -140,9 +141,14 @@ class Repl:
                 self._add_picture(line)
             elif name in self._commands:
                 self._commands[name](rest.strip())
+            elif paths := picture_paths(line):
+                for path, picture in zip(paths, self.add_pictures(paths), strict=True):
+                    self._say(f"added {path.name}, {picture.width} x {picture.height} px")
             elif (path := missing_picture(line)) is not None:
                 raise InputError(f"there is no file {path}; type the path of a picture, or a question")
-            elif line.startswith("/"):
+            elif rest and picture_path(name) is not None:
+                raise InputError(f"send {name} on a line of its own, and then the question")
+            elif line.startswith("/") and (not rest or re.fullmatch(r"/[a-z]+", name)):
                 raise InputError(f"there is no command or file {name}; /help lists the commands")
             else:
                 self._show(self._session.ask(line))

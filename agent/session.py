@@ -33,9 +33,7 @@ class Session:
         self._conversation = conversation
         self._agent = make_agent(conversation.model)
         try:
-            if conversation.sending:  # killed when the pictures were going with a question
-                pending = self.waiting if self.unfinished() is None else ()
-                self._keep(replace(conversation, pending=pending, sending=False))
+            self._settle()
         except BaseException:
             self._agent.close()
             raise
@@ -84,6 +82,7 @@ class Session:
 
         One that has gone meanwhile waits no longer: an ImageError says so, and the question may be asked again.
         """
+        self._settle()
         if not self.waiting and not self.history() and self.unfinished() is None:
             raise InputError("there is no picture yet; type the path of one, then ask")
         try:
@@ -101,6 +100,13 @@ class Session:
     def cancel(self) -> bool:
         """End the run that goes on, if there is one; safe in a signal handler."""
         return self._agent.cancel()
+
+    def _settle(self) -> None:
+        """Find out what became of pictures that were going with a question when the run was broken off."""
+        if self._conversation.sending:
+            history = self.history()
+            taken = self.unfinished() is not None or (bool(history) and self._shows(history[-1].answer))
+            self._keep(replace(self._conversation, pending=() if taken else self.waiting, sending=False))
 
     def _opens(self, path: str) -> bool:
         try:

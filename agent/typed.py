@@ -24,6 +24,16 @@ def picture_path(line: str) -> Path | None:
     return None
 
 
+def picture_paths(line: str) -> list[Path]:
+    """Several files that a line names and nothing else, as a file manager drops them; none where it does not."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return []
+    paths = [picture_path(shlex.quote(word)) for word in words]
+    return [path for path in paths if path is not None] if len(words) > 1 and all(paths) else []
+
+
 def missing_picture(line: str) -> str | None:
     """The path of a picture that the whole line must mean though no such file is there; None for anything else."""
     text = unquoted(line)

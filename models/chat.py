@@ -206,14 +206,20 @@ def rgb_of(source: Picture) -> Image.Image:
     return open_picture(picture.image if isinstance(picture, StoredPicture) else picture)
 
 
+def says(token_ids: Sequence[int], text: str, codec: TextCodec) -> bool:
+    """Whether ids are a turn's text in this vocabulary. A template may have begun it, or the text may end sooner."""
+    said = codec.decode(token_ids)
+    return not text or bool(said and (text.endswith(said) or said.startswith(text)))
+
+
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:
-    """An assistant's turn to its end: ids as sampled, or the text encoded when nobody sampled it.
+    """An assistant's turn to its end: ids as sampled, or the text encoded when nobody did, or another model.
 
     A turn that was cut is closed by the template.
     """
-    sampled = list(message.get("token_ids") or [])
-    if not sampled:
-        yield [*codec.encode_model_text(turn_text(message)), codec.end_of_turn], True
+    sampled, text = list(message.get("token_ids") or []), turn_text(message)
+    if not sampled or not says(sampled, text, codec):  # those of another model's vocabulary
+        yield [*codec.encode_model_text(text), codec.end_of_turn], True
         return
     yield sampled, True
     if sampled[-1] not in codec.ends:

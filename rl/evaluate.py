@@ -107,7 +107,7 @@ def evaluate(
             results = stack.enter_context(spread(answer_share, job, model, left, workers))
         else:
             results = answer_all(job, model, questions, left)
-        results = answering(results)
+        results = answering(results) if all(result.error is not None for result in held) else results
         if out is not None:
             results = written(results, Path(out), source, len(held))
         done = held + list(_shown(results, held, len(idxs)))

@@ -15,9 +15,11 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from select import select
 from threading import Lock
+from typing import Any
 
 from foveate.errors import ConfigError
 from foveate.extras import from_extra
@@ -116,15 +118,20 @@ def _answer(process: "subprocess.Popen[bytes]", seconds: float) -> bytes | None:
 
 def serve() -> None:
     """What the process does: compare what comes in, until nothing does."""
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     logging.disable()
-    formula = (LatexExtractionConfig(),)  # math-verify's other one takes texts as Python
+    kept = NormalizationConfig(
+        units=False, malformed_operators=True, nits=True
+    )  # else the t of "2t" and the m of "3m" are units, and left out
+    formula = (LatexExtractionConfig(normalization_config=kept),)  # math-verify's other one takes texts as Python
 
     def equal(answer: str, expected: str) -> bool:
         found, wanted = (parse(_delimited(text), formula, parsing_timeout=None) for text in (answer, expected))
-        return bool(verify(wanted, found, timeout_seconds=None))
+        alike = answer.count("%") == expected.count("%") and _is_near(found, wanted)
+        return alike and bool(verify(wanted, found, timeout_seconds=None))
 
     out, sys.stdout = sys.stdout.buffer, sys.stderr
     out.write(READY)
@@ -132,6 +139,16 @@ def serve() -> None:
     for line in sys.stdin:
         out.write(json.dumps(equal(*json.loads(line))).encode() + b"\n")
         out.flush()
+
+
+def _is_near(found: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    """False for numbers that differ by more than a millionth of themselves: math-verify rounds to so many places."""
+    numbers = ([value.doit() for value in values if getattr(value, "is_number", False)] for values in (found, wanted))
+    both = [some[0].evalf(30) for some in numbers if some]
+    if len(both) < 2:
+        return True
+    one, other = both
+    return bool(abs(one - other) <= 1e-6 * max(abs(one), abs(other)))
 
 
 def _delimited(text: str) -> str:

@@ -128,10 +128,14 @@ def _example(trajectory: Trajectory, codec: TextCodec) -> dict[str, Any]:
 
 def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve | None:
     """The numbers of the rows that have one; None where no row has."""
-    values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
-    if not values:
+    found = [(idx, row[name]) for idx, row in enumerate(rows) if math.isfinite(row.get(name, math.nan))]
+    if not found:
         return None
+    values = [value for _, value in found]
     least, most = min(values), max(values)
-    across, up = WIDTH / max(1, len(values) - 1), (HEIGHT - 10) / ((most - least) or 1.0)
-    points = " ".join(f"{idx * across:.1f},{HEIGHT - 5 - (value - least) * up:.1f}" for idx, value in enumerate(values))
-    return Curve(name, values[0], values[-1], points)
+    across, up = WIDTH / max(1, len(rows) - 1), (HEIGHT - 10) / ((most - least) or 1.0)
+    places = [(idx * across, HEIGHT - 5 - (value - least) * up) for idx, value in found]
+    if len(places) == 1:  # a point would not be seen
+        ((x, y),) = places
+        places = [(max(0.0, x - 4), y), (min(float(WIDTH), x + 4), y)]
+    return Curve(name, values[0], values[-1], " ".join(f"{x:.1f},{y:.1f}" for x, y in places))

@@ -58,7 +58,13 @@ def train_policy(
         rows, _ = (keep_rows(out / name, "iteration", done) if team.leads else [] for name in (METRICS, EXAMPLES))
         success = team.of_first(_success_so_far(rows))
         started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
-        bar = tqdm(total=config.iterations, initial=done, dynamic_ncols=True, unit="iteration", disable=not team.leads)
+        bar = tqdm(
+            total=config.iterations,
+            initial=done,
+            dynamic_ncols=True,
+            unit="iteration",
+            disable=None if team.leads else True,
+        )
         learner.give(playing)
         trackers, before = config.trackers if team.leads else (), done if resume else None
         with players(config, playing, team, questions) as stage, tracked(trackers, out, before) as track:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from foveate.agent.messages import clean_text
 from foveate.errors import InputError, shown
+from foveate.models.chat import says
 from foveate.models.processor import Processor
 from foveate.models.reasoner import Message
 from foveate.models.transcript import Transcript, pack
@@ -114,7 +114,8 @@ def with_picture(transcripts: Sequence[Transcript], processor: Processor) -> lis
 def _check_tokens(message: Message, processor: Processor) -> None:
     """Ids as sampled are taken as they are; those of another tokenizer would be some other text."""
     ids, text = message.get("token_ids"), message["content"]
-    if ids and not text.endswith(clean_text(said := processor.codec.decode(ids))):
+    if ids and not says(ids, text, processor.codec):
+        said = processor.codec.decode(ids)
         raise InputError(
             f"a turn says {shown(text)}, and its token_ids say {shown(said)} to the model that shall learn; wanted "
             "conversations of that model"

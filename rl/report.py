@@ -120,7 +120,7 @@ class Report:
     seconds: float
     """Mean time in the model and its tools."""
     right_with_evidence: int
-    """Right answers whose evidence is known."""
+    """Right answers whose evidence is known; none where every crop was grey."""
     right_seen: int
     """Those of them whose evidence a crop showed."""
     crop_share: float | None
@@ -142,7 +142,7 @@ class Report:
     ) -> Self:
         """Sum up results; at least one."""
         usages = [result.run["usage"] for result in results]
-        judged = [result for result in results if result.right and result.evidence]
+        judged = [result for result in results if result.right and result.evidence and control != "blank"]
         shares = [result.crop_share for result in judged if result.crop_share is not None]
         families = dict.fromkeys(result.family for result in results)
         return cls(

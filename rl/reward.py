@@ -80,11 +80,17 @@ def is_same_number(left: str, right: str) -> bool:
     return _is_same(left, right, number)
 
 
+_HEDGE = re.compile(r"^(?:or|and)\b|^[,/&]|(?:^|\s)\(?[a-z][).](?:\s|$)")
+"""Behind the letter of an option: that of another one."""
+
+
 def is_same_choice(left: str, right: str) -> bool:
     """Whether two answers name one option: by its letter, or by its text when one of them has no letter."""
     one, other = _option(left), _option(right)
     if one[0] and other[0]:
-        return one[0] == other[0] and (not one[1] or not other[1] or one[1] == other[1])
+        says = one[1] or other[1]
+        alike = one[1] == other[1] if one[1] and other[1] else not _HEDGE.search(says)
+        return one[0] == other[0] and alike
     return one[1] == other[1]
 
 

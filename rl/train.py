@@ -279,7 +279,9 @@ def train(
         rows = keep_rows(out / METRICS, "step", step) if team.leads else []
         started = saved = time.monotonic()
         spent = rows[-1]["seconds"] if rows else 0.0
-        bar = tqdm(total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0, disable=not team.leads)
+        bar = tqdm(
+            total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0, disable=None if team.leads else True
+        )
         drawn = batches(stage, step, config, team)
         while step < config.steps and (some := list(islice(drawn, config.accumulate))):
             numbers = _learn(learner, stage, some, team)

@@ -60,9 +60,13 @@ class Hit:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in lower case without accents; "N'Djamena" and "Guinea-Bissau" are two words each."""
+    """Words in lower case without accents; "N'Djamena" and "Guinea-Bissau" are two words each, "U.S." is one.
+
+    A genitive's "s" is none: it would be the symbol of sulfur.
+    """
     bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return re.findall(r"[^\W_]+", bare.lower())
+    joined = re.sub(r"\b(?:[a-z]\.){2,}", lambda initials: initials[0].replace(".", ""), bare.lower())
+    return re.findall(r"[^\W_]+", re.sub(r"['\u2019]s\b", "", joined))
 
 
 def telling_words(name: str) -> list[str]:

@@ -20,6 +20,7 @@ When the user stops the run during a call, or its time is up, `tool.cancel()` fr
 
 import functools
 import inspect
+import logging
 import math
 import numbers
 import threading
@@ -32,6 +33,8 @@ from PIL import Image
 
 from foveate.errors import ConfigError, ToolArgumentError, ToolError, shown
 from foveate.tools.schema import checked_arguments, parameters_of
+
+_log = logging.getLogger(__name__)
 
 CANCEL_AGAIN_S = 0.1
 """How long a call that was told to end may go on until it is told again."""
@@ -179,6 +182,15 @@ def is_box(value: object) -> bool:
 
 
 @contextmanager
+def told_when_broken(tool: Tool) -> Iterator[None]:
+    """Around a `cancel` or `close` of a tool: what it raises is logged, and costs the others nothing."""
+    try:
+        yield
+    except Exception:  # a user's function may raise anything  # noqa: BLE001
+        _log.exception("the tool %r failed while it was cancelled or closed", tool.name)
+
+
+@contextmanager
 def cancelled_after(seconds: float, tool: Tool) -> Iterator[None]:
     """Cancel a call of the tool inside the block once `seconds` have passed, again and again until it has ended."""
     ended = threading.Event()
@@ -186,7 +198,8 @@ def cancelled_after(seconds: float, tool: Tool) -> Iterator[None]:
     def watch() -> None:
         wait_s = min(seconds, threading.TIMEOUT_MAX)
         while not ended.wait(wait_s):
-            tool.cancel()
+            with told_when_broken(tool):
+                tool.cancel()
             wait_s = CANCEL_AGAIN_S
 
     watcher = threading.Thread(target=watch, name="foveate-clock", daemon=True)

@@ -318,6 +318,18 @@ def test_boxes_are_translated_wherever_a_schema_has_them() -> None:
     )
 
 
+def test_a_tool_changes_its_arguments_alone_and_floods_nobody() -> None:
+    def spoil(items: list[int]) -> str:
+        items.clear()
+        return "x" * 300_000
+
+    call = '<tool_call>{"name":"spoil","arguments":{"items":[1,2]}}</tool_call>'
+    record, _ = run(ScriptedReasoner([call, answer("K7")]), context=RunContext(tools=(Tool(spoil),)))
+    assert record.steps[1].arguments == {"items": [1, 2]}
+    assert len(record.steps[1].text) == 100_000
+    assert "characters left out" in record.steps[1].text
+
+
 def test_boxes_beside_other_forms_are_translated_and_the_others_left() -> None:
     def mark(image: int, first: tuple[Box, str], where: Box | Literal["all"]) -> str:
         return f"{first} {where}"
@@ -345,6 +357,21 @@ def test_what_a_call_made_too_long_leaves_the_conversation() -> None:
         assert (first.status, first.reason) == ("error", "the conversation is too long")
         after = agent.ask("And now?", thread="t")
         assert (after.status, after.text, len(after.images)) == ("answered", "K7", 1)
+
+
+def test_the_image_of_a_call_that_made_too_much_has_no_number_any_more() -> None:
+    def reply(messages: Sequence[Message]) -> str:
+        parts = [part for message in messages for part in message["content"] if isinstance(part, dict)]
+        shown = sum(part["type"] == "image" for part in parts)
+        if shown > 1 and messages[-1]["role"] == "tool":
+            raise InputError("too many pictures")
+        return answer("K7") if shown > 1 else zoom(0, 0, 0, 500, 500)
+
+    with Agent(ScriptedReasoner(reply), checkpoint=":memory:") as agent:
+        first = agent.ask("What?", Image.new("RGB", (640, 480)), thread="t")
+        assert (first.status, len(first.images)) == ("error", 1)
+        after = agent.ask("And this?", Image.new("RGB", (320, 240)), thread="t")
+        assert [image.width_px for image in after.images] == [640, 320]
 
 
 @pytest.mark.parametrize("boxes", ['{"a":[0,0,500,500]}', "[0,0,500,500]", '"all"'])

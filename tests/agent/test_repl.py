@@ -86,6 +86,20 @@ def test_the_name_of_a_picture_adds_it(conversations: Conversations, picture: Pa
         assert "added a street.png" in talk(conversations, line), line
 
 
+def test_several_pictures_may_be_dropped_at_once(conversations: Conversations, picture: Path) -> None:
+    other = picture.with_name("b street.png")
+    other.write_bytes(picture.read_bytes())
+    screen = talk(conversations, f"'{picture}' '{other}'", "/images")
+    assert "added a street.png, 800 x 600 px" in screen
+    assert "added b street.png, 800 x 600 px" in screen
+    quoted = str(picture).replace(" ", "\\ ")
+    assert "send" not in talk(conversations, f"{quoted} {quoted}")
+
+
+def test_a_question_may_begin_with_a_slash(conversations: Conversations, picture: Path) -> None:
+    assert "there is no command" not in talk(conversations, str(picture), "/dev/sda1 is drawn in red: how full is it?")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

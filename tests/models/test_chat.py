@@ -12,7 +12,9 @@ import pytest
 from pictures import noise
 
 from foveate.errors import ImageError, InputError
-from foveate.models.chat import SizedPicture, StoredPicture, VideoPart, content_of, rgb_of
+from foveate.models import Thinker
+from foveate.models.chat import SizedPicture, StoredPicture, VideoPart, content_of, rgb_of, written_turn
+from foveate.models.reasoner import Message
 
 
 def parts(content: Any) -> list[Any]:
@@ -53,6 +55,18 @@ def test_what_a_message_holds() -> None:
 def test_what_is_no_part_is_named(content: Any, said: str) -> None:
     with pytest.raises(InputError, match=rf"\A{said}.*, wanted .*\Z"):
         parts(content)
+
+
+def test_ids_of_another_vocabulary_are_written_anew(thinker: Thinker) -> None:
+    """A conversation that another model began: its ids would be other words here, or none."""
+    codec = thinker.processor.codec
+    own = codec.encode_model_text("K7")
+    for ids, kept in ((own, True), ([9, 9, 9], False), ([10**6], False)):
+        turn: Message = {"role": "assistant", "content": "K7", "token_ids": ids}
+        (piece, by_policy), *_ = written_turn(turn, codec)
+        assert by_policy
+        assert (piece == ids) is kept
+        assert "K7" in codec.decode(piece)
 
 
 def test_a_picture_with_a_broken_chunk_cannot_be_read(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_any_text_is_a_query(query: str) -> None:
     assert local_index().search(query) == []
 
 
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("Which country's capital is Oslo?", "Norway: capital"),
+        ("population of the U.S.", "United States: population"),
+    ],
+)
+def test_a_genitive_and_initials_are_no_elements(query: str, title: str) -> None:
+    assert local_index().search(query)[0].fact.title == title
+
+
 def test_the_operators_of_fts5_are_words() -> None:
     assert local_index().search('capital NEAR("Norway", 2) NOT OR *')[0].fact.title == "Norway: capital"
 

@@ -118,7 +118,7 @@ def _answer_live(agent: "Agent", question: str, pictures: "list[Image]", *, quie
 def _shown(agent: "Agent", question: str, pictures: "list[Image]") -> "Answer":
     from rich.console import Console
 
-    from foveate.agent.console import LiveSteps, closing_line
+    from foveate.agent.console import LiveSteps, usage_line
     from foveate.agent.records import RunDone
 
     console = Console(stderr=True, highlight=False)
@@ -126,7 +126,7 @@ def _shown(agent: "Agent", question: str, pictures: "list[Image]") -> "Answer":
         for event in agent.stream(question, pictures):
             steps.show(event)
             if isinstance(event, RunDone):
-                console.print(closing_line(event.answer))
+                console.print(f"   {usage_line(event.answer.usage)}", style="dim")
                 return event.answer
     raise AssertionError("a stream ends with RunDone")
 
