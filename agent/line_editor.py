@@ -6,6 +6,7 @@ Enter sends, Alt-Enter starts a new line. Without a terminal on stdin, lines are
 import io
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -56,7 +57,7 @@ def line_reader(history: Path, commands: Mapping[str, str], toolbar: Callable[[]
 
     session: PromptSession[str] = PromptSession(
         message=[("bold ansicyan", "› " if (sys.stdout.encoding or "").lower().startswith("utf") else "> ")],
-        history=FileHistory(str(history)),
+        history=_History(str(history)),
         completer=LineCompleter(commands),
         complete_while_typing=False,
         multiline=True,
@@ -68,6 +69,14 @@ def line_reader(history: Path, commands: Mapping[str, str], toolbar: Callable[[]
         style=Style.from_dict({"bottom-toolbar": "noreverse"}),
     )
     return session.prompt
+
+
+class _History(FileHistory):
+    """A file of what was typed; where it cannot be written, only this process remembers."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
 
 
 def _read_plain() -> str:

@@ -73,15 +73,25 @@ def plate_width(mark: Mark, height: float) -> float:
     return height * (0.62 + 0.4 * len(str(mark.number)))
 
 
-def plate_corners(marks: Sequence[Mark], height: float) -> list[tuple[float, float]]:
-    """Upper left corner of each mark's plate: left of its box, inside where there is no room, below earlier plates."""
+def plate_corners(marks: Sequence[Mark], height: float, size_px: tuple[int, int]) -> list[tuple[float, float]]:
+    """Upper left corner of each mark's plate in a picture of this size.
+
+    Left of its box, inside where there is no room, below earlier plates, or above them at the lower edge; no plate
+    leaves the picture while it has room for it.
+    """
     taken: list[tuple[float, float, float]] = []
     for mark in marks:
         width, gap = plate_width(mark, height), height / 9
         x0, y = mark.box_px[:2]
         x = x0 - width - gap if x0 > width + gap else x0
+        x, y = max(0.0, min(x, size_px[0] - width)), max(0.0, min(y, size_px[1] - height))
+        step = height + gap
         while any(left < x + width and x < right and abs(top - y) < height for left, top, right in taken):
-            y += height + gap
+            if step > 0 and y + step + height > size_px[1]:
+                step = -step
+            y += step
+            if y < 0:  # the edge is full of them
+                break
         taken.append((x, y, x + width))
     return [(x, y) for x, y, _ in taken]
 

@@ -144,7 +144,7 @@ def _picture(number: int, record: ImageRecord, marks: Sequence[Mark], load: Load
     own = [mark for mark in marks if mark.original == record.sha256]
     unit = 1 / min(1.0, SHEET_WIDTH_PX / width_px, SHEET_HEIGHT_PX / height_px)
     veil = _veil(number, width_px, height_px, own) if own else ""
-    plates = zip(own, plate_corners(own, PLATE_PX * unit), strict=True)
+    plates = zip(own, plate_corners(own, PLATE_PX * unit, (width_px, height_px)), strict=True)
     boxes = "".join(_box(mark, corner, unit) for mark, corner in sorted(plates, key=lambda pair: not pair[0].faint))
     return (
         f'<figure class="picture"><div class="sheet">'

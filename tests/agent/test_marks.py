@@ -45,8 +45,16 @@ def test_colours_start_again_after_the_last() -> None:
 def test_plates_of_boxes_with_one_corner_do_not_hide_each_other() -> None:
     boxes: list[Box] = [(0.0, 0.0, 90.0, 90.0), (0.0, 0.0, 40.0, 40.0), (50.0, 0.0, 60.0, 9.0)]
     marks = [Mark(number=n, original="p", box_px=box, colour=COLOURS[n]) for n, box in enumerate(boxes)]
-    first, second, third = plate_corners(marks, 18.0)
+    first, second, third = plate_corners(marks, 18.0, (100, 100))
     assert first == (0.0, 0.0)
     assert second == (0.0, 20.0)
     assert third[0] < 50.0
     assert third[1] == 0.0
+
+
+def test_plates_at_the_edge_stay_in_the_picture() -> None:
+    boxes: list[Box] = [(40.0, 95.0, 90.0, 100.0), (40.0, 95.0, 60.0, 100.0), (1.0, 97.0, 9.0, 100.0)]
+    marks = [Mark(number=n, original="p", box_px=box, colour=COLOURS[n]) for n, box in enumerate(boxes)]
+    corners = plate_corners(marks, 18.0, (100, 100))
+    assert all(x >= 0 and 0 <= y <= 100 - 18 for x, y in corners)
+    assert abs(corners[0][1] - corners[1][1]) >= 18
