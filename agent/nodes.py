@@ -87,8 +87,9 @@ class Nodes:
         try:
             sample = self._sample(messages, context, usage, start)
         except (InputError, ModelError) as error:
-            used = to_plain(replace(usage, seconds=usage.seconds + time.monotonic() - start))
-            failed: Plain = {"outcome": ended("error", str(error)), "usage": used}
+            spent_s = time.monotonic() - start
+            spoiled = replace(usage, seconds=usage.seconds + spent_s)
+            failed: Plain = {"outcome": ended("error", str(error)), "usage": to_plain(spoiled)}
             if isinstance(error, ModelError):
                 return failed
             # too much for the context: the next question may be short enough

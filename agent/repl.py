@@ -142,8 +142,8 @@ class Repl:
             elif name in self._commands:
                 self._commands[name](rest.strip())
             elif paths := picture_paths(line):
-                for path, picture in zip(paths, self.add_pictures(paths), strict=True):
-                    self._say(f"added {path.name}, {picture.width} x {picture.height} px")
+                for one, picture in zip(paths, self.add_pictures(paths), strict=True):
+                    self._say(f"added {one.name}, {picture.width} x {picture.height} px")
             elif (path := missing_picture(line)) is not None:
                 raise InputError(f"there is no file {path}; type the path of a picture, or a question")
             elif rest and picture_path(name) is not None:
