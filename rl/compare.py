@@ -21,7 +21,7 @@ from foveate.extras import from_extra
 from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics, told_in_a_line
 from foveate.rl.evaluate import evaluate
 from foveate.rl.report import Report
-from foveate.rl.sources import source_of, stamps_of, weights_in
+from foveate.rl.sources import answers_of, source_of, stamps_of, weights_in
 from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION
 from foveate.rl.writing import made, replaced
 
@@ -118,7 +118,7 @@ def state_of(run: Path, suite: str) -> dict[str, Any]:
     """
     if suite not in DRAWN and not (Path(suite) / ANSWERS).is_file():
         raise InputError(f"got the suite {suite}, wanted one of {', '.join(DRAWN)} or a folder with {ANSWERS}")
-    questions = SUITE_VERSION if suite in DRAWN else (str(Path(suite).resolve()), stamps_of(Path(suite) / ANSWERS))
+    questions = SUITE_VERSION if suite in DRAWN else (str(Path(suite).resolve()), stamps_of(*answers_of(suite)))
     return {"step": count_of(read_metrics(run)[-1]), "source": source_of(questions, stamps_of(*weights_in(run)))}
 
 

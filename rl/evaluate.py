@@ -33,8 +33,8 @@ from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
 from foveate.rl.report import Report, Result
 from foveate.rl.results import check_writable, read_results, written
-from foveate.rl.sources import source_of, stamps_of, weights_of
-from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION, Suite, chosen, open_suite
+from foveate.rl.sources import answers_of, source_of, stamps_of, weights_of
+from foveate.rl.suite import DRAWN, SUITE_VERSION, Suite, chosen, open_suite
 from foveate.rl.workers import spread
 from foveate.tools.sandbox import told_tier
 
@@ -111,7 +111,10 @@ def evaluate(
         if out is not None:
             results = written(results, Path(out), source, len(held))
         done = held + list(_shown(results, held, len(idxs)))
-    return Report.of(done, suite=questions.name, model=name, control=control, seed=seed, sandbox=sandbox)
+    return Report.of(
+        done, suite=questions.name, model=name, control=control, seed=seed, sandbox=sandbox,
+        suite_version=SUITE_VERSION if job.suite in DRAWN else None,
+    )  # fmt: skip
 
 
 def answer_share(job: Job, model: str | Path, idxs: Sequence[int]) -> Iterator[Result]:
@@ -161,7 +164,7 @@ def answering(results: Iterator[Result]) -> Iterator[Result]:
 
 def _asked(suite: str) -> object:
     """What decides a suite's questions beside its name and the seed."""
-    return SUITE_VERSION if suite in DRAWN else stamps_of(Path(suite) / ANSWERS)
+    return SUITE_VERSION if suite in DRAWN else stamps_of(*answers_of(suite))
 
 
 def _weights_of(name: str) -> list[Path]:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from foveate.agent.records import Answer, ImageRecord
 from foveate.rl.reward import Kind, is_right
-from foveate.rl.suite import DRAWN, SUITE_VERSION, Item
+from foveate.rl.suite import Item
 from foveate.tools.tool import Box
 
 SCHEMA_VERSION = 2
@@ -139,6 +139,7 @@ class Report:
         control: str | None,
         seed: int,
         sandbox: str | None,
+        suite_version: int | None = None,
     ) -> Self:
         """Sum up results; at least one."""
         usages = [result.run["usage"] for result in results]
@@ -147,7 +148,7 @@ class Report:
         families = dict.fromkeys(result.family for result in results)
         return cls(
             suite=suite,
-            suite_version=SUITE_VERSION if suite in DRAWN else None,
+            suite_version=suite_version,
             foveate_version=version("foveate"),
             model=model,
             control=control,

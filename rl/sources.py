@@ -1,6 +1,8 @@
 """A short name of what decides the lines of a file, which each of them carries: a run goes on with its own alone."""
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 from foveate.models.checkpoint import nano_path
@@ -41,10 +43,16 @@ def weights_of(name: str) -> list[Path]:
     return [path] if path.is_file() else weights_in(path)
 
 
-def answers_of(folder: str) -> list[Path]:
-    """The questions of a folder of them."""
+def answers_of(folder: str | Path) -> list[Path]:
+    """The questions of a folder of them, and their pictures."""
     path = Path(folder, ANSWERS)
-    return [path] if path.is_file() else []
+    if not path.is_file():
+        return []
+    named = dict.fromkeys(
+        re.findall(r'"image"\s*:\s*("(?:[^"\\]|\\.)*")', path.read_text(encoding="utf-8", errors="replace"))
+    )
+    pictures = (path.parent / json.loads(name, strict=False) for name in named)
+    return [path, *(picture for picture in pictures if picture.is_file())]
 
 
 def files_of(name: str) -> list[Path]:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pictures import noise
 from PIL import Image
 
 from foveate.agent.budget import Budget
@@ -285,3 +286,12 @@ def test_a_dead_worker_is_told() -> None:
     dead = SimpleNamespace(exitcode=-9)
     with pytest.raises(ModelError, match="died"):
         next(in_order([0], queue.Queue(), [dead]))  # type: ignore[list-item]
+
+
+def test_another_picture_under_the_same_name_is_another_suite(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "traces.jsonl"
+    evaluate(suite, model=Scripted(), out=out)
+    picture = suite / json.loads((suite / "answers.jsonl").read_text().splitlines()[0])["image"]
+    noise(70, 50, 9).save(picture)
+    with pytest.raises(InputError, match="is of run"):
+        evaluate(suite, model=Scripted(), out=out, resume=True)

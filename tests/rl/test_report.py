@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,8 @@ def test_a_report_says_what_was_asked_and_how() -> None:
     settings = Settings(model="m", budget=Budget(turns=3), temperature=0.5, seed=3)
     answer = Answer(text="7.0", status="answered", steps=(), usage=Usage(), images=(), settings=settings)
     asked = Result.of(item, answer)
-    record = Report.of([result("7"), asked], suite="nano-test", model="m", control=None, seed=3, sandbox=None).to_json()
+    named: dict[str, Any] = {"model": "m", "control": None, "seed": 3, "sandbox": None, "suite_version": SUITE_VERSION}
+    record = Report.of([result("7"), asked], suite="nano-test", **named).to_json()
     assert record["suite_version"] == SUITE_VERSION
     assert (record["settings"]["budget"]["turns"], record["settings"]["temperature"]) == (3, 0.5)
     assert asked.to_json()["kind"] == "number"
