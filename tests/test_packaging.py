@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
-from needs import needs_bubblewrap
+from needs import needs_bubblewrap, needs_native
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setuptools.command.egg_info import FileList
@@ -175,6 +175,7 @@ def test_every_file_of_the_folders_is_in_the_wheel(wheel: Path) -> None:
     assert "foveate/py.typed" in held
 
 
+@needs_native
 def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     extension = [name for name in names if re.fullmatch(r"foveate/_C\..*\.so", name)]
@@ -209,6 +210,7 @@ def test_metadata(wheel: Path) -> None:
     assert {f"{info}/licenses/{name}" for name in LICENCES} <= set(archive.namelist())
 
 
+@needs_native
 def test_every_module_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     done = run(sys.executable, "-c", IMPORT_ALL, str(installed), cwd=tmp_path)
     assert "native kernels" in done.stdout
@@ -225,6 +227,7 @@ def test_a_question_is_answered_from_the_wheel_alone(installed: Path, tmp_path: 
     assert {"zoom", "python"} <= {step["tool"] for step in answer["steps"] if not step["failed"]}
 
 
+@needs_native
 @pytest.mark.skipif(not shutil.which("nm"), reason="nm of binutils is not installed")
 def test_the_extension_needs_only_the_stable_interface_of_torch(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from needs import needs_native
 from setuptools import Command, Distribution
 from setuptools.errors import ExecError, PlatformError
 
@@ -54,6 +55,7 @@ def command(build: ModuleType, out: Path, architectures: str | None = None) -> C
     return made
 
 
+@needs_native
 def test_an_older_nvcc_compiles_for_the_gpus_that_it_knows(
     build: ModuleType, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +98,7 @@ def test_without_nvcc_the_command_says_where_it_looked(
     assert build.find_nvcc() == str(nvcc)
 
 
+@needs_native
 def test_an_install_goes_on_when_nvcc_fails_unless_told_to_insist(
     build: ModuleType, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_an_install_goes_on_when_nvcc_fails_unless_told_to_insist(
         build.build_or_say(command(build, old))
 
 
+@needs_native
 def test_a_compiler_without_pythons_headers_cannot_compile(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +133,7 @@ def test_kernels_that_were_asked_for_need_a_compiler(build: ModuleType, monkeypa
     assert list(build.native_options()) == ["cmdclass"]
 
 
+@needs_native
 def test_kernels_of_an_earlier_build_go_when_none_are_wanted(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
