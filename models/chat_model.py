@@ -50,11 +50,12 @@ DECLINED = {"content_filter", "refusal", "SAFETY", "PROHIBITED_CONTENT", "RECITA
 """How they say that they broke it off, for what it was about."""
 REFUSED = {400, 413, 422}
 """Statuses of HTTP for a conversation that a server does not take: too long, a picture that it cannot read."""
-_NO_ROOM = re.compile(r"context.{0,12}(?:length|window|size)|max_model_len|max_tokens", re.IGNORECASE)
+_NO_ROOM = re.compile(r"context.{0,12}(?:length|window|size)|max_model_len", re.IGNORECASE)
 """How they say that a conversation and the turn that it is asked for are too long together."""
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _QUOTED = re.compile(r"[<◁](?=/?(?:think|tool_call|tool_response|grounding|code|answer)\b|\|)")
 """Where a thought that came apart from the text quotes a tag."""
+LONGEST_TAG = len("</tool_response>")
 _THOUGHT = re.compile(
     r"\A(?:(?!<think>|◁think▷).)*(?:</think>|◁/think▷)|(?:<think>|◁think▷).*?(?:</think>|◁/think▷)", re.DOTALL
 )
@@ -329,7 +330,8 @@ class _Turn:
         if not self.thinks:
             self.text += "<think>"
             self.thinks, self.thought_at = True, len(self.text)
-        before, thought = self.text[: self.thought_at], self.text[self.thought_at :] + piece
+        begun = max(self.thought_at, len(self.text) - LONGEST_TAG)  # a tag may come in pieces
+        before, thought = self.text[:begun], self.text[begun:] + piece
         self.text = before + _QUOTED.sub(lambda tag: f"{tag[0]}\u200b", thought)
 
     def _say(self, piece: str) -> None:

@@ -123,9 +123,8 @@ def serve() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     logging.disable()
-    kept = NormalizationConfig(
-        units=False, malformed_operators=True, nits=True
-    )  # else the t of "2t" and the m of "3m" are units, and left out
+    # Units stay: else the t of "2t" and the m of "3m" are some, and left out.
+    kept = NormalizationConfig(units=False, malformed_operators=True, nits=True)
     formula = (LatexExtractionConfig(normalization_config=kept),)  # math-verify's other one takes texts as Python
 
     def equal(answer: str, expected: str) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import re
+from contextlib import suppress
 from pathlib import Path
 
 from foveate.models.checkpoint import nano_path
@@ -48,11 +48,11 @@ def answers_of(folder: str | Path) -> list[Path]:
     path = Path(folder, ANSWERS)
     if not path.is_file():
         return []
-    named = dict.fromkeys(
-        re.findall(r'"image"\s*:\s*("(?:[^"\\]|\\.)*")', path.read_text(encoding="utf-8", errors="replace"))
-    )
-    pictures = (path.parent / json.loads(name, strict=False) for name in named)
-    return [path, *(picture for picture in pictures if picture.is_file())]
+    named = dict[str, None]()
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError, KeyError, TypeError):  # whoever asks the questions says what is wrong with a line
+            named[str(json.loads(line)["image"])] = None
+    return [path, *(picture for name in named if (picture := path.parent / name).is_file())]
 
 
 def files_of(name: str) -> list[Path]:

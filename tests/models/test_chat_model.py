@@ -267,6 +267,12 @@ def test_a_turn_that_does_not_fit_is_asked_for_as_long_as_there_is_room(serve: C
     assert ["max_tokens" in request for request in server.requests] == [False, False]
 
 
+def test_a_longest_turn_that_is_refused_by_name_is_handed_no_more(serve: Callable[..., Server]) -> None:
+    reasoner = endpoint(serve("Yes.", refuses="max_tokens").url)
+    assert reasoner.sample(QUESTION, max_new_tokens=9).text == "Yes."
+    assert "max_tokens" not in reasoner.hands
+
+
 def test_a_setting_that_a_client_does_not_know_is_left_out() -> None:
     class Strict(Pieces):
         def _stream(self, messages: Any, **settings: Any) -> Iterator[ChatGenerationChunk]:
