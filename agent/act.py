@@ -15,7 +15,6 @@ from PIL import Image
 
 from foveate.agent.boxes import holds_box, with_boxes
 from foveate.agent.images import ImageStore, StoredImages, box_to_pixels, crop_record, picture_record
-from foveate.agent.marks import is_crop
 from foveate.agent.messages import Call, clean_text, image_label
 from foveate.agent.records import ImageRecord, Step, Usage
 from foveate.agent.state import RunContext
@@ -28,7 +27,7 @@ from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 
 LONGEST_TEXT = 100_000
 """Characters of what a tool returns; of more, the head and the tail."""
-MOST_CROPPED_PX = 300_000_000
+MOST_MADE_PX = 300_000_000
 """Pixels of all crops of a conversation, some 0.9 GB: a crop of a large picture costs no more image tokens."""
 
 
@@ -145,14 +144,14 @@ class ToolRunner:
         source = result.source_idx
         if source is not None and source not in range(len(images)):
             raise ToolError(f"it is said to be a part of image {source}, wanted one of the {len(images)} so far")
-        cropped = sum(record.width_px * record.height_px for record in images if is_crop(record))
-        if result.box_px is not None and cropped + shown.width * shown.height > MOST_CROPPED_PX:
-            raise ToolError(f"all crops would have more than {MOST_CROPPED_PX:,} pixels; look at a smaller part")
+        made = sum(record.width_px * record.height_px for record in images if record.is_crop or record.drawn)
+        if made + shown.width * shown.height > MOST_MADE_PX:
+            raise ToolError(f"all crops and drawings would have more than {MOST_MADE_PX:,} pixels; make a smaller one")
         sha256, size_px = self.store.put(shown), (shown.width, shown.height)
         if source is not None and result.box_px is not None:
             left, top, right, bottom = map(float, result.box_px)  # a checkpoint takes no numbers of NumPy
             return crop_record(images[source], (left, top, right, bottom), sha256, size_px), tokens
-        return picture_record(sha256, size_px), tokens
+        return picture_record(sha256, size_px, drawn=True), tokens
 
 
 def with_source(call: Call, images: Sequence[ImageRecord]) -> Call:
@@ -162,7 +161,7 @@ def with_source(call: Call, images: Sequence[ImageRecord]) -> Call:
     """
     if call.observation is None:
         return call
-    made = [number for number, record in enumerate(images) if is_crop(record)]
+    made = [number for number, record in enumerate(images) if record.is_crop]
     if not 1 <= call.observation <= len(made):
         raise ToolArgumentError(f"there is no observation_{call.observation}; there are {len(made)} so far, from 1")
     return replace(call, arguments={**call.arguments, "image": made[call.observation - 1]}, observation=None)

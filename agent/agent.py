@@ -10,17 +10,16 @@ conversation (`thread`) takes one question at a time; different conversations ma
 Tools with state (the code kernel) live as long as the conversation when it has a name, else as long as the question.
 """
 
-import math
-import queue
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from contextvars import Context, copy_context
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.types import StateSnapshot
 from PIL import Image
 
@@ -39,36 +38,20 @@ from foveate.agent.graph import Graph, build_graph
 from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.messages import clean_text
 from foveate.agent.nodes import MAX_CALLS
-from foveate.agent.records import Answer, Event, ImageRecord, RunDone
+from foveate.agent.records import Answer, ImageRecord, RunDone
+from foveate.agent.running import CLOSE_PATIENCE_S, EventStream, Run, close_all
 from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, checked, exchanges_of, question_input
 from foveate.errors import InputError
 from foveate.models.load import reasoner_of
 from foveate.models.reasoner import Reasoner
 from foveate.pictures import PictureSource, picture_and_bytes
-from foveate.tools.tool import CANCEL_AGAIN_S, Tool, told_when_broken
+from foveate.tools.tool import Tool
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-CLOSE_PATIENCE_S = 5.0
-"""How long a closing agent, or one that is interrupted by force, waits for a run; a cell that cannot be interrupted is
-killed before.
-"""
-
 MOST_OPEN = 8
 """Conversations that keep their tools, a code kernel of some 54 MiB each; of more those asked first are released."""
-
-
-@dataclass
-class _Run:
-    """A question under way. The flag is a plain attribute: a signal handler may set it without taking a lock."""
-
-    thread: str | None
-    tools: tuple[Tool, ...]
-    cancelled: bool = False
-    events: "queue.Queue[Event | BaseException]" = field(default_factory=queue.Queue)
-    """Not a SimpleQueue: its `get` waits for ever when a signal comes as its time ends (CPython 3.11)."""
-    worker: threading.Thread = field(default_factory=threading.Thread)
 
 
 class Agent:
@@ -108,7 +91,7 @@ class Agent:
         self._checkpointer = open_checkpointer(checkpoint)
         self._observe_image = observe_image
         self._closed = False
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._open_tools: dict[str, tuple[Tool, ...]] = {}
         self._lock = threading.Lock()
 
@@ -147,11 +130,11 @@ class Agent:
         *,
         thread: str | None = None,
         budget: Budget | None = None,
-    ) -> Generator[Event, None, None]:
-        """The same as events, the last of which is RunDone. Closing the iterator cancels the run."""
+    ) -> EventStream:
+        """The same as events, the last of which is RunDone. Closing or dropping the stream cancels the run."""
         return self._asked(question, images, thread, budget, emits_text=True)
 
-    def resume(self, thread: str, *, budget: Budget | None = None) -> Generator[Event, None, None]:
+    def resume(self, thread: str, *, budget: Budget | None = None) -> EventStream:
         """Go on with the question of `thread` that a killed process left unfinished; InputError when there is none."""
         if self.unfinished(thread) is None:
             raise InputError(
@@ -194,22 +177,24 @@ class Agent:
 
         Raises InputError while it is answering.
         """
+        self._end_abandoned(thread)
         with self._lock:
-            if f"thread {thread}" in self._runs:
-                raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
+            self._refuse_busy(thread)
             tools = self._open_tools.pop(thread, ())
-        _close(tools)
+        close_all(tools)
 
     def close(self) -> None:
         """Cancel what runs and free tools and files; may be called twice. Nothing can be asked afterwards."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self.cancel()
         for run in list(self._runs.values()):
-            _end(run, CLOSE_PATIENCE_S)
+            run.end(CLOSE_PATIENCE_S)
+            self._forget(run)
         with self._lock:
             opened, self._open_tools = self._open_tools, {}
         for tools in opened.values():
-            _close(tools)
+            close_all(tools)
         close_checkpointer(self._checkpointer)
 
     def __enter__(self) -> Self:
@@ -248,11 +233,14 @@ class Agent:
         budget: Budget | None,
         *,
         emits_text: bool,
-    ) -> Generator[Event, None, None]:
+    ) -> EventStream:
         """The events of a question, which is checked before the first of them is asked for."""
         question, budget = checked_question(question), checked_budget(budget)
         self._check_thread(thread)
         if thread is not None:
+            self._end_abandoned(thread)
+            with self._lock:
+                self._refuse_busy(thread)
             self._held(thread)
         opened = [self._opened(source) for source in pictures_in(images)]
         records = [self._stored(*one) for one in opened]
@@ -269,37 +257,13 @@ class Agent:
 
     def _events(
         self, given: QuestionInput | None, thread: str | None, budget: Budget | None, *, emits_text: bool
-    ) -> Generator[Event, None, None]:
-        run = self._begin(thread)
-        patience_s = math.inf
-        context = RunContext(
-            budget=budget or self.budget,
-            tools=run.tools,
-            temperature=self._temperature,
-            seed=self._seed,
-            should_stop=lambda: run.cancelled,
-            emit=run.events.put,
-            emits_text=emits_text,
-        )
-        run.worker = threading.Thread(target=self._work, args=(run, given, context), name="foveate-run", daemon=True)
-        try:
-            run.worker.start()
-            while not isinstance(event := _next_event(run), RunDone):
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-        except (KeyboardInterrupt, SystemExit):  # by force
-            patience_s = CLOSE_PATIENCE_S
-            raise
-        finally:
-            _end(run, patience_s)
-            if run.worker.ident is None:  # it could not start
-                self._runs.pop(_key(run), None)
-            if thread is None:
-                _close(run.tools)
-        yield event
+    ) -> EventStream:
+        def begin() -> Run:
+            return self._begin(given, thread, budget or self.budget, emits_text=emits_text)
 
-    def _work(self, run: _Run, given: QuestionInput | None, context: RunContext) -> None:
+        return EventStream(begin)
+
+    def _work(self, run: Run, given: QuestionInput | None, context: RunContext) -> None:
         """Invoke the graph; the last thing put into the queue is RunDone or the error."""
         try:
             config = _config(run.thread, context.budget)
@@ -312,28 +276,70 @@ class Agent:
         except BaseException as error:  # noqa: BLE001 - `_events` raises it in the caller's thread
             run.events.put(error)
         finally:
-            self._runs.pop(_key(run), None)
+            self._forget(run)
 
-    def _begin(self, thread: str | None) -> _Run:
-        """Note a run; `_work` forgets it at its end, also when nobody waits for that."""
-        self._check_open()
+    def _begin(self, given: QuestionInput | None, thread: str | None, budget: Budget, *, emits_text: bool) -> Run:
+        """Start a run; `_work` forgets it at its end, also when nobody waits for that."""
+        self._end_abandoned(thread)
         with self._lock:
-            if thread is not None and f"thread {thread}" in self._runs:
-                raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
-            run = _Run(thread=thread, tools=self._tools_for(thread))
+            self._check_open()
+            if thread is not None:
+                self._refuse_busy(thread)
+            run = Run(thread=thread, tools=self._tools_for(thread))
+            context = RunContext(
+                budget=budget,
+                tools=run.tools,
+                temperature=self._temperature,
+                seed=self._seed,
+                should_stop=lambda: run.cancelled,
+                emit=run.events.put,
+                emits_text=emits_text,
+            )
+            work = partial(_context_of_caller().run, self._work, run, given, context)
+            run.worker = threading.Thread(target=work, name="foveate-run", daemon=True)
             self._runs[_key(run)] = run
+            try:
+                run.worker.start()
+            except BaseException:
+                self._forget(run)
+                raise
         return run
+
+    def _forget(self, run: Run) -> None:
+        """It is over, or nobody waits for it; may be called twice."""
+        if self._runs.pop(_key(run), None) is not None and run.thread is None:
+            close_all(run.tools)
+
+    def _end_abandoned(self, thread: str | None) -> None:
+        """Wait for a run of the conversation whose events nobody asks for any more."""
+        run = None if thread is None else self._runs.get(_thread_key(thread))
+        if run is not None and run.abandoned:
+            run.end()
+
+    def _refuse_busy(self, thread: str) -> None:
+        if _thread_key(thread) in self._runs:
+            raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
 
     def _tools_for(self, thread: str | None) -> tuple[Tool, ...]:
         """New ones, or those of the conversation; under the lock, so that nobody releases them meanwhile."""
         if thread is None:
             return tuple(tool.for_run() for tool in self._tools)
         tools = self._open_tools.pop(thread, None) or tuple(tool.for_run() for tool in self._tools)
-        idle = [other for other in self._open_tools if f"thread {other}" not in self._runs]
+        idle = [other for other in self._open_tools if _thread_key(other) not in self._runs]
         self._open_tools[thread] = tools
         for other in idle[: max(0, len(self._open_tools) - MOST_OPEN)]:
-            _close(self._open_tools.pop(other))
+            close_all(self._open_tools.pop(other))
         return tools
+
+
+def _context_of_caller() -> Context:
+    """What tools and models read of the context variables of who asks: the ids of a request, of a trace.
+
+    But for LangGraph's: an agent that a node of another graph asks is no part of that graph.
+    """
+    context = copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return context
 
 
 def _store_beside(checkpoint: str | Path | None) -> ImageStore:
@@ -348,10 +354,11 @@ def _store_beside(checkpoint: str | Path | None) -> ImageStore:
     return ImageStore(f"{checkpoint}.images")
 
 
-def _last_answer(events: Iterable[Event]) -> Answer:
-    for event in events:
-        if isinstance(event, RunDone):
-            return event.answer
+def _last_answer(events: EventStream) -> Answer:
+    with closing(events):
+        for event in events:
+            if isinstance(event, RunDone):
+                return event.answer
     raise AssertionError("a run ends with RunDone or raises")
 
 
@@ -361,37 +368,9 @@ def _config(thread: str | None, budget: Budget | None = None) -> RunnableConfig:
     return {"configurable": {"thread_id": thread} if thread else {}, "recursion_limit": limit}
 
 
-def _key(run: _Run) -> str:
-    return f"thread {run.thread}" if run.thread is not None else f"run {id(run)}"
+def _key(run: Run) -> str:
+    return _thread_key(run.thread) if run.thread is not None else f"run {id(run)}"
 
 
-def _next_event(run: _Run) -> Event | BaseException:
-    """The next event of a run. The cancel of a signal handler only sets the flag: the tools are told from here."""
-    while True:
-        try:
-            return run.events.get(timeout=CANCEL_AGAIN_S)
-        except queue.Empty:
-            if run.cancelled:
-                _cancel(run.tools)
-
-
-def _end(run: _Run, patience_s: float = math.inf) -> None:
-    """Cancel a run and wait for its end. A call may begin just after its tool was told, so it is told again."""
-    run.cancelled = True
-    start = time.monotonic()
-    while run.worker.is_alive() and time.monotonic() - start < patience_s:
-        run.worker.join(CANCEL_AGAIN_S)
-        if run.worker.is_alive():
-            _cancel(run.tools)
-
-
-def _cancel(tools: Iterable[Tool]) -> None:
-    for tool in tools:
-        with told_when_broken(tool):
-            tool.cancel()
-
-
-def _close(tools: Iterable[Tool]) -> None:
-    for tool in tools:
-        with told_when_broken(tool):
-            tool.close()
+def _thread_key(thread: str) -> str:
+    return f"thread {thread}"

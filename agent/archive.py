@@ -73,7 +73,7 @@ class Archive:
         """Of all conversations; none of them is read, as one may be damaged."""
         with closing(sqlite3.connect(self._conversations.database)) as connection:
             in_database = {thread for (thread,) in connection.execute("SELECT DISTINCT thread_id FROM checkpoints")}
-        return in_database | {path.stem for path in self._conversations.records.glob("*.json")}
+        return in_database | self._conversations.threads()
 
     def _kept(self, thread: str, saver: BaseCheckpointSaver[str]) -> Kept:
         damaged = False

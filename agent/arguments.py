@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -82,9 +82,14 @@ def _tool(tool: Tool | Callable[..., Any]) -> Tool:
 
 
 def pictures_in(images: PictureSource | Iterable[PictureSource]) -> Iterable[PictureSource]:
-    """The pictures of a question; one alone needs no list. Raises InputError for what is neither."""
+    """The pictures of a question; one alone needs no list. Raises InputError for what is neither.
+
+    An open file is iterable, and so are bytes of all kinds, but neither is a list of pictures.
+    """
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return (images,)
+    if isinstance(images, bytearray | memoryview) or hasattr(images, "read"):
+        return (cast(PictureSource, images),)  # which says what is wanted
     if not isinstance(images, Iterable):
         raise InputError(f"got the images {shown(images)}, wanted a picture or a list of them")
     return images

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.errors import InvalidUpdateError
 
 from foveate.errors import InputError, first_line
 from foveate.extras import from_extra
@@ -30,6 +31,11 @@ POSTGRES = ("postgresql://", "postgres://")
 _SCHEME = re.compile(r"\A([A-Za-z][\w+.-]*)://")
 BUSY_TIMEOUT_S = 10.0
 MOST_CONNECTIONS = 4
+DAMAGE = (
+    ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RecursionError, OverflowError,
+    InvalidUpdateError,
+)  # fmt: skip
+"""What reading a conversation raises that somebody has changed."""
 SETUP_LOCK = 0x666F7665
 """The number of PostgreSQL's advisory lock under which tables are made."""
 
@@ -109,7 +115,9 @@ def _in_postgres(url: str) -> BaseCheckpointSaver[str]:
         check=ConnectionPool.check_connection,
         open=True,
     )
-    return PostgresSaver(pool, serde=strict_serializer())
+    saver = PostgresSaver(pool, serde=strict_serializer())
+    saver.lock = nullcontext()  # type: ignore[assignment]  # it guards one connection; here each use has its own
+    return saver
 
 
 def _no_database(reason: str) -> InputError:
@@ -155,7 +163,7 @@ def intact(thread: str) -> Iterator[None]:
     with legible():
         try:
             yield
-        except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise InputError(
                 f"the conversation {thread!r} is damaged or of another version of Foveate ({type(error).__name__}: "
                 f"{first_line(error)[:200]}); begin another one, or give the file back as it was"

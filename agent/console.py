@@ -117,7 +117,7 @@ def closing_line(answer: Answer) -> Text:
 
 def ending(answer: Answer) -> str:
     """Why a run ended, in one line: its status, and its reason if that says more."""
-    status, reason = answer.status.replace("_", " "), one_line(answer.reason, 2000)
+    status, reason = answer.status_text, one_line(answer.reason, 2000)
     if not reason:
         return status
     return reason if reason.startswith(status) else f"{status}: {reason}"

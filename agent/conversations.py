@@ -13,14 +13,15 @@ import json
 import os
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote, unquote
 
+from foveate.agent.replacing import replaced
 from foveate.errors import InputError
 from foveate.models.reasoner import name_parts
-from foveate.paths import expanded
+from foveate.paths import expanded, is_file, is_folder
 
 SCHEMA_VERSION = 1
 
@@ -42,7 +43,7 @@ def lasting_name(model: str) -> str:
     """The same model by a name that holds in any working folder."""
     prefix, name, suffix = name_parts(model)
     folder = expanded(name)
-    return f"{prefix}{folder.absolute()}{suffix}" if name != "nano" and folder.is_dir() else model
+    return f"{prefix}{folder.absolute()}{suffix}" if name != "nano" and is_folder(folder) else model
 
 
 class Conversations:
@@ -83,16 +84,13 @@ class Conversations:
 
     def save(self, conversation: Conversation) -> None:
         """Make it the last conversation. Raises InputError when it cannot be written."""
-        part = self.records / f".{conversation.thread}.{os.getpid()}"
         record = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(conversation)})
         try:
-            part.write_text(record, encoding="utf-8")
-            now_ns = time.time_ns()  # the clock of a file system may stand still for some milliseconds
-            os.utime(part, ns=(now_ns, now_ns))
-            part.replace(self._record(conversation.thread))
+            with replaced(self._record(conversation.thread)) as part:
+                part.write_text(record, encoding="utf-8")
+                now_ns = time.time_ns()  # the clock of a file system may stand still for some milliseconds
+                os.utime(part, ns=(now_ns, now_ns))
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise InputError(
                 f"the conversation cannot be kept in {self.records} ({error.strerror}); use --data-dir"
             ) from error
@@ -100,7 +98,7 @@ class Conversations:
     def get(self, thread: str, model: str) -> Conversation:
         """The conversation of a thread, with `model` where no record says which it is held with; InputError."""
         path = self._record(thread)
-        return _read(path) if path.is_file() else Conversation(thread=thread, model=lasting_name(model))
+        return _read(path) if is_file(path) else Conversation(thread=thread, model=lasting_name(model))
 
     def last(self) -> Conversation:
         """The last conversation; InputError when there is none or its record cannot be read."""
@@ -112,14 +110,19 @@ class Conversations:
     def saved_at(self, thread: str) -> datetime:
         """When its record was written; when anything was, if it has none."""
         path = self._record(thread)
-        return datetime.fromtimestamp((path if path.is_file() else self.folder).stat().st_mtime).astimezone()
+        return datetime.fromtimestamp((path if is_file(path) else self.folder).stat().st_mtime).astimezone()
 
     def forget(self, thread: str) -> None:
         """Remove its record, if there is one."""
         self._record(thread).unlink(missing_ok=True)
 
+    def threads(self) -> set[str]:
+        """Of all records; none of them is read, as one may be damaged."""
+        return {unquote(path.stem) for path in self.records.glob("*.json")}
+
     def _record(self, thread: str) -> Path:
-        return self.records / f"{thread}.json"
+        """Its name is no path, whatever the thread's is: a program may have named it."""
+        return self.records / f"{quote(thread, safe='')}.json"
 
 
 def _read(path: Path) -> Conversation:

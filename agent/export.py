@@ -1,12 +1,12 @@
 """A conversation as a file to keep: Markdown to read, JSON to work with."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from foveate.agent.plain import one_line, printable
+from foveate.agent.replacing import replaced
 from foveate.agent.state import Exchange
 from foveate.errors import InputError
 
@@ -43,15 +43,12 @@ def _create(path: Path, text: str) -> None:
 def _replace(path: Path, text: str) -> None:
     """Write a file anew, which stays as it was where that fails."""
     path = path.resolve()
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        shutil.copymode(path, part)
-        part.replace(path)
+        with replaced(path) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            shutil.copymode(path, part)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def conversation_text(exchanges: Sequence[Exchange], *, as_json: bool) -> str:
@@ -76,7 +73,7 @@ def _section(exchange: Exchange) -> str:
             ]
         elif step.kind != "answer" and step.text:
             lines += [_indented(step.text), ""]
-    lines += [f"## Answer ({answer.status.replace('_', ' ')})", "", _indented(answer.text or answer.reason), ""]
+    lines += [f"## Answer ({answer.status_text})", "", _indented(answer.text or answer.reason), ""]
     return "\n".join(lines)
 
 

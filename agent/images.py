@@ -11,7 +11,6 @@ Boxes are x0, y0, x1, y1. `box_to_pixels` leads from what a model writes to pixe
 
 import contextlib
 import io
-import os
 import re
 import threading
 from collections import OrderedDict
@@ -22,15 +21,16 @@ from typing import overload
 from PIL import Image
 
 from foveate.agent.records import ImageRecord
+from foveate.agent.replacing import replaced
 from foveate.errors import ImageError, InputError, ToolArgumentError
 from foveate.models.reasoner import BoxSpace
 from foveate.paths import expanded
-from foveate.pictures import open_picture, sha256_of_pixels
+from foveate.pictures import JPEG_SIGNATURE, PNG_SIGNATURE, open_picture, sha256_of_pixels
 from foveate.tools.tool import Box
 from foveate.tools.zoom import check_box
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg"}
+_SIGNATURES = {PNG_SIGNATURE: ".png", JPEG_SIGNATURE: ".jpg"}
 _UNIT_TOLERANCE = 0.001
 _PIXEL_BYTES = 4
 """Of an RGB image in Pillow's memory."""
@@ -115,16 +115,12 @@ class ImageStore:
         return next((path for path in paths if path.is_file()), None)
 
     def _write(self, sha256: str, data: bytes, suffix: str) -> None:
-        """Write the file under another name first, so that a killed run leaves no half image."""
         assert self._folder is not None
-        part = self._folder / f".{sha256}.{os.getpid()}.{threading.get_ident()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            part.replace(self._folder / f"{sha256}{suffix}")
+            with replaced(self._folder / f"{sha256}{suffix}") as part:
+                part.write_bytes(data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
             raise InputError(
                 f"cannot write images to {self._folder} ({error.strerror}); give a folder with free space"
             ) from error
@@ -135,10 +131,10 @@ class StoredImages(Sequence[Image.Image]):
 
     def __init__(self, store: ImageStore, sha256s: Sequence[str]) -> None:
         self._store = store
-        self._sha256s = tuple(sha256s)
+        self.sha256s = tuple(sha256s)
 
     def __len__(self) -> int:
-        return len(self._sha256s)
+        return len(self.sha256s)
 
     @overload
     def __getitem__(self, key: int) -> Image.Image: ...
@@ -148,15 +144,15 @@ class StoredImages(Sequence[Image.Image]):
 
     def __getitem__(self, key: int | slice) -> "Image.Image | StoredImages":
         if isinstance(key, slice):
-            return StoredImages(self._store, self._sha256s[key])
-        return self._store.get(self._sha256s[key]).copy()
+            return StoredImages(self._store, self.sha256s[key])
+        return self._store.get(self.sha256s[key]).copy()
 
 
-def picture_record(sha256: str, size_px: tuple[int, int]) -> ImageRecord:
-    """Record of an image that is a part of no other: a user's picture, or a drawing of a tool."""
+def picture_record(sha256: str, size_px: tuple[int, int], *, drawn: bool = False) -> ImageRecord:
+    """Record of an image that is a part of no other: a user's picture, or what a tool has drawn."""
     width, height = size_px
     box = (0.0, 0.0, float(width), float(height))
-    return ImageRecord(sha256=sha256, width_px=width, height_px=height, original=sha256, box_px=box)
+    return ImageRecord(sha256=sha256, width_px=width, height_px=height, original=sha256, box_px=box, drawn=drawn)
 
 
 def crop_record(source: ImageRecord, box_px: Box, sha256: str, size_px: tuple[int, int]) -> ImageRecord:

@@ -35,7 +35,7 @@ def marks_of(answer: Answer) -> tuple[Mark, ...]:
     cut_now = set(crops_of_steps(answer))
     marks: list[Mark] = []
     for number, record in enumerate(answer.images):
-        if not is_crop(record):
+        if not record.is_crop:
             continue
         faint = number not in cut_now
         colour = FAINT_COLOUR if faint else COLOURS[sum(not mark.faint for mark in marks) % len(COLOURS)]
@@ -53,7 +53,7 @@ def marks_of_steps(answer: Answer, marks: Sequence[Mark]) -> list[Mark | None]:
 
 def crops_of_steps(answer: Answer) -> list[int | None]:
     """For each step the number of the crop that it made. Of several crops of one place the run made the last ones."""
-    left = [number for number, record in enumerate(answer.images) if is_crop(record)]
+    left = [number for number, record in enumerate(answer.images) if record.is_crop]
     found: list[int | None] = []
     for step in reversed(answer.steps):
         number = next((number for number in reversed(left) if _shows(answer.images[number], step)), None)
@@ -61,11 +61,6 @@ def crops_of_steps(answer: Answer) -> list[int | None]:
             left.remove(number)
         found.append(number)
     return found[::-1]
-
-
-def is_crop(record: ImageRecord) -> bool:
-    """Whether the image was cut from a picture of the user."""
-    return record.original != record.sha256
 
 
 def plate_width(mark: Mark, height: float) -> float:

@@ -90,10 +90,9 @@ class Nodes:
             spent_s = time.monotonic() - start
             spoiled = replace(usage, seconds=usage.seconds + spent_s)
             failed: Plain = {"outcome": ended("error", str(error)), "usage": to_plain(spoiled)}
-            if isinstance(error, ModelError):
-                return failed
-            # too much for the context: the next question may be short enough
-            return failed | (_taken_back(state) if usage.turns == 0 else _last_turn_taken_back(state))
+            if usage.turns == 0:  # asked again it is there once, and where it was too much another may be short enough
+                return failed | _taken_back(state)
+            return failed | ({} if isinstance(error, ModelError) else _last_turn_taken_back(state))
         seconds, tokens = time.monotonic() - start, count_tokens(sample)
         used = replace(
             usage, turns=usage.turns + 1, policy_tokens=usage.policy_tokens + tokens, seconds=usage.seconds + seconds

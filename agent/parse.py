@@ -44,10 +44,11 @@ MAX_DEPTH = 16
 MAX_REPAIR_CHARS = 20_000
 """Longest malformed JSON that is worth a repair."""
 
-_BLOCK = re.compile(r"<(think|tool_call|grounding|code|answer)>(.*?)(</\1>|\Z)", re.DOTALL)
-_STRAY = re.compile(r"</?(?:think|tool_call|grounding|code|answer)>")
+_TAGS = "think|tool_call|grounding|code|answer"
+_BLOCK = re.compile(rf"<({_TAGS})>(.*?)(</\1>|\Z)", re.DOTALL)
+_STRAY = re.compile(rf"</?(?:{_TAGS})>")
 _WORD = re.compile(r"[^\n(=]*\Z")
-_NEXT = re.compile(r"(?:[^\n<]|<(?!/?(?:think|tool_call|grounding|code|answer)>))*")
+_NEXT = re.compile(rf"(?:[^\n<]|<(?!/?(?:{_TAGS})>))*")
 _THINK = re.compile(r"◁(/?think)▷")
 _PLACE = re.compile(r"<\|(?:object_ref|box|quad)_(?:start|end)\|>")
 _NAMED_PLACE = re.compile(r"<\|object_ref_end\|>(?=<\|(?:box|quad)_start\|>)")

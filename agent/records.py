@@ -27,6 +27,14 @@ class ImageRecord:
     box_px: Box
     """The part of the original that it shows, in the original's upright pixels."""
 
+    drawn: bool = False
+    """Whether a tool drew it, and not from a part of a picture."""
+
+    @property
+    def is_crop(self) -> bool:
+        """Whether it was cut from a picture of the user."""
+        return self.original != self.sha256
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -98,6 +106,11 @@ class Answer:
     settings: Settings | None = None
     """None in a record that was written without them."""
     schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def status_text(self) -> str:
+        """The status in words."""
+        return self.status.replace("_", " ")
 
     def to_json(self) -> dict[str, Any]:
         """The object that `foveate ask --json` prints."""

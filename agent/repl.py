@@ -34,6 +34,7 @@ from foveate.paths import expanded
 
 COMMANDS = {
     "/image": "PATH: add a picture (typing just its path does the same)",
+    "/drop": "leave out the pictures that wait for the next question",
     "/images": "the pictures and crops of this conversation",
     "/steps": "the steps of the last answer once more",
     "/trace": "[DIR]: write the last answer's trace as a web page",
@@ -63,11 +64,11 @@ class Repl:
         self._make_agent = make_agent
         self._console = console
         self._session = self._opened(conversation)
-        self._thread = conversation.thread
         self._listed: tuple[Kept, ...] | None = None
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": self._add_picture,
+            "/drop": self._drop_pictures,
             "/images": self._list_images,
             "/steps": self._show_steps,
             "/trace": self._write_trace,
@@ -85,7 +86,7 @@ class Repl:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._session.__exit__()
+        self._session.close()
 
     def run(self, read: ReadLine) -> None:
         """Greet, then read and obey until the user leaves."""
@@ -101,7 +102,7 @@ class Repl:
             except OSError as error:  # such as a full disk while the line is kept in the history
                 self._say(f"the line could not be read: {error}")
                 return
-            if line in ("/quit", "/exit"):
+            if line.split()[:1] in (["/quit"], ["/exit"]):
                 return
             if line:
                 self._obey(line)
@@ -127,7 +128,7 @@ class Repl:
             self._console.print(Text(f" › {one_line(exchange.question)}", style="cyan"))
             answer = exchange.answer
             end = Step(kind="answer", text=answer.text) if answer.text else Step(kind="error", text=ending(answer))
-            self._console.print(step_block(end))
+            self._console.print(step_block(end, ascii_only=self._console.options.ascii_only))
         if unfinished is not None:
             self._say(f"cut off: {one_line(unfinished)} (/resume goes on with it)")
         for path in self._session.waiting:
@@ -136,11 +137,15 @@ class Repl:
     def _obey(self, line: str) -> None:
         """Do what the line says; whatever goes wrong is one line, and the conversation goes on."""
         try:
+            first, _, after = line.partition("\n")
             name, _, rest = line.partition(" ")
             if picture_path(line) is not None:
                 self._add_picture(line)
             elif name in self._commands:
                 self._commands[name](rest.strip())
+            elif after.strip() and picture_path(first) is not None:  # both were pasted
+                self._add_picture(first)
+                self._obey(after.strip())
             elif paths := picture_paths(line):
                 for one, picture in zip(paths, self.add_pictures(paths), strict=True):
                     self._say(f"added {one.name}, {picture.width} x {picture.height} px")
@@ -167,6 +172,8 @@ class Repl:
                 steps.show(event)
                 if isinstance(event, RunDone):
                     self._console.print(closing_line(event.answer))
+        if self._session.waiting:
+            self._say(f"{_names(self._session.waiting)} still waits for a question; /drop leaves it out")
         self._console.print()
 
     def _add_picture(self, text: str) -> None:
@@ -176,17 +183,21 @@ class Repl:
         (width_px, height_px) = self.add_pictures([path])[0].size
         self._say(f"added {path.name}, {width_px} x {height_px} px")
 
+    def _drop_pictures(self, _: str) -> None:
+        dropped = self._session.drop_pictures()
+        self._say(f"left out {_names(dropped)}" if dropped else "no picture waits")
+
     def _list_images(self, _: str) -> None:
         exchanges = self._session.history()
         for number, record in enumerate(exchanges[-1].answer.images if exchanges else ()):
             x0, y0, x1, y1 = record.box_px
-            kind = "picture" if record.original == record.sha256 else f"crop at {x0:.0f}, {y0:.0f}, {x1:.0f}, {y1:.0f}"
+            kind = f"crop at {x0:.0f}, {y0:.0f}, {x1:.0f}, {y1:.0f}" if record.is_crop else "picture"
             self._say(f"image {number}: {kind}, {record.width_px} x {record.height_px} px")
         for path in self._session.waiting:
             self._say(f"added: {path}")
 
     def _show_steps(self, _: str) -> None:
-        self._console.print(answer_block(self._last().answer))
+        self._console.print(answer_block(self._last().answer, ascii_only=self._console.options.ascii_only))
 
     def _write_trace(self, folder: str) -> None:
         last = self._last()
@@ -217,7 +228,7 @@ class Repl:
             self._say(f"the model is {self._session.model}")
             return
         waiting = self._session.waiting
-        before = self._conversations.get(self._thread, self._session.model)
+        before = self._conversations.get(self._session.thread, self._session.model)
         conversation = replace(self._conversations.start(model), pending=waiting)
         self._enter(conversation)
         if waiting:
@@ -236,7 +247,7 @@ class Repl:
             self._say("no conversation is kept yet")
         shown = self._listed if text == "all" else self._listed[:LISTED]
         for number, kept in enumerate(shown, start=1):
-            here = " (this one)" if kept.thread == self._thread else ""
+            here = " (this one)" if kept.thread == self._session.thread else ""
             about = f"{kept.at:%Y-%m-%d %H:%M}  {_count(kept.num_questions, 'question'):<12}  "
             line = Text.assemble((f"{number:>3}  ", "cyan"), (f"{kept.thread[:ID_LENGTH]}  {about}", "dim"))
             nothing = "damaged" if kept.damaged else "nothing asked yet"
@@ -279,14 +290,14 @@ class Repl:
             stack.pop_all()
         if set(self._session.waiting) - set(conversation.pending):
             self._say(f"{_names(self._session.waiting)} stays with the conversation before")
-        self._session.__exit__()
-        self._session, self._thread = session, conversation.thread
+        self._session.close()
+        self._session = session
         self._saved.clear()
 
     def _find(self, text: str) -> Kept:
         """The conversation that a user names; InputError when it is this one."""
         kept = find(text, self._archive.kept(), self._listed)
-        if kept.thread == self._thread:
+        if kept.thread == self._session.thread:
             raise InputError(f"{text} is the conversation that goes on here; /new leaves it")
         return kept
 

@@ -42,12 +42,21 @@ class Session:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what the agent holds; what was kept stays."""
         self._agent.close()
 
     @property
     def model(self) -> str:
         """The model's name or folder."""
         return self._conversation.model
+
+    @property
+    def thread(self) -> str:
+        """The name of the conversation in the agent's checkpoint."""
+        return self._conversation.thread
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -60,11 +69,11 @@ class Session:
 
     def history(self) -> tuple[Exchange, ...]:
         """Every finished question with its answer."""
-        return self._agent.exchanges(self._conversation.thread)
+        return self._agent.exchanges(self.thread)
 
     def unfinished(self) -> str | None:
         """A question that a killed process left behind."""
-        return self._agent.unfinished(self._conversation.thread)
+        return self._agent.unfinished(self.thread)
 
     def image(self, sha256: str) -> Image.Image:
         """An image that a step or an answer names."""
@@ -72,10 +81,18 @@ class Session:
 
     def add_pictures(self, paths: Sequence[Path]) -> list[Image.Image]:
         """Add pictures to the next question and return them; ImageError, and none is, for one that cannot be shown."""
+        self._settle()
         pictures = [self._agent.open_picture(path) for path in paths]
         added = (str(expanded(path).absolute()) for path in paths)
         self._keep(replace(self._conversation, pending=(*self.waiting, *added)))
         return pictures
+
+    def drop_pictures(self) -> tuple[str, ...]:
+        """Let no picture wait for the next question; the paths of those that did."""
+        self._settle()
+        dropped = self.waiting
+        self._keep(replace(self._conversation, pending=()))
+        return dropped
 
     def ask(self, question: str) -> Iterator[Event]:
         """Ask with the waiting pictures; they are the agent's from here on. InputError when there is none at all.
@@ -86,7 +103,7 @@ class Session:
         if not self.waiting and not self.history() and self.unfinished() is None:
             raise InputError("there is no picture yet; type the path of one, then ask")
         try:
-            events = self._agent.stream(question, self.waiting, thread=self._conversation.thread)
+            events = self._agent.stream(question, self.waiting, thread=self.thread)
         except ImageError as error:
             self._keep(replace(self._conversation, pending=tuple(filter(self._opens, self.waiting))))
             raise ImageError(f"{error}; it is left out now: ask again") from error
@@ -95,7 +112,8 @@ class Session:
 
     def resume(self) -> Iterator[Event]:
         """Go on with the unfinished question; InputError when there is none."""
-        return self._agent.resume(self._conversation.thread)
+        self._settle()
+        return self._agent.resume(self.thread)
 
     def cancel(self) -> bool:
         """End the run that goes on, if there is one; safe in a signal handler."""
@@ -127,8 +145,11 @@ class Session:
             yield event
 
     def _shows(self, answer: Answer) -> bool:
-        """Whether the last images of the conversation are the waiting pictures."""
-        waiting = [sha256_of_pixels(self._agent.open_picture(path)) for path in self.waiting]
+        """Whether the last images of the conversation are the waiting pictures; if one has gone they wait no longer."""
+        try:
+            waiting = [sha256_of_pixels(self._agent.open_picture(path)) for path in self.waiting]
+        except ImageError:
+            return True
         return [image.sha256 for image in answer.images[-len(waiting) :]] == waiting
 
     def _keep(self, conversation: Conversation) -> None:

@@ -156,7 +156,8 @@ def checked(values: Plain) -> RunState:
     for plain in [*state.get("images", []), *state.get("pictures", []), *made]:
         image_from(plain)
     for plain in state.get("pending", {}).get("calls", []):
-        Call(**plain)
+        if not isinstance(Call(**plain).arguments, dict):
+            raise TypeError(f"a call has the arguments {plain['arguments']!r:.40}")
     if not all({"role", "content"} <= message.keys() for message in state.get("messages", [])):
         raise ValueError("a message has no role or no content")
     Usage(**state.get("usage", {}))

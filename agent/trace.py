@@ -11,7 +11,6 @@ import hashlib
 import html
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -24,7 +23,6 @@ from foveate.agent.marks import (
     COLOURS,
     FAINT_COLOUR,
     Mark,
-    is_crop,
     marks_of,
     marks_of_steps,
     plate_corners,
@@ -32,6 +30,7 @@ from foveate.agent.marks import (
 )
 from foveate.agent.plain import printable
 from foveate.agent.records import Answer, ImageRecord, Step, Usage
+from foveate.agent.replacing import replaced
 from foveate.paths import expanded
 
 LIMIT_PX = 1600
@@ -47,12 +46,6 @@ ICONS = {
     "answer": '<path d="M3 8.5l3.2 3.2L13 5"/>',
     "error": '<path d="M8 3v6M8 12.2v.3"/>',
 }
-STATUS_TEXT = {
-    "answered": "answered",
-    "out_of_budget": "out of budget",
-    "cancelled": "cancelled",
-    "error": "error",
-}
 LoadImage = Callable[[str], Image.Image]
 
 
@@ -66,8 +59,8 @@ def write_trace(answer: Answer, question: str, load: LoadImage, folder: Path | s
     folder.mkdir(parents=True, exist_ok=True)
     record = {"question": question, **answer.to_json()}
     page = trace_page(answer, question, load)
-    _replace(folder / "trace.json", json.dumps(record, indent=2) + "\n")
-    return _replace(folder / "trace.html", page)
+    _write(folder / "trace.json", json.dumps(record, indent=2) + "\n")
+    return _write(folder / "trace.html", page)
 
 
 def trace_page(answer: Answer, question: str, load: LoadImage) -> str:
@@ -83,7 +76,7 @@ def trace_page(answer: Answer, question: str, load: LoadImage) -> str:
         title=_text(f"{question[:80]} · Foveate trace"),
         question=_text(question),
         status=answer.status,
-        status_text=STATUS_TEXT[answer.status],
+        status_text=answer.status_text,
         answer=_text(answer.text) or "No answer",
         reason=reason,
         usage=_usage(answer.usage),
@@ -96,11 +89,9 @@ def trace_page(answer: Answer, question: str, load: LoadImage) -> str:
 
 def _pictures_of(answer: Answer) -> list[tuple[int, ImageRecord]]:
     """The user's pictures with their numbers: no crop, no second view of the same pixels, no drawing of a tool."""
-    made = {step.image for step in answer.steps}
     pictures: dict[str, tuple[int, ImageRecord]] = {}
     for number, record in enumerate(answer.images):
-        views = sum(other.sha256 == record.sha256 for other in answer.images)
-        if not is_crop(record) and not (record.sha256 in made and views == 1):
+        if not record.is_crop and not record.drawn:
             pictures.setdefault(record.sha256, (number, record))
     return list(pictures.values())
 
@@ -256,11 +247,7 @@ def _data_uri(image: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _replace(path: Path, text: str) -> Path:
-    """Write the whole file or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+def _write(path: Path, text: str) -> Path:
+    with replaced(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        return part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    return path

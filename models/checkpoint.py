@@ -6,7 +6,7 @@ that is wanted; the others are put together one after another, so that loading t
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig, from_json
-from foveate.models.files import Section, read_values
+from foveate.models.files import Section, read_ignoring_code, read_values
 from foveate.models.init import laid_out
 from foveate.models.published.folder import COMPANIONS, check_weights_are_numbers, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_shapes, published_tensors, sources
 from foveate.models.published.turning import row_order
+from foveate.models.quantize import quantize
+from foveate.models.reasoner import Rounding
 from foveate.models.shards import SINGLE, Shards, shard_names
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
+from foveate.paths import is_file
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, ADAPTERS, TOKENIZER = "config.json", "adapter_config.json", "tokenizer.json"
 OURS = "foveate"
 """The family of folders that this repository writes."""
 EXACT = ".correction_bias"
@@ -42,8 +45,12 @@ def nano_path() -> Path:
     return Path(__file__).parent / "nano" / "weights"
 
 
-def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
-    """Read a checkpoint folder in evaluation mode. Raises CheckpointError naming the file and the key that is wrong."""
+def load_thinker(folder: Path, dtype: torch.dtype | None, rounding: Rounding | None = None) -> Thinker:
+    """Read a checkpoint folder in evaluation mode. Raises CheckpointError naming the file and the key that is wrong.
+
+    With a rounding each layer of the decoder is rounded (foveate.models.quantize) before the next one is read: experts
+    that have to be put together from many tensors would not fit into memory all at once.
+    """
     values = check_family(folder)
     rules = RULES.get(values.get("model_type", OURS))
     if rules is not None:
@@ -56,18 +63,28 @@ def load_thinker(folder: Path, dtype: torch.dtype | None) -> Thinker:
         with laid_out():
             thinker = Thinker(config, TextCodec.from_file(folder / TOKENIZER))
     _check_ids(thinker, folder)
-    _fill(thinker, Shards(folder), rules, dtype)
+    _fill(thinker, Shards(folder), rules, dtype, rounding)
     return thinker.eval()
 
 
 def check_family(folder: Path) -> dict[str, Any]:
-    """What config.json holds. Raises CheckpointError for a family that is not known, or for packed weights."""
-    values = read_values(folder / CONFIG)
-    family = values.get("model_type", OURS)
+    """What config.json holds.
+
+    Raises CheckpointError for a family that is not known, for one that asks for code, for packed weights, and for
+    adapters, which are no model.
+    """
+    if not is_file(folder / CONFIG) and is_file(folder / ADAPTERS):
+        base = read_ignoring_code(folder / ADAPTERS).get("base_model_name_or_path", "a model")
+        raise CheckpointError(
+            f"{folder} holds adapters of {base} and no model; merge them into it, and give the result"
+        )
+    family = read_ignoring_code(folder / CONFIG).get("model_type", OURS)
     if family not in (OURS, *RULES):
         raise CheckpointError(
-            f"{folder / CONFIG}: model_type {family!r} is not known; wanted one of {OURS}, {', '.join(RULES)}"
+            f"{folder / CONFIG}: model_type {family!r} is not known; wanted one of {OURS}, {', '.join(RULES)}; what "
+            "transformers knows without code of the checkpoint runs as transformers:FOLDER"
         )
+    values = read_values(folder / CONFIG)
     check_weights_are_numbers(Section(values=values, where=str(folder / CONFIG)))
     return values
 
@@ -97,9 +114,16 @@ def read_config(path: Path) -> ThinkerConfig:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype: torch.dtype | None) -> None:
+def _fill(
+    thinker: Thinker,
+    shards: Shards,
+    rules: Sequence[Rule] | None,
+    dtype: torch.dtype | None,
+    rounding: Rounding | None,
+) -> None:
     """Give every parameter its numbers."""
     config = thinker.config
+    layer_ending_with = {f"decoder.{name}": layer for name, layer in _last_of_layers(thinker.decoder)}
     names = {normalized(name) if rules else name: name for name in shards.file_of if not name.endswith(DERIVED)}
     spare = set(names) - ({TIED} if rules and config.decoder.tie_embeddings else set())
     for name, parameter in list(thinker.named_parameters()):
@@ -112,6 +136,8 @@ def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype:
         owner, _, leaf = name.rpartition(".")
         setattr(thinker.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
         spare -= set(rule.theirs)
+        if rounding and (layer := layer_ending_with.get(name)):
+            _round(thinker.decoder.get_submodule(layer), rounding, shards, f"{layer}.")
     if spare:
         raise CheckpointError(f"{shards} holds the tensor {names[min(spare)]} that {CONFIG} does not know")
     if config.decoder.tie_embeddings:
@@ -122,6 +148,21 @@ def _fill(thinker: Thinker, shards: Shards, rules: Sequence[Rule] | None, dtype:
                 "set tie_word_embeddings to false"
             )
         thinker.decoder.head.weight = thinker.decoder.embed.weight
+    if rounding:
+        _round(thinker.decoder, rounding, shards, "")
+
+
+def _last_of_layers(decoder: nn.Module) -> Iterator[tuple[str, str]]:
+    """The last parameter of each layer, and the layer's name."""
+    last = {".".join(name.split(".")[:2]): name for name, _ in decoder.named_parameters() if name.startswith("layers.")}
+    return ((name, layer) for layer, name in last.items())
+
+
+def _round(part: nn.Module, rounding: Rounding, shards: Shards, within: str) -> None:
+    try:
+        quantize(part, rounding, within=within)
+    except CheckpointError as error:
+        raise CheckpointError(f"{shards.folder}: {error}") from error
 
 
 def _assembled(

@@ -21,7 +21,7 @@ from foveate.models.pace import Pace
 from foveate.models.prefix import Key, common_length, image_boundary, token_keys
 from foveate.models.reasoner import OTHERS_TURN, StopReason
 from foveate.models.sampling import allowed_logprobs, penalized, pick
-from foveate.models.seen import SeenImages
+from foveate.models.seen import SeenImages, UnwantedError
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, image_rows
 from foveate.models.turn_text import Telling, before_others_turn
@@ -223,9 +223,11 @@ class Engine:
             if s >= start
         ]
         images, starts = [image for _, image in late], [s for s, _ in late]
-        if images and request.is_unwanted():
+        try:
+            seen_MD = self.seen(images, is_unwanted=request.is_unwanted) if images else None
+        except UnwantedError:
             return None
-        rows_M, seen_MD = image_rows(images, starts), self.seen(images) if images else None
+        rows_M = image_rows(images, starts)
         hidden_TD: Tensor | None = None
         for first in range(start, len(transcript), PREFILL):
             if request.is_unwanted():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from foveate.errors import ConfigError, ModelError
 from foveate.models.reasoner import ENDPOINT, ROUNDED, TRANSFORMERS, Reasoner, name_parts
 from foveate.models.snapshot import NANO, is_hub_name
-from foveate.paths import expanded
+from foveate.paths import expanded, is_folder
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -82,8 +82,13 @@ def known_model(model: str) -> str:
     folder = expanded(name)
     if prefix and suffix:
         raise ModelError(f"got the model {model!r}: {suffix} is for our own thinker, {TRANSFORMERS} runs without it")
+    if prefix and not is_folder(folder):
+        raise ModelError(
+            f"got the model {model!r}, wanted a folder behind {TRANSFORMERS}; fetch a model of the hub first: "
+            "hf download OWNER/NAME --local-dir FOLDER"
+        )
     given = not prefix and (name == NANO or is_hub_name(name))
-    if not given and not (name and folder.is_dir()):
+    if not given and not (name and is_folder(folder)):
         raise ModelError(
             f"got the model {model!r}, wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub, "
             "or http://HOST/v1#NAME"

@@ -9,19 +9,21 @@ from foveate.models.reasoner import Rounding
 from foveate.ops import Int8Rows, Nf4Rows, Rounded
 
 
-def quantize(decoder: nn.Module, rounding: Rounding) -> None:
+def quantize(decoder: nn.Module, rounding: Rounding, *, within: str = "") -> None:
     """Round the linear layers and the experts, in place; embeddings, norms and routers stay as they are.
+
+    What is rounded already stays so. Of a part of a decoder, `within` is its name there with a dot behind it.
 
     With nf4 the head, of which each token is chosen, and rows that are no multiple of 64 wide become int8. What is left
     computes and keeps its dtype. There is no gradient and no way back. Raises CheckpointError, with the layer's name,
     for weights that are no finite numbers.
     """
     for name, module in decoder.named_modules():
-        if isinstance(module, Linear | MoE):
+        if isinstance(module, Linear | MoE) and module.rounded is None:
             try:
-                module.round(Int8Rows.of if rounding == "int8" or name == "head" else _in_4_bits)
+                module.round(Int8Rows.of if rounding == "int8" or within + name == "head" else _in_4_bits)
             except InputError as error:
-                raise CheckpointError(f"{name}: {error}") from error
+                raise CheckpointError(f"{within}{name}: {error}") from error
 
 
 def _in_4_bits(weights: Tensor) -> Rounded:

@@ -7,7 +7,7 @@ Shape letters: M image tokens, E decoder width.
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import accumulate, groupby
 
 import torch
@@ -20,6 +20,10 @@ TOGETHER = 1 << 16
 """Patches that the tower takes at once, and up to a picture more."""
 
 
+class UnwantedError(Exception):
+    """Nobody wants what the tower would make of pictures any more."""
+
+
 class SeenImages:
     """Features of images without a gradient, those used last in `room_bytes`. Right while the tower stays as it is."""
 
@@ -28,15 +32,22 @@ class SeenImages:
         self.tokens: OrderedDict[str, Tensor] = OrderedDict()
         self.held_bytes = 0
 
-    def __call__(self, images: Sequence[ImageInput], thinker: Thinker | None = None) -> Tensor:
+    def __call__(
+        self,
+        images: Sequence[ImageInput],
+        thinker: Thinker | None = None,
+        is_unwanted: Callable[[], bool] = lambda: False,
+    ) -> Tensor:
         """What `Thinker.embed` takes for the tokens of these images, [M, E].
+
+        Raises UnwantedError when, before a block of the tower, nobody wants it any more: a large picture takes minutes.
 
         What a token says in the decoder's embeddings is said anew, with their gradient: in those of `thinker`, which
         has the same tower.
         """
         fresh = {image.key: image for image in images if image.key not in self.tokens}
         if fresh:
-            self._look(list(fresh.values()))
+            self._look(list(fresh.values()), is_unwanted)
         tokens_ME = torch.cat([self.tokens[image.key] for image in images])
         for image in images:
             self.tokens.move_to_end(image.key)
@@ -60,12 +71,17 @@ class SeenImages:
         self.held_bytes = 0
 
     @torch.no_grad()
-    def _look(self, images: Sequence[ImageInput]) -> None:
+    def _look(self, images: Sequence[ImageInput], is_unwanted: Callable[[], bool]) -> None:
         """No attention crosses pictures: many are looked at some at a time."""
+
+        def heed() -> None:
+            if is_unwanted():
+                raise UnwantedError
+
         sizes = accumulate(image.grid.num_patches for image in images)
         for _, numbered in groupby(zip(sizes, images, strict=True), lambda pair: (pair[0] - 1) // TOGETHER):
             some = [image for _, image in numbered]
-            tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(some))
+            tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(some), heed)
             for image, own_ME in zip(some, tokens_ME.split([image.num_tokens for image in some]), strict=True):
                 self.tokens[image.key] = own_ME.clone()  # a view would keep the others
                 self.held_bytes += own_ME.nbytes

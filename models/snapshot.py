@@ -10,19 +10,21 @@ from typing import cast
 
 from foveate.errors import CheckpointError, first_line
 from foveate.extras import from_extra
-from foveate.paths import expanded
+from foveate.paths import expanded, is_folder
 
 NANO = "nano"
 """The model that ships with the package."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tiktoken.model")
 """What is fetched, and from no folder inside: never code, never a pickle."""
+FIRST = ("config.json", "adapter_config.json")
+"""What is fetched first: they tell whether the rest can be used."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
 def is_hub_name(name: str) -> bool:
     """Whether a name means a model of the hub: of its form, and without a folder that has its owner's name."""
     owner = name.partition("/")[0]
-    return bool(NAME.fullmatch(name)) and not Path(owner).is_dir()
+    return bool(NAME.fullmatch(name)) and not is_folder(owner)
 
 
 def checkpoint_folder(name: str | Path) -> Path:
@@ -45,7 +47,7 @@ def checkpoint_folder(name: str | Path) -> Path:
     http = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)  # OSError and what the HTTP library raises
     failures: tuple[type[Exception], ...] = (ValueError, *http)
     try:
-        for files in (("config.json",), FILES):  # before anything large is fetched, whether it can be used
+        for files in (FIRST, FILES):
             fetched = snapshot_download(
                 repo, revision=revision or None, allow_patterns=list(files), ignore_patterns=["*/*"]
             )

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.errors import CheckpointError, ConfigError
+from foveate.errors import ConfigError
 from foveate.models.attend import PackedAttend, Watch
 from foveate.models.chat import Chat
 from foveate.models.config import ThinkerConfig
 from foveate.models.decoder import Decoder
 from foveate.models.image import Grid
 from foveate.models.processor import Processor
-from foveate.models.quantize import quantize
 from foveate.models.reasoner import Message, Rounding, Sample
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, image_rows
@@ -55,12 +54,8 @@ class Thinker(nn.Module):
         if rounding not in (None, *get_args(Rounding)):
             raise ConfigError(f"rounding is {rounding!r}, wanted None or one of {', '.join(get_args(Rounding))}")
         folder = checkpoint_folder(path)
-        thinker = load_thinker(folder, None if rounding else dtype)
+        thinker = load_thinker(folder, None if rounding else dtype, rounding)
         if rounding:
-            try:
-                quantize(thinker.decoder, rounding)
-            except CheckpointError as error:
-                raise CheckpointError(f"{folder}: {error}") from error
             convert(thinker, dtype)  # only now: before, it would copy what rounding leaves in its file
         return thinker
 

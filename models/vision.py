@@ -33,6 +33,10 @@ OUTPUT_POSITION_RMS = 0.5
 """Of the output's positions at the start, beside tokens of 1."""
 
 
+def nothing() -> None:
+    """Does nothing."""
+
+
 class VisionAttention(nn.Module):
     """Attention inside the given packing, with 2-D RoPE."""
 
@@ -127,12 +131,14 @@ class VisionTower(nn.Module):
         said = [speller(tokens_ME, embeddings_VE) for speller in self.spellers.values()]
         return self._place(sum(said, tokens_ME), grids)
 
-    def tokens(self, patches_NP: Tensor, grids: list[Grid]) -> Tensor:
+    def tokens(self, patches_NP: Tensor, grids: list[Grid], heed: Callable[[], None] = nothing) -> Tensor:
         """What is seen, without where, from the patches of all images in block order: [N, P] -> [M, E].
+
+        `heed` is called before each block; what it raises ends the work.
 
         With deep_layers their tokens stand behind it, [M, (1 + layers) * E].
         """
-        *deep, last_ND = self._features(patches_NP, grids)
+        *deep, last_ND = self._features(patches_NP, grids, heed)
         layers = self.config.deep_layers
         mergers = (self.deep_mergers[layers.index(layer)] for layer in sorted(layers))
         merged = (merger(x_ND) for merger, x_ND in zip(mergers, deep, strict=True))
@@ -148,7 +154,7 @@ class VisionTower(nn.Module):
         """Features [N, D] of every patch, in block order."""
         return self._features(patches_NP, grids)[-1]
 
-    def _features(self, patches_NP: Tensor, grids: list[Grid]) -> list[Tensor]:
+    def _features(self, patches_NP: Tensor, grids: list[Grid], heed: Callable[[], None] = nothing) -> list[Tensor]:
         """Features [N, D] of every patch, in block order, after each of deep_layers and after the last."""
         config = self.config
         x_ND = self.stem(patches_NP, grids)
@@ -163,6 +169,7 @@ class VisionTower(nn.Module):
         x_ND = take_rows(x_ND, order)
         features = []
         for idx, block in enumerate(self.blocks):
+            heed()
             x_ND = block(x_ND, tables, whole if idx in config.full_attention_layers else within)
             if idx in config.deep_layers:
                 features.append(put_rows(x_ND, order, len(order)))

@@ -10,16 +10,20 @@ what was chosen. DPO and the imitation before it play nothing themselves: they h
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from foveate.agent.budget import Budget
 from foveate.errors import InputError
 from foveate.extras import from_extra
 from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics, told_in_a_line
 from foveate.rl.evaluate import evaluate
+from foveate.rl.learner import OF_FAMILY, TOKENS_OF_FAMILY
+from foveate.rl.policy_config import USUAL
 from foveate.rl.report import Report
 from foveate.rl.sources import answers_of, source_of, stamps_of, weights_in
 from foveate.rl.suite import ANSWERS, DRAWN, SUITE_VERSION
@@ -50,8 +54,8 @@ def table(runs: Sequence[Path], suite: str = SUITE) -> str:
             str(len(seeds)),
             _spread([count_of(log[-1]) for log in logs], "{:.0f}".format),
             _spread([log[-1]["seconds"] / 60 for log in logs], "{:.0f}".format),
-            _from_to(logs, "accuracy", "{:.1%}".format),
-            _from_to(logs, "policy_tokens", "{:.0f}".format),
+            _from_to(logs, "accuracy", OF_FAMILY, "{:.1%}".format),
+            _from_to(logs, "policy_tokens", TOKENS_OF_FAMILY, "{:.0f}".format),
             *_unseen(seeds, suite),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -64,8 +68,17 @@ def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
     return low if low == high else f"{shown(fmean(values))} ({low} to {high})"
 
 
-def _from_to(logs: Sequence[Rows], key: str, shown: Callable[[float], str]) -> str:
-    known = [[row[key] for row in log if key in row] for log in logs]
+def evened(row: Mapping[str, float], key: str, of_family: str) -> float:
+    """A number of a policy's row as the mean over families, which the mean over its questions is not.
+
+    A policy is asked more of what it gets wrong, so that one follows what it is asked. Rows may have no families.
+    """
+    families = [value for name, value in row.items() if name.startswith(of_family)]
+    return fmean(families) if families else row[key]
+
+
+def _from_to(logs: Sequence[Rows], key: str, of_family: str, shown: Callable[[float], str]) -> str:
+    known = [[evened(row, key, of_family) for row in log if key in row] for log in logs]
     if not all(known):
         return ""
     first, last = ([fmean(values[part]) for values in known] for part in (slice(ENDS), slice(-ENDS, None)))
@@ -81,6 +94,8 @@ def _unseen(seeds: Sequence[Path], suite: str) -> list[str]:
     accuracy = _spread([report["accuracy"] for report in reports], "{:.1%}".format)
     counts = " and ".join(str(n) for n in sorted({report["n"] for report in reports}))
     some = f", {len(reports)} of {len(seeds)} seeds" if len(reports) < len(seeds) else ""
+    cut = sum(report.get("statuses", {}).get("out_of_budget", 0) for report in reports)
+    some += f", {cut} out of budget" if cut else ""
     return [f"{accuracy} of {counts}{some}", _spread([r["policy_tokens"] for r in reports], "{:.0f}".format)]
 
 
@@ -97,16 +112,24 @@ def read_report(run: Path, suite: str) -> Mapping[str, Any]:
 
 
 def evaluate_all(
-    runs: Sequence[Path], suite: str, limit: int, workers: int, ask: Callable[..., Report] = evaluate
+    runs: Sequence[Path],
+    suite: str,
+    limit: int,
+    workers: int,
+    image_tokens: int = USUAL.image_tokens,
+    ask: Callable[..., Report] = evaluate,
 ) -> None:
     """Ask the first questions of a suite of each run that was not asked them as it is now.
 
+    Without a clock: what a run answers does not depend on what else the machine does.
+
     Raises ConfigError for a folder without a log, before a question is asked, and what `evaluate` raises.
     """
-    wanted = [(run, state_of(run, suite) | {"limit": limit}) for run in runs]
+    budget = Budget(image_tokens=image_tokens, seconds=math.inf)
+    wanted = [(run, state_of(run, suite) | {"limit": limit, "image_tokens": image_tokens}) for run in runs]
     for run, asked in wanted:
         if not asked.items() <= read_report(run, suite).items():
-            report = ask(suite, model=run, limit=limit, workers=workers)
+            report = ask(suite, model=run, limit=limit, workers=workers, budget=budget)
             with replaced(report_file(run, suite)) as path:
                 path.write_text(json.dumps(report.to_json() | asked))
 
@@ -128,15 +151,16 @@ def draw(runs: Sequence[Path], out: Path) -> None:
         from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    panels = dict(zip(("accuracy", "policy_tokens"), figure.subplots(1, 2), strict=True))
+    kinds = (("accuracy", OF_FAMILY), ("policy_tokens", TOKENS_OF_FAMILY))
+    panels = dict(zip(kinds, figure.subplots(1, 2), strict=True))
     for which, (name, seeds) in enumerate(by_training(runs).items()):
         for number, log in enumerate(map(read_metrics, seeds)):
-            for key, panel in panels.items():
-                points = [(row["seconds"] / 60, row[key]) for row in log if key in row]
+            for (key, of_family), panel in panels.items():
+                points = [(row["seconds"] / 60, evened(row, key, of_family)) for row in log if key in row]
                 if points:
                     label = None if number else name
                     panel.plot(*zip(*points, strict=True), color=f"C{which}", linewidth=1.2, label=label)
-    for key, panel in panels.items():
+    for (key, _), panel in panels.items():
         panel.set(title=f"{key.replace('_', ' ')} of sampled conversations", xlabel="minutes")
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
@@ -148,11 +172,13 @@ if __name__ == "__main__":
     parser = parser_of_runs(str(__doc__))
     parser.add_argument("--evaluate", metavar="N", type=int)
     parser.add_argument("--suite", metavar="NAME", default=SUITE)
+    parser.add_argument("--max-image-tokens", metavar="N", type=int, default=USUAL.image_tokens)
     parser.add_argument("--workers", metavar="N", type=int, default=1)
     arguments = parser.parse_args()
     with told_in_a_line():
         made(arguments.out.parent)
         if arguments.evaluate:
-            evaluate_all(arguments.runs, arguments.suite, arguments.evaluate, arguments.workers)
+            asked = (arguments.suite, arguments.evaluate, arguments.workers, arguments.max_image_tokens)
+            evaluate_all(arguments.runs, *asked)
         draw(arguments.runs, arguments.out)
         print(table(arguments.runs, arguments.suite))

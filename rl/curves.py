@@ -13,12 +13,11 @@ from pathlib import Path
 
 from foveate.errors import ConfigError, FoveateError
 from foveate.extras import from_extra
-from foveate.rl.journal import METRICS, rows_of
+from foveate.rl.journal import METRICS, UNITS, rows_of
 from foveate.rl.writing import made
 
 LOSSES = ("loss", "nll", "first_look", "second_look", "third_look", "balance")
-COUNTERS = ("step", "iteration")
-HIDDEN = (*COUNTERS, "seconds", "lr", "grad_norm")
+HIDDEN = (*UNITS, "seconds", "lr", "grad_norm")
 KINDS = ("losses", "shares", "other numbers")
 Rows = list[dict[str, float]]
 Curves = dict[str, list[tuple[float, float]]]
@@ -44,7 +43,7 @@ def read_metrics(run: Path) -> Rows:
 
 def count_of(row: dict[str, float]) -> float:
     """How many steps or iterations were done."""
-    return next(row[name] for name in COUNTERS if name in row)
+    return next(row[name] for name in UNITS if name in row)
 
 
 def by_kind(run: Path) -> dict[str, Curves]:

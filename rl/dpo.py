@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from foveate.rl.limits import ABOVE_ZERO, BELOW_HALF, check
+from foveate.rl.limits import ABOVE_ZERO, BELOW_HALF, check, check_read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class DpoConfig:
 
     def __post_init__(self) -> None:
         check(self, "stage.dpo.", beta=ABOVE_ZERO, label_noise=BELOW_HALF)
+        check_read(self, "stage.dpo.", "label_noise", loss="robust")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
 from foveate.rl.report import Report, Result
-from foveate.rl.results import check_writable, read_results, written
+from foveate.rl.results import check_writable, read_results, refuse_foreign, written
 from foveate.rl.sources import answers_of, source_of, stamps_of, weights_of
 from foveate.rl.suite import DRAWN, SUITE_VERSION, Suite, chosen, open_suite
 from foveate.rl.workers import spread
@@ -95,6 +95,10 @@ def evaluate(
     idxs = chosen(questions, limit=limit, seed=seed)
     if out is not None:
         check_writable(Path(out))
+        if not resume:
+            refuse_foreign(Path(out))
+        if Path(out).resolve() in [path.resolve() for path in answers_of(job.suite)]:
+            raise InputError(f"{out} is a part of the suite; name another file")
     model = reasoner_of(model) if workers == 1 else model
     name = str(model) if isinstance(model, str | Path) else model.name
     sample = None if idxs == range(len(idxs)) else idxs

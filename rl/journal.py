@@ -10,8 +10,8 @@ that came after it are dropped when the run goes on from it: they come again.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ from foveate.rl.writing import append, beside, replaced
 
 Metrics = Mapping[str, Tensor | float]
 """Numbers for the log, those of a GPU still there: reading one waits for everything before it."""
+UNITS = ("iteration", "step")
+"""What a row counts by."""
 METRICS, CHECKPOINT = "metrics.jsonl", "checkpoint.safetensors"
 TOWER = "tower.safetensors"
 MODELS = (SINGLE, INDEX, TOWER, "config.json")
@@ -84,12 +86,18 @@ def load_checkpoint(
     path = out / checkpoint_name(team)
     if not path.exists():
         return Progress()
-    try:
+    with _told(path):
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
         refuse_others(json.loads(about.get("settings", "{}")), settings or {}, path)
         optimizer.load_state_tensors(load_file(path))
         return Progress(int(about["step"]), json.loads(about.get("window", "[]")))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"cannot go on from {path}: {error}; wanted the checkpoint of a run of this model, or no --resume"
@@ -115,6 +123,30 @@ def resumed(out: Path, optimizer: MasterOptimizer, team: Team, settings: Setting
     if team.most(progress.step) != -team.most(-progress.step):
         raise CheckpointError(f"the processes' checkpoints in {out} are of different steps; start again without them")
     return progress
+
+
+def begun(out: Path, optimizer: MasterOptimizer, team: Team, settings: Settings, *, resume: bool) -> Progress:
+    """How far the run in a folder is: at its start, or where it was when it is to be gone on with.
+
+    Raises CheckpointError for what `refuse_another` or `resumed` refuses.
+    """
+    if resume:
+        return resumed(out, optimizer, team, settings)
+    refuse_another(out, team)
+    return Progress()
+
+
+def refuse_early(out: Path, settings: Settings, *, resume: bool) -> None:
+    """What `begun` refuses of a run of one process, before its stage is made, which may take hours of its policy's.
+
+    Raises CheckpointError.
+    """
+    path = out / CHECKPOINT
+    if not resume:
+        refuse_another(out, ALONE)
+    elif path.exists():
+        with _told(path), safe_open(path, "pt") as file:
+            refuse_others(json.loads((file.metadata() or {}).get("settings", "{}")), settings, path)
 
 
 def refuse_another(out: Path, team: Team) -> None:

@@ -40,7 +40,7 @@ from foveate.rl.rollout import Trajectory
 from foveate.rl.team import ALONE, Team, gathered
 
 _LOGGER = logging.getLogger(__name__)
-OF_FAMILY = "accuracy_"
+OF_FAMILY, TOKENS_OF_FAMILY = "accuracy_", "tokens_"
 """Before a family's name in a row of metrics.jsonl."""
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -275,11 +275,12 @@ def _played(trajectories: Sequence[Trajectory], samples: Sequence[Sampled]) -> d
 
 
 def _by_family(trajectories: Sequence[Trajectory]) -> dict[str, tuple[float, int]]:
-    """How many were right, and how many there are, of each family."""
-    right: dict[str, list[bool]] = defaultdict(list)
+    """How many were right, how many tokens they wrote, and how many there are, of each family."""
+    found: dict[str, list[float]] = defaultdict(list)
     for one in trajectories:
-        right[f"{OF_FAMILY}{one.job.item.family}"].append(one.right)
-    return {name: _of(some) for name, some in right.items()}
+        found[f"{OF_FAMILY}{one.job.item.family}"].append(one.right)
+        found[f"{TOKENS_OF_FAMILY}{one.job.item.family}"].append(len(one.sampled_S))
+    return {name: _of(some) for name, some in found.items()}
 
 
 def _of(numbers: Iterable[float]) -> tuple[float, int]:

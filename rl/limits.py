@@ -5,6 +5,7 @@ Each configuration calls `check` when it is made, so a file, an override and a c
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from foveate.errors import ConfigError
@@ -24,6 +25,18 @@ BELOW_ONE = Limit("a share from 0 to below 1", lambda value: 0 <= value < 1)
 BELOW_HALF = Limit("a share from 0 to below 0.5", lambda value: 0 <= value < 0.5)
 DECAYS = Limit("two shares from 0 to below 1", lambda pair: all(0 <= value < 1 for value in pair))
 AROUND_ONE = Limit("a ratio from 0 to 1 and one from 1 on", lambda pair: 0 <= pair[0] <= 1 <= pair[1] < math.inf)
+
+
+def check_read(config: Any, prefix: str, name: str, **reader: object) -> None:
+    """Raises ConfigError for a field that is set where another one has not the value with which it is read."""
+    ((key, wanted),) = reader.items()
+    value, found = getattr(config, name), getattr(config, key)
+    usual = next(field.default for field in fields(config) if field.name == name)
+    if value != usual and found != wanted:
+        raise ConfigError(
+            f"{prefix}{name} is {value!r}, which is read where {prefix}{key} is {wanted!r}, and it is {found!r}; "
+            "set that, or leave it out"
+        )
 
 
 def at_least(least: int) -> Limit:

@@ -15,14 +15,12 @@ from jinja2 import Environment
 
 from foveate.agent.plain import printable
 from foveate.models.tokenizer import TextCodec
-from foveate.rl.journal import METRICS, SKIPPED, rows_of
+from foveate.rl.journal import METRICS, SKIPPED, UNITS, rows_of
 from foveate.rl.rollout import Trajectory
 from foveate.rl.writing import append, replaced
 
 EXAMPLES, PAGE = "examples.jsonl", "report.html"
 WIDTH, HEIGHT = 280, 90
-UNITS = ("iteration", "step")
-"""What a row counts by."""
 HIDDEN = (*UNITS, "lr", "seconds", SKIPPED)
 TEMPLATE = """\
 <!doctype html>

@@ -12,6 +12,7 @@ Rows go to the file a few at a time: no more pictures than those of PART pairs a
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,10 @@ def write_rows(pairs: Iterable[Pair], path: Path) -> int:
             raise InputError("there is no pair to write; wanted right and wrong answers to the same question")
         fresh.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise InputError(f"cannot write {path} ({error.strerror}); name another file") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
     return count
 
 

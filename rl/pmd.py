@@ -30,7 +30,7 @@ from torch import Tensor
 
 from foveate.errors import ConfigError
 from foveate.rl.groups import group_log_mean_exp, group_mean
-from foveate.rl.limits import ABOVE_ZERO, AROUND_ONE, check
+from foveate.rl.limits import ABOVE_ZERO, AROUND_ONE, check, check_read
 from foveate.rl.logprobs import summed
 
 
@@ -46,6 +46,7 @@ class PmdConfig:
 
     def __post_init__(self) -> None:
         check(self, "pmd.", tau=ABOVE_ZERO, clip=AROUND_ONE)
+        check_read(self, "pmd.", "clip", level="token")
         if self.baseline == "partition" and self.level == "token":
             raise ConfigError("pmd.baseline is partition and pmd.level token, which takes the mean; wanted one of them")
 

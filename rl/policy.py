@@ -6,7 +6,6 @@ the policy learns from what came of it (foveate.rl.learner).
     foveate train pmd|grpo|rloo --config FILE --out DIR
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -16,7 +15,8 @@ from tqdm import tqdm
 from foveate.errors import ConfigError
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
-from foveate.rl.journal import METRICS, Progress, add_row, keep_rows, refuse_another, resumed, save_checkpoint
+from foveate.rl.ending import Clock, told_to_stop
+from foveate.rl.journal import METRICS, Progress, add_row, begun, keep_rows, save_checkpoint
 from foveate.rl.learner import OF_FAMILY, Learner, Said
 from foveate.rl.page import EXAMPLES, add_examples, write_page
 from foveate.rl.players import players
@@ -27,7 +27,6 @@ from foveate.rl.sampler import remembered
 from foveate.rl.settings import refuse_start, settings_of
 from foveate.rl.team import joined, share_out
 from foveate.rl.trackers import tracked
-from foveate.rl.train import told_to_stop
 from foveate.rl.trainable import export, make_trainable
 from foveate.rl.writing import made
 
@@ -52,12 +51,10 @@ def train_policy(
         make_trainable(learning, config.lora, tower=config.train_tower)
         playing = learning if team.size == 1 else deepcopy(learning)
         learner = Learner(objective, config, share_out(Said(learning), team), team)
-        if not resume:
-            refuse_another(out, team)
-        done, _ = resumed(out, learner.optimizer, team, settings) if resume else Progress()
+        done, _ = begun(out, learner.optimizer, team, settings, resume=resume)
         rows, _ = (keep_rows(out / name, "iteration", done) if team.leads else [] for name in (METRICS, EXAMPLES))
         success = team.of_first(_success_so_far(rows))
-        started, spent = time.monotonic(), rows[-1]["seconds"] if rows else 0.0
+        clock = Clock(rows, max_minutes)
         bar = tqdm(
             total=config.iterations,
             initial=done,
@@ -76,7 +73,7 @@ def train_policy(
                 success = remembered(success, _by_family(row))
                 done += 1
                 row |= {"age": age} if config.ray.actors or config.partial else {}
-                row |= {"iteration": done, "seconds": round(spent + time.monotonic() - started, 1)}
+                row |= {"iteration": done, "seconds": round(clock.seconds(), 1)}
                 learner.give(playing)
                 stage.renew(playing)
                 if team.leads:  # before the checkpoint: what a kill in between leaves is dropped and comes again
@@ -85,7 +82,7 @@ def train_policy(
                     bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
                 save_checkpoint(out, learner.optimizer, Progress(done), team, settings)
                 bar.update()
-                if team.most(max_minutes is not None and time.monotonic() - started > 60 * max_minutes):
+                if team.most(clock.is_up()):
                     break
         bar.close()
     return done

@@ -74,7 +74,8 @@ class PolicyConfig:
     policy_tokens: int = 480
     """Of one conversation; longer ones are cut and leave the loss."""
     image_tokens: int = USUAL.image_tokens
-    """Of one conversation's pictures; one that does not fit is cut, too. Published models make more of a picture."""
+    """Of one conversation's pictures. One whose own picture does not fit is cut, too; a crop that does not fit is not
+    shown, which the policy is told. Published models make more of a picture."""
     tokens_per_batch: int = 6000
     """Of packed conversations in one pass of the network."""
     updates: int = 4

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from foveate.errors import InputError
+from foveate.errors import InputError, ModelError
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
@@ -124,6 +124,10 @@ class PreferenceStage:
             else:
                 self.usable.append(idx)
                 self._meet(self._laid_out(idx, preference))
+                if not self.references[-1].isfinite().all():
+                    raise ModelError(
+                        f"{self.config.start} says no number of row {idx} of {self.config.data}; look at its weights"
+                    )
         for reason, idxs in left_out.items():
             _LOGGER.warning(
                 "%s: %d of %d pairs left out, the first is row %d: %s",

@@ -12,6 +12,9 @@ from foveate.rl.lines import whole_lines
 from foveate.rl.report import Result
 from foveate.rl.writing import append
 
+FIRST_KEY = b'{"schema_version": '
+"""What every line begins with."""
+
 
 def check_writable(path: Path) -> None:
     """Raises InputError unless results can be written to the file; makes its folder."""
@@ -21,6 +24,17 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise PermissionError(EACCES, os.strerror(EACCES))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises InputError for a file that holds anything but results, of whatever version: it would be written over."""
+    with _told(path):
+        first = b""
+        if path.exists():
+            with path.open("rb") as file:
+                first = file.read(len(FIRST_KEY))
+    if first and first != FIRST_KEY:
+        raise InputError(f"{path} holds something else than results of foveate eval; name another file")
 
 
 def read_results(path: Path, source: str) -> list[Result]:

@@ -77,6 +77,7 @@ class Trajectory:
     reason: str = ""
     """Why it ended when the status is not "answered"."""
     tool_calls: int
+    """Those that did what they are for: a call of no tool, or of a box that is none, is not counted."""
     saw_evidence: bool = False
     """Whether a crop showed what has to be read."""
     errors: int = 0
@@ -165,7 +166,11 @@ class Rollouts:
         ):
             ready = Barrier(self.at_once)
             seats = [threads.submit(self._sit, ahead, ready, ended) for _ in range(self.at_once)]
-            yield from in_order(iter(ended.get, None))
+            try:
+                yield from in_order(iter(ended.get, None))
+            except BaseException:  # nobody wants the others any more
+                self.gate.end()
+                raise
             for seat in seats:
                 seat.result()
 
@@ -213,7 +218,7 @@ class Rollouts:
             answer=answer.text,
             status=answer.status,
             reason=answer.reason,
-            tool_calls=answer.usage.tool_calls,
+            tool_calls=sum(step.kind == "tool" and not step.failed for step in answer.steps),
             saw_evidence=crop_share(answer.images, job.item.evidence) is not None,
             errors=sum(step.kind == "error" for step in answer.steps),
         )

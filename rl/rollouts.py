@@ -11,6 +11,7 @@ from foveate.errors import InputError
 from foveate.models.snapshot import checkpoint_folder
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
+from foveate.paths import expanded, is_folder
 from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import USUAL, PolicyConfig
 from foveate.rl.questions import questions_of
@@ -51,7 +52,7 @@ def roll_out(config: PolicyConfig, out: Path, *, temperature: float = 1.0, resum
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
+        raise InputError(f"cannot write {out} ({error.strerror}); name another file") from error
     write_trajectories(out, (), source=source, resume=resume)  # whether one can, before the model is loaded
     held = count_trajectories(out, source)
     with rollouts(
@@ -74,10 +75,10 @@ def _tasks_of(tasks: str) -> tuple[str, SamplerConfig]:
     unknown = set(families) - set(FAMILIES)
     if not unknown:
         return "", SamplerConfig(families=families)
-    if Path(tasks).is_dir():
+    if tasks and is_folder(expanded(tasks)):
         return tasks, SamplerConfig()
     wanted = f"all, some of {', '.join(FAMILIES)}, or a folder with {ANSWERS}"
-    raise InputError(f"got the tasks {', '.join(sorted(unknown))}, wanted {wanted}")
+    raise InputError(f"got the tasks {', '.join(map(repr, sorted(unknown)))}, wanted {wanted}")
 
 
 def run_of(config: PolicyConfig, temperature: float) -> str:

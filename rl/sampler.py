@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal
 
-from foveate.rl.limits import Limit, at_least, check
+from foveate.rl.limits import Limit, at_least, check, check_read
 from foveate.rl.tasks.scene import FAMILIES
 
 LEAST_SHARE = 0.1
@@ -23,12 +23,14 @@ class SamplerConfig:
     """How families are chosen."""
 
     families: tuple[str, ...] = FAMILIES
+    """One that stands there twice is asked about twice as often."""
     order: Literal["uniform", "prioritized", "curriculum"] = "uniform"
     curriculum: int = 10
     """Iterations from the easy to the hard."""
 
     def __post_init__(self) -> None:
         check(self, "sampler.", families=Limit("at least one family", bool), curriculum=at_least(1))
+        check_read(self, "sampler.", "curriculum", order="curriculum")
 
 
 def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
@@ -40,13 +42,14 @@ def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, itera
     """`count` families in turns, as often as their shares say (largest remainders)."""
     first = iteration % len(config.families)  # who comes first gets what cannot be divided
     families = (*config.families[first:], *config.families[:first])
-    weights = dict.fromkeys(families, 1.0)
+    named = {name: families.count(name) / len(families) for name in families}
+    weights = dict(named)
     if config.order != "uniform" and success:
         hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
-        rated = {name: success.get(name, 0.0) for name in families}
-        weights = {name: (1 - hard) * rate + hard * (1 - rate) for name, rate in rated.items()}
-    total, even = sum(weights.values()) or 1.0, 1 / len(weights)
-    shares = {name: (1 - LEAST_SHARE) * weight / total + LEAST_SHARE * even for name, weight in weights.items()}
+        rated = {name: success.get(name, 0.0) for name in named}
+        weights = {name: named[name] * ((1 - hard) * rate + hard * (1 - rate)) for name, rate in rated.items()}
+    total = sum(weights.values()) or 1.0
+    shares = {name: (1 - LEAST_SHARE) * weights[name] / total + LEAST_SHARE * share for name, share in named.items()}
     wanted = {name: count * share / sum(shares.values()) for name, share in shares.items()}
     counts = {name: floor(share) for name, share in wanted.items()}
     rest = sorted(wanted, key=lambda name: (counts[name] > 0, counts[name] - wanted[name]))

@@ -54,6 +54,7 @@ from foveate.rl.lessons.spelling import Spelling
 from foveate.rl.lessons.views import ViewLabels, draw_sheet, label_view, nameless, page_drawing
 from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
 from foveate.rl.logprobs import choices
+from foveate.rl.rounds import difficulty_at, drawing_seed
 from foveate.rl.start import TOKEN_HEADS, VISION, load_part, read_tensors
 from foveate.rl.tasks.scene import FAMILIES, Drawing, Scene, draw_scene
 from foveate.rl.writing import replaced
@@ -181,7 +182,7 @@ class SftStage:
 
     def batch(self, index: int) -> SftBatch:
         """Conversations about freshly drawn pages and pictures, packed up to the token budget."""
-        rng = random.Random(self.seed * 10_000_019 + index)
+        rng = random.Random(drawing_seed(self.seed, index))
         config, codec = self.thinker.config, self.processor.codec
         transcripts: list[Transcript] = []
         labels: list[ViewLabels] = []
@@ -209,7 +210,7 @@ class SftStage:
 
     def _draw(self, rng: random.Random, index: int) -> list[tuple[Drawing | Scene | None, Conversation]]:
         """Conversations and what they are about, of a kind drawn by the shares."""
-        difficulty = self._difficulty(index)
+        difficulty = difficulty_at(index, self.config.ramp_steps)
         if index < self.config.recall_steps or rng.random() < self.config.recall_share:
             return [(None, recall_conversation(rng, self.writer.words, difficulty))]
         kind = rng.random()
@@ -223,9 +224,6 @@ class SftStage:
         """What lies under each image of a conversation; what stands on a page without marks has no names."""
         seen = [label_view(drawing, box, self.thinker.config) for box in conversation.boxes]
         return seen if drawing.marks else list(map(nameless, seen))
-
-    def _difficulty(self, index: int) -> float:
-        return min(1.0, index / self.config.ramp_steps) if self.config.ramp_steps else 1.0
 
     def _page(self, rng: random.Random, difficulty: float) -> tuple[Drawing, Conversation]:
         max_blocks = round(SMALLEST_PAGE + difficulty * (self.config.page_blocks - SMALLEST_PAGE))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foveate.models.checkpoint import nano_path
 from foveate.models.snapshot import NANO
-from foveate.paths import expanded
+from foveate.paths import expanded, is_file
 from foveate.rl.suite import ANSWERS
 
 PARTS = 64
@@ -40,27 +40,30 @@ def _hash_of_parts(file: Path) -> str:
 def weights_of(name: str) -> list[Path]:
     """The files of a checkpoint that lies here: a folder's weights or a file itself, nano's; none of the hub's."""
     path = nano_path() if name == NANO else expanded(name)
-    return [path] if path.is_file() else weights_in(path)
+    return [path] if is_file(path) else weights_in(path)
 
 
 def answers_of(folder: str | Path) -> list[Path]:
     """The questions of a folder of them, and their pictures."""
-    path = Path(folder, ANSWERS)
-    if not path.is_file():
+    path = expanded(folder) / ANSWERS
+    if not is_file(path):
         return []
     named = dict[str, None]()
     for line in path.read_bytes().split(b"\n"):
         with suppress(ValueError, KeyError, TypeError):  # whoever asks the questions says what is wrong with a line
             named[str(json.loads(line)["image"])] = None
-    return [path, *(picture for name in named if (picture := path.parent / name).is_file())]
+    return [path, *(picture for name in named if is_file(picture := path.parent / name))]
 
 
 def files_of(name: str) -> list[Path]:
     """A file, or all that is in a folder, such as a dataset's."""
-    path = Path(name)
-    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    path = expanded(name)
+    return [path] if is_file(path) else sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The files of a checkpoint that decide what its model says; none where there is no such folder."""
-    return sorted(folder.glob("*.safetensors"))
+    """The files of a checkpoint that decide what its model says; none where there is no such folder.
+
+    Not what a training keeps beside them to go on: that may be removed when it is done.
+    """
+    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("checkpoint"))

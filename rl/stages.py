@@ -9,8 +9,11 @@ import torch
 
 from foveate.errors import ConfigError, first_line
 from foveate.models.config import from_json
+from foveate.rl.journal import refuse_early
+from foveate.rl.settings import refuse_start, settings_of
 from foveate.rl.team import choose_gpu
-from foveate.rl.train import Stage, read_yaml, split_config, train
+from foveate.rl.train import Stage, split_config, train
+from foveate.rl.yaml_values import read_yaml
 
 OBJECTIVES = ("pmd", "grpo", "rloo")
 """Trainings of a policy on its own rollouts (foveate.rl.policy)."""
@@ -38,10 +41,15 @@ def make_stage(name: str, values: dict[str, Any], seed: int, device: str = "cpu"
     Raises ConfigError when the stage or the device is unknown, or the device is not there.
     """
     take_device(device)
-    module_name, config_name, stage_name = parts_of(name, values)
-    module = import_module(module_name)
-    stage: Stage = getattr(module, stage_name)(from_json(getattr(module, config_name), values, "stage."), seed, device)
+    module_name, _, stage_name = parts_of(name, values)
+    stage: Stage = getattr(import_module(module_name), stage_name)(config_of(name, values), seed, device)
     return stage
+
+
+def config_of(name: str, values: dict[str, Any]) -> Any:
+    """The settings of a stage. Raises ConfigError when it is unknown, and for one that is none."""
+    module_name, config_name, _ = parts_of(name, values)
+    return from_json(getattr(import_module(module_name), config_name), values, "stage.")
 
 
 def _train_policy(
@@ -96,5 +104,8 @@ def main(
         return _train_policy(stage, config, out, resume=resume, overrides=overrides, max_minutes=max_minutes, seed=seed)
     loop, values = split_config(read_yaml(config, overrides))
     loop = loop if seed is None else replace(loop, seed=seed)
+    settings = settings_of(stage, loop, config_of(stage, values))
+    refuse_start(settings, out)
+    refuse_early(out, settings, resume=resume)
     made = make_stage(stage, values, loop.seed, loop.device)
     return train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)

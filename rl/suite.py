@@ -23,7 +23,8 @@ from typing import Any, Protocol, cast
 
 from PIL import ExifTags, Image
 
-from foveate.errors import InputError
+from foveate.errors import InputError, shown
+from foveate.paths import expanded, is_file, is_folder
 from foveate.pictures import FORMATS, MAX_PIXELS, check_size
 from foveate.rl.formula import require_math_verify
 from foveate.rl.reward import SAME, Kind
@@ -120,7 +121,7 @@ class FolderSuite:
     def __init__(self, folder: str | Path) -> None:
         """Read and check every line; InputError names the line, what is wrong with it and what was wanted."""
         self.name = Path(folder).name or str(folder)
-        self._items = _read_answers(Path(folder))
+        self._items = _read_answers(expanded(folder))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -137,7 +138,7 @@ def open_suite(name: str, *, seed: int = 0) -> Suite:
     """
     if name in DRAWN:
         return DrawnSuite(DRAWN[name], seed=seed)
-    if not Path(name).is_dir():
+    if not name or not is_folder(expanded(name)):
         raise InputError(f"got the suite {name!r}, wanted {', '.join(DRAWN)} or a folder with {ANSWERS}")
     return FolderSuite(name)
 
@@ -196,9 +197,10 @@ def _item(folder: Path, where: str, line: str) -> Item:
     if kind == "formula":
         require_math_verify()
     picture = folder / record["image"]
-    if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
-        raise InputError(f"{where}: got image={record['image']!r}, wanted a picture inside {folder}")
-    size = _header_size(f"{where}: got image={record['image']!r}", picture)
+    got = f"{where}: got image={shown(record['image'])}"
+    if not is_file(picture) or not picture.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{got}, wanted a picture inside {folder}")
+    size = _header_size(got, picture)
     return Item(
         id=record["id"],
         family=family,

@@ -24,6 +24,7 @@ from foveate.rl.lessons.dense import Chances, DenseHeads, DenseLabels, spoken_lo
 from foveate.rl.lessons.pages import PageWriter, corpus_words
 from foveate.rl.lessons.views import View, draw_sheet, draw_view, draw_views, nameless, page_drawing
 from foveate.rl.limits import NOT_NEGATIVE, SHARE, at_least, check
+from foveate.rl.rounds import difficulty_at, drawing_seed
 from foveate.rl.start import TOKEN_HEADS, VISION, load_part, read_tensors
 from foveate.rl.tasks.scene import FAMILIES, draw_scene
 from foveate.rl.writing import replaced
@@ -152,8 +153,8 @@ class TowerStage:
     def batch(self, index: int) -> DenseBatch:
         """Fresh pages and scenes."""
         config = self.config
-        difficulty = min(1.0, index / config.ramp_steps) if config.ramp_steps else 1.0
-        seed = self.seed * 10_000_019 + index
+        difficulty = difficulty_at(index, config.ramp_steps)
+        seed = drawing_seed(self.seed, index)
         return dense_batch(
             self.writer,
             self.thinker,

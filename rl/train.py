@@ -8,15 +8,13 @@ takes the very same steps (foveate.rl.journal has what it leaves behind).
 import math
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from threading import Thread
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -24,18 +22,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from foveate.errors import ConfigError, InputError
+from foveate.errors import ConfigError, InputError, ModelError
 from foveate.models.config import from_json
+from foveate.rl.ending import Clock, told_to_stop
 from foveate.rl.journal import (
     METRICS,
     SKIPPED,
     Metrics,
     Progress,
     add_row,
+    begun,
     finite,
     keep_rows,
-    refuse_another,
-    resumed,
     save_checkpoint,
 )
 from foveate.rl.limits import NOT_NEGATIVE, at_least, check
@@ -46,16 +44,15 @@ from foveate.rl.settings import Settings, refuse_start, settings_of
 from foveate.rl.team import Team, gathered, joined, share_out, touching_all
 from foveate.rl.trackers import Tracker, tracked
 from foveate.rl.writing import made
-from foveate.rl.yaml_values import yaml_value
 
 DRAWING_NICENESS = 10
 """Added to that of the processes that draw: one that takes a core from a thread that learns keeps the others waiting.
 With 2 cores a step of the tower took 0.82 s instead of 0.89, and 0.78 where threads that wait also sleep
 (OMP_WAIT_POLICY=passive)."""
-STDOUT, STDERR = 1, 2
+MOST_SKIPPED = 50
+"""Steps in a row whose gradient is no number; more would learn nothing either."""
 WEIGHT = "weight"
 """Among the numbers of a batch: how much it counts."""
-STOPPING = b"\nstopping after this step, with a checkpoint; Ctrl-C again stops at once\n"
 
 
 class Stage(Protocol):
@@ -163,49 +160,6 @@ def _end_with_the_learner() -> None:
     os._exit(0)
 
 
-@dataclass
-class Told:
-    """Whether a run has been told to stop. Not an Event: a signal that comes while one is set would wait for itself."""
-
-    stop: bool = False
-
-
-@contextmanager
-def told_to_stop() -> Iterator[Told]:
-    """What SIGTERM, SIGHUP or Ctrl-C sets, inside the block; a second Ctrl-C interrupts."""
-    told, learner = Told(), os.getpid()
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if os.getpid() != learner:  # one that has just been forked, to draw
-            return
-        again, told.stop = told.stop, True
-        if number == signal.SIGINT and again:
-            raise KeyboardInterrupt
-        if number == signal.SIGHUP:
-            _leave_terminal()
-        if number == signal.SIGINT:
-            os.write(STDERR, STOPPING)  # the last thing: whoever reads it may interrupt again
-
-    heeded = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        heeded.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in heeded}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave_terminal() -> None:
-    """What is written to a terminal that is gone would end the run before it has saved."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (STDOUT, STDERR):
-        if os.isatty(stream):
-            os.dup2(nowhere, stream)
-    os.close(nowhere)
-
-
 def batches(stage: Stage, start: int, config: TrainConfig, team: Team) -> Iterator[Any]:
     """This process's batches from step `start` on; a team deals them out in turns."""
     wanted = list(islice(echoed(config.echo_after), start * config.accumulate, config.steps * config.accumulate))
@@ -263,7 +217,8 @@ def train(
     `kind` names the stage in checkpoints.
 
     `out` gets metrics.jsonl (a row every log_every steps), report.html, the newest checkpoint, and the stage's export.
-    Processes that torchrun started share the work (foveate.rl.team).
+    Processes that torchrun started share the work (foveate.rl.team). Raises ModelError when very many steps in a row
+    have a gradient that is no number.
     """
     settings = settings_of(kind, config, stage.config)
     refuse_start(settings, out)
@@ -271,14 +226,13 @@ def train(
     with joined(config.device) as team, told_to_stop() as told, ExitStack() as stack:
         learner = share_out(_Loss(stage), team, reads_blocks=stage.reads_blocks)
         optimizer = MasterOptimizer(stage.module, config.optimizer)
-        if not resume:
-            refuse_another(out, team)
-        step, held = resumed(out, optimizer, team, settings) if resume else Progress()
+        step, held = begun(out, optimizer, team, settings, resume=resume)
         track = stack.enter_context(tracked(config.trackers if team.leads else (), out, step if resume else None))
         window: list[Metrics] = list(held)
+        skipped = 0
         rows = keep_rows(out / METRICS, "step", step) if team.leads else []
-        started = saved = time.monotonic()
-        spent = rows[-1]["seconds"] if rows else 0.0
+        clock = Clock(rows, max_minutes)
+        saved = clock.seconds()
         bar = tqdm(
             total=config.steps, initial=step, dynamic_ncols=True, mininterval=2.0, disable=None if team.leads else True
         )
@@ -288,21 +242,25 @@ def train(
             lr = learning_rate(config.optimizer, step, config.steps)
             norm = optimizer.step(lr)
             window += [*numbers, {"grad_norm": norm}] if math.isfinite(norm) else [{SKIPPED: 1.0}]
+            skipped = 0 if math.isfinite(norm) else skipped + 1
+            if skipped == MOST_SKIPPED:
+                raise ModelError(
+                    f"no gradient of the last {skipped} steps, up to {step + 1}, is a number; look at the weights that "
+                    "it began with, or lower optimizer.lr and go on from the last checkpoint"
+                )
             step += 1
             bar.update()
-            now = time.monotonic()
             if step % config.log_every == 0 or step == config.steps:
                 row = finite(team.means(totals_of(window)))
-                row |= {"step": step, "lr": lr, "seconds": round(spent + now - started, 1)}
+                row |= {"step": step, "lr": lr, "seconds": round(clock.seconds(), 1)}
                 _log(row, out, bar, team)
                 track(step, row)
                 window.clear()
-            late = told.stop or (max_minutes is not None and now - started > 60 * max_minutes)
-            if team.most(late):
+            if team.most(told.stop or clock.is_up()):
                 break
-            if team.most(now - saved > 60 * config.checkpoint_minutes):
+            if team.most(clock.seconds() - saved > 60 * config.checkpoint_minutes):
                 _save(stage, learner, optimizer, Progress(step, window), out, team, settings)
-                saved = now
+                saved = clock.seconds()
         bar.close()
         _save(stage, learner, optimizer, Progress(step, window), out, team, settings)
     return step
@@ -360,36 +318,6 @@ def _save(
         if team.leads:
             stage.export(out)
             write_page(out)
-
-
-def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping, with `key.sub=value` overrides applied.
-
-    Raises ConfigError when the file is missing, cannot be read or is no mapping, or an override has no "=" or a value
-    that is no YAML.
-    """
-    if not path.is_file():
-        raise ConfigError(f"no configuration file {path}; those of a checkout are in configs/")
-    try:
-        values = yaml_value(path.read_text(), str(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, wanted a mapping of keys to values")
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"override {override!r} has no '='; write key=value")
-        *parents, leaf = key.split(".")
-        target = values
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise ConfigError(f"override {override!r}: {parent} holds {target!r}, wanted a mapping")
-        target[leaf] = yaml_value(text, f"override {override!r}: its value")
-    return values
 
 
 def split_config(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:

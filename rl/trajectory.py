@@ -169,7 +169,7 @@ def read_trajectories(path: Path) -> Iterator[Saved]:
         try:
             saved = Saved(**record | _tuples(record), sampled_S=logprobs[idx], pictures=pictures)
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}:{idx + 1} is no trajectory ({error!r}); write it with foveate rollout") from error
+            raise _no_trajectory(path, idx, error) from error
         if source not in (None, saved.source):
             raise InputError(f"{path}:{idx + 1} is of run {saved.source!r}, those before it of {source!r}; part them")
         source = saved.source
@@ -196,11 +196,15 @@ def _record(path: Path, idx: int, line: str) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(line)
         version = record.pop("schema_version")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}:{idx + 1} is no trajectory ({error!r}); write it with foveate rollout") from error
+        raise _no_trajectory(path, idx, error) from error
     if version != SCHEMA_VERSION:
         wanted = f"wanted {SCHEMA_VERSION}; write it anew with foveate rollout"
         raise InputError(f"{path}:{idx + 1} has schema_version {version!r}, {wanted}")
     return record
+
+
+def _no_trajectory(path: Path, idx: int, error: Exception) -> InputError:
+    return InputError(f"{path}:{idx + 1} is no trajectory ({error!r}); write it with foveate rollout")
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +221,7 @@ def _appending(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("ab")
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise InputError(f"cannot write {path} ({error.strerror}); name another file") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,8 @@ from foveate.cli import app
 from foveate.models.config import from_json
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.stages import parts_of
-from foveate.rl.train import read_yaml, split_config
+from foveate.rl.train import split_config
+from foveate.rl.yaml_values import read_yaml
 
 ROOT = Path(__file__).parents[1]
 POLICIES = ("pmd", "pmd-no-length", "grpo", "rloo")
@@ -40,7 +41,7 @@ def test_the_first_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @needs_bubblewrap
 def test_the_page_on_the_agent_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
-    assert run_blocks(ROOT / "docs" / "agent.md") == 3
+    assert run_blocks(ROOT / "docs" / "agent.md") == 4
     said = capsys.readouterr().out
     assert said.startswith("answered 90 ")
     assert said.count("looked at (") >= 1

@@ -130,7 +130,7 @@ def test_what_is_no_whole_picture_is_refused(data: bytes, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("head", [b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+"])
 def test_a_tiff_of_very_many_strips_is_refused_before_they_are_kept(head: bytes) -> None:
-    order, is_big, count = "<" if head.startswith(b"II") else ">", b"+" in head, 1_000_000
+    order, is_big, count = "<" if head.startswith(b"II") else ">", head[2:3] == b"+", 1_000_000
     word, first = ("Q", 16) if is_big else ("I", 8)
     tags = [(256, 1, 1), (257, 1, 2), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, first)]
     tags += [(277, 1, 1), (278, 1, 1), (279, count, first)]

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from foveate.errors import ImageError
-from foveate.pictures import open_picture
+from foveate.pictures import PNG_SIGNATURE, open_picture
 
 MAX_OUTPUT_CHARS = 200_000
 MAX_IMAGES = 8
@@ -111,6 +111,6 @@ def png_of(encoded: object) -> Image.Image | None:
     """The picture in base64, or None when it is none that may be opened."""
     try:
         data = base64.b64decode(encoded, validate=False) if isinstance(encoded, str) else b""
-        return open_picture(data, max_pixels=MAX_IMAGE_PIXELS) if data.startswith(b"\x89PNG") else None
+        return open_picture(data, max_pixels=MAX_IMAGE_PIXELS) if data.startswith(PNG_SIGNATURE) else None
     except (ImageError, ValueError):
         return None

@@ -85,11 +85,13 @@ class Kernel:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._end: Callable[[], object] = bool
+        """Frees process, sockets and folder; also called at exit and when nobody holds the kernel any more."""
         self.is_fresh = True
         """Whether nothing has run in it since it began, or forgot."""
-        """Frees process, sockets and folder; also called at exit and when nobody holds the kernel any more."""
         self._session = Session()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._shown: dict[int, object] = {}
+        """By its number, the name of each image that the code can open."""
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +149,7 @@ class Kernel:
             if self.folder is not None:
                 for path in (self.folder / "host" / "images").glob("image_*.png"):
                     path.unlink()
+                self._shown.clear()
                 self.is_fresh = True
 
     def cancel(self) -> None:
@@ -164,6 +167,7 @@ class Kernel:
             if self._run_folder is not None:  # still there when the start failed before there was a process
                 self._run_folder.remove()
             self._process, self._run_folder, self._sockets, self.is_fresh = None, None, {}, True
+            self._shown.clear()
         finally:
             self._in_use.release()
 
@@ -173,16 +177,20 @@ class Kernel:
             os.eventfd_read(self._cancel_fd)
 
     def _show(self, images: Sequence[Image.Image]) -> None:
-        """Write the images that are new where the kernel looks for them."""
+        """Write the images that are new where the kernel looks for them.
+
+        Where a turn was taken back a number may come to mean another image; a sequence with `sha256s` tells.
+        """
         assert self.folder is not None
         shelf = self.folder / "host" / "images"
-        for idx in range(len(images)):
-            path = shelf / f"image_{idx}.png"
-            if not path.exists():
+        for idx, name in enumerate(getattr(images, "sha256s", range(len(images)))):
+            if self._shown.get(idx) != name:
+                path = shelf / f"image_{idx}.png"
                 part = path.with_suffix(".part")
                 images[idx].save(part, "PNG", compress_level=0)
                 part.chmod(READABLE)
                 part.rename(path)
+                self._shown[idx] = name
 
     def _start(self) -> None:
         """Start the kernel unless it runs; returns when it answers."""

@@ -12,6 +12,7 @@ no cap but the system's, half as many in each of the three folders as the machin
 caps all of it together: systemd-run --user --scope -p MemoryMax=8G -p TasksMax=512 foveate ...
 """
 
+import errno
 import functools
 import os
 import random
@@ -41,6 +42,9 @@ ABSENT = "bubblewrap is not installed"
 INSTALL = "install bubblewrap (Debian, Ubuntu: apt install bubblewrap)"
 PROBE_S = 20.0
 SLOW = f"a probe of the sandbox took longer than {PROBE_S:g} s"
+NO_FOLDER = "no folder for code: "
+SHORT = (os.strerror(errno.EAGAIN), os.strerror(errno.ENOMEM))
+"""What a probe says where the machine is short of something, for the moment."""
 PERMIT = (
     "let bubblewrap make namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
     "kernel.apparmor_restrict_unprivileged_userns=0; a container: start it with --privileged)"
@@ -196,14 +200,31 @@ def probe(host: Path) -> str:
     return said[-1][:300] if said else f"bubblewrap ended with status {run.returncode}"
 
 
+class _PassingError(Exception):
+    """A word of the probe that may be another one the next time."""
+
+
 @functools.cache
-def probe_result() -> str:
-    """The probe's word, found once per process."""
-    folder = RunFolder()
+def _lasting_word() -> str:
     try:
-        return probe(folder.path)
+        folder = RunFolder()
+    except OSError as error:
+        raise _PassingError(f"{NO_FOLDER}{error}") from error
+    try:
+        word = probe(folder.path)
     finally:
         folder.remove()
+    if word == SLOW or any(sign in word for sign in SHORT):
+        raise _PassingError(word)
+    return word
+
+
+def probe_result() -> str:
+    """The probe's word, found once per process; asked for again where it was only that the machine was short."""
+    try:
+        return _lasting_word()
+    except _PassingError as error:
+        return str(error)
 
 
 def sandbox_tier() -> Tier | None:
@@ -241,7 +262,9 @@ def advice(found: str) -> str:
     """What to do about the word of a probe that did not find the code confined."""
     if found == ABSENT:
         return INSTALL
-    if found == SLOW:
+    if found.startswith(NO_FOLDER):
+        return "let /tmp be writable, with some room"
+    if found == SLOW or any(sign in found for sign in SHORT):
         return "start Foveate again when the machine has less to do"
     if found.startswith(UNSEEN):
         return "install Foveate into a virtual environment, all of it, where everybody may read"

@@ -56,11 +56,12 @@ std::tuple<Tensor, Tensor> moe_order(const Tensor& experts, int64_t num_experts)
   return {order.place, order.ends};
 }
 
-Tensor moe_experts(const Tensor& x, const Tensor& experts, const Tensor& weights, const Tensor& gate_up,
+Tensor moe_experts(const Tensor& given, const Tensor& experts, const Tensor& weights, const Tensor& gate_up,
                    const Tensor& down, const std::optional<Tensor>& gate_up_scales,
                    const std::optional<Tensor>& down_scales) {
   STD_TORCH_CHECK(!gate_up_scales.has_value() && !down_scales.has_value(),
                   "int8 experts are for the CPU; on a GPU pass bfloat16 weights without scales");
+  const Tensor x = torch::stable::contiguous(given);
   FOVEATE_CHECK_CUDA(x, BFloat16);
   FOVEATE_CHECK_CUDA_BESIDE(x, experts, Long);
   FOVEATE_CHECK_CUDA_BESIDE(x, weights, Float);

@@ -26,8 +26,7 @@ from foveate.agent.messages import (
 from foveate.models.reasoner import Message
 from foveate.rl.lessons.pages import Page
 from foveate.rl.tasks.compare import COUNTED_GLYPH, counting
-from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question, Scene
-from foveate.rl.tasks.sheet import original_boxes
+from foveate.rl.tasks.scene import Box, Mark, OracleStep, Question, Scene, original_boxes
 from foveate.tools.zoom import covered_pixels
 
 BOX_STEP = 50

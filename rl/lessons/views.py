@@ -22,8 +22,7 @@ from foveate.rl.tasks.augment import augment
 from foveate.rl.tasks.canvas import SHAPES, Canvas
 from foveate.rl.tasks.fact import FLAGS, draw_flag
 from foveate.rl.tasks.palette import NAMED
-from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, Scene
-from foveate.rl.tasks.sheet import original_boxes
+from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, Scene, original_boxes
 from foveate.rl.tasks.words import LETTERS
 
 NAMES = (

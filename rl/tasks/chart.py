@@ -11,7 +11,7 @@ from typing import Literal
 
 from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
-from foveate.rl.tasks.palette import NAMED, Color, distance, ink_on, shade
+from foveate.rl.tasks.palette import Color, distance, ink_on, shade, visible_names
 from foveate.rl.tasks.scene import Box
 
 ChartKind = Literal["columns", "line", "pie", "bars"]
@@ -26,7 +26,7 @@ def pick_chart(rng: random.Random, split: Split) -> ChartKind:
 
 def series_colors(canvas: Canvas, count: int) -> list[Color]:
     """Colours of the marks: one for all, or all different."""
-    names = [name for name, color in NAMED.items() if distance(color, canvas.theme.card) > 125]
+    names = visible_names(canvas.theme.card)
     if canvas.rng.random() < 0.5:
         return [shade(canvas.rng, canvas.rng.choice(names))] * count
     return [shade(canvas.rng, name) for name in canvas.rng.sample(names, count)]
@@ -89,7 +89,7 @@ def _pie(canvas: Canvas, box: Box, names: Sequence[str], values: Sequence[str]) 
     small, side = canvas.small_px, min((box[2] - box[0]) * 0.42, box[3] - box[1])
     center = (box[0] + side / 2, (box[1] + box[3]) / 2)
     circle = (center[0] - side / 2, center[1] - side / 2, center[0] + side / 2, center[1] + side / 2)
-    palette = [name for name, color in NAMED.items() if distance(color, canvas.theme.card) > 125]
+    palette = visible_names(canvas.theme.card)
     colors = [shade(canvas.rng, name) for name in canvas.rng.sample(palette, len(names))]
     start, total = canvas.rng.uniform(0, 360), sum(float(value) for value in values)
     for color, value in zip(colors, values, strict=True):

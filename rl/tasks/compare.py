@@ -15,7 +15,7 @@ from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.chart import gauge
 from foveate.rl.tasks.layout import arrange, pick_layout
 from foveate.rl.tasks.oracle import Compute, Draft, Look, finish, run_code, seen_at, union
-from foveate.rl.tasks.palette import NAMED, distance, ink_on, shade, visible_names
+from foveate.rl.tasks.palette import ink_on, shade, visible_names
 from foveate.rl.tasks.scene import Box, Drawing, Glyph
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import LETTERS
@@ -216,7 +216,7 @@ def gauge_page(canvas: Canvas, ground: Ground) -> list[Draft]:
     cells = arrange(rng, pick_layout(rng, canvas.split), ground.area, padded, rng.randint(4, 14))
     fill, high = canvas.theme.card, rng.choice((99, 500, 999))
     anchors, dress = pick_anchors(canvas, kind, len(cells), fill), pick_dress(canvas, kind)
-    colors = [name for name, color in NAMED.items() if distance(color, fill) > 125]
+    colors = visible_names(fill)
     color = shade(rng, rng.choice(colors))
     values = rng.sample(range(10, high + 1), len(cells))
     places = []

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from foveate.rl.tasks.augment import augment
-from foveate.rl.tasks.canvas import Canvas
+from foveate.rl.tasks.canvas import VIEW_AREA, Canvas
 from foveate.rl.tasks.scene import Box, Drawing, Glyph, Mark, OracleStep, Question
 
 MAX_SIDE = 640
 MARGIN, LEAST_MARGIN = 0.04, 0.025
 """On each side of a target: of its length, and at least of the side that it is cut from, so that a box that is wrong by
 one step of its rounding still holds what must be read."""
-VIEW_AREA = 448 * 448
 MIN_VIEW = (46, 40)
 """Smallest crop, width and height, measured in pixels of the first view (where the policy aims)."""
 PLURALS = ("scissors", "glasses", "grapes", "cherries")
@@ -160,6 +159,12 @@ def seen_at(subject: str, box: Box, frame: Box | tuple[int, int]) -> str:
     For example "The red star is at the top left." or "The scissors are in the middle."
     """
     left, top, right, bottom = frame if len(frame) == 4 else (0, 0, *frame)
-    place = place_word((box[0] - left, box[1] - top, box[2] - left, box[3] - top), (right - left, bottom - top))
+    where = place_phrase((box[0] - left, box[1] - top, box[2] - left, box[3] - top), (right - left, bottom - top))
     verb = "are" if subject.endswith(PLURALS) else "is"
-    return f"{subject} {verb} {'in' if place == 'middle' else 'at'} the {place}."
+    return f"{subject} {verb} {where}."
+
+
+def place_phrase(box: Box, size: tuple[float, float]) -> str:
+    """Where a box lies in a picture of that size: "in the middle", "at the top left"."""
+    place = place_word(box, size)
+    return f"{'in' if place == 'middle' else 'at'} the {place}"

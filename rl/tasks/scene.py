@@ -18,7 +18,7 @@ from foveate.rl.tasks.assets import Split
 Box = tuple[float, float, float, float]
 Family = Literal["label", "table", "total", "compare", "pointer", "fact"]
 FAMILIES: tuple[Family, ...] = ("label", "table", "total", "compare", "pointer", "fact")
-Tool = Literal["zoom", "python", "search"]
+ToolName = Literal["zoom", "python", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class OracleStep:
     """One turn of the oracle: a short thought, then a call."""
 
     thought: str
-    tool: Tool
+    tool: ToolName
     arguments: dict[str, Any]
     """zoom: {"image": k, "box": (x0, y0, x1, y1)}, k = 0 the picture, k >= 1 the k-th crop made for this question, the
     box in whole pixels of that image; python: {"code"}; search: {"query"}."""
@@ -47,6 +47,17 @@ class Question:
     steps: tuple[OracleStep, ...]
     final_thought: str
     family: str
+
+
+def original_boxes(question: Question) -> list[tuple[int, int, int, int]]:
+    """The oracle's crops in pixels of the scene's picture."""
+    boxes: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]
+    for step in question.steps:
+        if step.tool == "zoom":
+            x, y = boxes[step.arguments["image"]][:2]
+            x0, y0, x1, y1 = step.arguments["box"]
+            boxes.append((x + x0, y + y0, x + x1, y + y1))
+    return boxes[1:]
 
 
 @dataclass(frozen=True, kw_only=True)

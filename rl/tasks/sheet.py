@@ -10,10 +10,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from foveate.rl.tasks.assets import SPLITS, font
-from foveate.rl.tasks.scene import FAMILIES, Question, Scene, draw_scene
+from foveate.rl.tasks.canvas import VIEW_AREA
+from foveate.rl.tasks.scene import FAMILIES, Question, Scene, draw_scene, original_boxes
 
 TILE = (760, 640)
-VIEW_AREA = 448 * 448
 
 
 def shrink(image: Image.Image, area: int = VIEW_AREA) -> Image.Image:
@@ -30,17 +30,6 @@ def crops(scene: Scene, question: Question) -> list[Image.Image]:
         if step.tool == "zoom":
             seen.append(seen[step.arguments["image"]].crop(step.arguments["box"]))
     return seen
-
-
-def original_boxes(question: Question) -> list[tuple[int, int, int, int]]:
-    """The oracle's crops in pixels of the scene's picture."""
-    boxes: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]
-    for step in question.steps:
-        if step.tool == "zoom":
-            x, y = boxes[step.arguments["image"]][:2]
-            x0, y0, x1, y1 = step.arguments["box"]
-            boxes.append((x + x0, y + y0, x + x1, y + y1))
-    return boxes[1:]
 
 
 def describe(question: Question) -> str:

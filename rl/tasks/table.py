@@ -14,7 +14,7 @@ from foveate.rl.tasks.assets import Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.grid import Grid, draw_grid, grid_size
 from foveate.rl.tasks.layout import arrange
-from foveate.rl.tasks.oracle import Draft, Look, finish, place_word, seen_at, union
+from foveate.rl.tasks.oracle import Draft, Look, finish, place_phrase, seen_at, union
 from foveate.rl.tasks.scene import Box, Drawing
 from foveate.rl.tasks.setting import Ground, draw_setting, pick_setting
 from foveate.rl.tasks.words import CITIES, GOODS, KINDS, LETTERS, NAMES, PLACES, Kind, distinct, short
@@ -193,14 +193,13 @@ def draw_marks(
 def cell_draft(canvas: Canvas, words: tuple[str, str, str], seen: tuple[Box, Box]) -> Draft:
     """The question about a cell of the large grid."""
     row, column, text = words
-    place = place_word(seen[0], canvas.size)
     return Draft(
         text=canvas.rng.choice(ASK_GRID).format(row=row, column=column),
         answer=text,
         evidence=(seen[1],),
         plan=(
             Look(
-                thought=f"Row {row} and column {column} meet {'in' if place == 'middle' else 'at'} the {place}.",
+                thought=f"Row {row} and column {column} meet {place_phrase(seen[0], canvas.size)}.",
                 target=seen[0],
             ),
         ),
@@ -267,8 +266,7 @@ def make_sections(rng: random.Random, kind: Kind) -> list[Section]:
 def list_draft(canvas: Canvas, section: Section, index: int, kind: Kind, seen: tuple[Box, Box]) -> Draft:
     """The question about an entry of the directory."""
     name, value = section.entries[index]
-    place = place_word(seen[0], canvas.size)
-    thought = f"{name} is under {section.letter}, {'in' if place == 'middle' else 'at'} the {place}."
+    thought = f"{name} is under {section.letter}, {place_phrase(seen[0], canvas.size)}."
     return Draft(
         text=canvas.rng.choice(ASK_LIST).format(kind=kind.name, row=name),
         answer=value,

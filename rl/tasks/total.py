@@ -154,7 +154,7 @@ def chart_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     padded = (wide + canvas.big(4), tall + canvas.big(4))
     cells = arrange(rng, rng.choice(("grid", "grid", "scatter")), ground.area, padded, rng.randint(2, 8))
     anchors, dress = pick_names(canvas, len(cells), canvas.theme.card)
-    pool = rng.choice((MONTHS, short(CITIES), short(NAMES), short(GOODS), short(PLACES)))
+    pool = rng.choice((MONTHS, *map(short_enough, (CITIES, NAMES, GOODS, PLACES))))
     low, high, digits = rng.choice(((3, 99, 0), (20, 999, 0), (1, 60, 1)))
     listings = []
     for cell, anchor in zip(cells, anchors, strict=True):
@@ -170,7 +170,7 @@ def chart_page(canvas: Canvas, ground: Ground) -> list[Listing]:
     return listings
 
 
-def short(words: Sequence[str]) -> tuple[str, ...]:
+def short_enough(words: Sequence[str]) -> tuple[str, ...]:
     """The words that fit under a column."""
     return tuple(word for word in words if len(word) <= 5)
 

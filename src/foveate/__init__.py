@@ -68,17 +68,18 @@ _NAMES_OF = {
 _HOMES = {name: home for home, names in _NAMES_OF.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # a checker that saw it would take any name for one of the package
 
-        return version("foveate")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'foveate' has no attribute {name!r}; it has {', '.join(__all__)}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
 
-    value: object = getattr(import_module(_HOMES[name]), name)
-    return value
+            return version("foveate")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'foveate' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

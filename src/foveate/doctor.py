@@ -164,7 +164,7 @@ def _data_dir(name: str) -> Finding:
     from platformdirs import user_data_path
 
     folder = user_data_path("foveate")
-    holder = next(place for place in (folder, *folder.parents) if place.exists())
+    holder = next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110  Path.exists raises for what may not be looked at
     if os.access(holder, os.W_OK | os.X_OK):
         return Finding(name=name, state="ok", found=str(folder))
     fix = "make the folder writable, or use --data-dir"

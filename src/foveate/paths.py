@@ -15,4 +15,14 @@ def expanded(path: str | Path) -> Path:
 def existing_file(text: str) -> Path | None:
     """The file that a text names; None when there is none, also for text that could not be a name."""
     path = expanded(text)
-    return path if os.path.isfile(path) else None  # noqa: PTH113  Path.is_file raises when the text is too long
+    return path if is_file(path) else None
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; not for what may not be looked at or could not be a name: Path.is_file raises."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder; not for what may not be looked at, or could not be a name."""
+    return os.path.isdir(path)  # noqa: PTH112

@@ -31,17 +31,17 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 START_OF_SCAN = b"\xda"
 JPEG_SCAN = b"\xff" + START_OF_SCAN
-MARKER = re.compile(rb"\xff+([^\xff\x00])", re.DOTALL)
-"""Of a segment of a JPEG, with what fills up before it."""
-MOST_EXIF, MOST_JUNK, MOST_SCANS = 64, 1 << 16, 500
-"""Of a JPEG: segments with EXIF, bytes between segments, and scans, each decoded over all of the picture."""
+MARKER = re.compile(rb"\xff([^\xff\x00])", re.DOTALL)
+"""Of a segment of a JPEG. A pattern that took in what fills up before it would be tried at each byte of that."""
+MOST_SEGMENTS, MOST_EXIF, MOST_JUNK, MOST_SCANS = 1 << 16, 64, 1 << 16, 500
+"""Of a JPEG: segments, those with EXIF, bytes between segments, and scans, each decoded over all of the picture."""
 MOST_EXIF_BYTES = 1 << 20
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II\x00*", b"MM*\x00", b"II+\x00", b"MM\x00+")
 STRIPS_AND_TILES = (273, 279, 324, 325)
 """Their offsets and lengths, by tag."""
 TIFF_BYTES = (1, 2, 7)
 """Kinds of tags that Pillow takes as they are: bytes, text, undefined. Of all others it makes a number each."""
-MOST_STRIPS, MOST_ENTRIES = 400_000, 65_535
+MOST_STRIPS, MOST_ENTRIES = 400_000, 4096
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -134,23 +134,26 @@ def check_jpeg(data: bytes, name: str) -> None:
     """
     if data.count(JPEG_SCAN) > MOST_SCANS:
         raise ImageError(f"{name} has more than {MOST_SCANS} scans; export it again")
-    start, exif = 2, 0
+    start, exif, segments = 2, 0, 0
     while (marker := MARKER.search(data, start)) and marker[1] != START_OF_SCAN:
+        segments += 1
         exif += data[marker.end() + 2 : marker.end() + 8] == b"Exif\x00\x00"
-        if exif > MOST_EXIF or marker.start() - start > MOST_JUNK:
+        if segments > MOST_SEGMENTS or exif > MOST_EXIF or marker.start() - start > MOST_JUNK:
             raise ImageError(f"{name} is broken (EXIF in more than {MOST_EXIF} segments, or junk); export it again")
         alone = marker[1] == b"\x01" or b"\xd0" <= marker[1] <= b"\xd9"  # a marker without a length
         start = marker.end() + (0 if alone else int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
 
 
 def check_tiff(data: bytes, name: str) -> None:
-    """ImageError for a TIFF with very many numbers in a tag: Pillow keeps a hundred bytes of each before it looks."""
+    """ImageError for a TIFF with very many tags or numbers: Pillow keeps a hundred bytes of each before it looks."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-    is_big = b"+" in data[2:4]  # of BigTIFF numbers are of 64 bits
+    is_big = data[2:3] == b"+"  # of BigTIFF numbers are of 64 bits; Pillow knows it by this byte, in either order
     word, entry_bytes, head_bytes = (8, 20, 8) if is_big else (4, 12, 2)
     start = int.from_bytes(data[8:16] if is_big else data[4:8], order)
     entries = int.from_bytes(data[start : start + head_bytes], order)
-    for number in range(min(entries, MOST_ENTRIES)):
+    if entries > MOST_ENTRIES:
+        raise ImageError(f"{name} has {entries:,} tags; give at most {MOST_ENTRIES:,}: export it again")
+    for number in range(entries):
         entry = start + head_bytes + number * entry_bytes
         tag, kind = (int.from_bytes(data[at : at + 2], order) for at in (entry, entry + 2))
         count = int.from_bytes(data[entry + 4 : entry + 4 + word], order)

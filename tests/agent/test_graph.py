@@ -402,12 +402,12 @@ def test_a_box_without_an_image_is_on_the_default_one_and_on_no_image_it_is_refu
 
 
 def test_crops_are_bounded_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(act, "MOST_CROPPED_PX", 330_000)
+    monkeypatch.setattr(act, "MOST_MADE_PX", 330_000)
     turns = [zoom(0, 0, 0, 1000, low) for low in (900, 890, 80)]
     record, _ = run(ScriptedReasoner([*turns, answer("K7")]))
     shown = [step.image is not None for step in record.steps if step.tool == "zoom"]
     assert shown == [True, False, True]
-    assert "all crops would have more than 330,000 pixels; look at a smaller part" in record.steps[3].text
+    assert "all crops and drawings would have more than 330,000 pixels; make a smaller one" in record.steps[3].text
 
 
 def test_a_tool_that_draws_on_its_images_changes_no_picture() -> None:

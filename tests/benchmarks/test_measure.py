@@ -166,7 +166,7 @@ def test_the_command_prints_a_row_for_each_comparison(
     assert [row["op"] for row in result["rows"]] == ["decoder_attention"]
     assert table(result).startswith(f"On {result['hardware']}, torch {torch.__version__}, ")
     assert main(["bench", "decoder_attention", "--seconds", "0", "--out", str(tmp_path / "none" / "a.json")]) == 2
-    assert "none/a.json: No such file or directory" in capsys.readouterr().err
+    assert "none/a.json (No such file or directory)" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

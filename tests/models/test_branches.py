@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveate.models.branches import Branches, hidden_states
 from foveate.models.config import TINY, LatentConfig
-from foveate.models.seen import SeenImages
+from foveate.models.seen import SeenImages, UnwantedError
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
 
@@ -81,10 +81,27 @@ class CountedTower(torch.nn.Module):
         super().__init__()
         self.tower, self.patches, self.finish = tower, 0, tower.finish
 
-    def tokens(self, patches_NP: Tensor, grids: Any) -> Tensor:
+    def tokens(self, patches_NP: Tensor, grids: Any, heed: Any) -> Tensor:
         self.patches += len(patches_NP)
-        tokens_ME: Tensor = self.tower.tokens(patches_NP, grids)
+        tokens_ME: Tensor = self.tower.tokens(patches_NP, grids, heed)
         return tokens_ME
+
+
+def test_a_look_that_nobody_wants_any_more_ends_before_the_next_block(thinker: Thinker) -> None:
+    images, asked = pack(conversations(thinker)).images, 0
+
+    def is_unwanted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 1
+
+    see = SeenImages(thinker)
+    with pytest.raises(UnwantedError):
+        see(images, is_unwanted=is_unwanted)
+    assert (asked, len(see.tokens)) == (2, 0)
+    assert len(thinker.vision.blocks) > 1
+    see(images)
+    assert len(see.tokens) == len({image.key for image in images})
 
 
 def test_a_picture_is_looked_at_once_while_there_is_room(thinker: Thinker) -> None:

@@ -236,6 +236,28 @@ def test_a_call_in_the_providers_own_form_is_one_of_the_turn() -> None:
     assert parsed.thought == "I look."
 
 
+def test_calls_that_a_server_gives_one_number_are_told_apart_by_their_ids() -> None:
+    pieces = [
+        AIMessageChunk("", tool_call_chunks=[{"name": "zoom", "args": '{"image":', "id": "a", "index": 0}]),
+        AIMessageChunk("", tool_call_chunks=[{"name": None, "args": " 0}", "id": "", "index": 0}]),
+        AIMessageChunk("", tool_call_chunks=[{"name": "zoom", "args": '{"image": 1}', "id": "b", "index": 0}]),
+    ]
+    parsed = parse(sampled(*pieces).text)
+    assert [(call.name, call.arguments) for call in parsed.calls] == [("zoom", {"image": 0}), ("zoom", {"image": 1})]
+
+
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [({"model_name": "a"}, "a"), ({"model": "b"}, "b"), ({"model": object()}, "Named"), ({}, "Named")],
+)
+def test_a_model_goes_by_the_name_that_its_provider_knows(named: dict[str, Any], name: str) -> None:
+    class Named(Pieces):
+        model_name: Any = None
+        model: Any = None
+
+    assert ChatModelReasoner(Named(pieces=[], **named)).name == name
+
+
 def test_tags_that_a_thought_quotes_are_none() -> None:
     thoughts = ["They want <think></think>, then <ans", "wer></answer>, or <tool_call>{}</tool_call>. 1 < 2."]
     apart = [AIMessageChunk([{"type": "reasoning", "reasoning": piece}]) for piece in thoughts]

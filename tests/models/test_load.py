@@ -13,9 +13,15 @@ from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
 
 
-@pytest.mark.parametrize("name", ["gpt-9", "./nope", "~/nope", "transformers:/nope", "transformers:nano", ""])
+@pytest.mark.parametrize("name", ["gpt-9", "./nope", "~/nope", ""])
 def test_what_names_no_model_is_told_what_does(name: str) -> None:
     with pytest.raises(ModelError, match=r"wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub"):
+        load_reasoner(name)
+
+
+@pytest.mark.parametrize("name", ["transformers:/nope", "transformers:nano", "transformers:llava-hf/llava-1.5-7b-hf"])
+def test_what_transformers_loads_must_lie_here(name: str) -> None:
+    with pytest.raises(ModelError, match="wanted a folder behind transformers:; fetch a model of the hub first"):
         load_reasoner(name)
 
 

@@ -148,13 +148,18 @@ def test_plain_pytorch_in_two_threads_ends_with_the_second() -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("constant", [False, True], ids=["of a sum of squares", "of a sum"])
 @pytest.mark.parametrize("name", RUNS)
-def test_a_second_derivative_is_right_or_refused(name: str) -> None:
-    """Those that are linear in x have one; a gradient by a kernel of ours has none, which is said."""
+def test_a_second_derivative_is_right_or_refused(name: str, constant: bool) -> None:
+    """Those that are linear in x have one; a gradient by a kernel of ours has none, which is said.
+
+    Also where the gradient that comes in is a constant, while what comes before the kernel has a second derivative.
+    """
 
     def twice(run: Run, x: Tensor) -> Tensor:
         leaf = x.clone().requires_grad_()
-        (grad,) = torch.autograd.grad(run(leaf).square().sum(), leaf, create_graph=True)
+        out = run(leaf**3)
+        (grad,) = torch.autograd.grad(out.sum() if constant else out.square().sum(), leaf, create_graph=True)
         grad.square().sum().backward()
         assert leaf.grad is not None
         return leaf.grad
@@ -165,5 +170,13 @@ def test_a_second_derivative_is_right_or_refused(name: str) -> None:
             wanted = twice(RUNS[name], x)
         torch.testing.assert_close(twice(RUNS[name], x), wanted)
     else:
-        with pytest.raises(RuntimeError, match="once_differentiable"):
+        with pytest.raises(RuntimeError, match="has no derivative itself"):
             twice(RUNS[name], x)
+
+
+@needs_native
+def test_a_hessian_of_a_kernel_is_refused_and_not_zero() -> None:
+    with pytest.raises(RuntimeError, match="has no derivative itself"):
+        torch.autograd.functional.hessian(lambda x: ops.silu_mul(x).sum(), torch.randn(8))
+    with ops.plain_pytorch():
+        assert torch.autograd.functional.hessian(lambda x: ops.silu_mul(x).sum(), torch.randn(8)).abs().sum() > 0

@@ -153,15 +153,28 @@ def test_a_model_that_fails_is_told_once(suite: Path, tmp_path: Path, capsys: py
     assert [line["run"]["reason"] for line in lines(tmp_path / "t")] == ["", "nobody is there", "nobody is there"]
 
 
+EARLIER = '{"schema_version": 0, "id": "of an earlier version"}\n'
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "spot.png", "notes.txt"])
+def test_a_file_that_holds_no_results_is_not_written_over(name: str, suite: Path) -> None:
+    (suite / "notes.txt").write_text("mine")
+    before, model = (suite / name).read_bytes(), Scripted()
+    with pytest.raises(InputError, match=r"holds something else than results|is a part of the suite"):
+        evaluate(suite, model=model, out=suite / name)
+    assert (suite / name).read_bytes() == before
+    assert not model.seen
+
+
 def test_a_dead_model_ends_the_evaluation_and_leaves_earlier_traces(suite: Path, tmp_path: Path) -> None:
-    (tmp_path / "t").write_text("earlier")
+    (tmp_path / "t").write_text(EARLIER)
     with pytest.raises(ModelError, match="the first 3 questions all ended in an error: nobody is there"):
         evaluate(suite, model=Failing(after=0), out=tmp_path / "t")
-    assert (tmp_path / "t").read_text() == "earlier"
+    assert (tmp_path / "t").read_text() == EARLIER
 
 
 def test_traces_replace_earlier_ones(suite: Path, tmp_path: Path) -> None:
-    (tmp_path / "t").write_text("earlier")
+    (tmp_path / "t").write_text(EARLIER)
     evaluate(suite, model=Scripted(), out=tmp_path / "t")
     assert [line["id"] for line in lines(tmp_path / "t")] == ["near", "whole", "beside"]
 

@@ -31,7 +31,8 @@ from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.ops import compute_dtype
 from foveate.rl.stages import make_stage
-from foveate.rl.train import read_yaml, split_config
+from foveate.rl.train import split_config
+from foveate.rl.yaml_values import read_yaml
 
 ROWS, WAY = (1e-5, 1e-4) if compute_dtype() == torch.float32 else (0.1, 0.5)
 """Most that rows of two and of one process differ by, and their ways from the start as a share of the way; measured in

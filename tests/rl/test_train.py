@@ -37,11 +37,11 @@ from foveate.rl.train import (
     batches,
     echoed,
     plainly,
-    read_yaml,
     split_config,
     totals_of,
     train,
 )
+from foveate.rl.yaml_values import read_yaml
 
 LOOP = TrainConfig(steps=16, log_every=4, num_workers=0, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=4))
 

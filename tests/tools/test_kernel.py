@@ -86,6 +86,22 @@ def test_images_of_the_run_are_files(kernel: Kernel) -> None:
     assert listed.text.count("image_") == 3
 
 
+class Shown(list[Image.Image]):
+    """Images with names."""
+
+    sha256s: tuple[str, ...] = ()
+
+
+@needs_bubblewrap
+def test_a_number_that_means_another_image_now_shows_that_one() -> None:
+    code = "from PIL import Image; print(Image.open('image_0.png').size)"
+    with Kernel() as kernel:
+        for side, name in ((6, "a"), (5, "b"), (9, "b")):  # the last one is the same by its name: it is not written
+            images = Shown([Image.new("RGB", (side, 4))])
+            images.sha256s = (name,)
+            assert kernel.run(code, images=images).text == f"({min(side, 6 if name == 'a' else 5)}, 4)\n"
+
+
 @needs_bubblewrap
 def test_an_image_takes_the_place_of_a_file_of_the_models(kernel: Kernel) -> None:
     images = [Image.new("RGB", (6, 4), "red"), Image.new("RGB", (3, 5), "blue")] * 4

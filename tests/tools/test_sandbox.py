@@ -33,10 +33,10 @@ from foveate.tools.sandbox import (
     PYTHON,
     SEARCH_PATH,
     Limits,
+    _lasting_word,
     mounts_in,
     parent_folders,
     probe,
-    probe_result,
     python_paths,
     required_tier,
     sandbox_tier,
@@ -147,7 +147,7 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
     monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", str(tmp_path))
     code = "from PIL import Image; print(Image.open('image_0.png').size)"
     call, images = ToolCall(id="1", name="python", arguments={"code": code}), [Image.new("RGB", (6, 4))]
-    probe_result.cache_clear()
+    _lasting_word.cache_clear()
     try:
         refused = perform([PythonTool()], call, images)
         assert refused.failed
@@ -157,7 +157,7 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
             assert perform([accepted], call, images).text == "(6, 4)"
             accepted.close()
     finally:
-        probe_result.cache_clear()
+        _lasting_word.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def foveate(
         return 0
     return chat(
         context.obj,
-        resume=resume or go_on,
+        resume=go_on if resume is None else resume,
         images=image or [],
         model=model,
         network=network,

@@ -41,10 +41,12 @@ def bench(
 def print_list(rows: Iterable[Row]) -> None:
     """One JSON list, each row on a line of its own as soon as it is measured."""
     ahead, end = "[", "[]"
-    for row in rows:
-        print(ahead, json.dumps(row), sep="", end="", flush=True)
-        ahead, end = ",\n", "]"
-    print(end)
+    try:
+        for row in rows:
+            print(ahead, json.dumps(row), sep="", end="", flush=True)
+            ahead, end = ",\n", "]"
+    finally:
+        print(end)
 
 
 def _print_table(rows: Iterable[Row]) -> None:

@@ -8,7 +8,7 @@ Beside it `_cuda.so`, where nvcc built it, brings kernels for GPUs.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 
 from foveate.errors import ConfigError
 
@@ -194,9 +193,40 @@ def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     return torch.bfloat16 if has_feature("avx512bf16") or has_feature("amx_bf16") else torch.float32
 
 
+class _WithoutGradient(torch.autograd.Function):
+    """Gradients by a kernel as they are, tied to all that they were computed from."""
+
+    @staticmethod
+    def forward(_: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The first `count` of the tensors; the others are what those depend on."""
+        return tensors[:count]
+
+    @staticmethod
+    def backward(_: Any, *__: Any) -> Any:
+        """Raises RuntimeError."""
+        raise RuntimeError(
+            "a gradient by a kernel has no derivative itself; compute it inside foveate.ops.plain_pytorch()"
+        )
+
+
 def once(gradient: Gradient) -> Gradient:
-    """A gradient of ours, which has none itself: asking for one is an error and not zero."""
-    return cast(Gradient, once_differentiable(cast(Any, gradient)))
+    """A gradient of ours, which has none itself: asking for one is an error and not zero.
+
+    Also where the gradient that comes in is a constant, of which torch's own decorator makes a silent zero: what the
+    gradient was computed from is saved, and may have one.
+    """
+
+    @wraps(gradient)
+    def refusing(ctx: Any, *incoming: Any) -> Any:
+        with torch.no_grad():
+            given = gradient(ctx, *incoming)
+        if not torch.is_grad_enabled():
+            return given
+        several = given if isinstance(given, tuple) else (given,)
+        tied = _WithoutGradient.apply(len(several), *several, *incoming, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return tied if isinstance(given, tuple) else tied[0]
+
+    return cast(Gradient, refusing)
 
 
 class Context(Protocol):

@@ -52,7 +52,7 @@ class Nf4Rows(NamedTuple):
                 f"row {row} of weights {list(weights_RD.shape)} has a number that is not finite; "
                 "load the model without :nf4, or mend its weights"
             )
-        between = (LEVELS[1:] + LEVELS[:-1]) / 2
+        between = ((LEVELS[1:] + LEVELS[:-1]) / 2).to(weights_RD.device)
         codes_RD = torch.bucketize(wide_RGN / scales_RG[..., None], between).to(torch.uint8).flatten(-2)
         low, high = codes_RD.unflatten(-1, (-1, 2, HALF)).unbind(-2)
         return cls((low | high << 4).flatten(-2), scales_RG)
@@ -64,7 +64,7 @@ class Nf4Rows(NamedTuple):
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weights as numbers, [..., R, D]."""
-        if has_kernels(self.codes.device) and dtype in SERVED:
+        if self.codes.is_cpu and has_kernels(self.codes.device) and dtype in SERVED:
             codes, scales = self.codes.contiguous(), self.scales.contiguous()
             numbers_RD: Tensor = torch.ops.foveate.nf4_numbers(codes, scales, dtype == torch.bfloat16)
             return numbers_RD

@@ -11,9 +11,9 @@ from foveate.rl.tasks.assets import SPLITS, TEST_ONLY_ICONS, Split
 from foveate.rl.tasks.canvas import Canvas
 from foveate.rl.tasks.fact import ASK, askable, pick_subjects, query_of, split_of, subjects
 from foveate.rl.tasks.oracle import MAX_SIDE, Draft, Look, crop_box, finish, place_word, run_code, seen_at
-from foveate.rl.tasks.scene import FAMILIES, Box, Question, Scene
+from foveate.rl.tasks.scene import FAMILIES, Box, Question, Scene, original_boxes
 from foveate.rl.tasks.setting import draw_setting
-from foveate.rl.tasks.sheet import crops, original_boxes
+from foveate.rl.tasks.sheet import crops
 from foveate.rl.tasks.table import marked_page
 from foveate.tools.search import search_tool
 from foveate.tools.zoom import covered_pixels
