@@ -28,7 +28,7 @@ from foveate.tools.tool import Tool, ToolCall, ToolResult, perform
 LONGEST_TEXT = 100_000
 """Characters of what a tool returns; of more, the head and the tail."""
 MOST_MADE_PX = 300_000_000
-"""Pixels of all crops of a conversation, some 0.9 GB: a crop of a large picture costs no more image tokens."""
+"""Pixels of all crops and drawings of a conversation, some 0.9 GB: one of many pixels costs no more image tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)

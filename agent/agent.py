@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 MOST_OPEN = 8
-"""Conversations that keep their tools, a code kernel of some 54 MiB each; of more those asked first are released."""
+"""Conversations that keep their tools, a code kernel of some 54 MiB each; those asked longest ago lose them first."""
 
 
 class Agent:
@@ -119,7 +119,7 @@ class Agent:
 
         A `thread` names a conversation that earlier questions may have begun; it needs a checkpoint. Raises InputError
         for an empty question, ImageError for a picture that cannot be opened or that the model does not take; whatever
-        happens later is the answer's status.
+        happens later is the answer's status, but for a disk or database that fails: that raises, and `resume` goes on.
         """
         return _last_answer(self._asked(question, images, thread, budget, emits_text=False))
 
@@ -273,7 +273,7 @@ class Agent:
                 with legible():
                     state = self._kept.invoke(given, config, context=context, durability="sync")
             run.events.put(RunDone(answer=exchanges_of(cast(RunState, state))[-1].answer))
-        except BaseException as error:  # noqa: BLE001 - `_events` raises it in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - the stream raises it in the caller's thread
             run.events.put(error)
         finally:
             self._forget(run)

@@ -26,8 +26,10 @@ class Budget:
     """Model turns, the answering one included."""
     policy_tokens: int = 4096
     """Tokens that the model writes, over all turns."""
-    image_tokens: int = 16384
-    """Tokens that images take in the context: the question's pictures and every crop."""
+    image_tokens: int = 24576
+    """Tokens that images take in the context: the question's pictures and every crop. The largest picture of most
+    published models has 16,386.
+    """
     seconds: float = 300.0
     """Time in the model and in tools; waiting between a kill and a resume does not count. A tool that cannot be
     cancelled (`Tool.cancel`) is waited for.

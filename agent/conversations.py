@@ -13,6 +13,7 @@ import json
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -114,7 +115,8 @@ class Conversations:
 
     def forget(self, thread: str) -> None:
         """Remove its record, if there is one."""
-        self._record(thread).unlink(missing_ok=True)
+        with suppress(OSError):  # of a name that is too long there is none
+            self._record(thread).unlink(missing_ok=True)
 
     def threads(self) -> set[str]:
         """Of all records; none of them is read, as one may be damaged."""

@@ -6,6 +6,7 @@ hour. benchmarks/plot.py draws its times against pixels and tokens of the past.
 
 import mmap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,11 @@ def _qwen(thinker: Thinker, theirs: Any) -> Iterator[Case]:
     moved = _read_bytes(thinker)
     shape = f"Qwen2.5-VL-3B, 1 token after {len(inputs)}"
     peers = {"transformers": _their_step(theirs, given)}
-    yield Case(op="decode", shape=shape, dtype="bfloat16", ours=_our_step(thinker, inputs), peers=peers, moved=moved)
+    yield Case(
+        op="decode", shape=shape, dtype="bfloat16", sets=1, ours=_our_step(thinker, inputs), peers=peers, moved=moved
+    )
     quantize(thinker.decoder, "int8")
-    yield Case(op="decode_int8", shape=shape, dtype="int8", ours=_our_step(thinker, inputs), peers=peers)
+    yield Case(op="decode_int8", shape=shape, dtype="int8", sets=1, ours=_our_step(thinker, inputs), peers=peers)
 
 
 def _prefill(thinker: Thinker, theirs: Any, side_px: int) -> Case:
@@ -60,7 +63,7 @@ def _prefill(thinker: Thinker, theirs: Any, side_px: int) -> Case:
         op="prefill",
         shape=f"Qwen2.5-VL-3B, picture of {side_px} x {side_px} px, {len(inputs)} tokens",
         size=side_px**2,
-        rounds=1,
+        sets=1,
         dtype="bfloat16",
         ours=_quietly(lambda: _last_logits(thinker, inputs)),
         peers={"transformers": _quietly(lambda: theirs(**given, logits_to_keep=1, use_cache=False))},
@@ -85,6 +88,7 @@ def _load(folder: Path) -> Case:
         op="load",
         shape=f"Qwen2.5-VL-3B, {path.stat().st_size / 1e9:.1f} GB",
         dtype="bfloat16",
+        sets=1,
         ours=lambda _: _touched(Thinker.from_pretrained(folder)),
         peers={"transformers": lambda _: _touched(_transformers(folder)), "read": read},
     )
@@ -200,11 +204,14 @@ def _kimi(thinker: Thinker) -> Iterator[Case]:
     for parameter in [*model.parameters(), *model.buffers()]:
         parameter.data.normal_(std=0.02)
     inputs = thinker.processor([{"role": "user", "content": "the " * 1000}])
+    drawn_T = torch.randint(300, 1000, inputs.token_ids.shape, generator=torch.Generator().manual_seed(0))
+    inputs = replace(inputs, token_ids=drawn_T)  # of one word, each token would choose the same experts
     ids = inputs.token_ids[None]
     yield Case(
         op="prefill",
         shape=f"Kimi-VL-A3B with 4 layers, {ids.shape[1]} tokens of text",
         dtype="bfloat16",
+        sets=1,
         ours=_quietly(lambda: _last_logits(thinker, inputs)),
         peers={"transformers": _quietly(lambda: model(input_ids=ids, logits_to_keep=1, use_cache=False))},
     )
@@ -215,6 +222,7 @@ def _kimi(thinker: Thinker) -> Iterator[Case]:
             op="decode_8k" if past == LONG else "decode",
             shape=f"Kimi-VL-A3B with 4 layers, 1 token after {past}",
             size=past,
+            sets=1,
             rounds=1 if past > LONG else 3,
             dtype="bfloat16",
             ours=_token_after(thinker, cache, past, torch.tensor(past)),

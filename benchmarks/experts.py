@@ -1,6 +1,7 @@
 """What the measurements of experts share: the sizes of a DeepSeek-V2-Lite layer's routed experts, and the peers."""
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -32,6 +33,11 @@ def inputs(num_tokens: int) -> list[Inputs]:
         weights, experts = chances.topk(TOP_K)
         sets.append((torch.randn(num_tokens, WIDTH).bfloat16(), experts, weights))
     return sets
+
+
+def read_bytes(sets: Sequence[Inputs]) -> float:
+    """Of the experts that somebody has chosen, in bf16: the mean of the sets."""
+    return 6 * WIDTH * INNER * fmean(len(experts.unique()) for _, experts, _ in sets)
 
 
 def peers(sets: Sequence[Inputs], gate_up: Tensor, down: Tensor) -> dict[str, Run]:

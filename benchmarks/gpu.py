@@ -100,8 +100,8 @@ def _plain(qkv_TC: Tensor, angles: Tables, packing: Packing, heads: int) -> Tens
 def _experts() -> Iterator[Case]:
     gate_up, down = moe.matrices("cuda")
     for tokens in (1, 16, 512, 8192):
-        sets = [tuple(x.cuda() for x in one) for one in moe.inputs(tokens)]
-        used = min(moe.EXPERTS, tokens * moe.TOP_K)
+        drawn = moe.inputs(tokens)
+        sets = [tuple(x.cuda() for x in one) for one in drawn]
 
         def ours(number: int, sets: list[tuple[Tensor, ...]] = sets) -> object:
             x_TD, experts_TK, weights_TK = sets[number]
@@ -119,7 +119,7 @@ def _experts() -> Iterator[Case]:
             ours=captured(ours),
             peers={"torch grouped_mm": captured(grouped)},
             flops=6 * moe.WIDTH * moe.INNER * moe.TOP_K * tokens,
-            moved=3 * used * moe.WIDTH * moe.INNER * 2,
+            moved=moe.read_bytes(drawn),
             device="cuda",
             repeats=REPEATS,
         )

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TypeVar
 
 import torch
+from torch.nn import functional as F
 
 from foveate.benchmarks import ALSO, NAMES, ON_REQUEST
 from foveate.errors import ConfigError
@@ -20,6 +21,8 @@ from foveate.ops import plain_pytorch
 SETS = 4
 """Sets of inputs; a run is given the number of one of them."""
 MOST_ROUNDS = 200
+WITHOUT = "without kernels"
+"""A peer: what this package does in plain PyTorch."""
 Run = Callable[[int], object]
 T = TypeVar("T")
 
@@ -41,8 +44,10 @@ class Case:
     """Where it runs, as torch names it."""
     size: int | None = None
     """What grows from case to case, if something does: patches, tokens or those of the past."""
+    sets: int = SETS
+    """Of inputs; 1 where a run does not look at its number. They may differ in their work: all are run alike."""
     rounds: int = 3
-    """How often everybody runs at least."""
+    """How often everybody runs at least; of several sets, each at least once."""
     repeats: int = 1
     """How often a run does it; times are of one."""
 
@@ -55,6 +60,7 @@ class Row:
     shape: str
     dtype: str
     threads: int
+    rounds: int
     ours_ms: float
     peer: str
     peer_ms: float
@@ -104,10 +110,13 @@ def _wait(device: str) -> None:
 
 
 def _product_flops(dtype: torch.dtype, device: str) -> float:
-    """Operations a second of a product of square matrices, larger ones on a GPU."""
+    """Operations a second of a product of square matrices, larger ones on a GPU: the better of two layouts, warmed."""
     size = 2048 if device == "cpu" else 8192
     a, b = torch.randn(2, size, size, device=device).to(dtype)
-    return 2 * size**3 / _best(lambda: a @ b, 5, device)
+    ways = (lambda: a @ b, lambda: F.linear(a, b))
+    for way in ways:
+        way()
+    return 2 * size**3 / min(_best(way, 5, device) for way in ways)
 
 
 def _copied_bytes(device: str) -> float:
@@ -131,19 +140,19 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
     """The rows of a case; everybody runs in turn for about `seconds` together."""
     runs = {"": case.ours, **case.peers}
     for run in runs.values():
-        for number in range(SETS):  # each may have shapes that a library compiles for
+        for number in range(case.sets):  # each may have shapes that a library compiles for
             run(number)
     _wait(case.device)
     spent: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     while len(spent[""]) < case.rounds or (time.perf_counter() - start < seconds and len(spent[""]) < MOST_ROUNDS):
-        number = len(spent[""]) % SETS
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run(number)
-            _wait(case.device)
-            spent[name].append(time.perf_counter() - begun)
-    medians = {name: 1e3 * statistics.median(times) / case.repeats for name, times in spent.items()}
+        for number in range(case.sets):
+            for name, run in runs.items():
+                begun = time.perf_counter()
+                run(number)
+                _wait(case.device)
+                spent[name].append(time.perf_counter() - begun)
+    medians = {name: 1e3 * _typical(times, case.sets) / case.repeats for name, times in spent.items()}
     floor = floors.of(case)
     return [
         Row(
@@ -151,6 +160,7 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
             shape=case.shape,
             dtype=case.dtype,
             threads=torch.get_num_threads(),
+            rounds=len(spent[""]),
             ours_ms=round(medians[""], 4),
             peer=peer,
             peer_ms=round(medians[peer], 4),
@@ -161,6 +171,11 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
         )
         for peer in case.peers
     ]
+
+
+def _typical(times: Sequence[float], sets: int) -> float:
+    """The mean over sets of inputs, which came by turns, of the median of each."""
+    return statistics.fmean(statistics.median(times[number::sets]) for number in range(sets))
 
 
 def rows(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:

@@ -72,6 +72,7 @@ def case(context: int) -> Case:
         dtype="bfloat16",
         ours=absorbing(ours),
         peers=peers,
+        flops=2 * HEADS * (context * (width + LATENT) + LATENT * (PLAIN + VALUE)),
         moved=2 * (context * width + up[0].numel()),
     )
 

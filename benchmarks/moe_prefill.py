@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from foveate.benchmarks.experts import EXPERTS, INNER, TOP_K, WIDTH, inputs, matrices, peers
+from foveate.benchmarks.experts import EXPERTS, INNER, TOP_K, WIDTH, inputs, matrices, peers, read_bytes
 from foveate.benchmarks.measure import Case
 from foveate.ops import experts_forward
 
@@ -28,5 +28,5 @@ def case(num_tokens: int, gate_up: Tensor, down: Tensor) -> Case:
         ours=lambda n: experts_forward(*sets[n], gate_up, down),
         peers=runs,
         flops=6 * WIDTH * INNER * TOP_K * num_tokens,
-        moved=3 * min(EXPERTS, TOP_K * num_tokens) * WIDTH * INNER * 2,
+        moved=read_bytes(sets),
     )

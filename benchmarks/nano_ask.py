@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from foveate.agent.agent import Agent
 from foveate.agent.records import Answer
-from foveate.benchmarks.measure import Case, plainly
+from foveate.benchmarks.measure import WITHOUT, Case, plainly
 from foveate.models.checkpoint import nano_path
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.thinker import Thinker
@@ -23,6 +23,7 @@ def cases() -> Iterator[Case]:
 
     def ours(number: int) -> Answer:
         reasoner.forget()
+        thinker.processor.forget()
         return agent.ask(items[number].question, [items[number].picture])
 
     yield Case(
@@ -30,5 +31,5 @@ def cases() -> Iterator[Case]:
         shape="a question about a large picture, zooms included",
         dtype=str(thinker.decoder.embed.weight.dtype).removeprefix("torch."),
         ours=ours,
-        peers={"before": plainly(ours)},
+        peers={WITHOUT: plainly(ours)},
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from foveate.benchmarks.measure import SETS, Case, plainly
+from foveate.benchmarks.measure import SETS, WITHOUT, Case, plainly
 from foveate.models.checkpoint import nano_path
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
 from foveate.rl.sft import SftConfig, SftStage
@@ -32,5 +32,5 @@ def cases() -> Iterator[Case]:
         shape=f"{TOKENS} tokens, forward, backward and update",
         dtype=str(dtype).removeprefix("torch."),
         ours=ours,
-        peers={"torch": plainly(ours)},
+        peers={WITHOUT: plainly(ours)},
     )

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import operator
-import os
 import re
 import threading
 from base64 import b64encode
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from foveate.errors import FoveateError, InputError, ModelError, named_line
-from foveate.extras import from_extra
 from foveate.models.chat import ROLES, Picture, SizedPicture, checked_role, content_of, rgb_of
 from foveate.models.reasoner import CHARS_PER_TOKEN, OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
 from foveate.models.turn_text import Telling, inert
@@ -40,8 +38,6 @@ TOKEN_SIDE_PX = 28
 """Of the square that a token stands for, nearly, in the models of most providers."""
 HEED_S = 0.1
 """How long a call to stop may go unheard while nothing comes."""
-PATIENCE_S = 120.0
-"""How long an endpoint may say nothing."""
 RUNAWAY = 4
 """How many times as long as asked for, by CHARS_PER_TOKEN, a turn becomes of a server that did not heed it."""
 TOO_LONG = {"length", "max_tokens", "max_output_tokens", "MAX_TOKENS"}
@@ -192,50 +188,9 @@ class ChatModelReasoner:
         return {"type": "image_url", "image_url": {"url": url}}
 
 
-def endpoint(address: str) -> ChatModelReasoner:
-    """The model behind an address such as http://localhost:8000/v1#Qwen3-VL-8B; without #NAME the only one there.
-
-    The key is OPENAI_API_KEY, if the environment has one. Raises ConfigError when langchain-openai is not installed,
-    ModelError when nobody answers or there are several models.
-    """
-    with from_extra("openai", "langchain-openai"):
-        from foveate.models.openai_chat import chat_model_at
-    url, _, model = address.partition("#")
-    key = os.environ.get("OPENAI_API_KEY") or "none"
-    model = model or _only_model(url, key)
-    try:
-        chat = chat_model_at(url, model, key=key, patience_s=PATIENCE_S)
-    except Exception as error:  # of the client of HTTP, which has errors of its own for an address that is none
-        raise ModelError(f"{_shown_url(url)} is no address of an endpoint: {named_line(error)}") from error
-    name = _shown_url(url) + (f"#{address.partition('#')[2]}" if "#" in address else "")
-    return ChatModelReasoner(chat, name=name, hands=("max_tokens", "temperature", "seed"), totals=True)
-
-
-def _shown_url(url: str) -> str:
-    """An address without the name and the password in it: it stands in answers, checkpoints and errors."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
 def _has_no_room(error: Exception) -> bool:
     """Whether a server refuses a turn that is asked to be as long, and might take a shorter one."""
     return getattr(error, "status_code", None) == 400 and bool(_NO_ROOM.search(str(error)))
-
-
-def _only_model(url: str, key: str) -> str:
-    import openai
-
-    shown_url = _shown_url(url)
-    try:
-        client = openai.OpenAI(base_url=url, api_key=key, timeout=PATIENCE_S, max_retries=0)
-        names = [model.id for model in client.models.list()]
-    except Exception as error:  # of the client, of HTTP's, or of a page of another kind
-        raise ModelError(f"nobody speaks OpenAI's protocol at {shown_url}: {named_line(error)}") from error
-    if len(names) != 1:
-        shown = ", ".join(names[:8]) or "none"
-        raise ModelError(f"{shown_url} serves {len(names)} models ({shown}); name one: {shown_url}#NAME")
-    return names[0]
 
 
 def _as_it_comes(begin: "Callable[[], Iterator[AIMessageChunk]]") -> "Generator[AIMessageChunk | None]":

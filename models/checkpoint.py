@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig, from_json
-from foveate.models.files import Section, read_ignoring_code, read_values
+from foveate.models.files import Section, read_ignoring_code, read_values, refuse_adapters
 from foveate.models.init import laid_out
 from foveate.models.published.folder import COMPANIONS, check_weights_are_numbers, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_shapes, published_tensors, sources
@@ -27,9 +27,8 @@ from foveate.models.reasoner import Rounding
 from foveate.models.shards import SINGLE, Shards, shard_names
 from foveate.models.thinker import Thinker
 from foveate.models.tokenizer import TextCodec
-from foveate.paths import is_file
 
-CONFIG, ADAPTERS, TOKENIZER = "config.json", "adapter_config.json", "tokenizer.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 OURS = "foveate"
 """The family of folders that this repository writes."""
 EXACT = ".correction_bias"
@@ -73,11 +72,7 @@ def check_family(folder: Path) -> dict[str, Any]:
     Raises CheckpointError for a family that is not known, for one that asks for code, for packed weights, and for
     adapters, which are no model.
     """
-    if not is_file(folder / CONFIG) and is_file(folder / ADAPTERS):
-        base = read_ignoring_code(folder / ADAPTERS).get("base_model_name_or_path", "a model")
-        raise CheckpointError(
-            f"{folder} holds adapters of {base} and no model; merge them into it, and give the result"
-        )
+    refuse_adapters(folder)
     family = read_ignoring_code(folder / CONFIG).get("model_type", OURS)
     if family not in (OURS, *RULES):
         raise CheckpointError(
@@ -154,7 +149,7 @@ def _fill(
 
 def _last_of_layers(decoder: nn.Module) -> Iterator[tuple[str, str]]:
     """The last parameter of each layer, and the layer's name."""
-    last = {".".join(name.split(".")[:2]): name for name, _ in decoder.named_parameters() if name.startswith("layers.")}
+    last = {".".join(name.split(".")[:2]): name for name, _ in decoder.named_parameters() if name.startswith("blocks.")}
     return ((name, layer) for layer, name in last.items())
 
 

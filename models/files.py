@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import typed
+from foveate.paths import is_file
 
+ADAPTERS = "adapter_config.json"
 T = TypeVar("T")
 
 Values = Mapping[str, Any]
@@ -39,6 +41,13 @@ def read_ignoring_code(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, wanted a JSON object")
     return values
+
+
+def refuse_adapters(folder: Path) -> None:
+    """Raises CheckpointError for a folder that holds adapters and no model."""
+    if not is_file(folder / "config.json") and is_file(folder / ADAPTERS):
+        base = read_ignoring_code(folder / ADAPTERS).get("base_model_name_or_path", "a model")
+        raise CheckpointError(f"{folder} holds adapters of {base}, no model; merge them into it, and give the result")
 
 
 def read_optional(path: Path) -> dict[str, Any]:

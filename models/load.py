@@ -42,14 +42,14 @@ def load_reasoner(model: str | Path) -> Reasoner:
 
     With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
     (http://HOST/v1#NAME) it runs where that leads. Raises ModelError for a name that is none of these,
-    CheckpointError for files that cannot be used.
+    CheckpointError for files that cannot be used, ConfigError where an extra that the name needs is missing.
 
     Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16; f16, which
     no kernel takes, as bf16 or f32, whichever is fast.
     """
     name = known_model(str(model))
     if name.startswith(ENDPOINT):
-        from foveate.models.chat_model import endpoint
+        from foveate.models.endpoint import endpoint
 
         return endpoint(name)
     import torch

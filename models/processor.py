@@ -52,6 +52,10 @@ class Processor:
             in_line=self.config.decoder.image_positions == "line",
         )
 
+    def forget(self) -> None:
+        """Prepare every picture anew that comes from here on."""
+        self._images.clear()
+
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """Tokens that a picture of this size takes, with those that the chat form writes around it."""
         grid = image_grid(width_px, height_px, self.config.vision, self.config.image)

@@ -10,13 +10,14 @@ from typing import cast
 
 from foveate.errors import CheckpointError, first_line
 from foveate.extras import from_extra
+from foveate.models.files import ADAPTERS
 from foveate.paths import expanded, is_folder
 
 NANO = "nano"
 """The model that ships with the package."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "tiktoken.model")
 """What is fetched, and from no folder inside: never code, never a pickle."""
-FIRST = ("config.json", "adapter_config.json")
+FIRST = ("config.json", ADAPTERS)
 """What is fetched first: they tell whether the rest can be used."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 

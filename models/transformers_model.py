@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from foveate.errors import CheckpointError, ImageError, InputError, ModelError, first_line, named_line
 from foveate.extras import from_extra
 from foveate.models.chat import Picture, SizedPicture, StoredPicture, VideoPart, checked_role, content_of
-from foveate.models.files import read_ignoring_code
+from foveate.models.files import read_ignoring_code, refuse_adapters
 from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
 from foveate.models.reasoner import OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
@@ -61,6 +61,7 @@ class TransformersReasoner:
         """Load a folder; no code of its own is run and nothing is downloaded. Raises CheckpointError for what fails."""
         with from_extra("hub", "transformers"):
             from transformers import AutoModelForImageTextToText
+        refuse_adapters(folder)
         for key, value in read_ignoring_code(folder / "config.json").items():
             names_one = not isinstance(value, bool | None)  # some files say that one was chosen by itself
             if names_one and key.lstrip("_").startswith(KERNELS):

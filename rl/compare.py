@@ -4,9 +4,9 @@ It prints a table in Markdown and draws accuracy and policy tokens over time. Ru
 the end are seeds of one training and become one row, with the mean and the range. What a run says of itself is of the
 questions that it learned from; what it answers to others is asked with `--evaluate N`, N of `--suite` (the first ones,
 of a folder some at random), and kept in its folder with how far the run was. A run that has gone on since, or was asked
-another number, is asked again. To choose by one suite and report another, ask nano-validation of all and nano-test of
-what was chosen. DPO and the imitation before it play nothing themselves: they have the second alone. It needs the extra
-`train`.
+another number or with another budget, is asked again. To choose by one suite and report another, ask nano-validation of
+all and nano-test of what was chosen. DPO and the imitation before it play nothing themselves: they have the second
+alone. It needs the extra `train`.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Any
 from foveate.agent.budget import Budget
 from foveate.errors import InputError
 from foveate.extras import from_extra
+from foveate.paths import expanded, is_file
 from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics, told_in_a_line
 from foveate.rl.evaluate import evaluate
 from foveate.rl.learner import OF_FAMILY, TOKENS_OF_FAMILY
@@ -139,9 +140,9 @@ def state_of(run: Path, suite: str) -> dict[str, Any]:
 
     Raises InputError for a suite that is neither drawn nor a folder with its answers.
     """
-    if suite not in DRAWN and not (Path(suite) / ANSWERS).is_file():
+    if suite not in DRAWN and not is_file(expanded(suite) / ANSWERS):
         raise InputError(f"got the suite {suite}, wanted one of {', '.join(DRAWN)} or a folder with {ANSWERS}")
-    questions = SUITE_VERSION if suite in DRAWN else (str(Path(suite).resolve()), stamps_of(*answers_of(suite)))
+    questions = SUITE_VERSION if suite in DRAWN else (str(expanded(suite).resolve()), stamps_of(*answers_of(suite)))
     return {"step": count_of(read_metrics(run)[-1]), "source": source_of(questions, stamps_of(*weights_in(run)))}
 
 

@@ -2,7 +2,7 @@
 
 L = - sum over tokens that the policy wrote of log pi(token | everything before it) / their number, plus the experts'
 load-balancing loss, plus dense_coef times the dense loss on what lies under each image token (rl/lessons/dense.py),
-plus gaze_coef and brought_coef times the losses on where heads look and what they bring (rl/lessons/looks.py).
+plus gaze_coef and brought_coef times the losses on where heads look and what they bring (rl/lessons/look_losses.py).
 Questions, observations, images and templates are context and carry no loss.
 
 Shape letters: T tokens, M image tokens, D decoder width, V vocabulary, S supervised tokens.
@@ -28,16 +28,8 @@ from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
 from foveate.rl.lessons.demonstrators import Demonstrators, demonstrated
 from foveate.rl.lessons.dense import Chances, DenseHeads, DenseLabels, spoken_loss
-from foveate.rl.lessons.looks import (
-    Targets,
-    aimed,
-    brought_loss,
-    characters_as_tokens,
-    gaze_loss,
-    looks,
-    searches,
-    watched_heads,
-)
+from foveate.rl.lessons.look_losses import brought_loss, characters_as_tokens, gaze_loss, searches
+from foveate.rl.lessons.looks import Targets, aimed, looks, watched_heads
 from foveate.rl.lessons.mishaps import failing
 from foveate.rl.lessons.oracle_messages import (
     Conversation,

@@ -144,9 +144,10 @@ class _Loss(nn.Module):
 def _start_worker(_: int) -> None:
     """A process that draws: behind the one that learns, and ended by that one alone.
 
-    What is sent to a whole group, as a terminal does at Ctrl-C, is for the process that saves.
+    What is sent to a whole group, as a terminal does at Ctrl-C or when it closes, is for the process that saves.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     Thread(target=_end_with_the_learner, daemon=True).start()
     torch.set_num_threads(1)
@@ -212,7 +213,7 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
 ) -> int:
-    """Run the stage to its last step, for `max_minutes` or until SIGTERM or Ctrl-C; returns how many steps are done.
+    """Run the stage to its last step, for `max_minutes` or until it is told to stop; returns how many steps are done.
 
     `kind` names the stage in checkpoints.
 

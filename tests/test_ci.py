@@ -10,6 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+from needs import bubblewrap_works
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,3 +42,9 @@ def test_no_check_runs_where_bubblewrap_may_do_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(".ci/run: bubblewrap may make no namespaces here")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="a machine may lack a compiler, sandbox or terminal; CI must not")
+def test_continuous_integration_has_what_the_tests_drive() -> None:
+    assert [name for name in ("g++", "make", "tmux") if shutil.which(name) is None] == []
+    assert bubblewrap_works()

@@ -1,7 +1,8 @@
 """The command line from its arguments to its exit code, with a scripted model in place of nano.
 
-Proved: each documented exit code; the shape of --json; one line on stderr, and no traceback, for everything that a user
-can get wrong; text from a model cannot steer the terminal; nothing heavy is imported before it is needed.
+Proved: each documented exit code; the shape of --json; options reach the model, its tools and the conversation that is
+meant; one line on stderr, and no traceback, for everything that a user can get wrong; text from a model cannot steer
+the terminal; nothing heavy is imported before it is needed.
 """
 
 import io
@@ -14,11 +15,13 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
-from looking import looks_once
+from looking import looks_once, num_images
 from PIL import Image
 from scripted import HERMES, ScriptedReasoner, answer
 
 import foveate
+from foveate.agent.archive import Archive
+from foveate.agent.conversations import Conversations
 from foveate.cli import EXIT_CODES, main
 from foveate.cli.options import tools_for
 from foveate.cli.reasoner import load_reasoner
@@ -68,6 +71,15 @@ def test_json_is_one_object_with_the_fixed_keys(run: Ask, picture: str) -> None:
     assert len(zoom["image"]) == 64
 
 
+def test_all_pictures_go_with_the_question(run: Ask, picture: str, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), "#334455").save(tmp_path / "house.png")
+    pictures, counts = (picture, str(tmp_path / "house.png")), lambda messages: answer(f"{num_images(messages)} images")
+    code, out, _ = run("ask", *pictures, "How many?", "--json", script=counts)
+    record = json.loads(out)
+    assert (code, record["answer"]) == (0, "2 images")
+    assert [(image["width_px"], image["height_px"]) for image in record["images"]] == [(800, 600), (300, 200)]
+
+
 def test_save_trace_writes_the_page(run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     code, out, err = run("ask", picture, "What does the label say?", "--save-trace", "~/trace")
@@ -97,6 +109,31 @@ def test_temperature_and_seed_reach_the_model(
         assert main(command, load=lambda _, reasoner=reasoner: reasoner) == 0, capsys.readouterr().err
         assert reasoner.temperatures == [0.7]
         assert reasoner.seeds == [3 * 1_000_003]
+
+
+def test_network_has_the_web_searched(picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Web:
+        def __init__(self, timeout_s: float) -> None:
+            """For one search."""
+
+        def text(self, query: str, *, max_results: int) -> list[dict[str, str]]:
+            asked.append(query)
+            return []
+
+    monkeypatch.setattr("foveate.tools.engines.Engines", Web)
+    call = '{"name":"search","arguments":{"query":"capital of Norway"}}'
+    turns = [f"<think>I look it up.</think><tool_call>{call}</tool_call>", answer("Oslo")]
+    for command, wanted in (
+        (["ask", picture, "What?"], []),
+        (["ask", picture, "What?", "--network"], ["capital of Norway"]),
+        (["--image", picture, "--data-dir", str(tmp_path / "data"), "--network"], ["capital of Norway"]),
+    ):
+        asked.clear()
+        monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n"))
+        assert main(command, load=lambda _: ScriptedReasoner(turns)) == 0
+        assert asked == wanted
 
 
 @pytest.mark.parametrize("option", ["--max-turns", "--max-tokens", "--max-seconds", "--max-image-tokens"])
@@ -301,6 +338,17 @@ def test_eval_with_bad_input_is_one_line_and_exit_code_2(run: Ask, arguments: li
     assert err.count("\n") == 1
 
 
+def test_eval_of_no_suite_is_refused_where_there_is_one(
+    run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = {"id": "a", "image": "street.png", "question": "What?", "answer": "K7"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(item))
+    monkeypatch.chdir(tmp_path)
+    wanted = "wanted nano-test, nano-validation or a folder with answers.jsonl"
+    assert run("eval", "") == (2, "", f"foveate: got the suite '', {wanted}\n")
+    assert run("eval", ".")[0] == 0
+
+
 def test_a_conversation_takes_the_options_of_a_question(
     run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +357,20 @@ def test_a_conversation_takes_the_options_of_a_question(
     assert code == 0
     assert "turns: 0 of 0 used" in out
     assert run("--data-dir", str(tmp_path), "--temperature", "-1")[0] == 2
+
+
+def test_a_conversation_is_gone_on_with_by_its_name(
+    run: Ask, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, questions = ["--data-dir", str(tmp_path / "data"), "--no-tools"], ["The first one?", "The second one?"]
+    for question in questions:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{question}\n"))
+        assert run(*options, "--image", picture, script=lambda _: answer("K7"))[0] == 0
+    _, first = Archive(Conversations(tmp_path / "data")).kept()
+    for which, wanted in ((["--resume", first.thread[:8]], questions[:1]), (["-c"], questions[1:])):
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        code, out, _ = run(*options, *which)
+        assert (code, [question for question in questions if question in out]) == (0, wanted)
 
 
 def test_a_question_that_is_no_utf8_is_read_as_far_as_it_goes(

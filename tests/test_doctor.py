@@ -5,6 +5,7 @@ What it says of this machine is not asserted, save that what the tests themselve
 
 import json
 import tomllib
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_the_extras_are_those_of_the_package() -> None:
     """But for data, which is for building what ships, and those that hold others."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert set(EXTRAS) == set(project["optional-dependencies"]) - {"all", "data", "dev"}
+
+
+def test_a_data_folder_that_may_not_be_looked_at_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_: Path) -> bool:
+        raise PermissionError(EACCES, "Permission denied")
+
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.setenv("XDG_DATA_HOME", str(closed / "data"))
+    monkeypatch.setattr(Path, "exists", refuses)  # as it does in a folder that may not be searched
+    monkeypatch.setattr("os.access", lambda path, _: path != closed)
+    finding = PROBES["data folder"]("data folder")
+    assert (finding.state, finding.found) == ("warn", f"{closed / 'data' / 'foveate'} cannot be written")
+    assert finding.fix == "make the folder writable, or use --data-dir"
 
 
 def test_a_probe_that_raises_is_a_failed_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Imports point one way, are absolute, and never take a top-level folder by its bare name.
 
-csrc -> foveate.ops, foveate.errors, foveate.pictures <- tools, models <- agent <- rl <- benchmarks, with the command
+csrc -> foveate.ops, errors, extras, paths, pictures <- tools, models <- agent <- rl <- benchmarks, with the command
 line on top. tools and models never import each other; only foveate.ops loads the extension. Read from the source by
 AST, so a file that cannot be imported here is held to it too. The command line imports lazily: `foveate --help` loads
 no torch.

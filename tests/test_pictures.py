@@ -18,7 +18,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from foveate.errors import ImageError
-from foveate.pictures import FORMATS, STRIP_PIXELS
+from foveate.pictures import FORMATS, MAX_BYTES, STRIP_PIXELS
 from foveate.tools import open_picture, sha256_of_pixels
 
 PICTURE = Image.fromarray(np.add.outer(np.arange(24) * 9, np.arange(32) * 1)[..., None].repeat(3, 2).astype(np.uint8))
@@ -128,25 +128,72 @@ def test_what_is_no_whole_picture_is_refused(data: bytes, tmp_path: Path) -> Non
             open_picture(source)
 
 
+def entries_of_strips(order: str, word: str, count: int, first: int) -> list[bytes]:
+    """The nine tags of a TIFF of `count` strips, whose places and lengths stand at `first`."""
+    tags = [(256, 1, 1), (257, 1, 2), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, first)]
+    tags += [(277, 1, 1), (278, 1, 1), (279, count, first)]
+    width = struct.calcsize(f"{order}{word}")
+    fields = [struct.pack(f"{order}{word if number > 1 else 'H'}", value) for _, number, value in tags]
+    return [
+        struct.pack(f"{order}HH{word}", tag, 3, number) + field.ljust(width, b"\0")
+        for (tag, number, _), field in zip(tags, fields, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("head", [b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+"])
 def test_a_tiff_of_very_many_strips_is_refused_before_they_are_kept(head: bytes) -> None:
     order, is_big, count = "<" if head.startswith(b"II") else ">", head[2:3] == b"+", 1_000_000
     word, first = ("Q", 16) if is_big else ("I", 8)
-    tags = [(256, 1, 1), (257, 1, 2), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, first)]
-    tags += [(277, 1, 1), (278, 1, 1), (279, count, first)]
-    entries = b""
-    for tag, number, value in tags:
-        field = struct.pack(f"{order}{word if number > 1 else 'H'}", value).ljust(
-            struct.calcsize(f"{order}{word}"), b"\0"
-        )
-        entries += struct.pack(f"{order}HH{word}", tag, 3, number) + field
+    entries = entries_of_strips(order, word, count, first)
     place = (
         struct.pack(f"{order}HHQ", 8, 0, first + 2 * count) if is_big else struct.pack(f"{order}I", first + 2 * count)
     )
-    directory = struct.pack(f"{order}{'Q' if is_big else 'H'}", len(tags)) + entries + bytes(8)
+    directory = struct.pack(f"{order}{'Q' if is_big else 'H'}", len(entries)) + b"".join(entries) + bytes(8)
     start = time.perf_counter()
     with pytest.raises(ImageError, match="1,000,000 strips or tiles"):
         open_picture(head + place + bytes(2 * count) + directory)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_a_tiff_whose_version_is_of_the_other_order_has_its_tags_where_pillow_looks() -> None:
+    """Pillow takes its third byte for the version: this is no BigTIFF, whose tags would be nowhere."""
+    count = 500_000
+    at = 16 + 2 * count
+    head = b"MM\0+" + struct.pack(">I", at) + b"\xff" * 8
+    entries = entries_of_strips(">", "I", count, 16)
+    directory = struct.pack(">H", len(entries)) + b"".join(entries) + bytes(4)
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="500,000 strips or tiles"):
+        open_picture(head + bytes(2 * count) + directory)
+    assert time.perf_counter() - start < 1
+
+
+def test_a_tiff_whose_strips_stand_behind_very_many_tags_is_refused() -> None:
+    count, head_bytes = 500_000, 16
+    at = head_bytes + 2 * count
+    entries = [struct.pack("<HHQQ", 0xFFFF, 0, 0, 0)] * 65_535 + entries_of_strips("<", "Q", count, head_bytes)
+    directory = struct.pack("<Q", len(entries)) + b"".join(entries) + bytes(8)
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="has 65,544 tags; give at most 4,096"):
+        open_picture(b"II+\0" + struct.pack("<HHQ", 8, 0, at) + bytes(2 * count) + directory)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"\0", b"\xe0\0\x02", encoded(PICTURE, "JPEG")[2:]], ids=["end", "zero", "segment", "whole"]
+)
+def test_a_jpeg_that_begins_with_long_fill_is_refused_in_time(tail: bytes) -> None:
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match=r"; |give"):
+        open_picture(b"\xff\xd8" + b"\xff" * 100_000 + tail)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_a_jpeg_of_very_many_segments_is_refused() -> None:
+    data = encoded(PICTURE, "JPEG")
+    start = time.perf_counter()
+    with pytest.raises(ImageError, match="the picture is broken"):
+        open_picture(data[:2] + b"\xff\xd0" * 100_000 + data[2:])
     assert time.perf_counter() - start < 0.5
 
 
@@ -168,6 +215,17 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name in ("missing.png", ".", "pipe", "a" * 300, "with\0zero"):
         with pytest.raises(ImageError):
             open_picture(tmp_path / name)
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "large.png").touch()
+    os.truncate(tmp_path / "large.png", MAX_BYTES + 1)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match=r"large\.png has 268,435,457 bytes; give 1 to 268,435,456"):
+        open_picture(tmp_path / "large.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_mutated_files_open_or_are_refused() -> None:
@@ -209,8 +267,8 @@ def test_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert open_picture("~/a.png").size == (32, 24)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientations_turn_upright(orientation: int) -> None:
+def turned(orientation: int, kind: str, **options: object) -> bytes:
+    """A file of PICTURE as a camera that is held so stores it."""
     turns = Image.Transpose
     stored_as = {
         2: turns.FLIP_LEFT_RIGHT,
@@ -224,9 +282,24 @@ def test_exif_orientations_turn_upright(orientation: int) -> None:
     stored = PICTURE.transpose(stored_as[orientation]) if orientation > 1 else PICTURE
     exif = Image.Exif()
     exif[0x0112] = orientation
-    opened = open_picture(encoded(stored, "PNG", exif=exif))
+    return encoded(stored, kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientations_turn_upright(orientation: int) -> None:
+    opened = open_picture(turned(orientation, "PNG"))
     assert sha256_of_pixels(opened) == sha256_of_pixels(PICTURE)
     assert sha256_of_pixels(open_picture(opened)) == sha256_of_pixels(PICTURE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("kind", "options"), [("TIFF", {}), ("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})])
+def test_exif_orientations_turn_other_formats_upright_once(
+    kind: str, options: dict[str, object], orientation: int
+) -> None:
+    opened = open_picture(turned(orientation, kind, **options))
+    assert opened.size == PICTURE.size
+    assert np.abs(np.asarray(opened, np.int16) - np.asarray(PICTURE, np.int16)).mean() < 3
 
 
 def test_every_mode_becomes_the_same_rgb() -> None:

@@ -11,10 +11,8 @@ an eventfd, `close` kills the process; interrupting the cell and freeing the soc
 """
 
 import contextlib
-import ctypes
 import os
 import secrets
-import signal
 import subprocess
 import threading
 import time
@@ -29,7 +27,16 @@ from PIL import Image
 
 from foveate.errors import KernelLostError, SandboxUnavailableError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CellOutput, execute_content, only_calculates, take
-from foveate.tools.launch import READABLE, SIGNATURE, launched, socket_path, writable_folders
+from foveate.tools.launch import (
+    READABLE,
+    SIGNATURE,
+    is_alive,
+    kill_group,
+    launched,
+    pidfd_of,
+    socket_path,
+    writable_folders,
+)
 from foveate.tools.run_folder import RunFolder, sweep
 from foveate.tools.sandbox import SHARED_MEMORY, Limits, Tier, mounts_in, required_tier
 
@@ -60,9 +67,8 @@ Where the kernel is alone with what it has started, it leaves no process either.
 """
 END_ALL = r"exec('import os\ntry: os.kill(-1, 9)\nexcept ProcessLookupError: pass', {})"
 """A cell that ends all other processes of its namespace; it leaves no name. One that failed would abort the next."""
-PIDFD_OPEN = 434
-"""Its number among the calls of Linux, on all processors."""
 MAX_MESSAGE_BYTES = 16 * 2**20
+SEND_TIMEOUT_MS = 1000
 
 
 class Kernel:
@@ -243,9 +249,12 @@ class Kernel:
                 raise KernelLostError(f"the kernel did not answer within {START_TIMEOUT_S:g} s of its start; try again")
 
     def _send(self, channel: str, kind: str, content: dict[str, Any]) -> str:
-        """Send a request; its id."""
+        """Send a request; its id. Raises KernelLostError where nobody is connected: code may break the connection."""
         message = self._session.msg(kind, content)
-        self._session.send(self._sockets[channel], message)
+        try:
+            self._session.send(self._sockets[channel], message)
+        except zmq.Again as error:
+            raise KernelLostError("the kernel has closed its connection; variables are lost") from error
         return str(message["header"]["msg_id"])
 
     def _receive(self, deadline: float, *, heed_cancel: bool = True) -> list[tuple[str, dict[str, Any]]]:
@@ -348,38 +357,13 @@ class Kernel:
 def connected(socket: "zmq.Socket[bytes]", path: str) -> "zmq.Socket[bytes]":
     """The socket connected to the kernel, which drops messages that are too large."""
     socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDTIMEO, SEND_TIMEOUT_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     socket.setsockopt(zmq.RCVHWM, 256)
     if socket.type == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.connect(f"ipc://{path}")
     return socket
-
-
-def pidfd_of(pid: int) -> int:
-    """A descriptor that tells when a process has ended; some builds of Python lack the call. Raises OSError."""
-    if hasattr(os, "pidfd_open"):
-        return os.pidfd_open(pid)
-    descriptor: int = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_OPEN, pid, 0)
-    if descriptor < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    os.set_inheritable(descriptor, False)
-    return descriptor
-
-
-def is_alive(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether a child of this process runs. One that has ended is not reaped: `kill_group` is still to come."""
-    try:
-        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
-
-
-def kill_group(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a kernel with the programs of its process group, unless it is reaped: then others may have its number."""
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_kernel(

@@ -5,8 +5,10 @@ that nobody else may enter, and hands them over while they listen; code inside c
 """
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Collection
@@ -19,6 +21,8 @@ from foveate.tools.sandbox import INSIDE, SHARED_MEMORY, Limits, Tier, environme
 
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 """Every channel of a kernel needs one; the host talks over shell, iopub and control."""
+PIDFD_OPEN = 434
+"""Its number among the calls of Linux, on all processors."""
 SIGNATURE = "hmac-sha256"
 OPEN, READABLE = 0o755, 0o644
 """Whatever our umask says: a kernel may have another user id."""
@@ -112,3 +116,29 @@ class Spawner:
 
 
 _SPAWNER = Spawner()
+
+
+def pidfd_of(pid: int) -> int:
+    """A descriptor that tells when a process has ended; some builds of Python lack the call. Raises OSError."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    descriptor: int = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_OPEN, pid, 0)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.set_inheritable(descriptor, False)
+    return descriptor
+
+
+def is_alive(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a child of this process runs. One that has ended is not reaped: `kill_group` is still to come."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a kernel with the programs of its process group, unless it is reaped: then others may have its number."""
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.killpg(process.pid, signal.SIGKILL)

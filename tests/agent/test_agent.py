@@ -4,7 +4,7 @@ Proves: ask is stream run to its end; pictures come as paths, bytes or PIL image
 anything runs; a cancel, a closed iterator and Ctrl-C stop the model at the next token and a tool in the middle of its
 call, and leave the conversation usable, with the variables of its code; one conversation takes one question at a time;
 tools live as long as they should and are closed; a tool is told to end when the question's time is up; what is wrong in
-a call of ours is told in one line, before anything runs.
+a call of ours is told in one line, before anything runs; a process that asks on and on holds no more for it.
 """
 
 import contextvars
@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,11 +24,13 @@ from typing import Any
 
 import pytest
 from needs import needs_bubblewrap
+from pictures import noise
 from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
 from foveate.agent.agent import MOST_OPEN, Agent
 from foveate.agent.budget import Budget
+from foveate.agent.images import ImageStore
 from foveate.agent.interrupt import cancel_on_interrupt
 from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import RunDone, StepDone, TextDelta, ToolStarted
@@ -477,6 +480,25 @@ def test_cells_that_are_cancelled_leave_their_variables_to_the_follow_up() -> No
         assert (followed.steps[1].text, followed.text) == ("42", "42")
 
 
+@needs_bubblewrap
+def test_code_sees_the_image_that_a_number_means_now() -> None:
+    """Where a turn was taken back, its crop gives its number to the next picture."""
+    look = python("from PIL import Image; print(Image.open('image_1.png').size)")
+    turns = [zoom(0, 0, 0, 250, 250) + look, "", look, answer("K7")]
+
+    def turn(_: Sequence[Message]) -> str:
+        if len(reasoner.seen) == 2:
+            raise InputError("too long")
+        return turns[len(reasoner.seen) - 1]
+
+    reasoner = ScriptedReasoner(turn)
+    with Agent(reasoner, tools=[zoom_tool(), PythonTool()], checkpoint=":memory:") as agent:
+        failed = agent.ask("What?", Image.new("RGB", (640, 480)), thread="t")
+        assert (failed.reason, [step.text for step in failed.steps[1:]]) == ("too long", ["image 1", "(160, 120)"])
+        followed = agent.ask("And this?", Image.new("RGB", (320, 240)), thread="t")
+    assert (followed.steps[1].text, followed.text) == ("(320, 240)", "K7")
+
+
 def test_turns_of_many_calls_end_with_the_budget() -> None:
     call = '<tool_call>{"name":"count","arguments":{}}</tool_call>'
     reasoner = ScriptedReasoner(lambda _: call * (MAX_CALLS + 3))
@@ -614,3 +636,29 @@ def test_what_a_users_tool_returns_is_shown_as_text(make: Callable[[], Any]) -> 
     call = '<tool_call>{"name":"make","arguments":{}}</tool_call>'
     with Agent(ScriptedReasoner([call, answer("K7")]), tools=[Tool(make, name="make")]) as agent:
         assert agent.ask("What?").steps[1].text == str(make())
+
+
+def test_a_hundred_questions_leave_nothing_behind(tmp_path: Path) -> None:
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    def ask(number: int) -> None:
+        assert agent.ask("What?", noise(64, 48, number)).text == "K7"
+        reasoner.seen.clear()
+
+    reasoner, store = ScriptedReasoner([answer("K7")]), ImageStore(tmp_path, memory_bytes=2**20)
+    with Agent(reasoner, tools=(), store=store) as agent:
+        for number in range(20):
+            ask(number)
+        threads, files = held()
+        tracemalloc.start()
+        for number in range(20, 120):
+            ask(number)
+        threads_after, files_after = held()
+        grown = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert threads_after <= threads
+    assert files_after <= files
+    assert grown < 3 * 2**20
+    assert store._held_bytes <= 2**20

@@ -1,8 +1,9 @@
 """Conversations that outlive their process.
 
 Proves: a run killed between two nodes goes on in a new process and ends as if nothing had happened; a follow-up in a
-new process sees the earlier messages and images; checkpoints stay small; a tampered checkpoint runs no code; one that
-is damaged or of another version and a file that is no database are clear errors.
+new process sees the earlier messages and images; checkpoints stay small; a tampered checkpoint runs no code; a question
+that cannot be kept leaves the conversation as it was; one that is damaged or of another version and a file that is no
+database are clear errors.
 """
 
 import json
@@ -12,19 +13,32 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ormsgpack
 import pytest
-from langgraph.checkpoint.serde.jsonplus import EXT_CONSTRUCTOR_SINGLE_ARG
+from langgraph.checkpoint.serde.jsonplus import (
+    EXT_CONSTRUCTOR_KW_ARGS,
+    EXT_CONSTRUCTOR_POS_ARGS,
+    EXT_CONSTRUCTOR_SINGLE_ARG,
+    EXT_METHOD_SINGLE_ARG,
+    EXT_PYDANTIC_V1,
+    EXT_PYDANTIC_V2,
+)
+from langgraph.checkpoint.sqlite import SqliteSaver
 from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
+from foveate.agent import checkpoint
 from foveate.agent.agent import Agent
+from foveate.agent.archive import Archive
 from foveate.agent.checkpoint import open_checkpointer, strict_serializer
+from foveate.agent.conversations import Conversations
+from foveate.agent.images import ImageStore
 from foveate.agent.records import RunDone
 from foveate.agent.state import checked
 from foveate.errors import InputError
@@ -53,7 +67,9 @@ import os, signal, sys
 from pathlib import Path
 from PIL import Image
 from scripted import ScriptedReasoner
+from foveate.agent import checkpoint
 from foveate.agent.agent import Agent
+from foveate.agent.archive import Archive
 from foveate.tools.zoom import zoom_tool
 sys.path.insert(0, str(Path(sys.argv[3])))
 from test_checkpoint import TURNS
@@ -157,15 +173,57 @@ def test_forty_turns_with_crops_stay_small(tmp_path: Path) -> None:
 SIZES = (("checkpoints", "checkpoint"), ("writes", "value"))
 
 
-def test_a_tampered_checkpoint_calls_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "call"),
+    [
+        (EXT_CONSTRUCTOR_SINGLE_ARG, ("os", "mkdir", "was-here")),
+        (EXT_CONSTRUCTOR_POS_ARGS, ("os", "mkdir", ["was-here"])),
+        (EXT_CONSTRUCTOR_KW_ARGS, ("os", "mkdir", {"path": "was-here"})),
+        (EXT_METHOD_SINGLE_ARG, ("shutil", "os", "was-here", "mkdir")),
+        (EXT_PYDANTIC_V1, ("os", "mkdir", {"path": "was-here"})),
+        (EXT_PYDANTIC_V2, ("os", "mkdir", {"path": "was-here"}, "model_validate_json")),
+    ],
+)
+def test_a_tampered_checkpoint_calls_nothing(
+    code: int, call: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blob = ormsgpack.packb(ormsgpack.Ext(code, ormsgpack.packb(call)))
+    assert strict_serializer().loads_typed(("msgpack", blob)) == call[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickled_checkpoint_is_not_read(tmp_path: Path) -> None:
     target = tmp_path / "was-here"
-    call = ormsgpack.packb(("os", "mkdir", str(target)))
-    blob = ormsgpack.packb(ormsgpack.Ext(EXT_CONSTRUCTOR_SINGLE_ARG, call))
-    strict_serializer().loads_typed(("msgpack", blob))
-    assert not target.exists()
     with pytest.raises(NotImplementedError):
         strict_serializer().loads_typed(("pickle", b"cos\nmkdir\n(S'" + str(target).encode() + b"'\ntR."))
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"lc": 1, "type": "constructor", "id": ["os", "mkdir"], "kwargs": {"path": "was-here"}}',
+        '{"lc": 2, "type": "constructor", "id": ["os", "mkdir"], "args": ["was-here"]}',
+        "[" * 100_000,
+    ],
+    ids=["of LangChain", "of LangGraph", "deep"],
+)
+def test_a_tampered_conversation_calls_nothing_and_hides_no_other(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept, reasoner = Conversations(tmp_path / "data"), ScriptedReasoner([answer("K7")])
+    with Agent(reasoner, tools=(), checkpoint=kept.database, store=ImageStore(kept.images)) as agent:
+        for thread in ("trip", "other"):
+            agent.ask("What is there?", thread=thread)
+        with closing(sqlite3.connect(kept.database)) as connection, connection:
+            tampered = "UPDATE checkpoints SET type = 'json', checkpoint = ? WHERE thread_id = 'trip'"
+            connection.execute(tampered, (value.encode(),))
+        with pytest.raises(InputError, match="the conversation 'trip' is damaged"):
+            agent.exchanges("trip")
+    assert {one.thread: one.damaged for one in Archive(kept).kept()} == {"trip": True, "other": False}
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_what_sqlite_cannot_do_later_is_a_clear_error_too(tmp_path: Path) -> None:
@@ -177,6 +235,50 @@ def test_what_sqlite_cannot_do_later_is_a_clear_error_too(tmp_path: Path) -> Non
         with pytest.raises(InputError, match=r"cannot be read or written \(no such table"):
             act("trip")
     agent.close()
+
+
+@contextmanager
+def locked(path: Path, _: sqlite3.Connection) -> Iterator[None]:
+    """Another process writes."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def read_only(_: Path, connection: sqlite3.Connection) -> Iterator[None]:
+    """Nobody may write."""
+    connection.execute("PRAGMA query_only = 1")
+    yield
+    connection.execute("PRAGMA query_only = 0")
+
+
+@contextmanager
+def full(_: Path, connection: sqlite3.Connection) -> Iterator[None]:
+    """There is no room for more."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    yield
+    connection.execute(f"PRAGMA max_page_count = {2**30}")
+
+
+@pytest.mark.parametrize("hindered", [locked, read_only, full])
+def test_a_question_that_cannot_be_kept_leaves_the_conversation_as_it_was(
+    hindered: Callable[[Path, sqlite3.Connection], AbstractContextManager[None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint, "BUSY_TIMEOUT_S", 0.1)
+    path = tmp_path / "talk.sqlite"
+    with Agent(ScriptedReasoner(lambda _: answer("K7")), tools=(), checkpoint=path) as agent:
+        assert isinstance(agent._checkpointer, SqliteSaver)
+        agent.ask("What is there?", thread="t")
+        with hindered(path, agent._checkpointer.conn):
+            with pytest.raises(InputError, match="the conversations cannot be read or written"):
+                agent.ask("more " * 40_000, thread="t")
+            assert len(agent.exchanges("t")) == 1
+        assert agent.ask("And now?", thread="t").text == "K7"
+        assert len(agent.exchanges("t")) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""The records of conversations: which was the last, and what is told about one that cannot be read."""
+"""The records of conversations: which is the last, what is told about one that cannot be read; no name is a path."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripted import ScriptedReasoner, answer
 
+from foveate.agent.agent import Agent
 from foveate.agent.archive import Archive
 from foveate.agent.conversations import Conversations
+from foveate.agent.images import ImageStore
 from foveate.errors import InputError
 
 
@@ -50,3 +53,21 @@ def test_a_broken_database_is_an_error(conversations: Conversations) -> None:
     conversations.database.write_bytes(b"no database " * 100)
     with pytest.raises(InputError, match="conversations"):
         Archive(conversations).kept()
+
+
+@pytest.mark.parametrize("name", ["{folder}/precious", "../../precious"])
+def test_a_thread_that_is_named_like_a_path_leads_nowhere(
+    conversations: Conversations, tmp_path: Path, name: str
+) -> None:
+    thread, archive = name.format(folder=tmp_path), Archive(conversations)
+    (tmp_path / "precious.json").write_text("mine")
+    store = ImageStore(conversations.images)
+    with Agent(ScriptedReasoner([answer("K7")]), tools=(), checkpoint=conversations.database, store=store) as agent:
+        agent.ask("What?", thread=thread)
+    assert [kept.thread for kept in archive.kept()] == [thread]
+    conversations.save(conversations.get(thread, "nano"))
+    assert [kept.thread for kept in archive.kept()] == [conversations.last().thread] == [thread]
+    archive.delete(thread)
+    assert archive.kept() == ()
+    assert (tmp_path / "precious.json").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "precious.json"}

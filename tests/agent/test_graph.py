@@ -410,6 +410,18 @@ def test_crops_are_bounded_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> N
     assert "all crops and drawings would have more than 330,000 pixels; make a smaller one" in record.steps[3].text
 
 
+def test_drawings_are_bounded_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(n: int) -> Image.Image:
+        return Image.new("RGB", (200, 200), (n, 0, 0))
+
+    monkeypatch.setattr(act, "MOST_MADE_PX", 100_000)
+    calls = "".join(f'<tool_call>{{"name":"draw","arguments":{{"n":{n}}}}}</tool_call>' for n in range(4))
+    record, _ = run(ScriptedReasoner([calls, answer("K7")]), context=RunContext(tools=(Tool(draw),)))
+    drawn = [step for step in record.steps if step.tool == "draw"]
+    assert [step.image is not None for step in drawn] == [True, True, False, False]
+    assert "would have more than 100,000 pixels; make a smaller one" in drawn[2].text
+
+
 def test_a_tool_that_draws_on_its_images_changes_no_picture() -> None:
     def deface(images: Sequence[Image.Image]) -> str:
         images[0].paste((255, 0, 0), (0, 0, 9, 9))

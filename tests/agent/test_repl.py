@@ -24,6 +24,7 @@ from foveate.agent.agent import Agent
 from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.images import ImageStore
 from foveate.agent.repl import COMMANDS, Repl
+from foveate.errors import ModelError
 from foveate.models.reasoner import Message
 from foveate.pictures import open_picture
 from foveate.tools import zoom_tool
@@ -96,8 +97,21 @@ def test_several_pictures_may_be_dropped_at_once(conversations: Conversations, p
     assert "send" not in talk(conversations, f"{quoted} {quoted}")
 
 
+def test_a_path_and_a_question_may_be_pasted_at_once(conversations: Conversations, picture: Path) -> None:
+    screen = talk(conversations, f"{picture}\nWhat does it say?")
+    assert "added a street.png, 800 x 600 px" in screen
+    assert "K7" in screen
+
+
+@pytest.mark.parametrize("line", ["/quit", "/quit now", "/exit"])
+def test_quit_leaves(conversations: Conversations, line: str) -> None:
+    assert "nonsense" not in talk(conversations, line, "/nonsense")
+
+
 def test_a_question_may_begin_with_a_slash(conversations: Conversations, picture: Path) -> None:
-    assert "there is no command" not in talk(conversations, str(picture), "/dev/sda1 is drawn in red: how full is it?")
+    screen = talk(conversations, str(picture), "/dev/sda1 is drawn in red: how full is it?")
+    assert "there is no command" not in screen
+    assert "K7" in screen
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,24 @@ def test_pictures_that_wait_go_along_to_another_model_and_stay_behind_otherwise(
 def test_a_picture_that_went_to_another_model_outlives_the_process(conversations: Conversations, picture: Path) -> None:
     talk(conversations, str(picture), "/model other")
     assert (conversations.last().model, conversations.last().pending) == ("other", (str(picture),))
+
+
+def test_pictures_that_wait_can_be_left_out(conversations: Conversations, picture: Path) -> None:
+    screen = talk(conversations, str(picture), "/drop", "/drop", "What?")
+    assert "left out a street.png" in screen
+    assert "no picture waits" in screen
+    assert "there is no picture yet" in screen
+    assert conversations.last().pending == ()
+
+
+def test_a_picture_that_a_run_did_not_take_is_said_to_wait(conversations: Conversations, picture: Path) -> None:
+    def fails(_: Sequence[Message]) -> str:
+        raise ModelError("the endpoint says 503")
+
+    screen = talk(conversations, str(picture), "What does it say?", script=fails)
+    assert "a street.png still waits for a question; /drop leaves it out" in screen
+    assert conversations.last().pending == (str(picture),)
+    assert "still waits" not in talk(conversations, str(picture), "What does it say?")
 
 
 def test_earlier_conversations_are_listed_and_gone_on_with(conversations: Conversations, picture: Path) -> None:

@@ -1,30 +1,52 @@
-"""A conversation over its folder: a picture that cannot be shown, or that has gone, holds up no question."""
+"""A conversation over its folder: a picture that cannot be shown, or that has gone, holds up no question.
 
-from collections.abc import Iterator
+And one that was going with a question when the run was broken off goes with no other, if that question has it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from scripted import ScriptedReasoner, answer
+from scripted import ScriptedReasoner, answer, zoom
 
 from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
-from foveate.agent.conversations import Conversations
+from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.images import ImageStore
 from foveate.agent.records import RunDone
 from foveate.agent.session import Session
 from foveate.errors import ImageError, InputError
+from foveate.models.reasoner import Message
+from foveate.pictures import sha256_of_pixels
+from foveate.tools.zoom import zoom_tool
+
+
+def session_over(kept: Conversations, reasoner: ScriptedReasoner, conversation: Conversation | None = None) -> Session:
+    """A session with this model, in a new conversation when none is given."""
+
+    def make_agent(_: str) -> Agent:
+        return Agent(reasoner, tools=[zoom_tool()], checkpoint=kept.database, store=ImageStore(kept.images))
+
+    return Session(make_agent=make_agent, conversations=kept, conversation=conversation or kept.start("nano"))
+
+
+def failing_at_first(*turns: str) -> ScriptedReasoner:
+    """A model that raises when it is first asked; its n-th turn of a conversation is then `turns[n]`."""
+
+    def turn(messages: Sequence[Message]) -> str:
+        if len(reasoner.seen) == 1:
+            raise RuntimeError("boom")
+        return turns[sum(message["role"] == "assistant" for message in messages)]
+
+    reasoner = ScriptedReasoner(turn)
+    return reasoner
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    kept = Conversations(tmp_path / "kept")
-
-    def make_agent(_: str) -> Agent:
-        reasoner = ScriptedReasoner(lambda _: answer("K7"))
-        return Agent(reasoner, tools=(), checkpoint=kept.database, store=ImageStore(kept.images))
-
-    with Session(make_agent=make_agent, conversations=kept, conversation=kept.start("nano")) as session:
+    with session_over(Conversations(tmp_path / "kept"), ScriptedReasoner(lambda _: answer("K7"))) as session:
         yield session
 
 
@@ -96,3 +118,58 @@ def test_a_home_is_found(session: Session, tmp_path: Path, monkeypatch: pytest.M
 def test_there_must_be_a_picture(session: Session) -> None:
     with pytest.raises(InputError, match="there is no picture yet"):
         next(session.ask("What?"))
+
+
+def test_pictures_that_are_dropped_wait_no_longer(session: Session, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    session.add_pictures([tmp_path / "a.png"])
+    assert session.drop_pictures() == (str(tmp_path / "a.png"),)
+    assert (session.waiting, session.drop_pictures()) == ((), ())
+    with pytest.raises(InputError, match="there is no picture yet"):
+        next(session.ask("What?"))
+
+
+def test_a_picture_of_a_run_that_broke_goes_with_no_later_question(tmp_path: Path) -> None:
+    kept, picture = Conversations(tmp_path / "kept"), Image.new("RGB", (640, 480))
+    picture.save(tmp_path / "a.png")
+    with session_over(kept, failing_at_first(zoom(0, 0, 0, 500, 500), answer("K7"), answer("K8"))) as session:
+        session.add_pictures([tmp_path / "a.png"])
+        with pytest.raises(RuntimeError, match="boom"):
+            list(session.ask("What?"))
+        list(session.resume())
+        assert session.waiting == ()
+        *_, last = session.ask("And?")
+    assert isinstance(last, RunDone)
+    assert last.answer.text == "K8"
+    shown = [image.is_crop for image in last.answer.images if image.original == sha256_of_pixels(picture)]
+    assert shown == [False, True]
+
+
+def test_a_picture_that_is_added_after_a_run_broke_goes_alone(tmp_path: Path) -> None:
+    kept = Conversations(tmp_path / "kept")
+    for name, width_px in (("a.png", 64), ("b.png", 32)):
+        Image.new("RGB", (width_px, 48)).save(tmp_path / name)
+    with session_over(kept, failing_at_first(answer("K7"))) as session:
+        session.add_pictures([tmp_path / "a.png"])
+        with pytest.raises(RuntimeError, match="boom"):
+            list(session.ask("What?"))
+        assert kept.last().sending
+        session.add_pictures([tmp_path / "b.png"])
+        assert (kept.last().pending, kept.last().sending) == ((str(tmp_path / "b.png"),), False)
+        *_, last = session.ask("And?")
+    assert isinstance(last, RunDone)
+    assert [image.width_px for image in last.answer.images] == [64, 32]
+
+
+def test_a_conversation_whose_picture_went_while_it_was_sent_is_asked_on(tmp_path: Path) -> None:
+    kept, reasoner = Conversations(tmp_path / "kept"), ScriptedReasoner(lambda _: answer("K7"))
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    with session_over(kept, reasoner) as session:
+        session.add_pictures([tmp_path / "a.png"])
+        list(session.ask("What?"))
+    kept.save(replace(kept.last(), pending=(str(tmp_path / "gone.png"),), sending=True))
+    with session_over(kept, reasoner, kept.last()) as session:
+        assert session.waiting == ()
+        *_, last = session.ask("And?")
+    assert isinstance(last, RunDone)
+    assert last.answer.text == "K7"

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from scripted import ScriptedReasoner, answer
 
+from foveate.agent.agent import Agent
 from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage
 from foveate.agent.trace import LIMIT_PX, trace_page, write_trace
 
@@ -214,6 +216,19 @@ def test_a_zoom_on_the_whole_picture_shows_the_picture_once() -> None:
     step = Step(kind="tool", tool="zoom", text="image 1", arguments={}, box_px=whole.box_px, image="p" * 64)
     answer = Answer(text="", status="out_of_budget", steps=(step,), usage=Usage(), images=(whole, whole))
     assert page_of(answer).count('class="picture"') == 1
+
+
+def test_a_drawing_of_an_earlier_question_is_no_picture_of_the_user() -> None:
+    def draw() -> Image.Image:
+        return INNER
+
+    turns = ['<tool_call>{"name":"draw","arguments":{}}</tool_call>', answer("K7"), answer("K8")]
+    with Agent(ScriptedReasoner(turns), tools=[draw], checkpoint=":memory:") as agent:
+        agent.ask("Draw it.", PICTURE, thread="t")
+        followed = agent.ask("And now?", thread="t")
+        page = trace_page(followed, "And now?", agent.image)
+    assert (followed.text, len(followed.images)) == ("K8", 2)
+    assert page.count('class="picture"') == 1
 
 
 def test_write_trace_writes_the_page_and_the_record(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from foveate.benchmarks.table import table
 from foveate.benchmarks.windows import window_lengths
 from foveate.cli import main
 from foveate.cli.bench import print_list
+from foveate.errors import ModelError
 
 ROUNDED = {"moe_decode_int8": 0.02, "moe_decode_nf4": 0.25}
 """Operations whose weights are not the peers', and how far off that makes the result, as a share of it."""
@@ -103,7 +104,8 @@ def test_everybody_runs_in_turn_with_the_same_inputs() -> None:
     )  # fmt: skip
     (row,) = compare(case, Floors(rates={"float32 on cpu": 1e12}), seconds=0)
     warm = [(name, number) for name in ("ours", "peer") for number in range(SETS)]
-    assert ran == warm + [(name, number) for number in range(3) for name in ("ours", "peer")]
+    assert ran == warm + [(name, number) for number in range(SETS) for name in ("ours", "peer")]
+    assert row.rounds == SETS
     assert (row.op, row.peer, row.floor_ms) == ("none", "peer", 1.0)
 
 
@@ -150,6 +152,7 @@ def test_the_command_prints_a_row_for_each_comparison(
         "shape",
         "dtype",
         "threads",
+        "rounds",
         "ours_ms",
         "peer",
         "peer_ms",
@@ -176,6 +179,32 @@ def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert not printed.out
 
 
+def test_an_unknown_name_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    there, none = tmp_path / "there.json", tmp_path / "none.json"
+    there.write_text("what was before")
+    for path in (there, none):
+        assert main(["bench", "linear", "nothing", "--out", str(path)]) == 2
+    assert there.read_text() == "what was before"
+    assert not none.exists()
+
+
+def test_what_was_measured_before_a_failure_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> Iterator[Case]:
+        yield Case(op="linear", shape="", dtype="float32", ours=str, peers={"one": str, "other": str})
+        raise ModelError("nobody is there")
+
+    monkeypatch.setattr(linear, "cases", failing)
+    out = tmp_path / "result.json"
+    assert main(["bench", "linear", "--json", "--seconds", "0", "--out", str(out)]) == 2
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    assert [row["peer"] for row in rows] == ["one", "other"]
+    assert json.loads(out.read_text())["rows"] == rows
+    assert printed.err == "foveate: nobody is there\n"
+
+
 def test_rows_are_one_list_and_each_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     for rows in ([], [{"op": "linear"}], [{"op": "linear"}, {"op": "gqa_decode"}]):
         print_list(rows)
@@ -186,6 +215,6 @@ def test_rows_are_one_list_and_each_has_a_line(capsys: pytest.CaptureFixture[str
 
 def test_nano_answers_the_same_in_plain_pytorch() -> None:
     case = next(nano_ask.cases())
-    ours, theirs = case.ours(0), case.peers["before"](0)
+    ours, theirs = case.ours(0), case.peers["without kernels"](0)
     assert (ours.text, ours.status) == (theirs.text, "answered")
     assert ours.usage.tool_calls == theirs.usage.tool_calls > 0

@@ -31,8 +31,8 @@ from foveate.agent.budget import Budget
 from foveate.agent.parse import parse
 from foveate.cli import main
 from foveate.errors import InputError, ModelError
-from foveate.models import chat_model
-from foveate.models.chat_model import LONG_SIDE_PX, ChatModelReasoner, endpoint, without_thoughts
+from foveate.models.chat_model import LONG_SIDE_PX, ChatModelReasoner, without_thoughts
+from foveate.models.endpoint import endpoint
 from foveate.models.openai_chat import chat_model_at
 from foveate.models.reasoner import Message
 
@@ -246,6 +246,21 @@ def test_calls_that_a_server_gives_one_number_are_told_apart_by_their_ids() -> N
     assert [(call.name, call.arguments) for call in parsed.calls] == [("zoom", {"image": 0}), ("zoom", {"image": 1})]
 
 
+def test_a_call_that_goes_on_and_on_is_cut_and_is_none() -> None:
+    come: list[AIMessageChunk] = []
+
+    def endless() -> Iterator[AIMessageChunk]:
+        for _ in range(10_000):
+            piece = AIMessageChunk("", tool_call_chunks=[{"name": None, "args": "x" * 50, "id": None, "index": 0}])
+            come.append(piece)
+            yield piece
+            time.sleep(0.001)
+
+    sample = ChatModelReasoner(Pieces(pieces=endless())).sample(QUESTION, max_new_tokens=100)
+    assert (sample.text, sample.stop_reason) == ("", "length")
+    assert len(come) < 1000
+
+
 @pytest.mark.parametrize(
     ("named", "name"),
     [({"model_name": "a"}, "a"), ({"model": "b"}, "b"), ({"model": object()}, "Named"), ({}, "Named")],
@@ -349,7 +364,7 @@ def test_a_turn_of_a_server_that_heeds_no_length_ends_too(serve: Callable[..., S
 
 
 def test_an_endpoint_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_model, "PATIENCE_S", 0.1)
+    monkeypatch.setattr("foveate.models.endpoint.PATIENCE_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ModelError, match="APITimeoutError"):
         endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
 

@@ -78,6 +78,23 @@ def test_code_unknown_keys_and_missing_files_are_refused(folder: Path, tmp_path:
         Thinker.from_pretrained(folder)
 
 
+def test_adapters_alone_are_refused_with_the_name_of_their_model(folder: Path, tmp_path: Path) -> None:
+    for place in (folder, tmp_path):
+        (place / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "acme/tiny"}))
+    with pytest.raises(CheckpointError, match="holds adapters of acme/tiny, no model; merge them into it"):
+        Thinker.from_pretrained(tmp_path)
+    assert Thinker.from_pretrained(folder).config
+
+
+def test_an_unknown_family_that_brings_code_is_told_what_runs(tmp_path: Path) -> None:
+    values = {"model_type": "other_vl", "auto_map": {"AutoModel": "code.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"'other_vl' is not known; wanted one of foveate, .*kimi_vl") as told:
+        Thinker.from_pretrained(tmp_path)
+    assert "runs as transformers:FOLDER" in str(told.value)
+    assert "remove" not in str(told.value)
+
+
 def test_unknown_roles_and_parts_are_refused(thinker: Thinker) -> None:
     wrong: list[tuple[str, Any]] = [("root", "")]
     wrong += [("user", [part]) for part in ({"type": "audio"}, {"type": "image"}, {"type": "text"}, "text")]

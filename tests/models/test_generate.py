@@ -1,6 +1,7 @@
 """Cached equals uncached, batched equals alone, log-probs equal a fresh pass, and a turn prefills only the new.
 
-What fails or is wanted no more ends alone, also before it has a slot and while its beginning is computed.
+What fails or is wanted no more ends alone, also before it has a slot, while its pictures are looked at and while its
+beginning is computed.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +228,15 @@ def test_a_beginning_that_is_cut_keeps_its_parts(
     cut = reasoner.sample(conversation, max_new_tokens=6, should_stop=lambda: lengths[0] >= 26)
     assert (cut.stop_reason, cut.token_ids, lengths[0]) == ("cancelled", (), 26)
     assert len(reasoner.engine.slots[0].keys) == 26
+    assert reasoner.sample(conversation, max_new_tokens=6) == ThinkerReasoner(thinker).sample(
+        conversation, max_new_tokens=6
+    )
+
+
+def test_a_look_that_is_wanted_no_more_ends_between_blocks(thinker: Thinker, conversation: Messages) -> None:
+    reasoner, answers = ThinkerReasoner(thinker), iter([False, False])  # before the turn and the first block
+    cut = reasoner.sample(conversation, max_new_tokens=6, should_stop=lambda: next(answers, True))
+    assert (cut.stop_reason, cut.token_ids, len(reasoner.engine.seen.tokens)) == ("cancelled", (), 0)
     assert reasoner.sample(conversation, max_new_tokens=6) == ThinkerReasoner(thinker).sample(
         conversation, max_new_tokens=6
     )

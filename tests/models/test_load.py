@@ -1,4 +1,7 @@
-"""Names of models: what is none is told before anything loads; what torch cannot do is an error of the model."""
+"""Names of models: what is none is told before anything loads; what torch cannot do is an error of the model.
+
+Weights are computed with in what the processor multiplies.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,23 @@ from foveate.errors import ConfigError, ModelError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.load import known_model, load_reasoner, reasoner_of
 from foveate.models.thinker import Thinker
-from foveate.ops import compute_dtype
+from foveate.ops import compute_dtype, native
+from foveate.paths import existing_file, is_file, is_folder
 
 
 @pytest.mark.parametrize("name", ["gpt-9", "./nope", "~/nope", ""])
 def test_what_names_no_model_is_told_what_does(name: str) -> None:
     with pytest.raises(ModelError, match=r"wanted nano, a folder that holds a checkpoint, OWNER/NAME of the hub"):
         load_reasoner(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"], ids=["long", "nul"])
+def test_what_could_be_no_name_is_no_file_no_folder_and_no_model(name: str) -> None:
+    assert (is_file(name), is_folder(name), existing_file(name)) == (False, False, None)
+    with pytest.raises(ModelError, match="wanted nano, a folder that holds a checkpoint"):
+        known_model(name)
+    with pytest.raises(ModelError, match="wanted a folder behind transformers:"):
+        known_model(f"transformers:{name}")
 
 
 @pytest.mark.parametrize("name", ["transformers:/nope", "transformers:nano", "transformers:llava-hf/llava-1.5-7b-hf"])
@@ -43,6 +56,22 @@ def test_half_precision_becomes_what_kernels_take(thinker: Thinker, tmp_path: Pa
     reasoner = load_reasoner(f"{tmp_path}{suffix}")
     assert isinstance(reasoner, ThinkerReasoner)
     assert {p.dtype for p in reasoner.thinker.parameters() if p.numel()} == {compute_dtype()}
+
+
+@pytest.mark.parametrize(
+    ("features", "dtype"),
+    [((), torch.float32), (("avx512bf16",), torch.bfloat16), (("amx_bf16",), torch.bfloat16)],
+    ids=["none", "avx512", "amx"],
+)
+def test_bf16_is_computed_with_where_the_processor_multiplies_it(
+    thinker: Thinker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], dtype: torch.dtype
+) -> None:
+    thinker.save_pretrained(tmp_path, dtype=torch.bfloat16)
+    monkeypatch.setattr(native, "_FEATURES", features)
+    assert compute_dtype() == dtype
+    reasoner = load_reasoner(tmp_path)
+    assert isinstance(reasoner, ThinkerReasoner)
+    assert {p.dtype for p in reasoner.thinker.parameters()} == {dtype}
 
 
 def test_int8_is_for_our_own_thinker(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import qwen
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from foveate.errors import CheckpointError
 from foveate.models import Thinker, nano_path
@@ -15,6 +16,7 @@ from foveate.models.linear import Linear
 from foveate.models.load import load_reasoner
 from foveate.models.moe import MoE
 from foveate.models.reasoner import Rounding
+from foveate.models.shards import Shards
 from foveate.ops import Int8Rows, Nf4Rows
 
 
@@ -125,3 +127,24 @@ def test_nano_in_four_bits_says_nearly_what_it_says_without() -> None:
 def test_rounded_weights_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="load the folder without :int8 or :nf4"):
         Thinker.from_pretrained(nano_path(), rounding="int8").save_pretrained(tmp_path)
+
+
+def test_a_layer_is_rounded_before_the_next_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts are put together from many tensors: those of all layers at once may not fit into memory."""
+    kimi.save(tmp_path)
+    done, read, by_hand = list[str](), Shards.read, MoE.round
+
+    def noted(shards: Shards, name: str) -> Tensor:
+        done.append(name)
+        return read(shards, name)
+
+    def rounded(moe: MoE, by: Any) -> None:
+        done.append("rounded")
+        by_hand(moe, by)
+
+    monkeypatch.setattr(Shards, "read", noted)
+    monkeypatch.setattr(MoE, "round", rounded)
+    Thinker.from_pretrained(tmp_path, rounding="int8")
+    first = done.index("rounded")
+    before, after = (any(".layers.2." in name for name in some) for some in (done[:first], done[first:]))
+    assert (before, after) == (False, True)

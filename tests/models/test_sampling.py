@@ -1,9 +1,10 @@
 """What generation_config.json says of choosing tokens, and how long a turn may be, counts as in transformers.
 
 Proved on tiny random Qwen2.5-VL folders: 64 greedy tokens with a repetition penalty are those of transformers, alone
-and in a batch; reported log-probabilities are the policy's own, before the penalty, and rollouts choose by these alone;
-the ids that end a turn come from generation_config.json, else from config.json; what models write themselves can be
-sampled though their vocabulary calls it special; a turn is as long as asked, up to the model's context.
+and in a batch; reported log-probabilities are the policy's own, before penalty and temperature, and rollouts choose by
+these alone; the ids that end a turn come from generation_config.json, else from config.json; what models write
+themselves can be sampled though their vocabulary calls it special; a turn is as long as asked, up to the model's
+context.
 """
 
 import json
@@ -67,13 +68,15 @@ def test_greedy_tokens_with_a_repetition_penalty(folder: Path) -> None:
         assert [sample.token_ids for sample in sampled] == wanted
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("truncates", [True, False])
-def test_log_probabilities_are_the_policys_own(folder: Path, truncates: bool) -> None:
+def test_log_probabilities_are_the_policys_own(folder: Path, truncates: bool, temperature: float) -> None:
     change(folder / "generation_config.json", repetition_penalty=2.0)
     thinker = Thinker.from_pretrained(folder)
     messages = CONVERSATIONS[1]
     prompt = thinker.processor(messages, generate=True)
-    sample = ThinkerReasoner(thinker, truncates=truncates).sample(messages, max_new_tokens=9, temperature=1.0, seed=2)
+    reasoner = ThinkerReasoner(thinker, truncates=truncates)
+    sample = reasoner.sample(messages, max_new_tokens=9, temperature=temperature, seed=2)
     whole = thinker.processor([*messages, {"role": "assistant", "content": "", "token_ids": list(sample.token_ids)}])
     logits = thinker(whole)[len(prompt) - 1 :][: len(sample.token_ids)]
     logprobs = allowed_logprobs(logits, thinker.processor.codec.never_sampled)

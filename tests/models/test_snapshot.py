@@ -1,18 +1,20 @@
 """A name on the hub leads to the library's cache, to a download only when it must, and never where a folder is meant.
 
 The real library reads a cache made by hand, offline; it reads its settings when it is imported, so in a process of its
-own.
+own. What it would fetch of a repository is told by its own filter of names.
 """
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from pictures import noise
 
-from foveate.errors import ModelError
+from foveate.errors import CheckpointError, ModelError
 from foveate.models.checkpoint import nano_path
 from foveate.models.load import known_model
 from foveate.models.snapshot import checkpoint_folder, is_hub_name
@@ -95,3 +97,40 @@ def test_the_command_line_says_it_in_one_line(hub: dict[str, str], tmp_path: Pat
     assert (run.returncode, run.stdout) == (2, "")
     assert line.startswith(f"foveate: {failure('acme/large')}")
     assert line.endswith("check the name and the network, or give a folder that holds the checkpoint")
+
+
+DATA = {
+    "adapter_config.json", "chat_template.jinja", "config.json", "merges.txt", "model.safetensors", "tiktoken.model",
+}  # fmt: skip
+OTHERS = {"modeling_x.py", "pytorch_model.bin", "sub/x.json"}
+
+
+def rounds_of(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Lets a folder stand for a repository of this family; what each call of the library fetches of it, in turn."""
+    rounds: list[set[str]] = []
+
+    def download(repo: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert (repo, revision) == ("acme/tiny", "v1")
+        chosen = filter_repo_objects(
+            sorted(DATA | OTHERS), allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        )
+        rounds.append(set(chosen))
+        (folder / "config.json").write_text(json.dumps({"model_type": family}))
+        return str(folder)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return rounds
+
+
+def test_of_a_repository_no_code_and_no_pickle_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = rounds_of("qwen3_vl", tmp_path, monkeypatch)
+    assert checkpoint_folder("acme/tiny@v1") == tmp_path
+    assert rounds == [{"config.json", "adapter_config.json"}, DATA]
+
+
+def test_of_a_family_that_is_not_known_little_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = rounds_of("gpt2", tmp_path, monkeypatch)
+    with pytest.raises(CheckpointError, match="model_type 'gpt2' is not known"):
+        checkpoint_folder("acme/tiny@v1")
+    assert rounds == [{"config.json", "adapter_config.json"}]

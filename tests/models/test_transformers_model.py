@@ -1,14 +1,15 @@
 """Other families run in transformers behind the same reasoner, whatever their form of chat.
 
 Proved for tiny random LLaVA, BLIP-2, Llama 3.2 Vision, Gemma 3 and InternVL: tokens, greedy and drawn, and their
-log-probabilities are those of transformers itself; text arrives in pieces; a turn can be stopped, and ends where a
-tool's would begin; a template that lays out tools gets them; a seed repeats; image tokens are counted; control tokens
-in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
+log-probabilities are those of transformers itself; our attention runs; text arrives in pieces; a turn can be stopped,
+and ends where a tool's would begin; a template that lays out tools gets them; a seed repeats; image tokens are counted;
+control tokens in a question stay text; the whole agent runs. A folder that cannot be loaded is refused in one line.
 """
 
 import copy
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import families
 import pytest
 import torch
 import transformers
+from needs import needs_native
 from pictures import noise
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import CheckpointError, InputError, ModelError
+from foveate.models import hub
 from foveate.models.load import load_reasoner
 from foveate.models.transformers_model import TransformersReasoner, pictures_alone
 
@@ -72,6 +75,25 @@ def test_tokens_are_those_of_transformers(family: str, folder: Path, reasoner: T
         assert list(got.token_ids) == wanted
         logprobs = [float(row[0].log_softmax(-1)[token]) for row, token in zip(out.logits, wanted, strict=True)]
         assert got.logprobs == pytest.approx(logprobs, abs=1e-3)
+
+
+@needs_native
+def test_a_turn_goes_through_our_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    families.save("llava", tmp_path)
+    reasoner, calls = load_reasoner(f"transformers:{tmp_path}"), Counter[str]()
+
+    def counting(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def counted(*args: object, **kwargs: object) -> Tensor:
+            calls[name] += 1
+            return run(*args, **kwargs)
+
+        return counted
+
+    for name in ("packed_attention", "decode_attention"):
+        monkeypatch.setattr(hub, name, counting(name, getattr(hub, name)))
+    sample = reasoner.sample(QUESTION, max_new_tokens=4)
+    assert calls["packed_attention"] >= 2, "of two layers"
+    assert calls["decode_attention"] == 2 * (len(sample.token_ids) - 1) > 0
 
 
 def test_a_greedy_family_draws_when_it_is_asked_to(
@@ -180,6 +202,13 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, capsys: pytest.Captur
     for model in ("transformers:/nowhere", f"transformers:{tmp_path}:int8"):
         assert main(["ask", str(tmp_path / "picture.png"), "What?", "--model", model]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_note_that_attention_was_chosen_by_itself_is_no_code(tmp_path: Path) -> None:
+    families.save("llava", tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | {"_attn_implementation_autoset": True}))
+    assert load_reasoner(f"transformers:{tmp_path}").image_tokens(60, 40) == IMAGE_TOKENS["llava"]
 
 
 def test_what_a_model_cannot_take_is_a_model_error(reasoner: TransformersReasoner) -> None:

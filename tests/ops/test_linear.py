@@ -1,9 +1,12 @@
 """A linear layer of few tokens equals its reference on every instruction set.
 
 Proved: the error against f64 is at most twice that of plain PyTorch in the same dtype plus one rounding; odd widths, no
-token, leading dimensions, strided tokens; int8 weights as what they round to; more tokens, and wanted gradients, by
-torch; NaN stays with its token; opcheck; equal bits with 1, 2 and 5 threads; what does not fit is named.
+token, leading dimensions, strided tokens; int8 weights as what they round to; few tokens by the kernel; more tokens,
+and wanted gradients, by torch; NaN stays with its token; opcheck; equal bits with 1, 2 and 5 threads; what does not fit
+is named.
 """
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,9 +16,10 @@ from torch.nn import functional as F
 
 import references
 from foveate.errors import InputError
-from foveate.ops import Int8Rows, Nf4Rows, linear, linear_f32, native
+from foveate.ops import Int8Rows, Nf4Rows, linear, linear_f32, native, nf4
 from foveate.ops.native import takes_tiles
 from foveate.ops.nf4 import LEVELS
+from foveate.ops.rounded import Weights
 from references import assert_as_exact_as_torch, draw
 
 DTYPES = [torch.bfloat16, torch.float32]
@@ -56,6 +60,19 @@ def test_sums_in_f32_stay_so_under_autocast(num_tokens: int) -> None:
     wanted = linear_f32(x, weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(linear_f32(x, weight), wanted)
+
+
+@needs_native
+@pytest.mark.parametrize(("num_tokens", "calls"), [(1, 1), (16, 1), (17, 0)])
+@pytest.mark.parametrize("stored", [Tensor.clone, Int8Rows.of, Nf4Rows.of], ids=["f32", "int8", "nf4"])
+def test_few_tokens_run_the_kernel_and_more_run_torch(
+    stored: Callable[[Tensor], Weights], num_tokens: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias = layer((num_tokens, 64, 24), torch.float32)
+    weights, kernel, counted = stored(weight), torch.ops.foveate.linear, list[int]()
+    monkeypatch.setattr(torch.ops.foveate, "linear", lambda x, *rest: counted.append(len(x)) or kernel(x, *rest))
+    linear(x, weights, bias)
+    assert counted == [num_tokens] * calls
 
 
 @needs_native
@@ -142,6 +159,19 @@ def test_four_bits_as_numbers_are_those_of_plain_pytorch(shape: tuple[int, ...],
     assert torch.equal(rounded.dequantized(dtype), wanted)
     assert torch.ops.foveate.nf4_numbers(*rounded, dtype == torch.bfloat16).dtype == dtype
     torch.library.opcheck(torch.ops.foveate.nf4_numbers.default, (*rounded, False))
+
+
+def test_four_bits_on_another_device_become_numbers_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on one that has kernels, of which none does this."""
+
+    def missing(*_: object) -> Tensor:
+        raise NotImplementedError("nf4_numbers")
+
+    monkeypatch.setattr(nf4, "has_kernels", lambda _: True)
+    monkeypatch.setattr(torch.ops.foveate, "nf4_numbers", missing, raising=False)
+    rounded = Nf4Rows.of(draw((3, 128), torch.float32, 3)).moved(lambda x: x.to("meta"))
+    numbers = rounded.dequantized(torch.bfloat16)
+    assert (numbers.shape, numbers.dtype, numbers.device.type) == ((3, 128), torch.bfloat16, "meta")
 
 
 @needs_native

@@ -1,6 +1,7 @@
 """Trainings beside each other: seeds become one row, and what is unseen stands beside what was learned from."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from foveate.agent.budget import Budget
 from foveate.errors import ConfigError, InputError
 from foveate.models.checkpoint import nano_path
-from foveate.rl.compare import SUITE, by_training, draw, evaluate_all, report_file, state_of, table
+from foveate.rl.compare import SUITE, by_training, draw, evaluate_all, evened, report_file, state_of, table
+from foveate.rl.learner import TOKENS_OF_FAMILY
+from foveate.rl.policy_config import USUAL
 
 
 def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path:
@@ -27,8 +31,8 @@ def log(folder: Path, name: str, accuracies: list[float], tokens: float) -> Path
     return run
 
 
-def answered(run: Path, right: float, *, step: int, n: int = 240, suite: str = SUITE) -> None:
-    report = {"accuracy": right, "n": n, "policy_tokens": 80} | state_of(run, suite) | {"step": step}
+def answered(run: Path, right: float, *, step: int, n: int = 240, suite: str = SUITE, **more: Any) -> None:
+    report = {"accuracy": right, "n": n, "policy_tokens": 80} | state_of(run, suite) | {"step": step} | more
     report_file(run, suite).write_text(json.dumps(report))
 
 
@@ -67,6 +71,27 @@ def test_the_table_says_how_many_were_asked_how_much(tmp_path: Path) -> None:
     answered(three, 0.1, step=1)  # it has gone on since
     cells = table([one, two, three]).splitlines()[2].split("|")
     assert cells[7:9] == [" 85.0% (80.0% to 90.0%) of 120 and 240, 2 of 3 seeds ", " 80 "]
+
+
+def test_the_table_says_how_many_a_budget_ended(tmp_path: Path) -> None:
+    runs = [log(tmp_path, f"pmd-{seed}", [0.5], 90) for seed in range(3)]
+    for run, cut in zip(runs, (4, 1), strict=False):
+        answered(run, 0.8, step=1, statuses={"answered": 240 - cut, "out_of_budget": cut})
+    answered(runs[2], 0.8, step=1, statuses={"answered": 240})
+    told = [table(some).splitlines()[2].split("|")[7] for some in (runs, runs[2:])]
+    assert told == [" 80.0% of 240, 5 out of budget ", " 80.0% of 240 "]
+
+
+def test_families_count_alike_however_often_they_were_asked(tmp_path: Path) -> None:
+    """A policy is asked more of what it gets wrong."""
+    run, other = log(tmp_path, "pmd-0", [0.25], 90), log(tmp_path, "grpo-0", [0.25], 90)
+    (row,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    row |= {"accuracy_label": 1.0, "accuracy_table": 0.0, "tokens_label": 40.0, "tokens_table": 100.0}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    first, second = table([run, other]).splitlines()[2:]
+    assert "| 50.0% → 50.0% | 70 → 70 |" in first
+    assert "| 25.0% → 25.0% | 90 → 90 |" in second
+    assert evened(row, "policy_tokens", TOKENS_OF_FAMILY) == 70.0
 
 
 def test_a_number_that_a_row_lacks_is_left_out(tmp_path: Path) -> None:
@@ -109,6 +134,21 @@ def test_a_run_is_asked_again_when_it_has_gone_on_or_more_is_wanted(tmp_path: Pa
     assert asked[3:] == [(str(folder), 2) for folder in folders]
     with pytest.raises(InputError, match="got the suite nowhere, wanted one of"):
         evaluate_all([run], "nowhere", 2, workers=1, ask=counting)
+
+
+def test_a_run_is_asked_without_a_clock_and_again_with_more_image_tokens(tmp_path: Path) -> None:
+    run = log(tmp_path, "pmd-0", [0.5], 90)
+    budgets: list[Budget] = []
+
+    def noting(_: str, *, budget: Budget, **__: object) -> Any:
+        budgets.append(budget)
+        return SimpleNamespace(to_json=dict)
+
+    evaluate_all([run], "nano-test", 2, workers=1, ask=noting)
+    for _ in range(2):
+        evaluate_all([run], "nano-test", 2, workers=1, image_tokens=5000, ask=noting)
+    assert [budget.image_tokens for budget in budgets] == [USUAL.image_tokens, 5000]
+    assert [budget.seconds for budget in budgets] == [math.inf, math.inf]
 
 
 def test_the_program_says_an_error_in_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A scripted reasoner takes a tiny folder suite: verdicts, coverage, controls, traces and workers."""
+"""A scripted reasoner takes a tiny folder suite: verdicts, coverage, controls, traces, workers, and the sandbox."""
 
 import json
 import operator
@@ -10,15 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from needs import needs_bubblewrap
 from pictures import noise
 from PIL import Image
 
 from foveate.agent.budget import Budget
+from foveate.cli import main
 from foveate.errors import InputError, ModelError
 from foveate.models.reasoner import NANO, Message, Sample
 from foveate.rl.evaluate import GREY, Job, answer_all, evaluate
 from foveate.rl.suite import open_suite
 from foveate.rl.workers import in_order, spread, work
+from foveate.tools.sandbox import _lasting_word
 
 ZOOM = '<think>Top left.</think><tool_call>{{"name":"zoom","arguments":{{"image":0,"box":{}}}}}</tool_call>'
 
@@ -151,6 +154,33 @@ def test_a_model_that_fails_is_told_once(suite: Path, tmp_path: Path, capsys: py
     assert report.statuses == {"error": 2, "answered": 1}
     assert capsys.readouterr().err == "foveate: whole ended in an error: nobody is there\n"
     assert [line["run"]["reason"] for line in lines(tmp_path / "t")] == ["", "nobody is there", "nobody is there"]
+
+
+def sandbox_told(suite: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str | None, str]:
+    """What the report says that code ran in, and stderr."""
+    assert main(["eval", str(suite), "--json"], load=lambda _: Scripted()) == 0
+    out, err = capsys.readouterr()
+    return json.loads(out)["sandbox"], err
+
+
+def test_where_no_code_can_run_the_report_says_so(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", "")  # no bubblewrap
+    _lasting_word.cache_clear()
+    try:
+        sandbox, err = sandbox_told(suite, capsys)
+    finally:
+        _lasting_word.cache_clear()
+    assert sandbox is None
+    said = "foveate: python calls fail: no sandbox for code on this machine (bubblewrap is not installed)"
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+@needs_bubblewrap
+def test_where_code_can_run_the_report_says_in_what(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sandbox_told(suite, capsys) == ("bubblewrap", "")
 
 
 EARLIER = '{"schema_version": 0, "id": "of an earlier version"}\n'

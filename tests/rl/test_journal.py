@@ -3,8 +3,8 @@
 Proved with real kills (SIGKILL as soon as a row or a checkpoint is there, at random moments, and in the middle of a
 save) of a supervised run, of one of preferences and of a policy's: rows and weights at the end equal, bit by bit, those
 of a run that nobody killed. A full disk leaves the old checkpoint and says so; pickles, other models' checkpoints and
-half-written rows do no harm; steps without a number are counted. A kill between two renames of a team, which threads
-play here, loses nothing; it refuses checkpoints of different steps.
+half-written rows do no harm; steps without a number are counted, and many in a row end the run. A kill between two
+renames of a team, which threads play here, loses nothing; it refuses checkpoints of different steps.
 """
 
 import json
@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from foveate.cli import main
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, ModelError
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
@@ -232,7 +232,8 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
 @contextmanager
 def started(folder: Path, *settings: str) -> "Iterator[subprocess.Popen[bytes]]":
     """A training in a group of its own, with a process that draws, which writes to `folder`/out; ended at the end."""
-    command = [sys.executable, "-m", "foveate", *supervised(folder), "--out", str(folder / "out")]
+    heeding = ["env", "--default-signal=HUP"]  # also under nohup
+    command = [*heeding, sys.executable, "-m", "foveate", *supervised(folder), "--out", str(folder / "out")]
     command += [word for setting in ("num_workers=1", "log_every=1", *settings) for word in ("--set", setting)]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
         try:
@@ -242,7 +243,7 @@ def started(folder: Path, *settings: str) -> "Iterator[subprocess.Popen[bytes]]"
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_loses_nothing(number: signal.Signals, tmp_path: Path) -> None:
     with started(tmp_path, "steps=100000", "checkpoint_minutes=100.0") as process:
         while process.poll() is None and not rows(tmp_path / "out"):
@@ -366,3 +367,22 @@ def test_steps_without_a_number_are_skipped_and_counted(tmp_path: Path) -> None:
     assert row["skipped"] == 2.0
     assert row["seen"] == 2.0
     assert all(torch.isfinite(parameter).all() for parameter in stage.module.parameters())
+
+
+class Falling(Stumbling):
+    """A stage whose gradient is no number in some of its steps."""
+
+    def __init__(self, broken: set[int]) -> None:
+        super().__init__()
+        self.broken = broken
+
+    def batch(self, index: int) -> Tensor:
+        return torch.full((1, 2), math.nan if index in self.broken else 1.0)
+
+
+def test_many_steps_in_a_row_without_a_number_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.rl.train.MOST_SKIPPED", 3)
+    config = TrainConfig(steps=9, num_workers=0, log_every=9)
+    assert train(Falling({1, 2, 4, 5, 7, 8}), config, tmp_path / "two") == 9
+    with pytest.raises(ModelError, match="no gradient of the last 3 steps, up to 6, is a number; look at the weights"):
+        train(Falling({1, 3, 4, 5}), config, tmp_path / "three")

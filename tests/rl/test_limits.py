@@ -108,6 +108,18 @@ def test_conversations_that_wait_are_an_iteration_old() -> None:
         (lambda: RayConfig(staleness=2), r"ray\.staleness is 2 without actors"),
         (lambda: PmdConfig(baseline="partition", level="token"), r"pmd\.baseline is partition and pmd\.level token"),
         (lambda: SftConfig(page_share=0.7, sheet_share=0.6), r"page_share is 0\.7 and stage\.sheet_share 0\.6; wanted"),
+        (
+            lambda: SamplerConfig(curriculum=5),
+            r"^sampler\.curriculum is 5, which is read where sampler\.order is 'curriculum', and it is 'uniform'",
+        ),
+        (
+            lambda: PmdConfig(clip=(0.9, 1.2)),
+            r"^pmd\.clip is \(0\.9, 1\.2\), which is read where pmd\.level is 'token', and it is 'sequence'",
+        ),
+        (
+            lambda: DpoConfig(loss="hinge", label_noise=0.2),
+            r"^stage\.dpo\.label_noise is 0\.2, which is read where stage\.dpo\.loss is 'robust', and it is 'hinge'",
+        ),
     ],
 )
 def test_what_nobody_would_read_is_refused(make: Callable[[], Any], said: str) -> None:

@@ -54,6 +54,9 @@ def test_what_goes_wrong_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["some.parquet"]
     with pytest.raises(InputError, match=r"cannot write .*none/some\.parquet \(No such file"):
         write_rows([PAIR], tmp_path / "none" / "some.parquet")
+    (tmp_path / "file.jsonl").touch()
+    with pytest.raises(InputError, match=r"cannot write .*file\.jsonl/some\.parquet \(Not a directory\); name another"):
+        write_rows([PAIR], tmp_path / "file.jsonl" / "some.parquet")
     with pytest.raises(InputError, match="no pair to write"):
         write_rows([], path)
     assert path.read_text() == "what was before"

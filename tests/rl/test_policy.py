@@ -214,6 +214,16 @@ def test_an_iteration_of_equal_groups_changes_nothing(thinker: Thinker, played: 
     assert unchanged(learner, thinker)
 
 
+def test_a_row_tells_families_apart(thinker: Thinker, played: list[Trajectory]) -> None:
+    items = [replace(played[0].job.item, family=name) for name in ("label", "table")]
+    ended = [
+        replace(one, answer="y", sampled_S=torch.zeros(10 + idx), job=replace(one.job, item=items[idx % 2]))
+        for idx, one in enumerate(whole(played))
+    ]
+    row = learner_of(thinker).learn(0, ended)
+    assert (row["tokens_label"], row["tokens_table"], row["policy_tokens"]) == (12.0, 13.0, 12.5)
+
+
 def test_who_played_nothing_has_a_row(thinker: Thinker) -> None:
     row = learner_of(thinker).learn(0, [])
     assert not {"accuracy", "reward", "policy_tokens"} & row.keys()

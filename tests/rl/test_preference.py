@@ -1,11 +1,13 @@
 """Pairs of rollouts train: each side with its own crops.
 
 Proved with the tiny thinker: the first DPO loss is log 2, exactly in f32, and goes down, the chosen side gains; a batch
-is its pairs accumulated, for the losses that are means over pairs; a file without pairs is refused.
+is its pairs accumulated, for the losses that are means over pairs; a file without pairs is refused, and so is a
+policy that says no numbers.
 """
 
 import json
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 from played import BUDGET, jobs, whole
 
-from foveate.errors import InputError
+from foveate.errors import InputError, ModelError
 from foveate.models import Thinker
 from foveate.models.transcript import pack
 from foveate.rl import preference
@@ -97,3 +99,11 @@ def test_a_file_without_pairs_is_refused(thinker: Thinker, played: list[Trajecto
     thinker.save_pretrained(tmp_path / "start")
     with pytest.raises(InputError, match="makes no pair"):
         PreferenceStage(PreferenceConfig(start=str(tmp_path / "start"), data=str(tmp_path / "one.jsonl")), 0, "cpu")
+
+
+def test_a_policy_that_says_no_number_is_refused_with_the_row(thinker: Thinker, data: Path, tmp_path: Path) -> None:
+    broken = deepcopy(thinker)
+    broken.decoder.norm.weight.fill_(math.nan)
+    broken.save_pretrained(tmp_path / "start")
+    with pytest.raises(ModelError, match=r"start says no number of row 0 of .*ended\.jsonl; look at its weights"):
+        PreferenceStage(PreferenceConfig(start=str(tmp_path / "start"), data=str(data)), 0, "cpu")

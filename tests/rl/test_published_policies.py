@@ -1,10 +1,12 @@
 """Published shapes learn like nano does: DPO, and an iteration of PMD in the agent's graph, with adapters or without.
 
-Proved on tiny random Qwen2.5-VL and Kimi-VL folders: rollouts have the tools of an agent; losses are numbers and
-weights change; with adapters only they learn, what is saved is the sum and says what the thinker with adapters says;
-the folder loads again in its own form, and as before in all that did not learn.
+Proved on tiny random Qwen2.5-VL and Kimi-VL folders: rollouts have the tools of an agent, and draw from all of the
+distribution whatever a folder names; losses are numbers and weights change; with adapters only they learn, what is
+saved is the sum and says what the thinker with adapters says; the folder loads again in its own form, and as before in
+all that did not learn.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,18 @@ def test_rollouts_have_the_tools_of_an_agent(folder: Path, thinker: Thinker) -> 
         assert python.max_chars == wanted[1].max_chars  # type: ignore[attr-defined]
         assert search.call(query, []) == wanted[2].call(query, [])
     assert wanted[2].call(query, []) != default_tools(terse=False)[2].call(query, [])
+
+
+def test_rollouts_draw_from_all_of_the_distribution(tmp_path: Path) -> None:
+    qwen.save("qwen2_5_vl", tmp_path)
+    named = {"top_k": 20, "top_p": 0.8, "repetition_penalty": 1.3}
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    thinker = Thinker.from_pretrained(tmp_path)
+    assert {name: getattr(thinker.config, name) for name in named} == named
+    with rollouts(thinker, at_once=1) as playing:
+        choice = playing.reasoner.engine.choice
+    assert {name: getattr(choice, name) for name in named} == {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 
 
 @pytest.mark.parametrize("lora", [LoraConfig(), LORA], ids=["whole", "lora"])

@@ -2,22 +2,29 @@
 
 Proved with nano in bf16, whose sums show in which company they were made: turns that begin sooner or later by chance
 change no bit, nor do kernels that died between two rollouts. What is drawn is drawn ahead, a few at a time, and what
-fails ends the rollouts with its error.
+fails ends the rollouts with its error; who stops listening drops what is in flight.
 """
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
+from looking import last_question
 from needs import needs_bubblewrap
 from played import BUDGET, jobs
+from scripted import answer, zoom
 
+from foveate.agent.budget import Budget
 from foveate.models import Thinker
-from foveate.models.reasoner import Sample, StopReason
+from foveate.models.generate import ThinkerReasoner
+from foveate.models.reasoner import Message, Sample, StopReason
+from foveate.models.tokenizer import TextCodec
 from foveate.rl.ahead import made_ahead
 from foveate.rl.gate import Gate
 from foveate.rl.players import jobs_of
@@ -26,6 +33,12 @@ from foveate.rl.rollout import Job, Rollouts, Trajectory, in_order, rollouts
 from foveate.rl.sampler import SamplerConfig
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "nano" / "weights"
+
+
+def said_by(codec: TextCodec, text: str) -> Sample:
+    """A turn that ended by itself."""
+    ids = tuple(codec.encode(text))
+    return Sample(text=text, token_ids=ids, logprobs=(-0.1,) * len(ids), stop_reason="stop", prompt_tokens=9)
 
 
 class Uneven(Gate):
@@ -69,6 +82,21 @@ def test_what_a_budget_cut_after_its_answer_was_not_ended_by_the_policy(
     assert ended.answer == cut.answer == "K7"
     assert (ended.status, ended.is_whole) == ("answered", True)
     assert (cut.status, cut.is_whole, cut.has_failed) == ("out_of_budget", False, False)
+
+
+def test_calls_that_failed_are_not_counted(
+    playing: Rollouts, questions: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_tool = '<tool_call>{"name":"dance","arguments":{}}</tool_call>'
+    turns = [zoom(0, 400, 300, 100, 100), no_tool, zoom(0, 100, 100, 400, 300), answer("K7")]
+    codec = playing.reasoner.thinker.processor.codec
+
+    def sample(_: ThinkerReasoner, messages: Sequence[Message], **__: object) -> Sample:
+        return said_by(codec, turns[sum(message["role"] == "assistant" for message in messages)])
+
+    monkeypatch.setattr(ThinkerReasoner, "sample", sample)
+    trajectory = playing.one(questions[0])
+    assert (trajectory.answer, trajectory.tool_calls) == ("K7", 1)
 
 
 def same_bits(before: list[Trajectory], after: list[Trajectory]) -> bool:
@@ -124,6 +152,42 @@ def test_who_stops_listening_stops_the_rollouts(thinker: Thinker) -> None:
         next(iter(trajectories))
         trajectories.close()  # type: ignore[attr-defined]
     assert len(taken) < 32
+
+
+class Telling(Gate):
+    """A gate that tells when no turn begins any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = Event()
+
+    def end(self) -> None:
+        super().end()
+        self.over.set()
+
+
+def test_what_is_in_flight_then_is_dropped_at_its_next_turn(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, begun, turns, codec = Telling(), Event(), list[int](), thinker.processor.codec
+
+    def sample(_: ThinkerReasoner, messages: Sequence[Message], **__: object) -> Sample:
+        question, turn = last_question(messages)
+        if question == "At once?":
+            begun.wait(10)
+            return said_by(codec, answer("x"))
+        turns.append(turn)
+        begun.set()
+        gate.over.wait(10)
+        return said_by(codec, zoom(0, 100, 100, 400, 300))
+
+    monkeypatch.setattr(ThinkerReasoner, "sample", sample)
+    first, *others = jobs(4)
+    first = replace(first, item=replace(first.item, question="At once?"))
+    with rollouts(thinker, at_once=2, budget=Budget(turns=3)) as playing:
+        playing.gate = gate
+        trajectories = playing.play([first, *others])
+        assert next(iter(trajectories)).answer == "x"
+        trajectories.close()  # type: ignore[attr-defined]
+    assert set(turns) == {0}
 
 
 def test_few_are_made_ahead() -> None:

@@ -20,6 +20,7 @@ import torch
 from pictures import noise
 
 from foveate.cli import main
+from foveate.errors import InputError
 from foveate.models import Thinker
 from foveate.rl import rollouts as command
 from foveate.rl.players import jobs_of
@@ -34,11 +35,12 @@ def test_rollout_writes_and_says_what_came(
     thinker.save_pretrained(tmp_path / "model")
     out = tmp_path / "some.jsonl"
     arguments = ["rollout", "--model", str(tmp_path / "model"), "--prompts", "2", "--samples", "1", "--at-once", "2"]
-    assert main([*arguments, "--tasks", "label", "--out", str(out)]) == 0
+    assert main([*arguments, "--tasks", "label", "--temperature", "0.7", "--out", str(out)]) == 0
     assert capsys.readouterr().out.startswith("2 conversations, ")
     read = list(read_trajectories(out))
     assert [one.family for one in read] == ["label", "label"]
     assert [one.run["settings"]["model"] for one in read] == [str(tmp_path / "model")] * 2
+    assert [one.run["settings"]["temperature"] for one in read] == [0.7] * 2
     assert main([*arguments, "--tasks", "chess", "--out", str(out)]) == 2
     assert "chess" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "some.txt")]) == 2
@@ -46,6 +48,11 @@ def test_rollout_writes_and_says_what_came(
         assert main([*arguments, option, "0", "--out", str(tmp_path / "other.jsonl")]) == 2
         assert said in capsys.readouterr().err
     assert main([*arguments, "--temperature", "-1", "--out", str(tmp_path / "other.jsonl")]) == 2
+
+
+def test_no_tasks_are_refused() -> None:
+    with pytest.raises(InputError, match="got the tasks '', wanted all, some of label, table"):
+        command._tasks_of("")
 
 
 def test_rollout_asks_the_questions_of_a_folder(

@@ -1,5 +1,7 @@
 """Families are dealt evenly, or in proportion to what is got wrong."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from foveate.rl.sampler import SamplerConfig, dealt, remembered
 
 FAMILIES = ("a", "b", "c", "d")
+Order = Literal["uniform", "prioritized", "curriculum"]
 
 
 def test_uniform_deals_all_alike_in_turns() -> None:
@@ -17,6 +20,13 @@ def test_uniform_deals_all_alike_in_turns() -> None:
 def test_what_cannot_be_divided_goes_to_each_in_turn() -> None:
     asked = [name for iteration in range(4) for name in dealt(SamplerConfig(families=FAMILIES), {}, 6, iteration)]
     assert {name: asked.count(name) for name in FAMILIES} == dict.fromkeys(FAMILIES, 6)
+
+
+@pytest.mark.parametrize("order", ["uniform", "prioritized", "curriculum"])
+def test_a_family_that_is_named_twice_comes_twice_as_often(order: Order) -> None:
+    config = SamplerConfig(families=("a", "a", "b"), order=order)
+    names = dealt(config, {"a": 0.5, "b": 0.5}, 6)
+    assert (names.count("a"), names.count("b")) == (4, 2)
 
 
 def test_what_is_got_wrong_comes_more_often_and_nothing_is_forgotten() -> None:

@@ -1,6 +1,7 @@
 """A run goes on as what it was: another loss, seed or start is named, and what may change does.
 
-And no run writes over the weights that it starts from, or over a model that lies where it would write.
+And no run writes over the weights that it starts from, or over a run or a model that lies where it would write; that is
+said before its stage is made.
 """
 
 import json
@@ -15,6 +16,7 @@ from torch import nn
 
 from foveate.errors import CheckpointError
 from foveate.models import Thinker
+from foveate.rl import stages
 from foveate.rl.dpo import DpoConfig
 from foveate.rl.journal import CHECKPOINT, METRICS, Progress, load_checkpoint, resumed, save_checkpoint
 from foveate.rl.optimizer import MasterOptimizer, OptimizerConfig
@@ -24,7 +26,8 @@ from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.preference import PreferenceConfig
 from foveate.rl.settings import Settings, refuse_start, settings_of
 from foveate.rl.team import ALONE
-from foveate.rl.train import TrainConfig
+from foveate.rl.train import TrainConfig, split_config
+from foveate.rl.yaml_values import read_yaml
 
 POLICY = PolicyConfig(start="some", iterations=3)
 LOOP = TrainConfig(steps=5)
@@ -89,6 +92,17 @@ def test_files_that_changed_under_the_same_name_are_another_run(key: str, tmp_pa
         again(tmp_path, before, settings_of("pmd", policy))
 
 
+def test_what_is_kept_to_go_on_is_no_part_of_a_start(tmp_path: Path) -> None:
+    """It may be removed when a training is done."""
+    for name in ("model.safetensors", CHECKPOINT, "checkpoint-1-of-2.safetensors"):
+        save_file({"weight": torch.zeros(3)}, tmp_path / name)
+    policy = replace(POLICY, start=str(tmp_path))
+    before = settings_of("pmd", policy)
+    for path in tmp_path.glob("checkpoint*"):
+        path.unlink()
+    assert settings_of("pmd", policy) == before
+
+
 def test_what_may_change_does(tmp_path: Path) -> None:
     longer = replace(POLICY, iterations=9, at_once=2, trackers=("tensorboard",))
     assert again(tmp_path, settings_of("pmd", POLICY), settings_of("pmd", longer)).step == 3
@@ -123,6 +137,25 @@ def test_a_tower_is_not_written_over_either(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="would write over it"):
         refuse_start({"stage.start": str(tmp_path / "tower.safetensors")}, tmp_path)
     refuse_start({"stage.start": ""}, tmp_path)
+
+
+def test_another_run_is_refused_before_its_stage_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(*_: object) -> None:
+        raise AssertionError("the stage was made")
+
+    monkeypatch.setattr(stages, "make_stage", made)
+    config, out = tmp_path / "run.yaml", tmp_path / "out"
+    config.write_text("steps: 5\nstage: {preset: tiny}\n")
+    loop, stage = split_config(read_yaml(config))
+    out.mkdir()
+    settings = settings_of("tower", loop, stages.config_of("tower", stage))
+    save_checkpoint(out, optimizer(), Progress(3), settings=settings)
+    with pytest.raises(CheckpointError, match="holds a run already; go on with --resume"):
+        stages.main("tower", config, out)
+    with pytest.raises(CheckpointError, match="seed was 0 and is 7"):
+        stages.main("tower", config, out, resume=True, seed=7)
+    with pytest.raises(AssertionError, match="the stage was made"):
+        stages.main("tower", config, out, resume=True)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Drawn suites are balanced, each of its split; a folder is checked line by line before a question."""
 
 import json
+import re
 from collections import Counter
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from foveate.errors import ConfigError, InputError
+from foveate.rl.sources import answers_of
 from foveate.rl.suite import NO_FAMILY, PER_FAMILY, DrawnSuite, FolderSuite, chosen, open_suite
 from foveate.rl.tasks.scene import FAMILIES
 
@@ -101,6 +103,14 @@ def test_a_bad_line_is_named(folder: Path, record: Any, message: str) -> None:
         FolderSuite(write(folder, record))
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0.png"], ids=["long", "nul"])
+def test_what_could_be_no_name_of_a_picture_is_told_in_short(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"answers\.jsonl:2: got image='a.*, wanted a picture inside") as told:
+        FolderSuite(write(folder, GOOD, GOOD | {"id": "b", "image": name}))
+    assert len(str(told.value)) < 200 + 2 * len(str(folder))
+    assert "\0" not in str(told.value)
+
+
 def test_formulas_need_math_verify_before_a_question_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, GOOD | {"type": "formula"})
     assert FolderSuite(folder).item(0).kind == "formula"
@@ -131,8 +141,19 @@ def test_an_id_twice_is_refused(folder: Path) -> None:
 def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="wanted nano-test, nano-validation or a folder with answers"):
         open_suite(str(tmp_path / "none"))
+    for name in ("", "x" * 5000, "a\0b"):
+        with pytest.raises(InputError, match=f"^got the suite {re.escape(repr(name))}, wanted nano-test"):
+            open_suite(name)
     with pytest.raises(InputError, match="cannot be read"):
         open_suite(str(tmp_path))
+
+
+def test_a_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    write(folder, GOOD)
+    suite = open_suite(f"~/{folder.name}")
+    assert (suite.name, suite.item(0).picture) == (folder.name, folder / "a.png")
+    assert answers_of(f"~/{folder.name}") == [folder / "answers.jsonl", folder / "a.png"]
 
 
 def test_the_real_pictures() -> None:

@@ -248,8 +248,24 @@ def test_configuration_errors_name_the_key(tmp_path: Path) -> None:
         make_stage("dance", {}, 0)
     with pytest.raises(ConfigError, match="device is 'gpu0', which torch cannot use"):
         make_stage("tower", {}, 0, "gpu0")
-    with pytest.raises(ConfigError, match="no configuration file"):
-        read_yaml(tmp_path / "none.yaml")
+    for missing in (tmp_path / "none.yaml", Path("x" * 5000)):
+        with pytest.raises(ConfigError, match="no configuration file"):
+            read_yaml(missing)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stage:\n  preset: tiny\n  start: a\n  preset: nano\n", "preset stands twice, in line 2 and in line 4"),
+        ("stage: {preset: tiny,\n  preset: nano}\n", "preset stands twice, in line 1 and in line 2"),
+        ('1: a\n\n"1": b\n', "1 stands twice, in line 1 and in line 3"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_both_lines(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"c\\.yaml is no YAML: {said}$"):
+        read_yaml(path)
 
 
 def test_batches_come_again_after_others() -> None:

@@ -368,6 +368,28 @@ def test_a_cancelled_cell_that_ignores_interrupts_is_killed() -> None:
         assert not kernel.is_running
 
 
+JUNK = """
+import contextlib, os, socket
+for name in os.listdir("/proc/self/fd"):
+    with contextlib.suppress(OSError):
+        with socket.socket(fileno=os.dup(int(name))) as one:
+            one.getpeername()
+            one.send(b"\\xff" * 4096)
+"""
+
+
+@needs_bubblewrap
+def test_junk_on_its_sockets_costs_the_kernel_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.tools.kernel.INTERRUPT_GRACE_S", 0.3)
+    with Kernel() as kernel:
+        kernel.run("1")
+        start = time.monotonic()
+        with pytest.raises(ToolError):
+            kernel.run(JUNK, timeout_s=1)
+        assert time.monotonic() - start < 10
+        assert kernel.run("1 + 1").text == "2\n"
+
+
 @needs_bubblewrap
 def test_a_cancel_between_cells_changes_nothing(kernel: Kernel) -> None:
     kernel.run("kept = 42")

@@ -1,13 +1,16 @@
-"""The python tool as a model meets it: short text, the failing line of an error, one kernel per run."""
+"""The python tool as a model meets it: short text, the failing line of an error, a kernel per run, with its limits."""
 
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from needs import needs_bubblewrap
 from PIL import Image
 
-from foveate.tools import PythonTool, ToolCall, ToolResult, perform
+from foveate.tools import PythonTool, ToolCall, ToolResult, default_tools, perform
 from foveate.tools.python import NEW_KERNEL, shortened
+from foveate.tools.sandbox import Limits
 
 IMAGES = [Image.new("RGB", (6, 4), "red")]
 
@@ -75,6 +78,42 @@ def test_a_cancel_ends_the_call_and_keeps_the_variables() -> None:
     assert run(tool, "print(kept)").text == "42"
     tool.close()
     tool.cancel()
+
+
+def test_the_limits_are_those_that_the_documentation_tells() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
+    wanted = (
+        r"a cell has (\d+) s, at most (\d+) processes and threads of (\d+) GiB each, and three folders of (\d+) MiB"
+    )
+    told = re.search(wanted, page)
+    assert told is not None
+    seconds, processes, gib, mib = map(int, told.groups())
+    (python,) = (tool.for_run() for tool in default_tools() if isinstance(tool, PythonTool))
+    limits = python.limits or Limits()
+    assert (python.timeout_s, limits.processes) == (seconds, processes)
+    assert (limits.memory_bytes, limits.work_bytes) == (gib * 2**30, mib * 2**20)
+
+
+@needs_bubblewrap
+def test_a_run_has_the_memory_of_its_tool() -> None:
+    tool = PythonTool(limits=Limits(memory_bytes=512 * 2**20)).for_run()
+    try:
+        failed = run(tool, "x = bytearray(2**29)")  # which the usual limit allows
+    finally:
+        tool.close()
+    assert failed.failed
+    assert "MemoryError" in failed.text
+
+
+@needs_bubblewrap
+def test_a_run_has_the_time_of_its_tool() -> None:
+    tool = PythonTool(timeout_s=0.5).for_run()
+    try:
+        late = run(tool, "while True: pass")
+    finally:
+        tool.close()
+    assert late.failed
+    assert late.text.startswith("python: the code ran longer than 0.5 s ")
 
 
 @pytest.mark.parametrize("code", [None, 3, ["print(1)"]])

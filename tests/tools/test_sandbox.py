@@ -2,9 +2,10 @@
 
 Each attempt runs in a real kernel: one that this process started and, where this is root, one that an ordinary user
 started, for whom the boundary is made in another way. Without bubblewrap on the machine these tests are skipped; that
-code is then refused is tested anyway.
+code is then refused, whoever made the tools of a run, is tested anyway.
 """
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,8 @@ import sys
 import time
 import venv
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -23,8 +25,13 @@ import pytest
 from needs import needs_bubblewrap
 from PIL import Image
 
+from foveate.agent.arguments import usual_tools
+from foveate.cli.options import tools_for
 from foveate.errors import SandboxUnavailableError
-from foveate.tools import PythonTool, ToolCall, perform, sandbox
+from foveate.models import Thinker
+from foveate.models.reasoner import NANO
+from foveate.rl.rollout import rollouts
+from foveate.tools import PythonTool, Tool, ToolCall, ToolResult, default_tools, perform, sandbox
 from foveate.tools.cell import CellOutput
 from foveate.tools.kernel import Kernel
 from foveate.tools.run_folder import sweep
@@ -37,9 +44,11 @@ from foveate.tools.sandbox import (
     mounts_in,
     parent_folders,
     probe,
+    probe_result,
     python_paths,
     required_tier,
     sandbox_tier,
+    told_tier,
 )
 
 LIMITS = Limits(memory_bytes=512 * 2**20, work_bytes=16 * 2**20)
@@ -160,6 +169,50 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
         _lasting_word.cache_clear()
 
 
+@pytest.fixture
+def without_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine that has none."""
+    monkeypatch.setattr(sandbox, "SEARCH_PATH", str(tmp_path))
+    _lasting_word.cache_clear()
+    yield
+    _lasting_word.cache_clear()
+
+
+def result_of_code(tools: Iterable[Tool]) -> ToolResult:
+    """What comes of a cell when a run has these tools."""
+    of_run = [tool.for_run() for tool in tools]
+    result = perform(of_run, ToolCall(id="1", name="python", arguments={"code": "print(1)"}), [])
+    for tool in of_run:
+        tool.close()
+    return result
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+@pytest.mark.parametrize(
+    ("unsafe", "said"),
+    [(False, "python: no sandbox for code on this machine"), (True, "1")],
+    ids=["refused", "accepted"],
+)
+@pytest.mark.parametrize(
+    "made",
+    [default_tools, partial(usual_tools, NANO), partial(tools_for, NANO, no_tools=False, network=False)],
+    ids=["default", "agent", "command line"],
+)
+def test_the_tools_of_a_run_take_code_without_a_sandbox_only_where_that_is_accepted(
+    made: Callable[..., tuple[Tool, ...]], unsafe: bool, said: str
+) -> None:
+    result = result_of_code(made(unsafe=unsafe))
+    assert (result.failed, result.text.partition(" (")[0]) == (not unsafe, said)
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+def test_rollouts_take_no_code_without_a_sandbox(thinker: Thinker) -> None:
+    with rollouts(thinker, at_once=1) as playing:
+        result = result_of_code(playing.tools())
+    assert result.failed
+    assert result.text.startswith("python: no sandbox for code on this machine")
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
@@ -185,6 +238,51 @@ def test_what_a_probe_finds_is_said_in_a_line_with_what_to_do(
     found = sandbox.probe(tmp_path)
     assert said in sandbox.refusal(found)
     assert "import" not in sandbox.refusal(found)
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """The probe has said nothing yet."""
+    _lasting_word.cache_clear()
+    yield
+    _lasting_word.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_machine_where_no_folder_can_be_made_is_told_and_runs_no_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only() -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(sandbox, "RunFolder", read_only)
+    assert told_tier() is None
+    said = capsys.readouterr().err
+    assert said.startswith("foveate: python calls fail: no sandbox for code on this machine (no folder for code: ")
+    assert "Read-only file system); let /tmp be writable" in said
+    call = ToolCall(id="1", name="python", arguments={"code": "print(1)"})
+    refused = perform([PythonTool()], call, [])
+    assert refused.failed
+    assert "no folder for code: " in refused.text
+
+
+@pytest.mark.usefixtures("asked_anew")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([sandbox.SLOW, "confined"], [sandbox.SLOW, "confined", "confined"]),
+        ([f"bwrap: {sandbox.SHORT[0]}", "confined"], [f"bwrap: {sandbox.SHORT[0]}", "confined", "confined"]),
+        ([ABSENT], [ABSENT] * 3),
+    ],
+    ids=["slow", "short", "absent"],
+)
+def test_only_a_passing_word_of_the_probe_is_asked_for_again(
+    words: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter(words)
+    monkeypatch.setattr(sandbox, "probe", lambda _: next(asked))
+    assert [probe_result() for _ in range(3)] == told
+    assert list(asked) == []
 
 
 def test_an_environment_in_tmp_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

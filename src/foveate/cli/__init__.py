@@ -1,9 +1,9 @@
 """The command line: a file for each command, and a conversation when none is named.
 
 `main` is the one place that turns exceptions into a line on stderr and an exit code. The environment is read here and
-nowhere else, but for FOVEATE_ISA, which the extension reads when it loads, and OPENAI_API_KEY, which goes with the
-address of an endpoint. Commands live in a file each and import what they need when they run, so that ``--help`` loads
-neither torch nor langgraph.
+nowhere else, but for FOVEATE_ISA, which the extension reads when it loads, OPENAI_API_KEY, which goes with the address
+of an endpoint, and RAY_ADDRESS, which Ray reads and an error names. Commands live in a file each and import what they
+need when they run, so that ``--help`` loads neither torch nor langgraph.
 """
 
 import io

@@ -93,9 +93,11 @@ def grouped_experts(
     """As experts_forward, in one grouped product for all gates and one for the rest.
 
     There are rows for whatever the experts' numbers may be; those behind the last expert's hold anything and nobody
-    reads them. None is without a row: the kernel of the weights' gradient wants at least one (GroupMMCommon.cuh).
+    reads them. Where a gradient is wanted none is without a row: the kernel of the weights' wants at least one
+    (GroupMMCommon.cuh). Elsewhere an expert that nobody has chosen is not read.
     """
-    place_TK, sizes_E = expert_order(experts_TK, len(gate_up_EID), ALIGNED, spare=1)
+    spare = int(wants_gradient(x_TD, weights_TK, gate_up_EID, down_EDI))
+    place_TK, sizes_E = expert_order(experts_TK, len(gate_up_EID), ALIGNED, spare=spare)
     x_PD = dispatch(x_TD, place_TK, experts_TK.numel() + ALIGNED * len(gate_up_EID))
     ends_E = sizes_E.cumsum(0).int()
     inner_PI = silu_mul(F.grouped_mm(x_PD, gate_up_EID.mT, offs=ends_E))

@@ -12,18 +12,9 @@ from foveate.models.decoder import Decoder
 from foveate.models.processor import Processor
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import Transcript, image_rows
-from foveate.rl.lessons.looks import (
-    REST_WEIGHT,
-    Reading,
-    Targets,
-    aimed,
-    brought_loss,
-    characters_as_tokens,
-    looks,
-    searches,
-    watched_heads,
-)
-from foveate.rl.lessons.looks import gaze_loss as loss_of_searches
+from foveate.rl.lessons.look_losses import REST_WEIGHT, brought_loss, characters_as_tokens, searches
+from foveate.rl.lessons.look_losses import gaze_loss as loss_of_searches
+from foveate.rl.lessons.looks import Reading, Targets, aimed, looks, watched_heads
 from foveate.rl.lessons.oracle_messages import Conversation, scene_conversation
 from foveate.rl.lessons.pages import CLASS_OF
 from foveate.rl.lessons.spelling import Letter, Spelling, Text, text_of
