@@ -1,1 +1,1 @@
-"""Foveate."""
+"""Training and judging: drawn questions, lessons, supervised stages, preferences, policies, evaluation."""
