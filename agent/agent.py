@@ -220,6 +220,7 @@ class Agent:
 
     def _held(self, thread: str) -> StateSnapshot:
         """What the checkpoint holds of a conversation, judged: it may be damaged, or another version's."""
+        self._end_abandoned(thread)
         with intact(thread):
             snapshot = self._kept.get_state(_config(thread))
             checked(snapshot.values)

@@ -9,6 +9,7 @@ Only the records are written here, each whole or not at all, so that a killed pr
 The record that was written last is that of the last conversation.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -25,6 +26,8 @@ from foveate.models.reasoner import name_parts
 from foveate.paths import expanded, is_file, is_folder
 
 SCHEMA_VERSION = 1
+LONGEST, HASHED = 150, "thread="
+"""Of the name of a record; a longer one is hashed. The sign is never in a name that was not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +123,20 @@ class Conversations:
 
     def threads(self) -> set[str]:
         """Of all records; none of them is read, as one may be damaged."""
-        return {unquote(path.stem) for path in self.records.glob("*.json")}
+        return {self._thread(path) for path in self.records.glob("*.json")}
 
     def _record(self, thread: str) -> Path:
-        """Its name is no path, whatever the thread's is: a program may have named it."""
-        return self.records / f"{quote(thread, safe='')}.json"
+        """Its name is no path and not too long, whatever the thread's is: a program may have named it."""
+        name = quote(thread, safe=" ")
+        if len(name) > LONGEST:
+            name = HASHED + hashlib.sha256(thread.encode()).hexdigest()
+        return self.records / f"{name}.json"
+
+    def _thread(self, record: Path) -> str:
+        if record.stem.startswith(HASHED):
+            with suppress(InputError):
+                return _read(record).thread
+        return unquote(record.stem)
 
 
 def _read(path: Path) -> Conversation:

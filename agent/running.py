@@ -78,6 +78,8 @@ class EventStream(Iterator[Event]):
             if self._run is None:
                 self._run = self._begin()
                 self._run.cancelled |= self._is_cancelled
+                if self._is_over:  # closed meanwhile, by another thread
+                    raise StopIteration
             event = self._run.next_event()
             if isinstance(event, BaseException):
                 raise event
@@ -101,7 +103,8 @@ class EventStream(Iterator[Event]):
 
     def close(self) -> None:
         """Cancel the run and wait for its end; no more events come. May be called twice and from any thread."""
-        self._end(math.inf)
+        if not self._is_over:  # who was interrupted by force has waited
+            self._end(math.inf)
 
     def _end(self, patience_s: float) -> None:
         self._is_over = True

@@ -14,7 +14,7 @@ from PIL import Image
 
 from foveate.agent.agent import Agent
 from foveate.agent.conversations import Conversation, Conversations
-from foveate.agent.records import Answer, Event, RunDone
+from foveate.agent.records import Answer, Event, RunDone, TextDelta
 from foveate.agent.state import Exchange
 from foveate.errors import ImageError, InputError
 from foveate.paths import expanded
@@ -134,12 +134,12 @@ class Session:
         return True
 
     def _started(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events; with the first one the pictures are in the checkpoint and wait no longer.
+        """The events; with the first whole step the pictures are in the conversation and wait no longer.
 
         But for a run that ends with it because its budget or the model does not take them: they wait on.
         """
-        for event in events:
-            if self.waiting and self._conversation.sending:
+        for event in events:  # text alone tells nothing: a model that fails in its first turn has not taken them
+            if self.waiting and self._conversation.sending and not isinstance(event, TextDelta):
                 taken = not isinstance(event, RunDone) or self._shows(event.answer)
                 self._keep(replace(self._conversation, pending=() if taken else self.waiting, sending=False))
             yield event

@@ -88,10 +88,16 @@ def trace_page(answer: Answer, question: str, load: LoadImage) -> str:
 
 
 def _pictures_of(answer: Answer) -> list[tuple[int, ImageRecord]]:
-    """The user's pictures with their numbers: no crop, no second view of the same pixels, no drawing of a tool."""
+    """The user's pictures with their numbers: no crop, no second view of the same pixels, no drawing of a tool.
+
+    Records of before 2026-11-29 do not say that a tool drew them, the step that did says so.
+    """
+    made = {step.image for step in answer.steps}
     pictures: dict[str, tuple[int, ImageRecord]] = {}
     for number, record in enumerate(answer.images):
-        if not record.is_crop and not record.drawn:
+        views = sum(other.sha256 == record.sha256 for other in answer.images)
+        drawn = record.drawn or (record.sha256 in made and views == 1)
+        if not record.is_crop and not drawn:
             pictures.setdefault(record.sha256, (number, record))
     return list(pictures.values())
 

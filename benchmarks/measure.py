@@ -45,7 +45,9 @@ class Case:
     size: int | None = None
     """What grows from case to case, if something does: patches, tokens or those of the past."""
     sets: int = SETS
-    """Of inputs; 1 where a run does not look at its number. They may differ in their work: all are run alike."""
+    """Of inputs; 1 where a run does not look at its number."""
+    differ: bool = False
+    """Whether the sets differ in their work: then times are the mean of each one's median."""
     rounds: int = 3
     """How often everybody runs at least; of several sets, each at least once."""
     repeats: int = 1
@@ -152,7 +154,8 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
                 run(number)
                 _wait(case.device)
                 spent[name].append(time.perf_counter() - begun)
-    medians = {name: 1e3 * _typical(times, case.sets) / case.repeats for name, times in spent.items()}
+    kinds = case.sets if case.differ else 1
+    medians = {name: 1e3 * _typical(times, kinds) / case.repeats for name, times in spent.items()}
     floor = floors.of(case)
     return [
         Row(
@@ -173,9 +176,9 @@ def compare(case: Case, floors: Floors, seconds: float) -> list[Row]:
     ]
 
 
-def _typical(times: Sequence[float], sets: int) -> float:
-    """The mean over sets of inputs, which came by turns, of the median of each."""
-    return statistics.fmean(statistics.median(times[number::sets]) for number in range(sets))
+def _typical(times: Sequence[float], kinds: int) -> float:
+    """The mean over kinds of runs, which came by turns, of the median of each."""
+    return statistics.fmean(statistics.median(times[number::kinds]) for number in range(kinds))
 
 
 def rows(names: Sequence[str], seconds: float) -> Iterator[dict[str, object]]:

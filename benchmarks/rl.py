@@ -75,11 +75,11 @@ def _played() -> Iterator[Case]:
     with ExitStack() as stack:
         many, one = (stack.enter_context(rollouts(thinker, at_once=count)) for count in (AT_ONCE, 1))
         yield Case(
-            op="rollout", shape=f"{shape}, {AT_ONCE} at once; one conversation", dtype=dtype, repeats=len(jobs),
+            op="rollout", shape=f"{shape}, {AT_ONCE} at once; one conversation", dtype=dtype, repeats=len(jobs), sets=1,
             ours=_playing(many, jobs), peers={"one_at_a_time": _playing(one, jobs)},
         )  # fmt: skip
         yield Case(
-            op="pmd_iteration", shape=f"{shape}, {AT_ONCE} at once", dtype=dtype,
+            op="pmd_iteration", shape=f"{shape}, {AT_ONCE} at once", dtype=dtype, sets=1,
             ours=_iterating(learner, many, jobs), peers={"one_at_a_time": _iterating(learner, one, jobs)},
         )  # fmt: skip
         if find_spec("ray") is not None:
@@ -89,7 +89,7 @@ def _played() -> Iterator[Case]:
             far.renew(thinker)  # the iterations before have moved it
             yield Case(
                 op="rollout", shape=f"{shape}, in {actors} actors of Ray; one conversation", dtype=dtype,
-                repeats=len(jobs), ours=lambda _: far.play(0, {}), peers={"one_at_a_time": _playing(one, jobs)},
+                repeats=len(jobs), sets=1, ours=lambda _: far.play(0, {}), peers={"one_at_a_time": _playing(one, jobs)},
             )  # fmt: skip
 
 
@@ -151,6 +151,7 @@ def _beside_trl() -> Iterator[Case]:
             op="grpo_step",
             shape=f"small Qwen2.5-VL, {len(sampled)} samples of a prompt with a picture of {SIDE_PX} px",
             dtype=_name(dtype),
+            sets=1,
             ours=_grpo(folder, thinker, sampled), peers={"trl": grpo_step(folder, transcripts, dtype)},
         )  # fmt: skip
 

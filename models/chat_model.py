@@ -258,6 +258,8 @@ class _Turn:
         """In the provider's own form: id, name, and arguments as far as they have come."""
         self.open_calls: dict[object, dict[str, str]] = {}
         """Of those the last one of each number."""
+        self.cut_letters = 0
+        """Of a call that went on and on: the turn has not kept them, and has written them."""
         self.thought_at = 0
         self.declined = ""
 
@@ -285,8 +287,6 @@ class _Turn:
             self.text, self.ended = self.text.partition(OTHERS_TURN)[0], "stop"
         elif len(self.text) >= self.longest:
             self.text, self.ended = self.text[: self.longest], "length"
-        elif len(self.text) + sum(len(call["arguments"]) for call in self.calls) > self.longest:
-            self.calls[-1:], self.ended = [], "length"  # the call that goes on and on is none
         if self.ended is None:
             self.telling.so_far(self.text)
 
@@ -304,10 +304,21 @@ class _Turn:
         self.thinks = False
 
     def _call(self, block: Any) -> None:
-        """A call, or a piece of one: of some servers also one that the model wrote as text."""
+        """A call, or a piece of one: of some servers also one that the model wrote as text.
+
+        What comes when the turn is too long already is no part of it, nor is the call that it would go on with.
+        """
         number, ident = block.get("index"), block.get("id") or ""
         call = self.open_calls.get(number) if number is not None else None
-        if call is None or (ident and call["id"] and ident != call["id"]):  # some servers number all of them 0
+        if call is not None and ident and call["id"] and ident != call["id"]:  # some servers number all of them 0
+            call = None
+        if len(self.text) + sum(len(one["arguments"]) for one in self.calls) > self.longest:
+            self.ended = "length"
+            if call is not None:
+                self.calls.remove(call)
+                self.cut_letters += len(call["arguments"])
+            return
+        if call is None:
             call = self.open_calls[number] = {"id": ident, "name": "", "arguments": ""}
             self.calls.append(call)
         arguments = block.get("args") or ""
@@ -325,6 +336,8 @@ class _Turn:
             name, arguments = json.dumps(call["name"]), call["arguments"] or "{}"
             self._say(f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>')
         self.calls.clear()
+        if self.cut_letters:  # and so nobody has told how many tokens it had
+            self.counted_tokens = math.ceil((len(self.text) + self.cut_letters) / CHARS_PER_TOKEN)
         reason: StopReason = self.ended or ("length" if self.said_too_long else "stop")
         self.ended = reason
         self.telling.whole(self.text)

@@ -1,8 +1,9 @@
 """What counts beside a right answer: that it was looked up in the picture, and that every turn was well formed.
 
     evidence  added to a right answer when a crop showed what has to be read (rl/report.py says when one does)
-    tool      added to a right answer that called a tool at all, so that tools do not fall out of use (DeepEyes,
-              arXiv 2505.14362: rewarded for every call they are called for nothing; only with right answers they help)
+    tool      added to a right answer that called a tool which did not fail, so that tools do not fall out of use
+              (DeepEyes, arXiv 2505.14362: rewarded for every call they are called for nothing; only with right answers
+              they help)
     format    taken off for every turn that was neither a call nor an answer
 
 All are 0 unless wanted. A length penalty alone can teach a policy to guess; `tool_calls` in metrics.jsonl shows it.

@@ -95,10 +95,7 @@ def evaluate(
     idxs = chosen(questions, limit=limit, seed=seed)
     if out is not None:
         check_writable(Path(out))
-        if not resume:
-            refuse_foreign(Path(out))
-        if Path(out).resolve() in [path.resolve() for path in answers_of(job.suite)]:
-            raise InputError(f"{out} is a part of the suite; name another file")
+        refuse_foreign(Path(out))
     model = reasoner_of(model) if workers == 1 else model
     name = str(model) if isinstance(model, str | Path) else model.name
     sample = None if idxs == range(len(idxs)) else idxs

@@ -29,6 +29,7 @@ from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
+from foveate.paths import expanded
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.preferences import conversation, is_of_trl, naming, with_picture
@@ -150,7 +151,7 @@ class ImitationStage:
     def __init__(self, config: ImitationConfig, seed: int, device: str) -> None:
         """Raises InputError when the file has nothing to imitate."""
         self.config, self.seed = config, seed
-        self.examples = open_examples(Path(config.data), only_right=config.only_right)
+        self.examples = open_examples(expanded(config.data), only_right=config.only_right)
         dtype = compute_dtype(torch.device(device))
         self.thinker = Thinker.from_pretrained(config.start, dtype=dtype).to(device)
         self.module = self.thinker

@@ -137,16 +137,18 @@ def begun(out: Path, optimizer: MasterOptimizer, team: Team, settings: Settings,
 
 
 def refuse_early(out: Path, settings: Settings, *, resume: bool) -> None:
-    """What `begun` refuses of a run of one process, before its stage is made, which may take hours of its policy's.
+    """What `begun` refuses, but for the number of processes, before the stage is made, which may take hours.
 
     Raises CheckpointError.
     """
-    path = out / CHECKPOINT
+    parts = sorted(out.glob("checkpoint*.safetensors"))
     if not resume:
         refuse_another(out, ALONE)
-    elif path.exists():
-        with _told(path), safe_open(path, "pt") as file:
-            refuse_others(json.loads((file.metadata() or {}).get("settings", "{}")), settings, path)
+    elif parts:  # each of a team's has the settings
+        with _told(parts[0]), safe_open(parts[0], "pt") as file:
+            refuse_others(json.loads((file.metadata() or {}).get("settings", "{}")), settings, parts[0])
+    elif not (out / METRICS).is_file():
+        refuse_model(out, ALONE)
 
 
 def refuse_another(out: Path, team: Team) -> None:

@@ -22,6 +22,7 @@ from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
 from foveate.ops import compute_dtype
+from foveate.paths import expanded
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import conversation_of, summed, written_logprobs
@@ -67,7 +68,7 @@ class PreferenceStage:
     def __init__(self, config: PreferenceConfig, seed: int, device: str) -> None:
         """Raises InputError when the file makes no pair that something can be learned from, or one cannot be read."""
         self.config, self.seed = config, seed
-        self.pairs = open_preferences(Path(config.data))
+        self.pairs = open_preferences(expanded(config.data))
         self.usable: list[int] = []
         """Numbers of the pairs that something can be learned from; the lists below have one for each."""
         dtype = compute_dtype(torch.device(device))

@@ -2,18 +2,21 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EACCES, EISDIR
 from pathlib import Path
 
 from foveate.errors import InputError
+from foveate.paths import is_file
 from foveate.rl.lines import whole_lines
 from foveate.rl.report import Result
 from foveate.rl.writing import append
 
-FIRST_KEY = b'{"schema_version": '
-"""What every line begins with."""
+HEAD = re.compile(rb'\{"schema_version": \d+, "id": ')
+"""What every line begins with, of whatever version; rollouts, reports and conversations begin otherwise."""
+HEAD_BEGINS, HEAD_BYTES = b'{"schema_version": ', 40
 
 
 def check_writable(path: Path) -> None:
@@ -27,13 +30,16 @@ def check_writable(path: Path) -> None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises InputError for a file that holds anything but results, of whatever version: it would be written over."""
-    with _told(path):
-        first = b""
-        if path.exists():
-            with path.open("rb") as file:
-                first = file.read(len(FIRST_KEY))
-    if not FIRST_KEY.startswith(first):
+    """Raises InputError for a file that holds anything but results: it would be written over.
+
+    What a kill left of a first line is none of them.
+    """
+    if not is_file(path):
+        return
+    with _told(path), path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    torn = len(head) < HEAD_BYTES and b"\n" not in head and head.startswith(HEAD_BEGINS[: len(head)])
+    if head and not torn and not HEAD.match(head):
         raise InputError(f"{path} holds something else than results of foveate eval; name another file")
 
 

@@ -42,20 +42,22 @@ def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, itera
     """`count` families in turns, as often as their shares say (largest remainders)."""
     first = iteration % len(config.families)  # who comes first gets what cannot be divided
     families = (*config.families[first:], *config.families[:first])
-    named = {name: families.count(name) / len(families) for name in families}
-    weights = dict(named)
+    weights = [1.0] * len(families)
     if config.order != "uniform" and success:
         hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
-        rated = {name: success.get(name, 0.0) for name in named}
-        weights = {name: named[name] * ((1 - hard) * rate + hard * (1 - rate)) for name, rate in rated.items()}
-    total = sum(weights.values()) or 1.0
-    shares = {name: (1 - LEAST_SHARE) * weights[name] / total + LEAST_SHARE * share for name, share in named.items()}
-    wanted = {name: count * share / sum(shares.values()) for name, share in shares.items()}
-    counts = {name: floor(share) for name, share in wanted.items()}
-    rest = sorted(wanted, key=lambda name: (counts[name] > 0, counts[name] - wanted[name]))
-    for name in rest[: count - sum(counts.values())]:
-        counts[name] += 1
-    return _in_turns(counts)
+        rates = [success.get(name, 0.0) for name in families]
+        weights = [(1 - hard) * rate + hard * (1 - rate) for rate in rates]
+    total = sum(weights) or 1.0
+    shares = [(1 - LEAST_SHARE) * weight / total + LEAST_SHARE / len(families) for weight in weights]
+    wanted = [count * share / sum(shares) for share in shares]
+    counts = list(map(floor, wanted))
+    rest = sorted(range(len(families)), key=lambda place: (counts[place] > 0, counts[place] - wanted[place]))
+    for place in rest[: count - sum(counts)]:
+        counts[place] += 1
+    dealt_to = dict.fromkeys(families, 0)
+    for name, some in zip(families, counts, strict=True):
+        dealt_to[name] += some
+    return _in_turns(dealt_to)
 
 
 def _in_turns(counts: Mapping[str, int]) -> list[str]:

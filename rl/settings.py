@@ -25,7 +25,10 @@ MAY_CHANGE = frozenset({
 })  # fmt: skip
 """At the top `tokens_per_batch` says how much a policy computes at once; of sft it is part of what a step learns."""
 
-READ = (("start", weights_of), ("stage.start", weights_of), ("stage.data", files_of), ("tasks", answers_of))
+READ = (
+    ("start", "weights", weights_of), ("stage.start", "weights", weights_of), ("stage.data", "files", files_of),
+    ("tasks", "files", answers_of),
+)  # fmt: skip
 """What is read from files, which may have changed under the same name."""
 
 
@@ -34,7 +37,7 @@ def settings_of(training: str, config: Any, stage: Any = None) -> Settings:
     values = {TRAINING: training, **_flat(asdict(config)), **_flat(asdict(stage) if stage else {}, "stage.")}
     try:
         values |= {
-            f"{key} (files)": source_of(stamps_of(*files(values[key]))) for key, files in READ if values.get(key)
+            f"{key} ({kind})": source_of(stamps_of(*files(values[key]))) for key, kind, files in READ if values.get(key)
         }
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from error

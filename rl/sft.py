@@ -26,6 +26,7 @@ from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Transcript, build_transcript, image_rows, pack, without_patches
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
+from foveate.paths import expanded
 from foveate.rl.lessons.demonstrators import Demonstrators, demonstrated
 from foveate.rl.lessons.dense import Chances, DenseHeads, DenseLabels, spoken_loss
 from foveate.rl.lessons.look_losses import brought_loss, characters_as_tokens, gaze_loss, searches
@@ -349,7 +350,7 @@ def starting_point(config: SftConfig) -> Learner:
 
     Raises ConfigError when `start` does not exist, or is of another model.
     """
-    start, tensors = Path(config.start), dict[str, Tensor]()
+    start, tensors = expanded(config.start), dict[str, Tensor]()
     if config.start and start.is_dir():
         thinker = Thinker.from_pretrained(start, dtype=torch.float32).requires_grad_(True)
         start = start / HEADS_FILE

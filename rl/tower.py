@@ -19,6 +19,7 @@ from foveate.models.image import Grid, patchify
 from foveate.models.tokenizer import TextCodec
 from foveate.models.vision import VisionTower
 from foveate.ops import compute_dtype
+from foveate.paths import expanded
 from foveate.rl.journal import TOWER
 from foveate.rl.lessons.dense import Chances, DenseHeads, DenseLabels, spoken_loss
 from foveate.rl.lessons.pages import PageWriter, corpus_words
@@ -137,7 +138,7 @@ class TowerStage:
         torch.manual_seed(seed)
         self.module = DenseReader(self.thinker)
         if config.start:
-            self._load(Path(config.start))
+            self._load(expanded(config.start))
         self.module = self.module.to(device, compute_dtype(device))
         self.writer = PageWriter("train", corpus_words())
 

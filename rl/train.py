@@ -247,7 +247,7 @@ def train(
             if skipped == MOST_SKIPPED:
                 raise ModelError(
                     f"no gradient of the last {skipped} steps, up to {step + 1}, is a number; look at the weights that "
-                    "it began with, or lower optimizer.lr and go on from the last checkpoint"
+                    "it began with, or begin another run from its last ones with a lower optimizer.lr"
                 )
             step += 1
             bar.update()

@@ -61,6 +61,7 @@ class Saved:
     """1 for a right answer; what length and bonus add is a training's to say, from the numbers here."""
     status: Status
     tool_calls: int
+    """Those that did not fail."""
     saw_evidence: bool = False
     """Whether a crop showed what has to be read."""
     errors: int = 0

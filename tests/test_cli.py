@@ -28,7 +28,7 @@ from foveate.cli.reasoner import load_reasoner
 from foveate.errors import InputError, ModelError
 from foveate.models.reasoner import NANO, Message
 from foveate.tools import PythonTool
-from foveate.tools.sandbox import _lasting_word
+from foveate.tools.sandbox import probe_result
 
 Ask = Callable[..., tuple[int, str, str]]
 Script = Callable[[Sequence[Message]], str]
@@ -399,7 +399,7 @@ def test_no_tools_and_yet_something_of_them_is_refused() -> None:
 
 def test_code_without_a_boundary_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", "")  # no bubblewrap
-    _lasting_word.cache_clear()
+    probe_result.forget()
     try:
         tools_for(NANO, no_tools=False, network=False, unsafe=False)
         assert tools_for(NANO, no_tools=True, network=False, unsafe=False) == ()
@@ -407,7 +407,7 @@ def test_code_without_a_boundary_is_told(monkeypatch: pytest.MonkeyPatch, capsys
         tools_for(NANO, no_tools=False, network=False, unsafe=True)
         assert capsys.readouterr().err.startswith("foveate: no sandbox works here")
     finally:
-        _lasting_word.cache_clear()
+        probe_result.forget()
 
 
 def test_train_with_bad_input_is_one_line_and_exit_code_2(run: Ask, tmp_path: Path) -> None:

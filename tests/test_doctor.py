@@ -14,7 +14,7 @@ from foveate.cli import main
 from foveate.doctor import EXTRAS, PROBES, Finding, examine, is_healthy, model_finding, report_lines
 from foveate.errors import ConfigError
 from foveate.models import nano_path
-from foveate.tools.sandbox import _lasting_word
+from foveate.tools.sandbox import probe_result
 
 
 def test_every_part_is_reported_once_and_what_runs_this_test_is_well() -> None:
@@ -40,11 +40,11 @@ def test_bubblewrap_that_may_not_work_is_not_to_be_installed(tmp_path: Path, mon
     (tmp_path / "bwrap").write_text("#!/bin/sh\necho bwrap: setting up uid map: Permission denied\n")
     (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", str(tmp_path))
-    _lasting_word.cache_clear()
+    probe_result.forget()
     try:
         finding = PROBES["sandbox"]("sandbox")
     finally:
-        _lasting_word.cache_clear()
+        probe_result.forget()
     assert (finding.state, finding.found[-17:]) == ("warn", "Permission denied")
     assert finding.fix.startswith("let bubblewrap make namespaces")
 

@@ -197,7 +197,7 @@ def test_a_jpeg_of_very_many_segments_is_refused() -> None:
     assert time.perf_counter() - start < 0.5
 
 
-@pytest.mark.parametrize("before", [b"", b"\xff\xff", b"\xff\xd0", b"junk", b"\xff\x00"])
+@pytest.mark.parametrize("before", [b"", b"\xff\xff", b"\xff\xd0", b"\xff\xf0\xff\xff", b"junk", b"\xff\x00"])
 def test_a_jpeg_of_very_many_pieces_of_exif_is_refused_before_they_are_joined(before: bytes) -> None:
     buffer = io.BytesIO()
     PICTURE.save(buffer, "JPEG")

@@ -13,12 +13,14 @@ caps all of it together: systemd-run --user --scope -p MemoryMax=8G -p TasksMax=
 """
 
 import errno
-import functools
+import math
 import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -43,6 +45,8 @@ INSTALL = "install bubblewrap (Debian, Ubuntu: apt install bubblewrap)"
 PROBE_S = 20.0
 SLOW = f"a probe of the sandbox took longer than {PROBE_S:g} s"
 NO_FOLDER = "no folder for code: "
+PASSES_S = 60.0
+"""How long a word of the probe holds that says more of the moment than of the machine."""
 SHORT = (os.strerror(errno.EAGAIN), os.strerror(errno.ENOMEM))
 """What a probe says where the machine is short of something, for the moment."""
 PERMIT = (
@@ -200,44 +204,56 @@ def probe(host: Path) -> str:
     return said[-1][:300] if said else f"bubblewrap ended with status {run.returncode}"
 
 
-class _PassingError(Exception):
-    """A word of the probe that may be another one the next time."""
+class _Probed:
+    """The probe's word, asked for when it is first wanted: it holds as long as the process, or for a minute."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask anew the next time."""
+        self._word, self._until = "", -math.inf
+
+    def __call__(self) -> str:
+        """See `probe`; whoever comes meanwhile waits."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._word = _probed()
+                passes = self._word == SLOW or self._word.startswith(NO_FOLDER) or any(map(self._word.count, SHORT))
+                self._until = time.monotonic() + PASSES_S if passes else math.inf
+            return self._word
 
 
-@functools.cache
-def _lasting_word() -> str:
+def _probed() -> str:
     try:
         folder = RunFolder()
     except OSError as error:
-        raise _PassingError(f"{NO_FOLDER}{error}") from error
+        return f"{NO_FOLDER}{error}"
     try:
-        word = probe(folder.path)
+        return probe(folder.path)
     finally:
         folder.remove()
-    if word == SLOW or any(sign in word for sign in SHORT):
-        raise _PassingError(word)
-    return word
 
 
-def probe_result() -> str:
-    """The probe's word, found once per process; asked for again where it was only that the machine was short."""
-    try:
-        return _lasting_word()
-    except _PassingError as error:
-        return str(error)
+probe_result = _Probed()
 
 
 def sandbox_tier() -> Tier | None:
     """The strongest boundary that really works here, or None: then code is refused."""
-    return "bubblewrap" if probe_result() == "confined" else None
+    return _tier(probe_result())
 
 
 def told_tier() -> Tier | None:
     """The same for who counts answers: where it is None, a line on stderr says that those which need code are lost."""
-    tier = sandbox_tier()
-    if tier is None:
-        print(f"foveate: python calls fail: {refusal(probe_result())}", file=sys.stderr)
-    return tier
+    found = probe_result()
+    if _tier(found) is None:
+        print(f"foveate: python calls fail: {refusal(found)}", file=sys.stderr)
+    return _tier(found)
+
+
+def _tier(found: str) -> Tier | None:
+    return "bubblewrap" if found == "confined" else None
 
 
 def required_tier(*, unsafe: bool = False, found: str | None = None) -> Tier:
@@ -265,7 +281,7 @@ def advice(found: str) -> str:
     if found.startswith(NO_FOLDER):
         return "let /tmp be writable, with some room"
     if found == SLOW or any(sign in found for sign in SHORT):
-        return "start Foveate again when the machine has less to do"
+        return "ask again when the machine has less to do"
     if found.startswith(UNSEEN):
         return "install Foveate into a virtual environment, all of it, where everybody may read"
     return PERMIT if found.startswith("bwrap: ") else "update bubblewrap and the kernel of the system"

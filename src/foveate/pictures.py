@@ -33,6 +33,8 @@ START_OF_SCAN = b"\xda"
 JPEG_SCAN = b"\xff" + START_OF_SCAN
 MARKER = re.compile(rb"\xff([^\xff\x00])", re.DOTALL)
 """Of a segment of a JPEG. A pattern that took in what fills up before it would be tried at each byte of that."""
+ALONE = [bytes([code]) for code in (0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))]
+"""Markers after which Pillow looks for no length."""
 MOST_SEGMENTS, MOST_EXIF, MOST_JUNK, MOST_SCANS = 1 << 16, 64, 1 << 16, 500
 """Of a JPEG: segments, those with EXIF, bytes between segments, and scans, each decoded over all of the picture."""
 MOST_EXIF_BYTES = 1 << 20
@@ -134,14 +136,17 @@ def check_jpeg(data: bytes, name: str) -> None:
     """
     if data.count(JPEG_SCAN) > MOST_SCANS:
         raise ImageError(f"{name} has more than {MOST_SCANS} scans; export it again")
+    broken = ImageError(f"{name} is broken (EXIF in more than {MOST_EXIF} segments, or junk); export it again")
     start, exif, segments = 2, 0, 0
     while (marker := MARKER.search(data, start)) and marker[1] != START_OF_SCAN:
         segments += 1
         exif += data[marker.end() + 2 : marker.end() + 8] == b"Exif\x00\x00"
         if segments > MOST_SEGMENTS or exif > MOST_EXIF or marker.start() - start > MOST_JUNK:
-            raise ImageError(f"{name} is broken (EXIF in more than {MOST_EXIF} segments, or junk); export it again")
-        alone = marker[1] == b"\x01" or b"\xd0" <= marker[1] <= b"\xd9"  # a marker without a length
-        start = marker.end() + (0 if alone else int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
+            raise broken
+        length = 0 if marker[1] in ALONE else int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        start = marker.end() + length
+    if marker is None and len(data) - start > MOST_JUNK:
+        raise broken
 
 
 def check_tiff(data: bytes, name: str) -> None:

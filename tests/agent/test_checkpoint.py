@@ -67,9 +67,7 @@ import os, signal, sys
 from pathlib import Path
 from PIL import Image
 from scripted import ScriptedReasoner
-from foveate.agent import checkpoint
 from foveate.agent.agent import Agent
-from foveate.agent.archive import Archive
 from foveate.tools.zoom import zoom_tool
 sys.path.insert(0, str(Path(sys.argv[3])))
 from test_checkpoint import TURNS

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +27,12 @@ from foveate.benchmarks import (
     window_layer,
 )
 from foveate.benchmarks.measure import SETS, Case, Floors, compare
+from foveate.benchmarks.record import kept
 from foveate.benchmarks.table import table
 from foveate.benchmarks.windows import window_lengths
 from foveate.cli import main
 from foveate.cli.bench import print_list
-from foveate.errors import ModelError
+from foveate.errors import ConfigError, ModelError
 
 ROUNDED = {"moe_decode_int8": 0.02, "moe_decode_nf4": 0.25}
 """Operations whose weights are not the peers', and how far off that makes the result, as a share of it."""
@@ -186,6 +188,18 @@ def test_an_unknown_name_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         assert main(["bench", "linear", "nothing", "--out", str(path)]) == 2
     assert there.read_text() == "what was before"
     assert not none.exists()
+
+
+def test_a_failure_before_the_first_row_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        raise ConfigError("there is no GPU")
+        yield {}
+
+    path = tmp_path / "earlier.json"
+    path.write_text("earlier")
+    with pytest.raises(ConfigError):
+        list(kept(failing(), path, "foveate bench gpu"))
+    assert path.read_text() == "earlier"
 
 
 def test_what_was_measured_before_a_failure_is_kept(

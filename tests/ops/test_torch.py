@@ -175,6 +175,15 @@ def test_a_second_derivative_is_right_or_refused(name: str, constant: bool) -> N
 
 
 @needs_native
+def test_a_first_derivative_with_a_graph_comes_through_a_checkpoint_of_activations() -> None:
+    x = draw((3, 8), torch.float32, 1).requires_grad_()
+    (wanted,) = torch.autograd.grad(ops.silu_mul(x).sum(), x)
+    out = torch.utils.checkpoint.checkpoint(ops.silu_mul, x, use_reentrant=False)
+    (found,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    torch.testing.assert_close(found, wanted)
+
+
+@needs_native
 def test_a_hessian_of_a_kernel_is_refused_and_not_zero() -> None:
     with pytest.raises(RuntimeError, match="has no derivative itself"):
         torch.autograd.functional.hessian(lambda x: ops.silu_mul(x).sum(), torch.randn(8))

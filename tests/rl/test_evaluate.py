@@ -21,7 +21,7 @@ from foveate.models.reasoner import NANO, Message, Sample
 from foveate.rl.evaluate import GREY, Job, answer_all, evaluate
 from foveate.rl.suite import open_suite
 from foveate.rl.workers import in_order, spread, work
-from foveate.tools.sandbox import _lasting_word
+from foveate.tools.sandbox import probe_result
 
 ZOOM = '<think>Top left.</think><tool_call>{{"name":"zoom","arguments":{{"image":0,"box":{}}}}}</tool_call>'
 
@@ -167,11 +167,11 @@ def test_where_no_code_can_run_the_report_says_so(
     suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", "")  # no bubblewrap
-    _lasting_word.cache_clear()
+    probe_result.forget()
     try:
         sandbox, err = sandbox_told(suite, capsys)
     finally:
-        _lasting_word.cache_clear()
+        probe_result.forget()
     assert sandbox is None
     said = "foveate: python calls fail: no sandbox for code on this machine (bubblewrap is not installed)"
     assert err.startswith(said)
@@ -186,12 +186,14 @@ def test_where_code_can_run_the_report_says_in_what(suite: Path, capsys: pytest.
 EARLIER = '{"schema_version": 0, "id": "of an earlier version"}\n'
 
 
-@pytest.mark.parametrize("name", ["answers.jsonl", "spot.png", "notes.txt"])
-def test_a_file_that_holds_no_results_is_not_written_over(name: str, suite: Path) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["answers.jsonl", "spot.png", "notes.txt", "rollouts.jsonl"])
+def test_a_file_that_holds_no_results_is_not_written_over(name: str, resume: bool, suite: Path) -> None:
     (suite / "notes.txt").write_text("mine")
+    (suite / "rollouts.jsonl").write_text('{"schema_version": 2, "source": "abc", "id": "near"}\n')
     before, model = (suite / name).read_bytes(), Scripted()
-    with pytest.raises(InputError, match=r"holds something else than results|is a part of the suite"):
-        evaluate(suite, model=model, out=suite / name)
+    with pytest.raises(InputError, match="holds something else than results"):
+        evaluate(suite, model=model, out=suite / name, resume=resume)
     assert (suite / name).read_bytes() == before
     assert not model.seen
 
@@ -265,7 +267,7 @@ def test_other_weights_under_the_same_name_are_another_run(suite: Path, tmp_path
 
 
 def test_what_is_no_result_is_not_gone_on_with(suite: Path, tmp_path: Path) -> None:
-    for line in ("{", "[]", "{}", '{"schema_version": 1}'):
+    for line in ('{"schema_version": 1, "id": "', '{"schema_version": 1, "id": "near"}', EARLIER.strip()):
         (tmp_path / "t").write_text(line + "\n")
         with pytest.raises(InputError, match="t:1 is no result"):
             evaluate(suite, model=Scripted(), out=tmp_path / "t", resume=True)

@@ -29,6 +29,12 @@ def test_a_family_that_is_named_twice_comes_twice_as_often(order: Order) -> None
     assert (names.count("a"), names.count("b")) == (4, 2)
 
 
+def test_what_cannot_be_divided_goes_round() -> None:
+    config = SamplerConfig(families=("a", "a", "b"))
+    names = [name for iteration in range(3) for name in dealt(config, {}, 4, iteration)]
+    assert (names.count("a"), names.count("b")) == (8, 4)
+
+
 def test_what_is_got_wrong_comes_more_often_and_nothing_is_forgotten() -> None:
     config = SamplerConfig(families=FAMILIES, order="prioritized")
     names = dealt(config, {"a": 1.0, "b": 0.5, "c": 0.0}, 26)

@@ -40,7 +40,6 @@ from foveate.tools.sandbox import (
     PYTHON,
     SEARCH_PATH,
     Limits,
-    _lasting_word,
     mounts_in,
     parent_folders,
     probe,
@@ -156,7 +155,7 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
     monkeypatch.setattr("foveate.tools.sandbox.SEARCH_PATH", str(tmp_path))
     code = "from PIL import Image; print(Image.open('image_0.png').size)"
     call, images = ToolCall(id="1", name="python", arguments={"code": code}), [Image.new("RGB", (6, 4))]
-    _lasting_word.cache_clear()
+    probe_result.forget()
     try:
         refused = perform([PythonTool()], call, images)
         assert refused.failed
@@ -166,16 +165,16 @@ def test_a_model_cannot_run_code_where_the_sandbox_does_not_work(
             assert perform([accepted], call, images).text == "(6, 4)"
             accepted.close()
     finally:
-        _lasting_word.cache_clear()
+        probe_result.forget()
 
 
 @pytest.fixture
 def without_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine that has none."""
     monkeypatch.setattr(sandbox, "SEARCH_PATH", str(tmp_path))
-    _lasting_word.cache_clear()
+    probe_result.forget()
     yield
-    _lasting_word.cache_clear()
+    probe_result.forget()
 
 
 def result_of_code(tools: Iterable[Tool]) -> ToolResult:
@@ -218,7 +217,7 @@ def test_rollouts_take_no_code_without_a_sandbox(thinker: Thinker) -> None:
     [
         (
             "sleep 9",
-            "a probe of the sandbox took longer than 0.1 s); start Foveate again when the machine has less to do",
+            "a probe of the sandbox took longer than 0.1 s); ask again when the machine has less to do",
         ),
         (
             "echo the sandbox does not see zmq",
@@ -243,9 +242,9 @@ def test_what_a_probe_finds_is_said_in_a_line_with_what_to_do(
 @pytest.fixture
 def asked_anew() -> Iterator[None]:
     """The probe has said nothing yet."""
-    _lasting_word.cache_clear()
+    probe_result.forget()
     yield
-    _lasting_word.cache_clear()
+    probe_result.forget()
 
 
 @pytest.mark.usefixtures("asked_anew")
@@ -280,6 +279,7 @@ def test_only_a_passing_word_of_the_probe_is_asked_for_again(
     words: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = iter(words)
+    monkeypatch.setattr(sandbox, "PASSES_S", 0.0)
     monkeypatch.setattr(sandbox, "probe", lambda _: next(asked))
     assert [probe_result() for _ in range(3)] == told
     assert list(asked) == []

@@ -79,7 +79,7 @@ def chat(
 
 def _conversation(conversations: "Conversations", model: str | None, *, resume: bool | str) -> "Conversation":
     """A new conversation, the last or a named one; a conversation goes on with the model that it began with."""
-    if not resume:
+    if resume is False:
         return conversations.start(model or "nano")
     from foveate.agent.conversations import lasting_name
 

@@ -93,8 +93,8 @@ def grouped_experts(
     """As experts_forward, in one grouped product for all gates and one for the rest.
 
     There are rows for whatever the experts' numbers may be; those behind the last expert's hold anything and nobody
-    reads them. Where a gradient is wanted none is without a row: the kernel of the weights' wants at least one
-    (GroupMMCommon.cuh). Elsewhere an expert that nobody has chosen is not read.
+    reads them. Where a gradient is wanted none is without a row: torch's kernel of the weights' gradient has
+    asked for one. Elsewhere an expert that nobody has chosen is not read.
     """
     spare = int(wants_gradient(x_TD, weights_TK, gate_up_EID, down_EDI))
     place_TK, sizes_E = expert_order(experts_TK, len(gate_up_EID), ALIGNED, spare=spare)

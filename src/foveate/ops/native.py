@@ -193,6 +193,16 @@ def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     return torch.bfloat16 if has_feature("avx512bf16") or has_feature("amx_bf16") else torch.float32
 
 
+class _Read:
+    """A context whose saved tensors are read once: with checkpoints of activations they come once alone."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx, self.saved_tensors = ctx, ctx.saved_tensors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+
 class _WithoutGradient(torch.autograd.Function):
     """Gradients by a kernel as they are, tied to all that they were computed from."""
 
@@ -218,12 +228,13 @@ def once(gradient: Gradient) -> Gradient:
 
     @wraps(gradient)
     def refusing(ctx: Any, *incoming: Any) -> Any:
-        with torch.no_grad():
-            given = gradient(ctx, *incoming)
         if not torch.is_grad_enabled():
-            return given
+            return gradient(ctx, *incoming)
+        read = _Read(ctx)
+        with torch.no_grad():
+            given = gradient(read, *incoming)
         several = given if isinstance(given, tuple) else (given,)
-        tied = _WithoutGradient.apply(len(several), *several, *incoming, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        tied = _WithoutGradient.apply(len(several), *several, *incoming, *read.saved_tensors)  # type: ignore[no-untyped-call]
         return tied if isinstance(given, tuple) else tied[0]
 
     return cast(Gradient, refusing)
