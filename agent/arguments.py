@@ -1,13 +1,14 @@
 """What a user hands to an Agent, judged before anything runs: what is wrong is told in one line."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from PIL import Image
 
 from foveate.agent.boxes import holds_box
 from foveate.agent.budget import Budget
+from foveate.agent.parse import OTHER_NAMES
 from foveate.errors import ConfigError, InputError, shown
 from foveate.models.reasoner import Dialect
 from foveate.pictures import PictureSource
@@ -61,6 +62,11 @@ def tools_of(tools: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
     wrapped = tuple(_tool(tool) for tool in tools)
     names = [tool.name for tool in wrapped]
     twice = sorted({name for name in names if names.count(name) > 1})
+    if others := sorted(OTHER_NAMES.keys() & set(names)):
+        raise ConfigError(
+            f"got a tool called {others[0]}, by which models mean our {OTHER_NAMES[others[0]]}; give it another name: "
+            "Tool(function, name=...)"
+        )
     if twice:
         raise ConfigError(f"got two tools called {', '.join(twice)}, wanted a name for each: Tool(function, name=...)")
     return wrapped
@@ -72,13 +78,22 @@ def _tool(tool: Tool | Callable[..., Any]) -> Tool:
             raise ConfigError(f"got the tool {shown(tool)}, wanted a Tool or a typed function with a docstring")
         tool = Tool(tool)
     properties = tool.parameters["properties"]
-    number = properties.get("image", {})
-    if any(map(holds_box, properties.values())) and number.get("type", "integer") not in ("integer", "number"):
+    number = properties.get("image", {"type": "integer"})
+    if any(map(holds_box, properties.values())) and not _is_number_of_image(number):
         raise ConfigError(
             f"the tool {tool.name!r} takes a Box, and its argument image is {shown(number)}, wanted an int: the number "
             "of the image that the box is in"
         )
     return tool
+
+
+def _is_number_of_image(schema: Mapping[str, Any]) -> bool:
+    """Whether all that an argument may be is a number, or none."""
+    forms = schema.get("anyOf", [schema])
+    return all(
+        all(map(is_number, form["enum"])) if "enum" in form else form.get("type") in ("integer", "number", "null")
+        for form in forms
+    )
 
 
 def pictures_in(images: PictureSource | Iterable[PictureSource]) -> Iterable[PictureSource]:

@@ -3,8 +3,10 @@
 A box is a `foveate.tools.tool.Box`, by itself, in lists, tuples and dicts, or beside other forms (`Box | None`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from foveate.tools.schema import is_number
 
 
 def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], list[float]]) -> Any:
@@ -14,9 +16,8 @@ def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], l
     """
     if schema.get("format") == "box":
         return convert(value)
-    form = next((one for one in schema.get("anyOf", ()) if holds_box(one)), None)
-    if form is not None:
-        return with_boxes(value, form, convert) if isinstance(value, list | dict) else value
+    if forms := [one for one in schema.get("anyOf", ()) if holds_box(one)]:
+        return with_boxes(value, _form_of(value, forms), convert) if isinstance(value, list | dict) else value
     if isinstance(value, list) and ("items" in schema or "prefixItems" in schema) and holds_box(schema):
         schemas = schema["prefixItems"] if "prefixItems" in schema else [schema["items"]] * len(value)
         left = value[len(schemas) :]  # more than there may be, which the tool refuses
@@ -24,6 +25,14 @@ def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], l
     if isinstance(value, dict) and "additionalProperties" in schema and holds_box(schema):
         return {key: with_boxes(item, schema["additionalProperties"], convert) for key, item in value.items()}
     return value
+
+
+def _form_of(value: list[Any] | dict[str, Any], forms: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of several forms that may hold a box the one that a value has; else the first."""
+    is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    inside = ("additionalProperties",) if isinstance(value, dict) else ("items", "prefixItems")
+    fits = [one for one in forms if (one.get("format") == "box") == is_box and (is_box or any(map(one.get, inside)))]
+    return next(iter([*fits, *(one for one in forms if one.get("format") == "box"), *forms]))
 
 
 def holds_box(schema: Mapping[str, Any]) -> bool:

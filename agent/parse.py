@@ -61,12 +61,13 @@ _LOOSE_CALL = re.compile(
 """A call in no tags, or in those of Mistral, Gemma, Qwen3.5 or Llama, in what is neither call nor answer by ours."""
 _OBSERVATION = re.compile(r"\Aobservation_([0-9]{1,6})\Z")
 _SAFE_INT = 2**53
-_NAMES = {
+OTHER_NAMES = {
     "image_zoom_in_tool": "zoom",
     "crop_image_normalized": "zoom",
     "code_interpreter": "python",
     "web_search": "search",
 }
+"""What models that were trained with other tools call ours."""
 _BOXED = "\\boxed{"
 
 _DECODER = json.JSONDecoder(strict=False)
@@ -210,7 +211,7 @@ def _named_call(value: object) -> Call:
         arguments = _only(_objects(arguments))
     if not isinstance(arguments, dict):
         raise ParseError(f"got the arguments {_short(arguments)}, wanted an object with a value for each argument")
-    name = _NAMES.get(written, written)
+    name = OTHER_NAMES.get(written, written)
     if name != "zoom":
         return Call(name=name, arguments=arguments)
     if written == "crop_image_normalized":

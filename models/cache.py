@@ -46,7 +46,9 @@ class KVCache:
         capacity = self.k.shape[2]
         if num_tokens <= capacity:
             return
-        self.k, self.v = (self._grown(x, max(num_tokens, 2 * capacity)) if x.numel() else x for x in (self.k, self.v))
+        self.k = self._grown(self.k, max(num_tokens, 2 * capacity))  # one after the other: a GPU holds both meanwhile
+        if self.v.numel():
+            self.v = self._grown(self.v, max(num_tokens, 2 * capacity))
 
     def _grown(self, x_LSCGD: Tensor, capacity: int) -> Tensor:
         """What is held, in a larger room."""

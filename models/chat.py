@@ -4,6 +4,7 @@ A tool's result stands in a user turn between <tool_response> tags. Sampled turn
 published checkpoint's own template says is in foveate.models.published.template.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -15,7 +16,7 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.models.config import ImageConfig
-from foveate.models.reasoner import Message
+from foveate.models.reasoner import OTHERS_TURN, Message
 from foveate.models.tokenizer import TextCodec
 from foveate.models.video import VideoAsked
 from foveate.pictures import open_picture
@@ -25,11 +26,14 @@ LOST = {
     "image": ("resized_height", "resized_width"),
     "video": (
         "min_frames", "max_frames", "total_pixels", "video_start", "video_end", "resized_height", "resized_width",
+        "raw_fps",
     ),
 }  # fmt: skip
 """Keys of Qwen's parts that are not heeded."""
 BESIDE_CONTENT = ("tool_calls", "reasoning_content")
 """Keys of OpenAI's messages that are not heeded."""
+_NO_WORD = re.compile(r"\s*(?:<think>|◁think▷)?\s*")
+"""What a turn says that ended at once, also behind a thought that its template opened."""
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "user"}
 
 
@@ -208,8 +212,14 @@ def rgb_of(source: Picture) -> Image.Image:
 
 def says(token_ids: Sequence[int], text: str, codec: TextCodec) -> bool:
     """Whether ids are a turn's text in this vocabulary. A template may have begun it, or the text may end sooner."""
+    if max(token_ids) >= codec.num_rows:
+        return False
     said = codec.decode(token_ids)
-    return not text or bool(said and (text.endswith(said) or said.startswith(text)))
+    if not said:
+        return _NO_WORD.fullmatch(text) is not None
+    if not text:  # cut where it would have made up what a tool says
+        return OTHERS_TURN.startswith(said) or said.startswith(OTHERS_TURN)
+    return text.endswith(said) or said.startswith(text)
 
 
 def written_turn(message: Message, codec: TextCodec) -> Iterator[Piece]:

@@ -63,6 +63,7 @@ def load_thinker(folder: Path, dtype: torch.dtype | None, rounding: Rounding | N
             thinker = Thinker(config, TextCodec.from_file(folder / TOKENIZER))
     _check_ids(thinker, folder)
     _fill(thinker, Shards(folder), rules, dtype, rounding)
+    convert(thinker, dtype or thinker.decoder.embed.weight.dtype)  # some files hold a part of the weights in another
     return thinker.eval()
 
 

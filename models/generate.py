@@ -75,6 +75,8 @@ class ThinkerReasoner:
         ModelError for what torch cannot do, such as find memory, and what `on_text` and `should_stop` raise.
         """
         transcript = self.thinker.processor(messages, generate=True)
+        if not len(transcript):
+            raise InputError("got a conversation without a message, wanted one at least")
         generator = None if seed is None else torch.Generator().manual_seed(seed + len(transcript))
         raised: list[Exception] = []
         request = Request(
@@ -88,7 +90,7 @@ class ThinkerReasoner:
         )
         try:
             self.engine.run(request)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, IndexError) as error:
             if error in raised:
                 raise
             raise ModelError(f"{self.name} failed while it sampled: {named_line(error)}") from error

@@ -33,6 +33,7 @@ class Processor:
     ) -> None:
         """`chat` lays out conversations, nano's form when None; `room_bytes` for pictures that are remembered."""
         self.config, self.codec, self.chat = config, codec, chat or ChatML(codec)
+        codec.num_rows = config.decoder.vocab_size
         self.room_bytes = room_bytes
         self._images: OrderedDict[str, ImageInput] = OrderedDict()
 

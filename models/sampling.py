@@ -5,6 +5,9 @@ from torch import Tensor
 
 from foveate.models.config import ThinkerConfig
 
+COLDEST = 1e-6
+"""Below it f32 has no room for the quotient of a log-probability, and the likeliest is drawn anyway."""
+
 
 def allowed_logprobs(logits_BV: Tensor, never_sampled: tuple[int, ...]) -> Tensor:
     """Log-probabilities [B, V] in f32 of the policy: control tokens that only templates write have probability zero.
@@ -26,8 +29,8 @@ def penalized(logits_V: Tensor, held_V: Tensor, penalty: float) -> Tensor:
 
 
 def pick(logprobs_V: Tensor, temperature: float, generator: torch.Generator | None, config: ThinkerConfig) -> int:
-    """A token id: the likeliest at temperature 0, else drawn from `drawn_from`."""
-    if temperature <= 0.0:
+    """A token id: the likeliest at temperature 0, or nearly 0, else drawn from `drawn_from`."""
+    if temperature < COLDEST:
         return int(logprobs_V.argmax())
     return int(torch.multinomial(drawn_from(logprobs_V, temperature, config), 1, generator=generator))
 

@@ -89,6 +89,8 @@ class TextCodec:
         self.tokenizer.no_padding()
         self.ids = {token: self._id(token) for token in (*controls.names, *controls.ends, controls.image)}
         self.names = {index: token for token, index in self.ids.items()}
+        self.num_rows = tokenizer.get_vocab_size()
+        """Ids of the model, once it has one: its embeddings may have more rows than there are tokens."""
         self.end_of_turn = self.ids[controls.ends[0]]
         self.ends = frozenset(self.ids[token] for token in controls.ends)
         self.image_pad = self.ids[controls.image]

@@ -61,7 +61,12 @@ class VideoAsked:
     @classmethod
     def of(cls, part: Mapping[str, Any]) -> "VideoAsked":
         """Raises ConfigError naming a key whose value is no number above zero, and two that say different things."""
-        asked = from_json(cls, {f.name: part.get(f.name) for f in fields(cls)}, "video part: ")
+        given = {f.name: part.get(f.name) for f in fields(cls)}
+        if (taken_at := part.get("sample_fps")) is not None:
+            if not isinstance(part.get("video"), list | tuple):
+                raise ConfigError("video part: sample_fps says when frames of a list were taken; of a file give fps")
+            given["fps"] = taken_at if given["fps"] is None else given["fps"]
+        asked = from_json(cls, given, "video part: ")
         for key, value in asdict(asked).items():
             if value is not None and not value > 0:
                 raise ConfigError(f"video part: {key} is {value!r}, wanted a number above 0")
@@ -71,7 +76,8 @@ class VideoAsked:
 
     def within(self, video: VideoConfig, depth: int) -> VideoConfig:
         """The family's way with what is asked for; `depth` is the number of frames in a patch."""
-        video = replace(video, fps=self.fps or video.fps, num_frames=self.nframes)
+        kept = self.nframes or (None if self.fps else video.num_frames)
+        video = replace(video, fps=self.fps or video.fps, num_frames=kept)
         if self.min_pixels is None and self.max_pixels is None:
             return video
         of_all = video.max_pixels // depth if video.max_clip_pixels is None else video.max_clip_pixels

@@ -197,7 +197,7 @@ def _matrix_shape(name: str, parameter: Tensor) -> tuple[int, int]:
     if parameter.dim() == 4:
         return parameter.shape[0], math.prod(parameter.shape[1:])
     rows, columns = parameter.shape[-2:]
-    return (rows // 2 if "gate_up" in name else rows), columns
+    return (rows // 2 if "gate_up" in name and "lora_A" not in name else rows), columns
 
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:

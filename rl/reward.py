@@ -32,11 +32,20 @@ Kind = Literal["any", "text", "number", "choice", "set", "formula"]
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _QUOTES = "\u2018\u2019\u201a\u00b4`"
 _DOUBLE_QUOTES = "\u201c\u201d\u201e\u00ab\u00bb"
-_SAME = str.maketrans(dict.fromkeys(_DASHES, "-") | dict.fromkeys(_QUOTES, "'") | dict.fromkeys(_DOUBLE_QUOTES, '"'))
-_BEFORE = r"(?P<before>[$€£¥]?)\s?(?P<sign>[+-]?)(?P<inner>[$€£¥]?)\s?"
+_WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {
+    "\uffe5": "¥",
+    "\u3002": ".",
+    "\u3001": ",",
+}
+"""Letters, digits and punctuation as wide as Chinese characters, which answers in such texts are written with."""
+_SAME = str.maketrans(
+    dict.fromkeys(_DASHES, "-") | dict.fromkeys(_QUOTES, "'") | dict.fromkeys(_DOUBLE_QUOTES, '"') | _WIDE
+)
+_SIGN = "[$€£¥₹₩₽₺₪₫฿₴₦₱]"
+_BEFORE = rf"(?P<before>{_SIGN}?)\s?(?P<sign>[+-]?)(?P<inner>{_SIGN}?)\s?"
 _DIGITS = r"(?P<whole>0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*|)(?P<part>\.\d+)?"
 _MORE = r"(?:e(?P<power>[+-]?\d{1,3}))?(?:\s?/\s?(?P<under>[1-9]\d*))?(?:\s?(?P<percent>%))?"
-_AFTER = r"\s?(?P<after>[$€£¥]?)"
+_AFTER = rf"\s?(?P<after>{_SIGN}?)"
 _AMOUNT = re.compile(_BEFORE + _DIGITS + _AFTER)
 _NUMBER = re.compile(_BEFORE + _DIGITS + _MORE + _AFTER)
 _OPTION = re.compile(
@@ -80,8 +89,12 @@ def is_same_number(left: str, right: str) -> bool:
     return _is_same(left, right, number)
 
 
-_HEDGE = re.compile(r"^(?:or|and)\b|^[,/&]|(?:^|\s)\(?[a-z][).](?:\s|$)")
-"""Behind the letter of an option: that of another one."""
+_HEDGE = re.compile(
+    r"^(?:(?:or|and)\s+|[,/&]\s*)\(?[a-z][).]?$"  # another letter alone
+    r"|^(?:[,/&]?\s*\(?[a-z][).]\s*)+(?:\(?[a-z])?$"  # several
+    r"|(?:\b(?:or|and)|[,/&])\s*\(?[a-z][).](?:\s|$)"  # another one with its text
+)
+"""Behind the letter of an option: that of another one. The initial of a name is none."""
 
 
 def is_same_choice(left: str, right: str) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from foveate.errors import ImageError, InputError
 from foveate.extras import from_extra
+from foveate.models.chat import BESIDE_CONTENT
 from foveate.models.prefix import common_length
 from foveate.models.reasoner import Message
 from foveate.pictures import open_picture
@@ -84,7 +85,14 @@ def pictures_of(row: Mapping[str, Any]) -> list[Any]:
 def tools_of(row: Mapping[str, Any]) -> list[Any]:
     """What stands in `tools`: schemas, or their JSON."""
     tools = row.get("tools") or []
-    return list(json.loads(tools) if isinstance(tools, str) else tools)
+    return json.loads(tools) if isinstance(tools, str) else [_without_none(tool) for tool in tools]
+
+
+def _without_none(value: Any) -> Any:
+    """What was written: Arrow gives every object the keys of all others in its column."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(one) for key, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value
 
 
 def offering(tools: list[Any], messages: list[Message]) -> list[Message]:
@@ -94,8 +102,10 @@ def offering(tools: list[Any], messages: list[Message]) -> list[Message]:
 
 def _split(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     chosen, rejected = (row[side] for side in SIDES)
-    if row.get("prompt") is not None:
-        return row["prompt"], chosen, rejected
+    prompt = row.get("prompt")
+    repeated = isinstance(prompt, str) and not isinstance(chosen, str) and chosen and chosen[0]["role"] != "assistant"
+    if prompt is not None and not repeated:
+        return prompt, chosen, rejected
     shared = common_length(chosen, rejected)
     if not shared:
         raise ValueError("there is no prompt, and chosen and rejected do not begin alike")
@@ -108,8 +118,9 @@ def _messages(side: str | Sequence[Message], role: str) -> list[Message]:
         return [{"role": role, "content": side}]
     messages = []
     for message in side:
-        if message.get("tool_calls"):
-            raise ValueError("a message has tool_calls; write a call into the content, as the model's template does")
+        for key in (*BESIDE_CONTENT, "thinking"):
+            if message.get(key):
+                raise ValueError(f"a message has {key}; write all into its content, as the model's template does")
         content = message["content"]
         if message["role"] == "assistant" and not isinstance(content, str):
             content = "".join(part["text"] for part in content)
@@ -142,12 +153,13 @@ def _parts(content: str | Sequence[Mapping[str, Any]], images: Iterator[Any], fo
         image = next(images, None)
         if image is None:
             raise ValueError("the messages have more places for pictures than there are pictures")
-        parts.append({"type": "image", "image": _picture(image, folder)})
+        beside = {key: value for key, value in part.items() if value is not None and key != "text"}
+        parts.append({**beside, "image": _picture(image, folder)})
     return parts
 
 
 def _picture(source: Any, folder: Path) -> Image.Image | Path:
-    """A picture of a row: decoded, as bytes, or a file."""
+    """A picture of a row: decoded, as bytes, or a file that lies here."""
     if isinstance(source, Mapping):
         source = open_picture(source["bytes"]) if source.get("bytes") else source["path"]
     if isinstance(source, Image.Image):
@@ -174,12 +186,25 @@ def _dataset(path: Path) -> Any:
         import datasets
     try:
         if path.suffix == ".parquet":
-            return datasets.Dataset.from_parquet(str(path))
+            return _undecoded(datasets.Dataset.from_parquet(str(path)))
         found = datasets.load_from_disk(str(path))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"cannot read preferences from {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(found, datasets.DatasetDict):
-        return found
+        return _undecoded(found)
     if list(found) != ["train"]:
         raise InputError(f"{path} has the splits {', '.join(found)}; wanted one of them, as {path / next(iter(found))}")
-    return found["train"]
+    return _undecoded(found["train"])
+
+
+def _undecoded(dataset: Any) -> Any:
+    """With pictures as their files: the package would open any kind of file, and fetch what has an address."""
+    import datasets
+
+    for name, feature in dataset.features.items():
+        inner = getattr(feature, "feature", None)
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+        elif isinstance(inner, datasets.Image):
+            dataset = dataset.cast_column(name, type(feature)(datasets.Image(decode=False)))
+    return dataset

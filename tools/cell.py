@@ -98,7 +98,11 @@ def take(message: dict[str, Any], output: CellOutput) -> None:
         data = content.get("data")
         bundle = data if isinstance(data, dict) else {}
         is_kept = len(output.images) < MAX_IMAGES  # pictures beyond are counted, not opened
-        image = png_of(bundle.get("image/png")) if is_kept else None
+        try:
+            image = png_of(bundle.get("image/png")) if is_kept else None
+        except ImageError as error:
+            output.write(f"[a picture is not shown: {error}]\n")
+            image = None
         if image is not None:
             output.images.append(image)
         if image is not None or (not is_kept and "image/png" in bundle):
@@ -108,9 +112,9 @@ def take(message: dict[str, Any], output: CellOutput) -> None:
 
 
 def png_of(encoded: object) -> Image.Image | None:
-    """The picture in base64, or None when it is none that may be opened."""
+    """The picture in base64, or None when it is no PNG. Raises ImageError for one that may not be opened."""
     try:
         data = base64.b64decode(encoded, validate=False) if isinstance(encoded, str) else b""
-        return open_picture(data, max_pixels=MAX_IMAGE_PIXELS) if data.startswith(PNG_SIGNATURE) else None
-    except (ImageError, ValueError):
+    except ValueError:
         return None
+    return open_picture(data, max_pixels=MAX_IMAGE_PIXELS) if data.startswith(PNG_SIGNATURE) else None

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import unicodedata
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,6 +42,7 @@ FILLERS = (
 )
 STOP_WORDS = frozenset(FILLERS.split())
 SYMBOLS_LIKE_WORDS = frozenset(["As", "At", "Be", "He", "I", "In", "No"])
+SYMBOL_LETTERS = 2
 MAX_WORDS = 32
 CANDIDATES = 40
 LEAST_LIKENESS = 0.8
@@ -83,6 +84,19 @@ def query_words(query: str) -> list[str]:
     return list(dict.fromkeys(kept))[:MAX_WORDS]
 
 
+def pieces_of(query: str) -> set[str]:
+    """Words of one or two letters that are no chemical symbols.
+
+    They are parts of other words (Port-au-Prince), or small beside capitals (Pic la Selle).
+    """
+    inside = {word for token in query.split() for word in words_of(token) if len(words_of(token)) > 1}
+    alone = {word for token in query.split() for word in words_of(token) if len(words_of(token)) == 1}
+    written = re.findall(r"[^\W_]+", query)
+    small = {word for word in written if word.islower() and query.lower() != query}
+    large = {word.lower() for word in written if not word.islower()}
+    return {word for word in (inside - alone) | (small - large) if len(word) <= SYMBOL_LETTERS}
+
+
 class Index:
     """A read-only full-text index over facts; safe to use from several threads."""
 
@@ -108,7 +122,8 @@ class Index:
         words = query_words(query)
         if not words:
             return []
-        if not any(map(set(words).issuperset, self._subjects)):
+        pieces = pieces_of(query)
+        if not any(_is_named(name, set(words), pieces) for name in self._subjects):
             words = [self._known(word) for word in words]
         expression = " OR ".join(f'"{word}"' for word in words)
         with self._lock:
@@ -118,7 +133,7 @@ class Index:
                 (expression, CANDIDATES),
             ).fetchall()
         named = set(words)
-        ranked = sorted((-self._named_in(rowid - 1, named), score, rowid - 1) for rowid, score in rows)
+        ranked = sorted((-self._named_in(rowid - 1, named, pieces), score, rowid - 1) for rowid, score in rows)
         return [Hit(fact=self.corpus[idx], score=score) for _, score, idx in ranked[:limit]]
 
     @staticmethod
@@ -133,9 +148,14 @@ class Index:
             return word
         return next(iter(difflib.get_close_matches(word, self._guessable, 1, LEAST_LIKENESS)), word)
 
-    def _named_in(self, idx: int, words: set[str]) -> int:
+    def _named_in(self, idx: int, words: set[str], pieces: set[str]) -> int:
         """Number of words of the longest name of a passage's subject that the query holds in full."""
-        return max((len(name) for name in self._names[idx] if words.issuperset(name)), default=0)
+        return max((len(name) for name in self._names[idx] if _is_named(name, words, pieces)), default=0)
+
+
+def _is_named(name: Sequence[str], words: set[str], pieces: set[str]) -> bool:
+    """Whether all of a name stands in a query; one of a single word not as a piece of another word."""
+    return words.issuperset(name) and not (len(name) == 1 and name[0] in pieces)
 
 
 @cache

@@ -69,6 +69,7 @@ END_ALL = r"exec('import os\ntry: os.kill(-1, 9)\nexcept ProcessLookupError: pas
 """A cell that ends all other processes of its namespace; it leaves no name. One that failed would abort the next."""
 MAX_MESSAGE_BYTES = 16 * 2**20
 SEND_TIMEOUT_MS = 1000
+LONGEST_POLL_S = 3600.0
 
 
 class Kernel:
@@ -268,7 +269,8 @@ class Kernel:
         poller.register(self._pidfd, zmq.POLLIN)
         if heed_cancel:
             poller.register(self._cancel_fd, zmq.POLLIN)
-        ready = dict(poller.poll(max(0, round((deadline - time.monotonic()) * 1000.0))))
+        left_s = min(deadline - time.monotonic(), LONGEST_POLL_S)
+        ready = dict(poller.poll(max(0, round(left_s * 1000.0))))
         if self._cancel_fd in ready:
             raise ToolError("the code was cancelled")
         full = [channel for channel in ("iopub", "shell", "control") if self._sockets[channel] in ready]
@@ -298,7 +300,7 @@ class Kernel:
 
     def _collect(self, request: str, deadline: float, timeout_s: float) -> CellOutput:
         """Everything that belongs to a request, until the kernel is idle again and has replied."""
-        output, waiting = CellOutput(), {"shell", "iopub"}
+        output, waiting, reply = CellOutput(), {"shell", "iopub"}, dict[str, Any]()
         while waiting:
             if "shell" not in waiting and "iopub" in waiting:
                 deadline = min(deadline, time.monotonic() + INTERRUPT_GRACE_S)
@@ -309,15 +311,28 @@ class Kernel:
                 finished = channel == "shell" or message["content"].get("execution_state") == "idle"
                 if finished:
                     waiting.discard(channel)
+                if channel == "shell":
+                    reply = message["content"]
                 if channel == "iopub":
                     take(message, output)
-            late = not messages or time.monotonic() >= deadline  # a kernel that never stops to send is late too
+            late = time.monotonic() >= deadline  # a kernel that never stops to send is late too
             if late and "shell" in waiting:
                 raise ToolTimeoutError(f"the code ran longer than {timeout_s:g} s")
             if late and waiting:
                 output.write("\n[some output was too large and is missing]\n")
+                if reply.get("status") == "error":
+                    take({"msg_type": "error", "content": reply}, output)
+                self._hear_again()
                 return output
         return output
+
+    def _hear_again(self) -> None:
+        """Connect the socket of output anew: ZeroMQ ends the connection over a message that is too large."""
+        assert self.folder is not None
+        deaf = self._sockets["iopub"]
+        self._sockets["iopub"] = connected(deaf.context.socket(zmq.SUB), socket_path(self.folder, "iopub"))
+        deaf.close()
+        self._greet(time.monotonic() + START_TIMEOUT_S)
 
     def _interrupt_or_kill(self) -> str:
         """Stop the running cell; kill the kernel when it does not come to rest. What was done, in words."""
@@ -355,7 +370,7 @@ class Kernel:
 
 
 def connected(socket: "zmq.Socket[bytes]", path: str) -> "zmq.Socket[bytes]":
-    """The socket connected to the kernel, which drops messages that are too large."""
+    """The socket connected to the kernel; a message that is too large ends its connection."""
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDTIMEO, SEND_TIMEOUT_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)

@@ -70,6 +70,8 @@ def start_kernel(
     for stream in (sys.stdout, sys.stderr):  # what is written to descriptors is handed on, and not written there, too:
         os.dup2(nowhere, stream._original_stdstream_copy)  # type: ignore[union-attr]  # noqa: SLF001  nobody reads it
     os.close(nowhere)
+    OutStream.fileno = lambda stream: stream._original_stdstream_fd  # type: ignore[method-assign]  # noqa: SLF001
+    app.kernel.shell.display_formatter.formatters["image/jpeg"].enabled = False  # a picture comes once, as PNG
     pipes = [stream._fid for stream in (sys.stdout, sys.stderr)]  # type: ignore[union-attr]  # noqa: SLF001
     app.debug_shell_socket.close()  # it would look for the address of the host for ever
     app.kernel.shell.events.register("pre_run_cell", before_cell)

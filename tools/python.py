@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from foveate.errors import ConfigError
 from foveate.tools.sandbox import Limits
 from foveate.tools.tool import Tool, ToolResult
 
@@ -37,6 +38,8 @@ class PythonTool(Tool):
 
         max_chars: 300 is what nano was trained to read; a model with more context can be given more.
         """
+        if not timeout_s >= 0:
+            raise ConfigError(f"got timeout_s {timeout_s}, wanted 0 or more seconds")
         super().__init__(self.run_code, name="python", wants_images=True)
         self.timeout_s, self.max_chars, self.limits, self.unsafe = timeout_s, max_chars, limits, unsafe
         self._kernel: Kernel | None = None

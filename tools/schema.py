@@ -48,6 +48,8 @@ def schema_of(hint: Hint) -> Schema:
         texts = [text for text in parts[1:] if isinstance(text, str)]
         return schema_of(parts[0]) | ({"format": texts[0]} if texts else {})
     if origin is Literal:
+        if odd := [part for part in parts if type(part) not in (str, int, bool, type(None))]:
+            raise ConfigError(f"a tool's argument may be {odd[0]!r}, which JSON has not; use text, int, bool or None")
         return {"enum": list(parts)}
     if origin is list or hint is list:
         return {"type": "array", "items": schema_of(parts[0]) if parts else {}}

@@ -19,6 +19,8 @@ from foveate.tools.web import SearchTimeoutError, WebClient, ddgs_client, web_li
 
 MAX_QUERY_CHARS = 400
 NO_RESULT = "no result"
+CLIENTS_SHARE = 0.8
+"""Of the time of a search: what it has found by then comes back before nobody waits any more."""
 
 
 class WebSearch(Tool):
@@ -101,7 +103,7 @@ def search_tool(
         """
         if not query.strip() or len(query) > MAX_QUERY_CHARS:
             raise ToolArgumentError(f"query has {len(query)} characters; give 1 to {MAX_QUERY_CHARS}")
-        lines = web_lines(query, limit, client(timeout_s)) if network else search_local(query, limit)
+        lines = web_lines(query, limit, client(CLIENTS_SHARE * timeout_s)) if network else search_local(query, limit)
         return ToolResult(text=rendered(lines, max_chars), details={"network": network, "results": len(lines)})
 
     return WebSearch(search, timeout_s) if network else Tool(search)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from needs import needs_bubblewrap
@@ -29,6 +29,7 @@ from PIL import Image
 from scripted import ScriptedReasoner, answer, zoom
 
 from foveate.agent.agent import MOST_OPEN, Agent
+from foveate.agent.arguments import tools_of
 from foveate.agent.budget import Budget
 from foveate.agent.images import ImageStore
 from foveate.agent.interrupt import cancel_on_interrupt
@@ -129,6 +130,17 @@ def several(image: list[int], boxes: list[Box]) -> str:
     return f"{image} {boxes}"
 
 
+def marking(hint: Any) -> Callable[..., str]:
+    """A tool that takes a box, and an argument image of this type."""
+
+    def mark(image: Any, box: Box) -> str:
+        """Mark a part of an image."""
+        return f"{image} {box}"
+
+    mark.__annotations__["image"] = hint
+    return mark
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -140,6 +152,13 @@ def several(image: list[int], boxes: list[Box]) -> str:
         ({"budget": {}}, "got the budget {}, wanted a Budget"),
         ({"tools": 5}, "got the tools 5"),
         ({"tools": [several]}, "the tool 'several' takes a Box, and its argument image is .*, wanted an int"),
+        ({"tools": [marking(Literal["before", "after"])]}, "argument image is .*'enum'.*, wanted an int"),
+        (
+            {"tools": [marking(str | int)]},
+            "the tool 'mark' takes a Box, and its argument image is .*'string'.*, wanted an int",
+        ),
+        ({"tools": [marking(Any)]}, "the tool 'mark' takes a Box, and its argument image is {}, wanted an int"),
+        ({"tools": [Tool(marking(int), name="web_search")]}, "called web_search, by which models mean our search"),
         ({"tools": ["zoom"]}, "got the tool 'zoom', wanted a Tool or a typed function"),
         ({"tools": [zoom_tool(), zoom_tool()]}, "got two tools called zoom"),
         ({"model": 5}, "got a model of the type int"),
@@ -149,6 +168,12 @@ def several(image: list[int], boxes: list[Box]) -> str:
 def test_a_wrong_argument_is_told_at_once(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(FoveateError, match=told):
         Agent(**{"model": ScriptedReasoner([]), **wrong})
+
+
+@pytest.mark.parametrize("hint", [int, float, int | None, Literal[0, 1]])
+def test_the_image_of_a_box_is_a_number_or_none(hint: Any) -> None:
+    (tool,) = tools_of([marking(hint)])
+    assert tool.name == "mark"
 
 
 @pytest.mark.parametrize(("thread", "budget"), [(5, None), ("trip", {"turns": 1})])

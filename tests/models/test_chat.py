@@ -47,6 +47,7 @@ def test_what_a_message_holds() -> None:
         ([{"type": "video", "video": ["0.png", 3]}], "a picture is of the type int"),
         ([{"type": "image", "image": "a.png", "resized_height": 28}], "image part: resized_height would be lost"),
         ([{"type": "video", "video": "a.mp4", "max_frames": 16}], "video part: max_frames would be lost"),
+        ([{"type": "video", "video": "a.mp4", "raw_fps": 30.0}], "video part: raw_fps would be lost"),
         ([{"type": "video", "video": "a.mp4", "fps": 1.0, "nframes": 4}], "video part: fps is 1.0 and nframes is 4"),
         ([{"type": "video", "video": ["0.png"], "nframes": 4}], "video part: nframes is of a file"),
         ([{"type": "image_url", "image_url": {"url": "data:"}}], "message part is .*image_url"),
@@ -67,6 +68,13 @@ def test_ids_of_another_vocabulary_are_written_anew(thinker: Thinker) -> None:
         assert by_policy
         assert (piece == ids) is kept
         assert "K7" in codec.decode(piece)
+
+
+def test_ids_of_another_vocabulary_behind_an_empty_text_are_written_anew(thinker: Thinker) -> None:
+    codec = thinker.processor.codec
+    for ids in ([10**6], codec.encode("K7"), [*codec.encode("K7"), codec.end_of_turn]):
+        turn: Message = {"role": "assistant", "content": "", "token_ids": ids}
+        assert list(written_turn(turn, codec)) == [([codec.end_of_turn], True)]
 
 
 def test_a_picture_with_a_broken_chunk_cannot_be_read(tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ def test_round_trip(thinker: Thinker, folder: Path, conversation: list[dict[str,
     assert Thinker.from_pretrained(folder, dtype=torch.bfloat16)(inputs).dtype == torch.bfloat16
 
 
+def test_a_folder_of_two_dtypes_loads_in_that_of_its_embeddings(thinker: Thinker, tmp_path: Path) -> None:
+    thinker.save_pretrained(tmp_path, dtype=torch.bfloat16)
+    path, name = tmp_path / "model.safetensors", "decoder.norm.weight"
+    tensors = load_file(path)
+    save_file(tensors | {name: tensors[name].float()}, path)
+    loaded = Thinker.from_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+
+
 def test_loading_does_not_bring_torchs_compiler() -> None:
     """That would be two seconds of every command."""
     code = "import sys; from foveate.models import Thinker as T; T.from_pretrained(sys.argv[1]); print(*sys.modules)"

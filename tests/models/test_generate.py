@@ -34,7 +34,8 @@ def next_turn(messages: Messages, sample: Any, seed: int = 5) -> Messages:
 def fresh_logprobs(thinker: Thinker, messages: Messages, token_ids: tuple[int, ...]) -> torch.Tensor:
     """Log-probabilities of a sampled turn by one uncached pass over everything."""
     prompt = thinker.processor(messages, generate=True)
-    whole = thinker.processor([*messages, {"role": "assistant", "content": "", "token_ids": list(token_ids)}])
+    turn = {"role": "assistant", "content": thinker.processor.codec.decode(token_ids), "token_ids": list(token_ids)}
+    whole = thinker.processor([*messages, turn])
     logits = thinker(whole)[len(prompt) - 1 : len(prompt) - 1 + len(token_ids)]
     logprobs = allowed_logprobs(logits, thinker.processor.codec.never_sampled)
     return logprobs.gather(-1, torch.tensor(token_ids)[:, None])[:, 0]

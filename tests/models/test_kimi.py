@@ -106,7 +106,7 @@ def test_two_conversations_at_once_and_a_later_turn(thinker: Thinker) -> None:
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda m: reasoner.sample(m, max_new_tokens=16), CONVERSATIONS[:2]))
     assert [sample.token_ids for sample in together] == [sample.token_ids for sample in alone]
-    turn = {"role": "assistant", "content": "", "token_ids": list(alone[1].token_ids)}
+    turn = {"role": "assistant", "content": alone[1].text, "token_ids": list(alone[1].token_ids)}
     later = [*CONVERSATIONS[1], turn, {"role": "user", "content": "why?"}]
     assert reasoner.sample(later, max_new_tokens=16).token_ids == thinker.generate(later, max_new_tokens=16).token_ids
 

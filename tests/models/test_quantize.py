@@ -75,7 +75,7 @@ def test_decoding_runs_over_the_rounded_weights_too(tmp_path: Path) -> None:
     qwen.save("qwen2_5_vl", tmp_path)
     thinker = Thinker.from_pretrained(tmp_path, dtype=torch.bfloat16, rounding="int8")
     said = thinker.generate(QUESTION, max_new_tokens=12)
-    turn = {"role": "assistant", "content": "", "token_ids": list(said.token_ids)}
+    turn = {"role": "assistant", "content": said.text, "token_ids": list(said.token_ids)}
     inputs = thinker.processor([*QUESTION, turn])
     first = int(inputs.by_policy_T.nonzero()[0])
     logprobs = thinker(inputs)[first - 1 : first - 1 + len(said.token_ids)].float().log_softmax(-1)

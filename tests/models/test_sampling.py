@@ -22,8 +22,9 @@ from tokenizers import AddedToken, Tokenizer
 
 from foveate.errors import CheckpointError, InputError
 from foveate.models import Thinker, ThinkerReasoner
+from foveate.models.config import TINY
 from foveate.models.published.tokens import published_codec
-from foveate.models.sampling import allowed_logprobs, penalized
+from foveate.models.sampling import allowed_logprobs, penalized, pick
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -77,7 +78,8 @@ def test_log_probabilities_are_the_policys_own(folder: Path, truncates: bool, te
     prompt = thinker.processor(messages, generate=True)
     reasoner = ThinkerReasoner(thinker, truncates=truncates)
     sample = reasoner.sample(messages, max_new_tokens=9, temperature=temperature, seed=2)
-    whole = thinker.processor([*messages, {"role": "assistant", "content": "", "token_ids": list(sample.token_ids)}])
+    turn = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
+    whole = thinker.processor([*messages, turn])
     logits = thinker(whole)[len(prompt) - 1 :][: len(sample.token_ids)]
     logprobs = allowed_logprobs(logits, thinker.processor.codec.never_sampled)
     wanted = logprobs.gather(-1, torch.tensor(sample.token_ids)[:, None])[:, 0]
@@ -89,6 +91,12 @@ def test_a_penalty_is_that_of_transformers() -> None:
     held = torch.zeros(40, dtype=torch.bool).index_fill(0, ids, True)
     wanted = transformers.RepetitionPenaltyLogitsProcessor(1.3)(ids[None], logits[None].clone())[0]
     assert torch.equal(penalized(logits, held, 1.3), wanted)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-40])
+def test_the_likeliest_is_drawn_at_a_temperature_of_nearly_none(temperature: float) -> None:
+    logprobs = torch.randn(40).log_softmax(-1)
+    assert pick(logprobs, temperature, None, TINY) == int(logprobs.argmax())
 
 
 def test_a_file_that_leaves_the_likeliest_token_alone_leaves_the_temperature_to_the_caller(folder: Path) -> None:
@@ -175,3 +183,8 @@ def test_a_context_that_is_too_short_is_said(folder: Path) -> None:
     longer: Messages = [{"role": "user", "content": "again " * 60}]
     with pytest.raises(InputError, match="wanted at most 0"):
         ThinkerReasoner(thinker).sample(longer, max_new_tokens=8)
+
+
+def test_a_conversation_without_a_message_is_refused(saved: Path) -> None:
+    with pytest.raises(InputError, match="got a conversation without a message, wanted one at least"):
+        ThinkerReasoner(Thinker.from_pretrained(saved)).sample([], max_new_tokens=4)

@@ -23,6 +23,7 @@ from foveate.models.processor import Processor
 from foveate.models.published.environment import asks_for_tools
 from foveate.models.published.template import ChatTemplate
 from foveate.models.published.tokens import named_tokens, published_codec
+from foveate.models.reasoner import OTHERS_TURN
 from foveate.models.transcript import Transcript
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -97,6 +98,25 @@ def test_a_conversation_begins_with_what_its_model_has_seen_and_said(source: str
         messages += [{"role": "user", "content": "why?"}] if number == 2 else []
     opened = "<|im_start|>assistant\n<think>\n" if source == qwen.THINKING else "<|im_start|>assistant\n"
     assert re.findall(r"<\|im_start\|>assistant\n(?:<think>\n)?", written(processor, before)) == [opened] * 4
+
+
+@pytest.mark.parametrize(
+    ("source", "content"), [(qwen.THINKING, "<think>\n"), (qwen.TEMPLATE, "")], ids=["thinking", "plain"]
+)
+def test_a_turn_that_ended_at_once_keeps_its_id(source: str, content: str) -> None:
+    processor = processor_of(source)
+    end = processor.codec.ids["<|endoftext|>"]
+    assert processor.codec.end_of_turn != end
+    transcript = processor([*QUESTION, {"role": "assistant", "content": content, "token_ids": [end]}])
+    assert said_in(transcript) == [end]
+
+
+def test_an_empty_turn_before_what_a_tool_returns_keeps_its_ids() -> None:
+    """One stays of those that would have made it up."""
+    processor = processor_of(qwen.TEMPLATE)
+    begun = processor.codec.encode_model_text(OTHERS_TURN)[:1]
+    transcript = processor([*QUESTION, {"role": "assistant", "content": "", "token_ids": begun}])
+    assert said_in(transcript) == begun
 
 
 def test_the_cache_keeps_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

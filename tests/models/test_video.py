@@ -365,6 +365,14 @@ def test_a_part_says_how_many_frames_are_kept(thinker: Thinker, family: str, tmp
     assert shown == ([10, 5, 25, 7] if family.startswith("qwen3") else [10, 4, 24, 8])
 
 
+def test_a_familys_number_of_frames_counts_where_none_is_asked_for(tmp_path: Path) -> None:
+    write_video(tmp_path / "grey.mp4", num_frames=50, fps=10)
+    asked = [VideoAsked(), VideoAsked(min_pixels=1000), VideoAsked(fps=1.0), VideoAsked(nframes=8)]
+    ways = [one.within(VideoConfig(num_frames=6), 2) for one in asked]
+    clips = [read_clip(tmp_path / "grey.mp4", way, QWEN3.vision, QWEN3.image) for way in ways]
+    assert [len(set(clip.seconds)) for clip in clips] == [6, 6, 4, 8]
+
+
 def test_a_part_says_how_many_pixels_a_frame_has(thinker: Thinker, tmp_path: Path) -> None:
     write_video(tmp_path / "grey.mp4", num_frames=50, fps=10)
     side = thinker.config.vision.patch_size * 2
@@ -409,6 +417,21 @@ def test_a_part_that_asks_for_nonsense_is_named(thinker: Thinker, asked: dict[st
     (key,) = asked
     with pytest.raises(InputError, match=f"video part: {key} is .*, wanted"):
         thinker.processor([{"role": "user", "content": [{"type": "video", "video": "walk.mp4", **asked}]}])
+
+
+def test_a_list_says_when_its_frames_were_taken_under_either_key() -> None:
+    frames = [noise(64, 32, seed) for seed in range(2)]
+    parts = [{"type": "video", "video": frames, key: 4.0} for key in ("fps", "sample_fps")]
+    one, other = content_of({"role": "user", "content": parts})
+    assert isinstance(other, VideoPart)
+    assert one == other
+    assert other.asked == VideoAsked(fps=4.0)
+
+
+def test_when_frames_were_taken_is_not_asked_of_a_file(thinker: Thinker) -> None:
+    part = {"type": "video", "video": "walk.mp4", "sample_fps": 4.0}
+    with pytest.raises(InputError, match="sample_fps says when frames of a list were taken; of a file give fps"):
+        thinker.processor([{"role": "user", "content": [part]}])
 
 
 def test_nano_sees_no_videos() -> None:

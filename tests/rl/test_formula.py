@@ -1,11 +1,13 @@
 """Formulas are equal by what they mean; one that would take for ever is not, and takes the next one nothing.
 
 Proved with math-verify itself in its process: tables of what is the same and what is not, a product of a hundred
-million factors, questions from several threads, the process killed in between, a package that is not there.
+million factors, questions from several threads, one that is interrupted, the process killed in between, a package that
+is not there.
 """
 
 import os
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
@@ -33,6 +35,10 @@ ENDLESS = "100000000!"
         ("{3, 1, 2}", r"\{1,2,3\}"),
         ("3<x", "x>3"),
         ("y = 1+2x", "y=2x+1"),
+        (r"$\infty$", r"\infty"),
+        (r"+\infty", r"\infty"),
+        (r"\boxed{\infty}", r"\infty"),
+        (r"$-\infty$", r"-\infty"),
         ("what is no formula:", "what is no formula:"),
     ],
 )
@@ -56,6 +62,8 @@ def test_same(answer: str, expected: str) -> None:
         (r"9\%", "9"),
         ("x<3", "x>3"),
         ("[0,1]", "[0,1)"),
+        (r"-\infty", r"\infty"),
+        ("7", r"\infty"),
         (r"\frac{1}{", r"\frac{1}{2}"),
         ("1" * 3000, "1" * 3000 + "+0"),
         ("__import__('os').system('touch /tmp/here')", "0"),
@@ -92,6 +100,21 @@ def test_a_process_that_was_killed_is_started_again() -> None:
     process.wait()
     assert judge.same("2+2", "4")
     assert judge._process is not process
+    judge.close()
+
+
+def test_what_an_interrupted_question_is_told_later_answers_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(process: "subprocess.Popen[bytes]", line: bytes) -> None:
+        assert process.stdin is not None
+        process.stdin.write(line)
+        raise KeyboardInterrupt
+
+    judge = Judge()
+    monkeypatch.setattr(formula, "_ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        judge.same("2+2", "5")
+    monkeypatch.undo()
+    assert judge.same("2+2", "4")
     judge.close()
 
 

@@ -1,5 +1,6 @@
 """Muon's steps are orthogonal and of the promised size; the schedule holds, then falls."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -109,3 +110,20 @@ def test_convolutions_are_one_matrix_and_gates_with_their_up_projections_two() -
     for matrix in (steps["stem.weight"].flatten(1), gate, up):
         values = torch.linalg.svdvals(matrix / (MUON_RMS * max(matrix.shape) ** 0.5))
         assert 0.5 < values.min() < values.max() < 1.3
+
+
+@pytest.mark.parametrize("rank", [1, 5])
+def test_what_an_adapter_takes_in_for_gates_is_one_matrix_of_any_rank(rank: int) -> None:
+    adapter = {"lora_A": nn.Linear(8, rank, bias=False), "lora_B": nn.Linear(rank, 32, bias=False)}
+    module = nn.Module()
+    module.blocks = nn.ModuleDict({"gate_up": nn.ModuleDict(adapter)})
+    optimizer = MasterOptimizer(module, OptimizerConfig(weight_decay=0.0))
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    for p in module.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step(1.0)
+    steps = {name: p.detach() - before[name] for name, p in module.named_parameters()}
+    gate, up = steps["blocks.gate_up.lora_B.weight"].chunk(2)
+    for matrix in (steps["blocks.gate_up.lora_A.weight"], gate, up):
+        values = torch.linalg.svdvals(matrix / (MUON_RMS * max(matrix.shape) ** 0.5))
+        assert 0.5 < values.min() <= values.max() < 1.3

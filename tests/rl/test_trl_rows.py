@@ -1,7 +1,7 @@
 """Datasets in TRL's form go in as they are, and pairs of rollouts come out in it.
 
 Proved by the messages that come out of rows of every form, by the same transcripts after a way through a file, by a
-loss that counts no turn of a prompt, and by refusals that name the row.
+loss that counts no turn of a prompt, and by refusals that name the row, of pictures with an address or a flaw, too.
 """
 
 import json
@@ -15,6 +15,7 @@ import torch
 from pictures import noise
 from PIL import Image
 from played import BUDGET, jobs, whole
+from pyarrow import parquet
 
 from foveate.cli import main
 from foveate.errors import InputError
@@ -29,6 +30,8 @@ from foveate.rl.trl_rows import TrlRows, open_rows
 USER, SAID = {"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}
 OTHER = {"role": "assistant", "content": "A dog."}
 SHOWN = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
+TEXTS: dict[str, Any] = {"prompt": "What is it?", "chosen": "A cat.", "rejected": "A dog."}
+PICTURES = {"image": datasets.Image(), "images": datasets.List(datasets.Image())}
 
 
 def as_lines(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -37,15 +40,26 @@ def as_lines(folder: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
+def as_table(folder: Path, *rows: dict[str, Any]) -> Path:
+    """Texts, and pictures as they are stored in a row."""
+    features = datasets.Features({name: PICTURES.get(name, datasets.Value("string")) for name in rows[0]})
+    path = folder / "some.parquet"
+    dataset = datasets.Dataset.from_list(list(rows), features=features)
+    parquet.write_table(dataset.data.table, path)  # the package's own way would fetch pictures with an address
+    return path
+
+
 @pytest.mark.parametrize(
     "row",
     [
-        {"prompt": "What is it?", "chosen": "A cat.", "rejected": "A dog."},
+        TEXTS,
         {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]},
         {"chosen": [USER, SAID], "rejected": [USER, OTHER]},
+        {"prompt": "What is it?", "chosen": [USER, SAID], "rejected": [USER, OTHER]},
+        {"prompt": "What is it?", "chosen": [SAID], "rejected": [OTHER]},
         {"prompt": [USER], "chosen": [{**SAID, "content": [{"type": "text", "text": "A cat."}]}], "rejected": [OTHER]},
     ],
-    ids=["texts", "messages", "no prompt", "parts"],
+    ids=["texts", "messages", "no prompt", "repeated", "text and messages", "parts"],
 )
 def test_every_form_of_a_row_says_the_same(row: dict[str, Any], tmp_path: Path) -> None:
     (preference,) = TrlRows(as_lines(tmp_path, row))
@@ -129,6 +143,43 @@ def test_a_picture_that_is_none_is_named_with_its_row(thinker: Thinker, tmp_path
         preferring(thinker, tmp_path, good, good | {"images": ["broken.png"]})
 
 
+def test_keys_of_tools_that_have_no_value_are_those_of_others(tmp_path: Path) -> None:
+    """Arrow gives every tool the keys of all; what is written in JSON has its own."""
+    box, query = {"type": "array"}, {"type": "string"}
+    tools = [{"name": "zoom", "takes": {"box": box, "query": None}}, {"name": "find", "takes": {"query": query}}]
+    for given, wanted in ((tools, {"box": box}), (json.dumps(tools), {"box": box, "query": None})):
+        (preference,) = TrlRows(as_lines(tmp_path, {**TEXTS, "tools": given}))
+        assert preference.prompt[0]["tools"] == [{"name": "zoom", "takes": wanted}, tools[1]]
+
+
+def test_what_a_row_says_beside_the_place_of_a_picture_is_handed_on(tmp_path: Path) -> None:
+    noise(30, 30).save(tmp_path / "a.png")
+    place = {"type": "image", "max_pixels": 4096, "text": None, "min_pixels": None}
+    prompt = [USER | {"content": [place, {"type": "text", "text": "What is it?"}]}]
+    (preference,) = TrlRows(as_lines(tmp_path, {**TEXTS, "prompt": prompt, "images": ["a.png"]}))
+    part, _ = preference.prompt[0]["content"]
+    assert part == {"type": "image", "max_pixels": 4096, "image": tmp_path / "a.png"}
+
+
+@pytest.mark.parametrize("column", PICTURES)
+def test_a_picture_that_has_an_address_is_not_fetched(column: str, tmp_path: Path) -> None:
+    cell = {"bytes": None, "path": "https://host.invalid/x.png"}
+    rows = TrlRows(as_table(tmp_path, {**TEXTS, column: cell if column == "image" else [cell]}))
+    with pytest.raises(InputError, match=r"there is no picture .*x\.png"):
+        rows[0]
+
+
+def test_a_broken_picture_of_a_table_is_named_with_its_row(thinker: Thinker, tmp_path: Path) -> None:
+    """Pillow raises SyntaxError for a chunk without a name."""
+    noise(60, 50).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    broken = whole[:33] + (10).to_bytes(4, "big") + whole[37:51] + bytes(64)
+    data = as_table(tmp_path, TEXTS | {"images": []}, TEXTS | {"images": [{"bytes": broken, "path": None}]})
+    thinker.save_pretrained(tmp_path / "start")
+    with pytest.raises(InputError, match=r"some\.parquet, row 1: the picture is broken"):
+        PreferenceStage(PreferenceConfig(start=str(tmp_path / "start"), data=str(data)), 0, "cpu")
+
+
 def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with rollouts(thinker, at_once=4, budget=BUDGET, keeps_messages=True) as playing:
         write_trajectories(tmp_path / "some.jsonl", whole(list(playing.play(jobs(6)))))
@@ -158,6 +209,8 @@ def test_pairs_come_back_as_they_were(thinker: Thinker, tmp_path: Path, capsys: 
         ({"prompt": [SHOWN], "images": ["none.png"]}, r"there is no picture .*none\.png"),
         ({"prompt": [], "images": ["a.png"]}, "no message of a user"),
         ({"prompt": [USER], "chosen": [SAID | {"tool_calls": [1]}]}, "tool_calls"),
+        ({"prompt": [USER], "chosen": [SAID | {"reasoning_content": "Hm."}]}, "a message has reasoning_content; write"),
+        ({"prompt": [USER], "chosen": [SAID | {"thinking": "Hm."}]}, "a message has thinking; write"),
         ({"prompt": [USER], "chosen": [{}]}, "content"),
     ],
 )

@@ -1,7 +1,8 @@
 """Cells in the kernel.
 
 Proves: what they print comes back; whatever they do to the kernel, the next cell works; a cancel from another thread
-ends the cell that runs and no other, with its variables kept where that can be; closing from another thread is safe.
+ends the cell that runs and no other, with its variables kept where that can be; closing from another thread is safe;
+output that is too large for a message, and a picture that may not be opened, are said to be missing.
 """
 
 import os
@@ -22,7 +23,7 @@ from needs import needs_bubblewrap
 from PIL import Image
 from psutil import STATUS_ZOMBIE, Process
 
-from foveate.errors import KernelLostError, SandboxUnavailableError, ToolError, ToolTimeoutError
+from foveate.errors import ImageError, KernelLostError, SandboxUnavailableError, ToolError, ToolTimeoutError
 from foveate.tools.cell import CUT_MARK, MAX_OUTPUT_CHARS, CellOutput, only_calculates, png_of, take
 from foveate.tools.kernel import INTERRUPT_GRACE_S, Kernel
 
@@ -165,6 +166,37 @@ def test_floods_of_output_are_cut_and_marked(kernel: Kernel, flood: str) -> None
     assert output.truncated
     assert len(output.text) < MAX_OUTPUT_CHARS + 100
     assert kernel.run("print('still here')").text == "still here\n"
+
+
+TOO_LARGE = "display({'text/plain': 'x' * 20_000_000}, raw=True)"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("flood", [TOO_LARGE, "b'x' * 20_000_000"])
+def test_output_too_large_for_a_message_is_told_and_the_next_cells_are_heard(
+    kernel: Kernel, flood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.tools.kernel.INTERRUPT_GRACE_S", 0.5)
+    assert kernel.run(flood).text == "\n[some output was too large and is missing]\n"
+    assert kernel.run("print(6 * 7)").text == "42\n"
+    assert kernel.run("1 / 0").error == "ZeroDivisionError: division by zero"
+
+
+@needs_bubblewrap
+def test_a_cell_whose_output_was_too_large_has_its_error_all_the_same(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.tools.kernel.INTERRUPT_GRACE_S", 0.5)
+    failed = kernel.run(f"{TOO_LARGE}\n1 / 0")
+    assert "is missing" in failed.text
+    assert failed.error == "ZeroDivisionError: division by zero"
+    assert "----> 2" in failed.traceback
+
+
+@needs_bubblewrap
+def test_a_program_may_write_to_the_output_of_its_cell(kernel: Kernel) -> None:
+    code = "import subprocess, sys; done = subprocess.run(['echo', 'hi'], stdout=sys.stdout)"
+    assert kernel.run(code).text == "hi\n"
 
 
 @needs_bubblewrap
@@ -502,6 +534,22 @@ def test_hostile_mime_is_left_out(content: dict[str, object]) -> None:
     assert (output.text, output.images) == ("", [])
 
 
-@pytest.mark.parametrize("data", [None, "", "no base64!", "iVBORw0KGgo=", "R0lGODlhAQABAAAAACw="])
+@pytest.mark.parametrize("data", [None, "", "no base64!", "R0lGODlhAQABAAAAACw="])
 def test_what_is_no_png_is_left_out(data: object) -> None:
     assert png_of(data) is None
+
+
+def test_a_png_that_is_broken_is_told() -> None:
+    with pytest.raises(ImageError, match="the picture is not a picture that can be read"):
+        png_of("iVBORw0KGgo=")
+
+
+def test_a_picture_that_may_not_be_opened_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.tools.cell.MAX_IMAGE_PIXELS", 11)
+    output, png = CellOutput(), BytesIO()
+    Image.new("L", (4, 3)).save(png, "PNG")
+    data = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": "<a picture>"}
+    take({"msg_type": "display_data", "content": {"data": data}}, output)
+    reason = "the picture has 4 x 3 = 12 pixels; give at most 11: scale it down first"
+    assert output.text == f"[a picture is not shown: {reason}]\n<a picture>\n"
+    assert (output.images, output.num_images) == ([], 0)

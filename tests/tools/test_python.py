@@ -1,5 +1,6 @@
 """The python tool as a model meets it: short text, the failing line of an error, a kernel per run, with its limits."""
 
+import math
 import re
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from needs import needs_bubblewrap
 from PIL import Image
 
+from foveate.errors import ConfigError
 from foveate.tools import PythonTool, ToolCall, ToolResult, default_tools, perform
 from foveate.tools.python import NEW_KERNEL, shortened
 from foveate.tools.sandbox import Limits
@@ -114,6 +116,21 @@ def test_a_run_has_the_time_of_its_tool() -> None:
         tool.close()
     assert late.failed
     assert late.text.startswith("python: the code ran longer than 0.5 s ")
+
+
+@needs_bubblewrap
+def test_a_call_may_take_as_long_as_it_likes() -> None:
+    tool = PythonTool(timeout_s=math.inf)
+    try:
+        assert run(tool, "print(6 * 7)").text == "42"
+    finally:
+        tool.close()
+
+
+@pytest.mark.parametrize("timeout_s", [math.nan, -1])
+def test_a_time_that_no_call_can_have_is_refused(timeout_s: float) -> None:
+    with pytest.raises(ConfigError, match=f"got timeout_s {timeout_s}, wanted 0 or more seconds"):
+        PythonTool(timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize("code", [None, 3, ["print(1)"]])

@@ -1,5 +1,6 @@
 """Arguments of tools: type hints become a JSON schema, and what a model sends is taken or refused with the reason."""
 
+from enum import StrEnum
 from typing import Annotated, Any, Dict, Literal  # noqa: UP035
 
 import pytest
@@ -25,6 +26,7 @@ from foveate.tools.schema import argument_docs, checked, checked_arguments, para
             {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
         ),
         (Literal["a", "b"], {"enum": ["a", "b"]}),
+        (Literal[1, True, "a", None], {"enum": [1, True, "a", None]}),  # noqa: PYI061
         (int | None, {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
         (tuple[float, float], {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
         (Annotated[str, "date"], {"type": "string", "format": "date"}),
@@ -38,6 +40,16 @@ def test_a_hint_without_json_is_refused() -> None:
     for hint, name in ((set[int], "set"), (dict[int, str], "dict"), (list[set[int]], "set")):
         with pytest.raises(ConfigError, match=name):
             schema_of(hint)
+
+
+class Side(StrEnum):
+    LEFT = "left"
+
+
+@pytest.mark.parametrize("hint", [Literal[Side.LEFT], Literal["left", b"right"], list[Literal["left", Side.LEFT]]])
+def test_a_literal_that_json_has_not_is_refused(hint: Any) -> None:
+    with pytest.raises(ConfigError, match=r"(Side\.LEFT|b'right').*, which JSON has not"):
+        schema_of(hint)
 
 
 def test_parameters_come_from_hints_and_docstring() -> None:
