@@ -244,11 +244,7 @@ def train(
             norm = optimizer.step(lr)
             window += [*numbers, {"grad_norm": norm}] if math.isfinite(norm) else [{SKIPPED: 1.0}]
             skipped = 0 if math.isfinite(norm) else skipped + 1
-            if skipped == MOST_SKIPPED:
-                raise ModelError(
-                    f"no gradient of the last {skipped} steps, up to {step + 1}, is a number; look at the weights that "
-                    "it began with, or begin another run from its last ones with a lower optimizer.lr"
-                )
+            _refuse_learning_nothing(skipped, step + 1)
             step += 1
             bar.update()
             if step % config.log_every == 0 or step == config.steps:
@@ -265,6 +261,15 @@ def train(
         bar.close()
         _save(stage, learner, optimizer, Progress(step, window), out, team, settings)
     return step
+
+
+def _refuse_learning_nothing(skipped: int, step: int) -> None:
+    """Raises ModelError when so many steps in a row, up to this one, have been skipped."""
+    if skipped == MOST_SKIPPED:
+        raise ModelError(
+            f"no gradient of the last {skipped} steps, up to {step}, is a number; look at the weights that it began "
+            "with, or begin another run from its last ones with a lower optimizer.lr"
+        )
 
 
 def _learn(learner: nn.Module, stage: Stage, some: Sequence[Any], team: Team) -> list[Metrics]:

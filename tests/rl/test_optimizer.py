@@ -96,16 +96,21 @@ def test_the_rate_is_held_until_the_cosine_starts() -> None:
     assert rates[:80] == [learning_rate(config, step, 200) for step in range(80)]
 
 
-def test_convolutions_are_one_matrix_and_gates_with_their_up_projections_two() -> None:
-    module = nn.Module()
-    module.stem = nn.Conv2d(4, 6, kernel_size=3)
-    module.blocks = nn.ModuleDict({"gate_up": nn.Linear(8, 32, bias=False)})
+def first_steps(module: nn.Module) -> dict[str, torch.Tensor]:
+    """What one step with random gradients adds to each parameter."""
     optimizer = MasterOptimizer(module, OptimizerConfig(weight_decay=0.0))
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     for p in module.parameters():
         p.grad = torch.randn_like(p)
     optimizer.step(1.0)
-    steps = {name: p.detach() - before[name] for name, p in module.named_parameters()}
+    return {name: p.detach() - before[name] for name, p in module.named_parameters()}
+
+
+def test_convolutions_are_one_matrix_and_gates_with_their_up_projections_two() -> None:
+    module = nn.Module()
+    module.stem = nn.Conv2d(4, 6, kernel_size=3)
+    module.blocks = nn.ModuleDict({"gate_up": nn.Linear(8, 32, bias=False)})
+    steps = first_steps(module)
     gate, up = steps["blocks.gate_up.weight"].chunk(2)
     for matrix in (steps["stem.weight"].flatten(1), gate, up):
         values = torch.linalg.svdvals(matrix / (MUON_RMS * max(matrix.shape) ** 0.5))
@@ -117,12 +122,7 @@ def test_what_an_adapter_takes_in_for_gates_is_one_matrix_of_any_rank(rank: int)
     adapter = {"lora_A": nn.Linear(8, rank, bias=False), "lora_B": nn.Linear(rank, 32, bias=False)}
     module = nn.Module()
     module.blocks = nn.ModuleDict({"gate_up": nn.ModuleDict(adapter)})
-    optimizer = MasterOptimizer(module, OptimizerConfig(weight_decay=0.0))
-    before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    for p in module.parameters():
-        p.grad = torch.randn_like(p)
-    optimizer.step(1.0)
-    steps = {name: p.detach() - before[name] for name, p in module.named_parameters()}
+    steps = first_steps(module)
     gate, up = steps["blocks.gate_up.lora_B.weight"].chunk(2)
     for matrix in (steps["blocks.gate_up.lora_A.weight"], gate, up):
         values = torch.linalg.svdvals(matrix / (MUON_RMS * max(matrix.shape) ** 0.5))
