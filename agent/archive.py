@@ -70,7 +70,7 @@ class Archive:
         return len(paths)
 
     def _threads(self) -> set[str]:
-        """Of all conversations; none of them is read, as one may be damaged."""
+        """Of all conversations, whether or not one is damaged."""
         with closing(sqlite3.connect(self._conversations.database)) as connection:
             in_database = {thread for (thread,) in connection.execute("SELECT DISTINCT thread_id FROM checkpoints")}
         return in_database | self._conversations.threads()

@@ -4,8 +4,10 @@ A box is a `foveate.tools.tool.Box`, by itself, in lists, tuples and dicts, or b
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from foveate.errors import ToolArgumentError
 from foveate.tools.schema import is_number
 
 
@@ -16,8 +18,8 @@ def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], l
     """
     if schema.get("format") == "box":
         return convert(value)
-    if forms := [one for one in schema.get("anyOf", ()) if holds_box(one)]:
-        return with_boxes(value, _form_of(value, forms), convert) if isinstance(value, list | dict) else value
+    if "anyOf" in schema and holds_box(schema):
+        return _as_one_of(value, schema["anyOf"], convert) if isinstance(value, list | dict) else value
     if isinstance(value, list) and ("items" in schema or "prefixItems" in schema) and holds_box(schema):
         schemas = schema["prefixItems"] if "prefixItems" in schema else [schema["items"]] * len(value)
         left = value[len(schemas) :]  # more than there may be, which the tool refuses
@@ -27,8 +29,25 @@ def with_boxes(value: Any, schema: Mapping[str, Any], convert: Callable[[Any], l
     return value
 
 
-def _form_of(value: list[Any] | dict[str, Any], forms: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of several forms that may hold a box the one that a value has; else the first."""
+def _as_one_of(
+    value: list[Any] | dict[str, Any], forms: Sequence[Mapping[str, Any]], convert: Callable[[Any], list[float]]
+) -> Any:
+    """By the first form whose boxes can all be converted; a form without boxes leaves the value to the tool.
+
+    Where there is none the error is that of the form which the value comes nearest.
+    """
+    kind = "array" if isinstance(value, list) else "object"
+    fitting = [one for one in forms if "anyOf" in one or one.get("type") == kind]
+    for form in filter(holds_box, fitting):
+        with suppress(ToolArgumentError):
+            return with_boxes(value, form, convert)
+    if not all(map(holds_box, fitting)):
+        return value
+    return with_boxes(value, _nearest(value, [one for one in forms if holds_box(one)]), convert)
+
+
+def _nearest(value: list[Any] | dict[str, Any], forms: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of several forms that may hold a box the one that a value is most like; else a box, or the first."""
     is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
     inside = ("additionalProperties",) if isinstance(value, dict) else ("items", "prefixItems")
     fits = [one for one in forms if (one.get("format") == "box") == is_box and (is_box or any(map(one.get, inside)))]

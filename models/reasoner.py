@@ -3,8 +3,9 @@
 Our thinker, a model of transformers, one behind an address and a scripted fake in a test all satisfy `Reasoner`; the
 graph cannot tell them apart. Messages have the OpenAI chat form. An image part is ``{"type": "image", "image": <PIL
 image or path>}``; a "sha256" beside a PIL image names its pixels, which are then not hashed again. An assistant message
-that was sampled carries its ``token_ids``: they are fed back as they are, so a transcript is token-exact and nothing
-that a model wrote is ever encoded again (one that shows no ids reads its text again). A system message may carry
+that was sampled carries its ``token_ids`` beside the text that they say as its ``content``: they are fed back as they
+are, so a transcript is token-exact and nothing that a model wrote is ever encoded again (one that shows no ids reads
+its text again, and so does one whose vocabulary gives these ids another text). A system message may carry
 ``tools``, JSON schemas as OpenAI's protocol has them, for a model whose `Dialect` takes them.
 """
 

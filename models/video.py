@@ -65,7 +65,11 @@ class VideoAsked:
         if (taken_at := part.get("sample_fps")) is not None:
             if not isinstance(part.get("video"), list | tuple):
                 raise ConfigError("video part: sample_fps says when frames of a list were taken; of a file give fps")
-            given["fps"] = taken_at if given["fps"] is None else given["fps"]
+            if given["fps"] not in (None, taken_at):
+                raise ConfigError(f"video part: fps is {given['fps']} and sample_fps is {taken_at}, wanted one of them")
+            if type(taken_at) not in (int, float) or not taken_at > 0:
+                raise ConfigError(f"video part: sample_fps is {taken_at!r}, wanted a number above 0")
+            given["fps"] = taken_at
         asked = from_json(cls, given, "video part: ")
         for key, value in asdict(asked).items():
             if value is not None and not value > 0:

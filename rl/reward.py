@@ -35,7 +35,7 @@ _DOUBLE_QUOTES = "\u201c\u201d\u201e\u00ab\u00bb"
 _WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {
     "\uffe5": "¥",
     "\u3002": ".",
-    "\u3001": ",",
+    "\u3001": ", ",
 }
 """Letters, digits and punctuation as wide as Chinese characters, which answers in such texts are written with."""
 _SAME = str.maketrans(
@@ -89,22 +89,31 @@ def is_same_number(left: str, right: str) -> bool:
     return _is_same(left, right, number)
 
 
-_HEDGE = re.compile(
-    r"^(?:(?:or|and)\s+|[,/&]\s*)\(?[a-z][).]?$"  # another letter alone
-    r"|^(?:[,/&]?\s*\(?[a-z][).]\s*)+(?:\(?[a-z])?$"  # several
-    r"|(?:\b(?:or|and)|[,/&])\s*\(?[a-z][).](?:\s|$)"  # another one with its text
-)
-"""Behind the letter of an option: that of another one. The initial of a name is none."""
+_BETWEEN_LETTERS = re.compile(r"[\s,/&]+")
+_LETTER = re.compile(r"\(?[a-z][).]?")
+_JOINED_LETTER = re.compile(r"(?:\b(?:or|and)\b|[,/&])\s*\(?[a-z][).](?:\s|$)")
+_LETTER_IN_TEXT = re.compile(r"(?<=\S)\s\(?([a-z])[).]\s")
 
 
 def is_same_choice(left: str, right: str) -> bool:
     """Whether two answers name one option: by its letter, or by its text when one of them has no letter."""
     one, other = _option(left), _option(right)
     if one[0] and other[0]:
-        says = one[1] or other[1]
-        alike = one[1] == other[1] if one[1] and other[1] else not _HEDGE.search(says)
+        alike = one[1] == other[1] if one[1] and other[1] else not _names_another(one[0], one[1] or other[1])
         return one[0] == other[0] and alike
     return one[1] == other[1]
+
+
+def _names_another(letter: str, says: str) -> bool:
+    """Whether what stands behind the letter of an option is other options' letters, or has one with its text.
+
+    That is one behind "or", "and" or a comma, or the next of the alphabet; other initials in a text are of names.
+    """
+    words = [word for word in _BETWEEN_LETTERS.split(says) if word not in ("", "or", "and")]
+    if all(map(_LETTER.fullmatch, words)):
+        return says not in ("", *words)
+    following = chr(ord(letter) + 1)
+    return bool(_JOINED_LETTER.search(says)) or following in _LETTER_IN_TEXT.findall(says)
 
 
 def is_same_set(left: str, right: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import CheckpointError, InputError
+from foveate.paths import expanded
 from foveate.rl.sources import answers_of, files_of, source_of, stamps_of, weights_of
 
 Settings = Mapping[str, Any]
@@ -65,6 +66,6 @@ def refuse_others(saved: Settings, settings: Settings, path: Path) -> None:
 def refuse_start(settings: Settings, out: Path) -> None:
     """Raises CheckpointError when a run would write over the weights that it starts from."""
     start = settings.get("stage.start", settings.get("start"))
-    where = Path(start).resolve() if start else None
+    where = expanded(start).resolve() if start else None
     if where is not None and out.resolve() in (where, where.parent if where.is_file() else where):
         raise CheckpointError(f"the run starts from {start} and would write over it; name another folder with --out")

@@ -12,7 +12,7 @@ TRL has no pictures in answers: in the files of foveate.rl.pair_rows they stand 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -55,13 +55,20 @@ class TrlRows:
             raise InputError(f"{error}; wanted TRL's prompt, chosen and rejected") from error
 
 
-def open_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+class Rows(Protocol):
+    """Rows by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, idx: int) -> Mapping[str, Any]: ...
+
+
+def open_rows(path: Path) -> Rows:
     """The rows of a dataset. Raises as TrlRows does."""
-    rows: Sequence[Mapping[str, Any]] = _lines(path) if path.suffix == ".jsonl" else _dataset(path)
-    return rows
+    return _lines(path) if path.suffix == ".jsonl" else _dataset(path)
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> Collection[str]:
+def columns_of(rows: Rows) -> Collection[str]:
     """Names of the columns; of a dataset without a look at its first row, whose picture may be broken."""
     names: Collection[str] = getattr(rows, "column_names", None) or (rows[0].keys() if len(rows) else ())
     return names
@@ -85,14 +92,7 @@ def pictures_of(row: Mapping[str, Any]) -> list[Any]:
 def tools_of(row: Mapping[str, Any]) -> list[Any]:
     """What stands in `tools`: schemas, or their JSON."""
     tools = row.get("tools") or []
-    return json.loads(tools) if isinstance(tools, str) else [_without_none(tool) for tool in tools]
-
-
-def _without_none(value: Any) -> Any:
-    """What was written: Arrow gives every object the keys of all others in its column."""
-    if isinstance(value, Mapping):
-        return {key: _without_none(one) for key, one in value.items() if one is not None}
-    return [_without_none(one) for one in value] if isinstance(value, list) else value
+    return list(json.loads(tools) if isinstance(tools, str) else tools)
 
 
 def offering(tools: list[Any], messages: list[Message]) -> list[Message]:
@@ -106,7 +106,8 @@ def _split(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     repeated = isinstance(prompt, str) and not isinstance(chosen, str) and chosen and chosen[0]["role"] != "assistant"
     if prompt is not None and not repeated:
         return prompt, chosen, rejected
-    shared = common_length(chosen, rejected)
+    given = next((place for place, message in enumerate(chosen) if message["role"] == "assistant"), 0) if repeated else 0
+    shared = common_length(chosen, rejected) if rejected else given
     if not shared:
         raise ValueError("there is no prompt, and chosen and rejected do not begin alike")
     return chosen[:shared], chosen[shared:], rejected[shared:]
@@ -180,31 +181,39 @@ def _lines(path: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _dataset(path: Path) -> Any:
+class _ArrowRows:
+    """Rows of a dataset with pictures as their files: the package would open any kind of file, and fetch addresses."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.column_names: list[str] = dataset.column_names
+        self._dataset = dataset.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, idx: int) -> Mapping[str, Any]:
+        row: dict[str, Any] = self._dataset[idx].to_pylist()[0]
+        return {**row, "tools": _without_none(row["tools"])} if row.get("tools") else row
+
+
+def _without_none(value: Any) -> Any:
+    """What was written: Arrow gives every object the keys of all others in its column."""
+    if isinstance(value, dict):
+        return {key: _without_none(one) for key, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value
+
+
+def _dataset(path: Path) -> "_ArrowRows":
     """A dataset of the package `datasets`, from disk."""
     with from_extra("trl", "datasets, which TRL's form needs,"):
         import datasets
     try:
-        if path.suffix == ".parquet":
-            return _undecoded(datasets.Dataset.from_parquet(str(path)))
-        found = datasets.load_from_disk(str(path))
+        parquet = path.suffix == ".parquet"
+        found = datasets.Dataset.from_parquet(str(path)) if parquet else datasets.load_from_disk(str(path))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"cannot read preferences from {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(found, datasets.DatasetDict):
-        return _undecoded(found)
+        return _ArrowRows(found)
     if list(found) != ["train"]:
         raise InputError(f"{path} has the splits {', '.join(found)}; wanted one of them, as {path / next(iter(found))}")
-    return _undecoded(found["train"])
-
-
-def _undecoded(dataset: Any) -> Any:
-    """With pictures as their files: the package would open any kind of file, and fetch what has an address."""
-    import datasets
-
-    for name, feature in dataset.features.items():
-        inner = getattr(feature, "feature", None)
-        if isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
-        elif isinstance(inner, datasets.Image):
-            dataset = dataset.cast_column(name, type(feature)(datasets.Image(decode=False)))
-    return dataset
+    return _ArrowRows(found["train"])

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from foveate.tools.corpus import Fact, facts
 
@@ -104,6 +105,7 @@ class Index:
         self.corpus = corpus
         self._names = [[telling_words(name) for name in (fact.subject, *fact.names)] for fact in corpus]
         self._vocabulary = {word for fact in corpus for word in self._written(fact)}
+        self._together = {pair for fact in corpus for pair in self._together_in(fact)}
         self._subjects = {tuple(name) for names in self._names for name in names}
         keywords = (words_of(text) for text in KEYWORDS.values())
         self._guessable = sorted({word for words in (*self._subjects, *keywords) for word in words})
@@ -122,7 +124,7 @@ class Index:
         words = query_words(query)
         if not words:
             return []
-        pieces = pieces_of(query)
+        pieces = pieces_of(query) | self._beside(words_of(query))
         if not any(_is_named(name, set(words), pieces) for name in self._subjects):
             words = [self._known(word) for word in words]
         expression = " OR ".join(f'"{word}"' for word in words)
@@ -135,6 +137,19 @@ class Index:
         named = set(words)
         ranked = sorted((-self._named_in(rowid - 1, named, pieces), score, rowid - 1) for rowid, score in rows)
         return [Hit(fact=self.corpus[idx], score=score) for _, score, idx in ranked[:limit]]
+
+    def _beside(self, words: Sequence[str]) -> set[str]:
+        """Short words that stand beside the same word as in a text about something else (La Soufriere)."""
+        return {word for pair in pairwise(words) if pair in self._together for word in pair}
+
+    @staticmethod
+    def _together_in(fact: Fact) -> Iterator[tuple[str, str]]:
+        """Neighbours of which one could be a symbol, which is not that of the fact's own subject."""
+        names = {name for text in (fact.subject, *fact.names) for name in words_of(text)}
+        for pair in pairwise(words_of(fact.text)):
+            short = [word for word in pair if len(word) <= SYMBOL_LETTERS]
+            if len(short) == 1 and names.isdisjoint(short) and STOP_WORDS.isdisjoint(pair):
+                yield pair
 
     @staticmethod
     def _written(fact: Fact) -> Iterator[str]:

@@ -236,14 +236,14 @@ class Kernel:
         for channel, kind in (("shell", zmq.DEALER), ("iopub", zmq.SUB), ("control", zmq.DEALER)):
             self._sockets[channel] = connected(context.socket(kind), socket_path(folder.path, channel))
 
-    def _greet(self, deadline: float) -> None:
+    def _greet(self, deadline: float, *, heed_cancel: bool = True) -> None:
         """Wait until the kernel answers and its output reaches us."""
         waiting = {"shell", "iopub"}
         while waiting:
             request = self._send("shell", "kernel_info_request", {})
             again = min(deadline, time.monotonic() + 1.0)
             while waiting and time.monotonic() < again:
-                for channel, message in self._receive(again):
+                for channel, message in self._receive(again, heed_cancel=heed_cancel):
                     if message["parent_header"].get("msg_id") == request:
                         waiting.discard(channel)
             if waiting and time.monotonic() >= deadline:
@@ -320,19 +320,19 @@ class Kernel:
                 raise ToolTimeoutError(f"the code ran longer than {timeout_s:g} s")
             if late and waiting:
                 output.write("\n[some output was too large and is missing]\n")
-                if reply.get("status") == "error":
+                if reply.get("status") == "error" and reply.get("ename") != "NoneType":  # of what failed to be shown
                     take({"msg_type": "error", "content": reply}, output)
                 self._hear_again()
                 return output
         return output
 
-    def _hear_again(self) -> None:
+    def _hear_again(self, *, heed_cancel: bool = True) -> None:
         """Connect the socket of output anew: ZeroMQ ends the connection over a message that is too large."""
         assert self.folder is not None
         deaf = self._sockets["iopub"]
         self._sockets["iopub"] = connected(deaf.context.socket(zmq.SUB), socket_path(self.folder, "iopub"))
         deaf.close()
-        self._greet(time.monotonic() + START_TIMEOUT_S)
+        self._greet(time.monotonic() + START_TIMEOUT_S, heed_cancel=heed_cancel)
 
     def _interrupt_or_kill(self) -> str:
         """Stop the running cell; kill the kernel when it does not come to rest. What was done, in words."""
@@ -341,6 +341,7 @@ class Kernel:
             while time.monotonic() < deadline:
                 until = min(deadline, time.monotonic() + INTERRUPT_RETRY_S)
                 if self._comes_to_rest(until) and self._is_alone(until):
+                    self._hear_again(heed_cancel=False)  # what it had shown before may have been too large
                     return "and was interrupted; variables are kept"
         except KernelLostError:
             pass

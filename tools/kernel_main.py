@@ -20,9 +20,12 @@ from typing import Any
 import zmq
 from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.session import Session
 
 HAND_ON_S = 0.5
 """How long the end of a cell waits for what it has written to descriptors, as programs that it starts do."""
+FRAMES = 100
+"""Pieces of a traceback that are told; the last ones, where the error is."""
 
 
 def start_kernel(
@@ -45,6 +48,15 @@ def start_kernel(
             write_all(stream, f"{text[:room]}\n{cut_mark}\n")
         return len(text)
 
+    send_all = Session.send
+
+    def send_short(session: Session, stream: Any, kind: Any, content: Any = None, *more: Any, **named: Any) -> Any:
+        """An error is told in full only where that is short: it comes twice, in messages that must not be too large."""
+        if isinstance(content, dict) and "traceback" in content:
+            frames = [frame[:max_output_chars] for frame in content["traceback"][-FRAMES:]]
+            content = {**content, "evalue": str(content["evalue"])[:max_output_chars], "traceback": frames}
+        return send_all(session, stream, kind, content, *more, **named)
+
     def before_cell(*_: object) -> None:
         nonlocal written
         written = 0
@@ -63,6 +75,7 @@ def start_kernel(
         time.sleep(0.001)  # the last piece has left its pipe, and may still be in its thread's hands
 
     OutStream.write = write_capped  # type: ignore[method-assign, assignment]
+    Session.send = send_short  # type: ignore[method-assign]
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
     app.kernel.num_threads = sys.maxsize

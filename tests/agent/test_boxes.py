@@ -10,14 +10,14 @@ import pytest
 
 from foveate.agent.boxes import with_boxes
 from foveate.errors import ToolArgumentError
-from foveate.tools.schema import schema_of
+from foveate.tools.schema import is_number, schema_of
 from foveate.tools.tool import Box
 
 BOX, HALF = [0, 0, 500, 400], [0.0, 0.0, 250.0, 200.0]
 
 
 def halved(box: Any) -> list[float]:
-    if not (isinstance(box, list) and len(box) == 4):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise ToolArgumentError(f"box is {box}; give four numbers")
     return [side / 2 for side in box]
 
@@ -37,6 +37,12 @@ def halved(box: Any) -> list[float]:
         (Box | None, BOX, HALF),
         (Box | None, None, None),
         (list[Box] | Literal["all"], "all", "all"),
+        (list[list[Box]] | list[Box], [BOX], [HALF]),
+        (list[list[Box]] | list[Box], [[BOX]], [[HALF]]),
+        (Box | list[str], ["dog", "cat"], ["dog", "cat"]),
+        (Box | list[str], BOX, HALF),
+        (Box | dict[str, str], {"a": "dog"}, {"a": "dog"}),
+        (list[str] | list[Box], [BOX], [HALF]),
     ],
 )
 def test_boxes_are_converted_by_the_form_that_a_value_has(hint: Any, value: Any, wanted: Any) -> None:

@@ -195,11 +195,13 @@ def test_a_failure_before_the_first_row_leaves_the_file_as_it_was(tmp_path: Path
         raise ConfigError("there is no GPU")
         yield {}
 
-    path = tmp_path / "earlier.json"
-    path.write_text("earlier")
-    with pytest.raises(ConfigError):
-        list(kept(failing(), path, "foveate bench gpu"))
-    assert path.read_text() == "earlier"
+    earlier, none = tmp_path / "earlier.json", tmp_path / "none.json"
+    earlier.write_text("earlier")
+    for path in (earlier, none):
+        with pytest.raises(ConfigError):
+            list(kept(failing(), path, "foveate bench gpu"))
+    assert earlier.read_text() == "earlier"
+    assert not none.exists()
 
 
 def test_what_was_measured_before_a_failure_is_kept(

@@ -111,11 +111,12 @@ def test_a_turn_that_ended_at_once_keeps_its_id(source: str, content: str) -> No
     assert said_in(transcript) == [end]
 
 
-def test_an_empty_turn_before_what_a_tool_returns_keeps_its_ids() -> None:
+@pytest.mark.parametrize(("template", "content"), [(qwen.TEMPLATE, ""), (qwen.THINKING, "<think>\n")])
+def test_an_empty_turn_before_what_a_tool_returns_keeps_its_ids(template: str, content: str) -> None:
     """One stays of those that would have made it up."""
-    processor = processor_of(qwen.TEMPLATE)
+    processor = processor_of(template)
     begun = processor.codec.encode_model_text(OTHERS_TURN)[:1]
-    transcript = processor([*QUESTION, {"role": "assistant", "content": "", "token_ids": begun}])
+    transcript = processor([*QUESTION, {"role": "assistant", "content": content, "token_ids": begun}])
     assert said_in(transcript) == begun
 
 

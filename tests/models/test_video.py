@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata, read_video_pyav
 
-from foveate.errors import ImageError, InputError
+from foveate.errors import ConfigError, ImageError, InputError
 from foveate.models import Thinker, nano_path, video
 from foveate.models.chat import VideoPart, content_of
 from foveate.models.config import VideoConfig
@@ -426,6 +426,13 @@ def test_a_list_says_when_its_frames_were_taken_under_either_key() -> None:
     assert isinstance(other, VideoPart)
     assert one == other
     assert other.asked == VideoAsked(fps=4.0)
+    part = {"type": "video", "video": frames, "sample_fps": 4.0}
+    assert VideoAsked.of(part | {"fps": 4.0}) == VideoAsked(fps=4.0)
+    with pytest.raises(ConfigError, match=r"fps is 2\.0 and sample_fps is 4\.0, wanted one of them"):
+        VideoAsked.of(part | {"fps": 2.0})
+    for wrong in (-1, "fast"):
+        with pytest.raises(ConfigError, match=f"sample_fps is {wrong!r}, wanted a number above 0"):
+            VideoAsked.of(part | {"sample_fps": wrong})
 
 
 def test_when_frames_were_taken_is_not_asked_of_a_file(thinker: Thinker) -> None:

@@ -164,8 +164,9 @@ def test_the_command_learns_and_goes_on_where_it_stopped(
         {"messages": [USER, SAID]},
         {"prompt": [SHOWN], "completion": [SAID]},
         {"prompt": "What is it?", "completion": "A cat."},
+        {"prompt": "What is it?", "completion": [USER, SAID]},
     ],
-    ids=["messages", "no place", "prompt", "texts"],
+    ids=["messages", "no place", "prompt", "texts", "repeated"],
 )
 def test_rows_of_trl_are_imitated(row: dict[str, Any], start: Path, tmp_path: Path) -> None:
     noise(60, 50, 0).save(tmp_path / "cat.png")

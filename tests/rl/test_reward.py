@@ -150,6 +150,11 @@ def test_the_expected_answer_is_right(text: str) -> None:
         ("choice", "B. John F. Kennedy", "B"),
         ("choice", "B. AND gate", "B"),
         ("choice", "C. Or gate", "C"),
+        ("choice", "B. U.S.A.", "B"),
+        ("choice", "C. p.m.", "C"),
+        ("choice", "B. Andy. He waves", "B"),
+        ("choice", "B. I", "B"),
+        ("choice", "B. C. elegans", "B"),
         ("text", "**.5**", ".5"),
     ],
 )
@@ -187,6 +192,13 @@ def test_same_of_a_type(kind: Kind, answer: str, expected: str) -> None:
         ("choice", "B) or C)", "B"),
         ("choice", "B. C. D.", "B"),
         ("choice", "B. cat or C. dog", "B"),
+        ("choice", "(B) or C or D", "B"),
+        ("choice", "B, C", "B"),
+        ("choice", "A. cat B. dog C. bird D. fish", "A"),
+        ("choice", "A. cat\n(B) dog", "A"),
+        ("any", "1\u3001234", "1234"),
+        ("number", "1\u3001234", "1234"),
+        ("set", "1\u3001234", "1234"),
         ("choice", "AB", "A"),
         ("choice", "**B**. cat", "A"),
         ("choice", "*bold*", "B"),
@@ -217,6 +229,11 @@ def test_a_long_answer_takes_no_time(kind: Kind) -> None:
     long = "9" * 20_000
     assert not is_right(f"{long}e999", "1", kind=kind)
     assert is_right(f"{long}.0" if kind == "number" else long, long, kind=kind)
+
+
+def test_a_long_list_of_options_takes_no_time() -> None:
+    assert is_right(f"B. {'d. ' * 20_000}none", "B", kind="choice")
+    assert not is_right(f"B. {'d. ' * 20_000}", "B", kind="choice")
 
 
 def near_miss(answer: str) -> str:

@@ -88,7 +88,8 @@ def test_files_that_changed_under_the_same_name_are_another_run(key: str, tmp_pa
         save_file({"weight": torch.ones(3_000_000)}, folder / "model.safetensors")
     else:
         (folder / "answers.jsonl").write_text("{}\n{}\n")
-    with pytest.raises(CheckpointError, match=rf"{key} \((files|weights)\) was"):
+    what = {"start": "weights", "tasks": "files"}[key]
+    with pytest.raises(CheckpointError, match=rf"{key} \({what}\) was"):
         again(tmp_path, before, settings_of("pmd", policy))
 
 
@@ -132,6 +133,12 @@ def test_a_start_is_not_written_over(thinker: Thinker, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(f"*/{METRICS}"))
 
 
+def test_a_start_at_home_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match="would write over it"):
+        refuse_start({"start": "~/some"}, tmp_path / "some")
+
+
 def test_a_tower_is_not_written_over_either(tmp_path: Path) -> None:
     (tmp_path / "tower.safetensors").touch()
     with pytest.raises(CheckpointError, match="would write over it"):
@@ -155,6 +162,12 @@ def test_another_run_is_refused_before_its_stage_is_made(tmp_path: Path, monkeyp
     with pytest.raises(CheckpointError, match="seed was 0 and is 7"):
         stages.main("tower", config, out, resume=True, seed=7)
     with pytest.raises(AssertionError, match="the stage was made"):
+        stages.main("tower", config, out, resume=True)
+    (out / CHECKPOINT).rename(out / "checkpoint-2-of-2.safetensors")
+    with pytest.raises(CheckpointError, match="seed was 0 and is 7"):
+        stages.main("tower", config, out, resume=True, seed=7)
+    (out / "checkpoint-2-of-2.safetensors").rename(out / "config.json")
+    with pytest.raises(CheckpointError, match="holds a model that is not this run's"):
         stages.main("tower", config, out, resume=True)
 
 

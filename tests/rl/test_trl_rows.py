@@ -143,13 +143,21 @@ def test_a_picture_that_is_none_is_named_with_its_row(thinker: Thinker, tmp_path
         preferring(thinker, tmp_path, good, good | {"images": ["broken.png"]})
 
 
-def test_keys_of_tools_that_have_no_value_are_those_of_others(tmp_path: Path) -> None:
-    """Arrow gives every tool the keys of all; what is written in JSON has its own."""
-    box, query = {"type": "array"}, {"type": "string"}
-    tools = [{"name": "zoom", "takes": {"box": box, "query": None}}, {"name": "find", "takes": {"query": query}}]
-    for given, wanted in ((tools, {"box": box}), (json.dumps(tools), {"box": box, "query": None})):
-        (preference,) = TrlRows(as_lines(tmp_path, {**TEXTS, "tools": given}))
-        assert preference.prompt[0]["tools"] == [{"name": "zoom", "takes": wanted}, tools[1]]
+@pytest.mark.parametrize("kind", ["lines", "parquet"])
+def test_tools_are_as_they_were_written(kind: str, tmp_path: Path) -> None:
+    """Arrow gives every tool the keys of all; what is written in JSON has its own, also those that are null."""
+    zoom = {"name": "zoom", "takes": {"box": {"type": "array"}}}
+    find = {"name": "find", "takes": {"query": {"type": "string"}}}
+    row = {**TEXTS, "tools": [zoom, find]}
+    if kind == "lines":
+        zoom["takes"]["query"] = None  # type: ignore[index]
+        (preference,) = TrlRows(as_lines(tmp_path, row))
+    else:
+        datasets.Dataset.from_list([row]).to_parquet(str(tmp_path / "some.parquet"))
+        (preference,) = TrlRows(tmp_path / "some.parquet")
+    assert preference.prompt[0]["tools"] == [zoom, find]
+    (preference,) = TrlRows(as_lines(tmp_path, {**TEXTS, "tools": json.dumps([zoom, find])}))
+    assert preference.prompt[0]["tools"] == [zoom, find]
 
 
 def test_what_a_row_says_beside_the_place_of_a_picture_is_handed_on(tmp_path: Path) -> None:
@@ -167,6 +175,22 @@ def test_a_picture_that_has_an_address_is_not_fetched(column: str, tmp_path: Pat
     rows = TrlRows(as_table(tmp_path, {**TEXTS, column: cell if column == "image" else [cell]}))
     with pytest.raises(InputError, match=r"there is no picture .*x\.png"):
         rows[0]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_a_picture_deep_in_a_column_that_nobody_reads_is_not_opened(kind: str, tmp_path: Path) -> None:
+    """Nor is a dataset copied beside itself, which would be another one to who goes on with a run."""
+    deep = {"views": [[{"bytes": b"no picture", "path": None}]]}
+    features = {name: datasets.Value("string") for name in TEXTS}
+    deeply = datasets.Features(features | {"beside": {"views": datasets.List(datasets.List(datasets.Image()))}})
+    made = datasets.Dataset.from_list([{**TEXTS, "beside": deep}], features=deeply)
+    path = tmp_path / "data" / ("some.parquet" if kind == "parquet" else "some")
+    path.parent.mkdir()
+    made.to_parquet(str(path)) if kind == "parquet" else made.save_to_disk(str(path))
+    before = sorted(path.parent.rglob("*"))
+    (preference,) = TrlRows(path)
+    assert preference == ([USER], [SAID], [OTHER])
+    assert sorted(path.parent.rglob("*")) == before
 
 
 def test_a_broken_picture_of_a_table_is_named_with_its_row(thinker: Thinker, tmp_path: Path) -> None:

@@ -194,6 +194,22 @@ def test_a_cell_whose_output_was_too_large_has_its_error_all_the_same(
 
 
 @needs_bubblewrap
+def test_a_cell_that_is_stopped_after_too_large_an_output_deafens_nobody(kernel: Kernel) -> None:
+    with pytest.raises(ToolTimeoutError, match="variables are kept"):
+        kernel.run(f"kept = 7\n{TOO_LARGE}\nwhile True: pass", timeout_s=3.0)
+    assert kernel.run("print(kept)") == CellOutput(text="7\n")
+
+
+@needs_bubblewrap
+def test_an_error_whose_message_is_too_large_is_cut(kernel: Kernel) -> None:
+    kernel.run("kept = 7")
+    failed = kernel.run("raise ValueError('x' * 20_000_000)")
+    assert failed.error.startswith("ValueError: xxx")
+    assert len(failed.error) + len(failed.traceback) < 300_000
+    assert kernel.run("print(kept)").text == "7\n"
+
+
+@needs_bubblewrap
 def test_a_program_may_write_to_the_output_of_its_cell(kernel: Kernel) -> None:
     code = "import subprocess, sys; done = subprocess.run(['echo', 'hi'], stdout=sys.stdout)"
     assert kernel.run(code).text == "hi\n"
