@@ -59,7 +59,10 @@ class Pace:
             self._asking.reset(token)
 
     def claim(self, player: int, take: Callable[[], T]) -> T:
-        """What `take` gives the player, after all that come back before it have claimed or begun a turn."""
+        """What `take` gives the player, after all that come back before it have begun a turn, or claim in vain.
+
+        Who was given something is waited for: it may end without a turn, and then claims again before the others.
+        """
         with self.changed:
             self._claiming[player] = due = self._away[player]
             self._undecided.discard(player)
@@ -67,7 +70,10 @@ class Pace:
             self.changed.wait_for(lambda: (due, player) == self._first_claim() and not self._is_waited_for(due))
             self._players[player] = next(self._claims)
             try:
-                return take()
+                taken = take()
+                if taken is not None:
+                    self._undecided.add(player)
+                return taken
             finally:
                 del self._claiming[player]
                 self.changed.notify_all()

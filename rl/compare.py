@@ -11,7 +11,7 @@ alone. It needs the extra `train`.
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,7 @@ from foveate.agent.budget import Budget
 from foveate.errors import InputError
 from foveate.extras import from_extra
 from foveate.paths import expanded, is_file
-from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics, told_in_a_line
+from foveate.rl.curves import Rows, count_of, parser_of_runs, read_metrics, save_picture, told_in_a_line
 from foveate.rl.evaluate import evaluate
 from foveate.rl.learner import OF_FAMILY, TOKENS_OF_FAMILY
 from foveate.rl.policy_config import USUAL
@@ -37,11 +37,12 @@ COLUMNS = ("training", "seeds", "iterations, steps", "minutes", "accuracy", "pol
 
 
 def by_training(runs: Sequence[Path]) -> dict[str, list[Path]]:
-    """The seeds of each training, in the order given."""
-    groups: dict[str, list[Path]] = defaultdict(list)
+    """The seeds of each training, in the order given; those of one name in several folders have these before it."""
+    groups: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for run in runs:
-        groups[run.name.rstrip("0123456789").rstrip("-_") or run.name].append(run)
-    return dict(groups)
+        groups[run.parent, run.name.rstrip("0123456789").rstrip("-_") or run.name].append(run)
+    times = Counter(name for _, name in groups)
+    return {str(parent / name) if times[name] > 1 else name: seeds for (parent, name), seeds in groups.items()}
 
 
 def table(runs: Sequence[Path], suite: str = SUITE) -> str:
@@ -69,17 +70,23 @@ def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
     return low if low == high else f"{shown(fmean(values))} ({low} to {high})"
 
 
-def evened(row: Mapping[str, float], key: str, of_family: str) -> float:
-    """A number of a policy's row as the mean over families, which the mean over its questions is not.
+def evened(log: Rows, key: str, of_family: str) -> list[tuple[float, float]]:
+    """Seconds and a number of each row that has it, as the mean over families, which that over questions is not.
 
-    A policy is asked more of what it gets wrong, so that one follows what it is asked. Rows may have no families.
+    A policy is asked more of what it gets wrong, so that one follows what it is asked. A family that was not asked in
+    an iteration counts with what it had last. Rows may have no families.
     """
-    families = [value for name, value in row.items() if name.startswith(of_family)]
-    return fmean(families) if families else row[key]
+    points: list[tuple[float, float]] = []
+    families: dict[str, float] = {}
+    for row in log:
+        families |= {name: value for name, value in row.items() if name.startswith(of_family)}
+        if key in row:
+            points.append((row["seconds"], fmean(families.values()) if families else row[key]))
+    return points
 
 
 def _from_to(logs: Sequence[Rows], key: str, of_family: str, shown: Callable[[float], str]) -> str:
-    known = [[evened(row, key, of_family) for row in log if key in row] for log in logs]
+    known = [[number for _, number in evened(log, key, of_family)] for log in logs]
     if not all(known):
         return ""
     first, last = ([fmean(values[part]) for values in known] for part in (slice(ENDS), slice(-ENDS, None)))
@@ -95,6 +102,8 @@ def _unseen(seeds: Sequence[Path], suite: str) -> list[str]:
     accuracy = _spread([report["accuracy"] for report in reports], "{:.1%}".format)
     counts = " and ".join(str(n) for n in sorted({report["n"] for report in reports}))
     some = f", {len(reports)} of {len(seeds)} seeds" if len(reports) < len(seeds) else ""
+    rooms = sorted({report.get("image_tokens", USUAL.image_tokens) for report in reports})
+    some += f", {' and '.join(map(str, rooms))} image tokens" if rooms != [USUAL.image_tokens] else ""
     cut = sum(report.get("statuses", {}).get("out_of_budget", 0) for report in reports)
     some += f", {cut} out of budget" if cut else ""
     return [f"{accuracy} of {counts}{some}", _spread([r["policy_tokens"] for r in reports], "{:.0f}".format)]
@@ -157,7 +166,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
     for which, (name, seeds) in enumerate(by_training(runs).items()):
         for number, log in enumerate(map(read_metrics, seeds)):
             for (key, of_family), panel in panels.items():
-                points = [(row["seconds"] / 60, evened(row, key, of_family)) for row in log if key in row]
+                points = [(seconds / 60, number) for seconds, number in evened(log, key, of_family)]
                 if points:
                     label = None if number else name
                     panel.plot(*zip(*points, strict=True), color=f"C{which}", linewidth=1.2, label=label)
@@ -166,7 +175,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
-    figure.savefig(out, dpi=90)
+    save_picture(figure, out)
 
 
 if __name__ == "__main__":
@@ -181,5 +190,5 @@ if __name__ == "__main__":
         if arguments.evaluate:
             asked = (arguments.suite, arguments.evaluate, arguments.workers, arguments.max_image_tokens)
             evaluate_all(arguments.runs, *asked)
+        print(table(arguments.runs, arguments.suite), flush=True)
         draw(arguments.runs, arguments.out)
-        print(table(arguments.runs, arguments.suite))

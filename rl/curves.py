@@ -10,14 +10,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foveate.errors import ConfigError, FoveateError
+from foveate.errors import ConfigError, FoveateError, InputError
 from foveate.extras import from_extra
 from foveate.rl.journal import METRICS, UNITS, rows_of
 from foveate.rl.writing import made
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LOSSES = ("loss", "nll", "first_look", "second_look", "third_look", "balance")
 HIDDEN = (*UNITS, "seconds", "lr", "grad_norm")
+PICTURES = (".png", ".svg", ".pdf", ".jpg")
 KINDS = ("losses", "shares", "other numbers")
 Rows = list[dict[str, float]]
 Curves = dict[str, list[tuple[float, float]]]
@@ -81,15 +86,31 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
                 panel.set_yscale("log")
             elif kind == "shares":
                 panel.set_ylim(max(0.0, panel.get_ylim()[0]), 1.0)
-    figure.savefig(out, dpi=90)
+    save_picture(figure, out)
+
+
+def save_picture(figure: "Figure", out: Path) -> None:
+    """Write a picture. Raises InputError where it cannot be written."""
+    try:
+        figure.savefig(out, dpi=90)
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror}); name another file with --out") from error
 
 
 def parser_of_runs(description: str) -> argparse.ArgumentParser:
     """A command line that names the folders of runs, and the picture to write."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=_picture_file, required=True)
     return parser
+
+
+def _picture_file(name: str) -> Path:
+    """For argparse, which says what is wrong and ends with 2."""
+    path = Path(name)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"got {name!r}, wanted a file that ends in {', '.join(PICTURES)}")
+    return path
 
 
 @contextmanager

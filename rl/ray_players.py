@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,15 +68,6 @@ class Player:
         self.players.stage.reasoner.forget(tower=self.config.train_tower)
 
 
-class Flight(NamedTuple):
-    """An iteration that is being played."""
-
-    learned: int
-    """Iterations that the policy had learned when it began, since this run began."""
-    sending: list[Any]
-    """Of the actors: that they have those weights, and what they send."""
-
-
 @dataclass(kw_only=True)
 class RayPlayers:
     """Actors that share the questions of each iteration; each does what it is told in its order."""
@@ -88,7 +79,10 @@ class RayPlayers:
     """Whose tower the features belong to."""
     learned: int = 0
     renewals: list[Any] = field(default_factory=list)
-    flights: dict[int, Flight] = field(default_factory=dict)
+    flights: dict[int, list[Any]] = field(default_factory=dict)
+    """Of each iteration that is being played: that the actors have its weights, and what they send."""
+    learned_by: dict[int, int] = field(default_factory=dict)
+    """Of each iteration that has begun: how many the policy had learned then, since this run began."""
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Played:
         """See Players; iterations that may be played ahead are begun."""
@@ -96,12 +90,12 @@ class RayPlayers:
         for number in range(iteration, min(iteration + ahead + 1, self.config.iterations)):
             if number not in self.flights:
                 sending = [actor.play.remote(number, dict(success)) for actor in self.actors]
-                self.flights[number] = Flight(self.learned, [*self.renewals, *sending])
-        flight = self.flights.pop(iteration)
-        sent: list[Sent] = self._got(flight.sending)[-len(self.actors) :]
+                self.flights[number] = [*self.renewals, *sending]
+                self.learned_by[number] = self.learned
+        sent: list[Sent] = self._got(self.flights.pop(iteration))[-len(self.actors) :]
         trajectories = [trajectory for part, _, _ in sent for trajectory in part]
         trajectories.sort(key=lambda trajectory: trajectory.job.group)
-        age = self.learned - flight.learned + max(age for _, _, age in sent)
+        age = self.learned - self.learned_by[iteration - max(since for _, _, since in sent)]
         return Played(trajectories, self._features(sent), age)
 
     def renew(self, thinker: Thinker) -> None:

@@ -7,6 +7,7 @@ that nothing is forgotten. Success is remembered over iterations, the newest cou
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import floor
 from typing import Literal
 
@@ -14,6 +15,7 @@ from foveate.rl.limits import Limit, at_least, check, check_read
 from foveate.rl.tasks.scene import FAMILIES
 
 LEAST_SHARE = 0.1
+GOLDEN = (5**0.5 - 1) / 2
 MEMORY = 0.7
 """How much of what was known of a family stays after an iteration that asked about it."""
 
@@ -39,9 +41,12 @@ def remembered(before: Mapping[str, float], now: Mapping[str, float]) -> dict[st
 
 
 def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, iteration: int = 0) -> list[str]:
-    """`count` families in turns, as often as their shares say (largest remainders)."""
-    first = iteration % len(config.families)  # who comes first gets what cannot be divided
-    families = (*config.families[first:], *config.families[:first])
+    """`count` families in turns, as often as their shares say.
+
+    What cannot be divided goes round (systematic sampling, whose beginning moves on by the golden ratio): a family with
+    a share of a sixth of a question is asked in about every sixth iteration.
+    """
+    families = config.families
     weights = [1.0] * len(families)
     if config.order != "uniform" and success:
         hard = min(1.0, iteration / config.curriculum) if config.order == "curriculum" else 1.0
@@ -49,15 +54,12 @@ def dealt(config: SamplerConfig, success: Mapping[str, float], count: int, itera
         weights = [(1 - hard) * rate + hard * (1 - rate) for rate in rates]
     total = sum(weights) or 1.0
     shares = [(1 - LEAST_SHARE) * weight / total + LEAST_SHARE / len(families) for weight in weights]
-    wanted = [count * share / sum(shares) for share in shares]
-    counts = list(map(floor, wanted))
-    rest = sorted(range(len(families)), key=lambda place: (counts[place] > 0, counts[place] - wanted[place]))
-    for place in rest[: count - sum(counts)]:
-        counts[place] += 1
+    begin = (0.5 + GOLDEN * iteration) % 1
+    ends = [floor(begin + count * up_to / sum(shares)) for up_to in accumulate(shares)]
     dealt_to = dict.fromkeys(families, 0)
-    for name, some in zip(families, counts, strict=True):
-        dealt_to[name] += some
-    return _in_turns(dealt_to)
+    for name, (before, end) in zip(families, pairwise([0, *ends[:-1], count]), strict=True):
+        dealt_to[name] += end - before
+    return _in_turns({name: some for name, some in dealt_to.items() if some})
 
 
 def _in_turns(counts: Mapping[str, int]) -> list[str]:

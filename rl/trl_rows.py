@@ -106,8 +106,9 @@ def _split(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     repeated = isinstance(prompt, str) and not isinstance(chosen, str) and chosen and chosen[0]["role"] != "assistant"
     if prompt is not None and not repeated:
         return prompt, chosen, rejected
-    given = next((place for place, message in enumerate(chosen) if message["role"] == "assistant"), 0) if repeated else 0
-    shared = common_length(chosen, rejected) if rejected else given
+    roles = [message["role"] for message in chosen] if repeated else []
+    asked = roles.index("assistant") if "assistant" in roles else 0
+    shared = common_length(chosen, rejected) if rejected else asked
     if not shared:
         raise ValueError("there is no prompt, and chosen and rejected do not begin alike")
     return chosen[:shared], chosen[shared:], rejected[shared:]

@@ -30,13 +30,30 @@ def test_who_comes_back_first_claims_first() -> None:
         late = threads.submit(pace.claim, second, lambda: next(things))
         with pytest.raises(NotYet):
             late.result(SOON)
-        early = threads.submit(pace.claim, first, lambda: next(things))
-        assert (early.result(5), late.result(5)) == ("a", "b")
-        with pace.changed:
-            with pace.asks(second):
-                assert pace.come() == (second, (5, 2))
-            with pace.asks(first):
-                assert pace.come() == (first, (4, 1))
+        assert threads.submit(pace.claim, first, lambda: next(things)).result(5) == "a"
+        with pytest.raises(NotYet):
+            late.result(SOON)
+        with pace.asks(first), pace.changed:
+            assert pace.come() == (first, (4, 1))
+        assert late.result(5) == "b"
+        with pace.asks(second), pace.changed:
+            assert pace.come() == (second, (5, 2))
+
+
+def test_who_ends_without_a_turn_claims_again_before_the_others() -> None:
+    pace, things = Pace(), iter(["a", "b", "c", None])
+    with ExitStack() as seats, ThreadPoolExecutor(1) as threads:
+        first, second = (seats.enter_context(pace.player()) for _ in range(2))
+        late = threads.submit(pace.claim, second, lambda: next(things))
+        assert pace.claim(first, lambda: next(things)) == "a"
+        with pytest.raises(NotYet):
+            late.result(SOON)
+        assert pace.claim(first, lambda: next(things)) == "b"
+        with pace.asks(first), pace.changed:
+            pace.come()
+        assert late.result(5) == "c"
+        assert pace.claim(second, lambda: next(things)) is None
+        assert not pace._is_waited_for(0)
 
 
 def test_a_player_that_begins_another_turn_claims_nothing() -> None:

@@ -91,7 +91,25 @@ def test_families_count_alike_however_often_they_were_asked(tmp_path: Path) -> N
     first, second = table([run, other]).splitlines()[2:]
     assert "| 50.0% → 50.0% | 70 → 70 |" in first
     assert "| 25.0% → 25.0% | 90 → 90 |" in second
-    assert evened(row, "policy_tokens", TOKENS_OF_FAMILY) == 70.0
+    later = {"policy_tokens": 50.0, "tokens_table": 50.0, "seconds": 120.0}
+    assert evened([row, later], "policy_tokens", TOKENS_OF_FAMILY) == [(60.0, 70.0), (120.0, 45.0)]
+
+
+def test_trainings_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old, new = (log(tmp_path / name, "pmd-0", [0.5], 90) for name in ("old", "new"))
+    other = log(tmp_path, "grpo-0", [0.5], 90)
+    assert by_training([old, new, other]) == {
+        str(tmp_path / "old" / "pmd"): [old], str(tmp_path / "new" / "pmd"): [new], "grpo": [other]
+    }  # fmt: skip
+
+
+def test_the_table_says_where_more_could_be_seen(tmp_path: Path) -> None:
+    run = log(tmp_path, "pmd-0", [0.5], 90)
+    for room, told in ((USUAL.image_tokens, "80.0% of 240"), (40_000, "80.0% of 240, 40000 image tokens")):
+        answered(run, 0.8, step=1, image_tokens=room)
+        assert f"| {told} |" in table([run])
 
 
 def test_a_number_that_a_row_lacks_is_left_out(tmp_path: Path) -> None:
@@ -157,6 +175,11 @@ def test_the_program_says_an_error_in_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("foveate: no rows in")
     assert len(done.stderr.splitlines()) == 1
+    done = subprocess.run([*command[:-1], "table.md"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "got 'table.md', wanted a file that ends in .png" in done.stderr
+    with pytest.raises(InputError, match="cannot write"):
+        draw([log(tmp_path, "pmd-0", [0.5], 90)], tmp_path / "nowhere" / "some.png")
 
 
 def test_a_picture_shows_every_training(tmp_path: Path) -> None:

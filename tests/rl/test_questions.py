@@ -68,7 +68,7 @@ def test_every_question_comes_once_then_every_one_again(folder: Path) -> None:
 def test_families_come_by_what_is_got_wrong(folder: Path) -> None:
     config = asking(folder, prompts=5, sampler=SamplerConfig(order="prioritized"))
     for iteration in range(4):
-        names = asked(config, iteration, count=0.7, kind=0.3)
+        names = asked(config, iteration, count=11 / 18, kind=7 / 18)
         assert Counter(name in ("half", "five") for name in names) == {True: 2, False: 3}
     assert Counter(names) == Counter(row["id"] for row in ROWS)
 

@@ -169,8 +169,10 @@ class Telling(Gate):
 def test_what_is_in_flight_then_is_dropped_at_its_next_turn(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, begun, turns, codec = Telling(), Event(), list[int](), thinker.processor.codec
 
-    def sample(_: ThinkerReasoner, messages: Sequence[Message], **__: object) -> Sample:
+    def sample(reasoner: ThinkerReasoner, messages: Sequence[Message], **_: object) -> Sample:
         question, turn = last_question(messages)
+        with reasoner.engine.pace.changed:
+            reasoner.engine.pace.come()
         if question == "At once?":
             begun.wait(10)
             return said_by(codec, answer("x"))
