@@ -8,6 +8,7 @@ torch and without a GPU; an install makes it where nvcc is found and torch is a 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -208,8 +209,29 @@ def wants_cuda() -> bool:
     """Whether an install compiles the kernels for GPUs: FOVEATE_CUDA=1 and 0 decide, else nvcc and torch."""
     import torch
 
-    said = os.environ.get("FOVEATE_CUDA", "")
-    return said == "1" if said else torch.version.cuda is not None and find_nvcc() is not None
+    said, nvcc = os.environ.get("FOVEATE_CUDA", ""), find_nvcc()
+    if said or nvcc is None or torch.version.cuda is None:
+        return said == "1"
+    return not of_another_cuda(nvcc, torch.version.cuda)
+
+
+def of_another_cuda(nvcc: str, version: str) -> bool:
+    """Whether a compiler's CUDA is newer or older by a whole number than torch's, which is then said.
+
+    nvcc links its own runtime, which a driver that is good enough for torch's may refuse.
+    """
+    try:
+        found = re.search(r"release (\d+)\.", call([nvcc, "--version"]))
+    except ExecError:
+        return False  # what is wrong with it is said when it is asked to compile
+    differs = found is not None and found[1] != version.partition(".")[0]
+    if differs:
+        print(
+            f"foveate: {nvcc} is of CUDA {found[1]} and torch of {version}: installed without its kernels for GPUs; "
+            "name another in CUDA_HOME (FOVEATE_CUDA=1 insists)",
+            file=sys.stderr,
+        )
+    return differs
 
 
 def build_or_say(cuda: Command) -> None:

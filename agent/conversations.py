@@ -128,14 +128,15 @@ class Conversations:
     def _record(self, thread: str) -> Path:
         """Its name is no path and not too long, whatever the thread's is: a program may have named it.
 
-        Those of before 2026-11-29 have the thread's own name, and a damaged one of a long name is known by its file's.
+        Those of before 2026-11-29 have the thread's own name, or have spaces and length quoted; a damaged one of a long
+        name is known by its file's.
         """
-        if Path(thread).name == thread and is_file(own := self.records / f"{thread}.json"):
-            return own
         name = quote(thread, safe=" ")
         if len(name) > LONGEST:
             name = HASHED + hashlib.sha256(thread.encode()).hexdigest()
-        return self.records / f"{name}.json"
+        own = thread if unquote(thread) == Path(thread).name == thread else name
+        paths = [self.records / f"{one}.json" for one in (name, own, quote(thread, safe=""))]
+        return next(filter(is_file, paths), paths[0])
 
     def _thread(self, record: Path) -> str:
         if record.stem.startswith(HASHED):

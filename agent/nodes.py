@@ -59,15 +59,14 @@ class Nodes:
 
     def begin(self, state: RunState, runtime: Runtime[RunContext]) -> Plain:
         """Add the question and its pictures, if the budget takes them, to the conversation and start to count anew."""
-        context = runtime.context
-        tokens, refusal = self._tokens_of(state["pictures"], context)
-        pictures = [] if refusal else state["pictures"]
+        context, pictures = runtime.context, state["pictures"]
+        tokens, refusal = self._tokens_of(pictures, context)
         message = question_message(state["question"], [picture["sha256"] for picture in pictures])
         opening = self.reasoner.dialect.wants_system_prompt and not state.get("messages")
         system = [system_message(context.tools, self.reasoner.dialect)] if opening else []
         return {
-            "messages": more([*system, message]),
-            "images": more(pictures),
+            "messages": more([] if refusal else [*system, message]),
+            "images": more([] if refusal else pictures),
             "first_step": len(state.get("steps", [])),
             "usage": to_plain(Usage(image_tokens=tokens)),
             "pending": {},

@@ -102,7 +102,7 @@ class EventStream(Iterator[Event]):
             self._run.cancelled = True
 
     def close(self) -> None:
-        """Cancel the run and wait for its end; no more events come. May be called twice and from any thread."""
+        """Cancel the run and wait for its end; no more events come. Who did so before waits no more."""
         if not self._is_over:  # who was interrupted by force has waited
             self._end(math.inf)
 

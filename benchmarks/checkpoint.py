@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from foveate.benchmarks.checkpoints import KIMI, QWEN, published
 from foveate.benchmarks.measure import Case
+from foveate.extras import from_extra
 from foveate.models.cache import CachedStep, KVCache
 from foveate.models.moe import MoE
 from foveate.models.quantize import quantize
@@ -33,7 +34,12 @@ PAGE = mmap.PAGESIZE
 
 
 def cases() -> Iterator[Case]:
-    """bf16: loading, a turn with a picture, single tokens after it; then the latent attention of Kimi-VL's shape."""
+    """bf16: loading, a turn with a picture, single tokens after it; then the latent attention of Kimi-VL's shape.
+
+    Raises ConfigError without transformers, before anything is written.
+    """
+    with from_extra("hub", "transformers, which this is measured beside,"):
+        import transformers  # noqa: F401
     with published(QWEN) as folder:
         yield _load(folder)
         yield from _qwen(Thinker.from_pretrained(folder), _transformers(folder))

@@ -21,8 +21,8 @@ from foveate.ops import plain_pytorch
 SETS = 4
 """Sets of inputs; a run is given the number of one of them."""
 MOST_ROUNDS = 200
-WITHOUT = "without kernels"
-"""A peer: what this package does in plain PyTorch."""
+WITHOUT = "before"
+"""A peer: what this package did before it had kernels, and does without them, in plain PyTorch."""
 Run = Callable[[int], object]
 T = TypeVar("T")
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foveate.benchmarks.measure import WITHOUT
 from foveate.errors import InputError
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 COLUMNS = ("operation", "shape", "dtype", "ours, ms", "floor, ms", "times as fast as")
+PEERS = {WITHOUT: "without kernels"}
 SHORT = {"bfloat16": "bf16", "float32": "f32"}
 
 
@@ -27,7 +29,7 @@ def table(result: dict[str, Any]) -> str:
     for rows in _by_case(result["rows"]):
         row = rows[0]
         floor = "" if row["floor_ms"] is None else f"{row['floor_ms']:.3g}"
-        peers = ", ".join(f"{peer['peer']} {peer['ratio']:.2g}" for peer in rows)
+        peers = ", ".join(f"{PEERS.get(peer['peer'], peer['peer'])} {peer['ratio']:.2g}" for peer in rows)
         cells = (row["op"], row["shape"], SHORT.get(row["dtype"], row["dtype"]), f"{row['ours_ms']:.4g}", floor, peers)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

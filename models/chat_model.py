@@ -336,8 +336,9 @@ class _Turn:
             name, arguments = json.dumps(call["name"]), call["arguments"] or "{}"
             self._say(f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>')
         self.calls.clear()
-        if self.cut_letters:  # and so nobody has told how many tokens it had
-            self.counted_tokens = math.ceil((len(self.text) + self.cut_letters) / CHARS_PER_TOKEN)
+        if self.cut_letters:  # and so nobody has told, at its end, how many tokens it had
+            least = math.ceil((len(self.text) + self.cut_letters) / CHARS_PER_TOKEN)
+            self.counted_tokens = max(self.counted_tokens, least)
         reason: StopReason = self.ended or ("length" if self.said_too_long else "stop")
         self.ended = reason
         self.telling.whole(self.text)

@@ -28,17 +28,19 @@ class ThinkerReasoner:
         self,
         thinker: Thinker,
         *,
-        name: str = "nano",
+        name: str | None = None,
         num_slots: int = 8,
         truncates: bool = True,
         shortens: bool = True,
     ) -> None:
-        """`truncates`: whether the model's top_k, top_p and repetition_penalty count where a token is chosen.
+        """`name`: in errors and settings; the family's where none is given.
+
+        `truncates`: whether the model's top_k, top_p and repetition_penalty count where a token is chosen.
 
         `shortens`: whether a turn ends at the longest that the model takes and where its context is full, as an agent
         wants it; else it may be as long as it is asked to be, and what the context cannot hold is refused.
         """
-        self.thinker, self.name, self.shortens = thinker, name, shortens
+        self.thinker, self.name, self.shortens = thinker, name or thinker.config.model_type, shortens
         chat, published = thinker.processor.chat, DIALECTS.get(thinker.config.model_type)
         takes_tools = isinstance(chat, ChatTemplate) and chat.takes_tools
         self.dialect = replace(published, takes_tools=takes_tools) if published else NANO

@@ -1,4 +1,4 @@
-"""The page of a training: its curves and, of a policy, conversations of its first and its newest iteration.
+"""The page of a training: curves, answers before and after, and of a policy conversations of two iterations.
 
 One file that needs nothing but itself; what models and tools wrote is escaped. It is written anew after each iteration,
 from metrics.jsonl and examples.jsonl beside it.
@@ -15,7 +15,9 @@ from jinja2 import Environment
 
 from foveate.agent.plain import printable
 from foveate.models.tokenizer import TextCodec
+from foveate.rl.examples import read_results
 from foveate.rl.journal import METRICS, SKIPPED, UNITS, rows_of
+from foveate.rl.report import Result
 from foveate.rl.rollout import Trajectory
 from foveate.rl.writing import append, replaced
 
@@ -36,6 +38,7 @@ svg { width: 100%; height: auto; display: block }
 polyline { fill: none; stroke: #3457d5; stroke-width: 1.5 }
 article { border-left: 3px solid #b3261e; padding: .1rem 0 .1rem .9rem; margin: 1rem 0 }
 article.right { border-color: #1b7f4b }
+.both { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5rem }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: 13px/1.4 ui-monospace, monospace }
 .tool { color: #5a6275 }
 </style>
@@ -47,6 +50,16 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: 13p
 <svg viewBox="0 0 {{ width }} {{ height }}" role="img"><polyline points="{{ curve.points }}"/></svg></figure>
 {% endfor %}
 </section>
+{% if asked %}<h2>Before and after</h2>{% endif %}
+{% for sides in asked %}
+<div class="both">{% for when, side in sides %}
+<article class="{{ 'right' if side.right else 'wrong' }}"><strong>{{ side.question }}</strong>
+{% for turn in side.turns %}<pre class="{{ turn.who }}">{{ turn.text }}</pre>{% endfor %}
+<p>{{ when | capitalize }}, {{ side.tokens }} tokens (<a href="{{ side.trace }}">with pictures</a>).
+{{ "Right" if side.right else "Wrong" }}: {{ side.answer }}{% if not side.right %}, wanted {{ side.expected }}{% endif %}</p>
+</article>
+{% endfor %}</div>
+{% endfor %}
 {% for heading, shown in parts %}
 <h2>{{ heading }}</h2>
 {% for example in shown %}
@@ -98,6 +111,7 @@ def write_page(folder: Path) -> Path:
         minutes=rows[-1]["seconds"] / 60 if rows else 0.0,
         skipped=round(sum(row.get(SKIPPED, 0) for row in rows)),
         curves=[curve for name in dict.fromkeys(chain(*rows)) if name not in HIDDEN if (curve := _curve(name, rows))],
+        asked=[[(when, _side(result, trace)) for when, result, trace in sides] for sides in read_results(folder)],
         parts=parts,
         width=WIDTH,
         height=HEIGHT,
@@ -105,6 +119,16 @@ def write_page(folder: Path) -> Path:
     with replaced(folder / PAGE) as fresh:
         fresh.write_text(page, encoding="utf-8")
     return folder / PAGE
+
+
+def _side(result: Result, trace: str) -> dict[str, Any]:
+    turns = [(step["kind"], f"{step['tool'] or ''} {step['text']}".strip()) for step in result.run["steps"]]
+    return {
+        "question": result.question, "expected": result.expected,
+        "answer": printable(result.answer), "right": result.right,
+        "tokens": result.run["usage"]["policy_tokens"], "trace": trace,
+        "turns": [{"who": who, "text": printable(text)} for who, text in turns if text],
+    }  # fmt: skip
 
 
 def _example(trajectory: Trajectory, codec: TextCodec) -> dict[str, Any]:

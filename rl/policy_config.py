@@ -93,6 +93,8 @@ class PolicyConfig:
     ray: RayConfig = field(default_factory=RayConfig)
     trackers: tuple[Tracker, ...] = ()
     """Where the rows go beside metrics.jsonl."""
+    examples: int = 0
+    """Questions that are asked before the first iteration and after the last, for the page (foveate.rl.examples)."""
 
     @property
     def budget(self) -> Budget:
@@ -113,7 +115,7 @@ class PolicyConfig:
         return int(left)
 
     def __post_init__(self) -> None:
-        check(self, "", **dict.fromkeys(COUNTS, at_least(1)), partial=BELOW_ONE)
+        check(self, "", **dict.fromkeys(COUNTS, at_least(1)), partial=BELOW_ONE, examples=NOT_NEGATIVE)
         if unknown := set(self.sampler.families) - set(FAMILIES):
             raise ConfigError(
                 f"sampler.families names {', '.join(sorted(unknown))}, wanted some of {', '.join(FAMILIES)}"

@@ -1,5 +1,7 @@
 """The stages by name: what `foveate train STAGE --config FILE` runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 from foveate.errors import ConfigError, first_line
 from foveate.models.config import from_json
 from foveate.rl.journal import refuse_early
-from foveate.rl.settings import refuse_start, settings_of
+from foveate.rl.settings import Settings, refuse_start, settings_of
 from foveate.rl.team import choose_gpu
 from foveate.rl.train import Stage, split_config, train
 from foveate.rl.yaml_values import read_yaml
@@ -70,7 +72,29 @@ def _train_policy(
         raise ConfigError(f"{config} sets {other}, which {objective} does not read; train {other}, or leave it out")
     settings = from_json(PolicyConfig, values)
     settings = settings if seed is None else replace(settings, seed=seed)
-    return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
+    _refuse(out, settings_of(objective, settings), resume=resume)
+    with _asked_before_and_after(settings, settings.examples, out, settings.seed):
+        return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
+
+
+def _refuse(out: Path, settings: Settings, *, resume: bool) -> None:
+    """Raises CheckpointError for what a run would refuse later, after hours perhaps."""
+    refuse_start(settings, out)
+    refuse_early(out, settings, resume=resume)
+
+
+@contextmanager
+def _asked_before_and_after(config: Any, number: int, out: Path, seed: int) -> Iterator[None]:
+    """A run in the block, with so many examples on its page; none are asked after one that fails."""
+    from foveate.rl.examples import examples_of
+    from foveate.rl.page import write_page
+
+    examples = examples_of(config, number, out, seed)
+    examples.ask("before", config.start)
+    yield
+    examples.ask("after", out)
+    if examples.items:
+        write_page(out)
 
 
 def take_device(device: str) -> None:
@@ -104,8 +128,8 @@ def main(
         return _train_policy(stage, config, out, resume=resume, overrides=overrides, max_minutes=max_minutes, seed=seed)
     loop, values = split_config(read_yaml(config, overrides))
     loop = loop if seed is None else replace(loop, seed=seed)
-    settings = settings_of(stage, loop, config_of(stage, values))
-    refuse_start(settings, out)
-    refuse_early(out, settings, resume=resume)
-    made = make_stage(stage, values, loop.seed, loop.device)
-    return train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)
+    config_of_stage = config_of(stage, values)
+    _refuse(out, settings_of(stage, loop, config_of_stage), resume=resume)
+    with _asked_before_and_after(config_of_stage, loop.examples, out, loop.seed):
+        made = make_stage(stage, values, loop.seed, loop.device)
+        return train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)

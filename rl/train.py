@@ -97,6 +97,8 @@ class TrainConfig:
     batch in less time than sixteen cores need to draw one."""
     checkpoint_minutes: float = 5.0
     log_every: int = 20
+    examples: int = 0
+    """Questions that are asked before the first step and after the last, for the page (foveate.rl.examples)."""
     trackers: tuple[Tracker, ...] = ()
     """Where the rows go beside metrics.jsonl."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -104,7 +106,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(
             self, steps=at_least(1), num_workers=NOT_NEGATIVE, accumulate=at_least(1), echo_after=NOT_NEGATIVE,
-            checkpoint_minutes=NOT_NEGATIVE, log_every=at_least(1),
+            checkpoint_minutes=NOT_NEGATIVE, log_every=at_least(1), examples=NOT_NEGATIVE,
         )  # fmt: skip
 
 

@@ -57,6 +57,17 @@ def test_the_answer_is_on_stdout_alone(run: Ask, picture: str) -> None:
     assert run("ask", picture, "What does the label say?") == (0, "K7\n", "")
 
 
+def test_a_person_at_a_terminal_sees_the_steps(
+    run: Ask, picture: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = run("ask", picture, "What does the label say?")
+    assert (code, out) == (0, "K7\n")
+    assert "zoom" in err
+    assert "2 turns" in err
+    assert run("ask", picture, "What does the label say?", "--quiet") == (0, "K7\n", "")
+
+
 def test_json_is_one_object_with_the_fixed_keys(run: Ask, picture: str) -> None:
     code, out, _ = run("ask", picture, "What does the label say?", "--json")
     record = json.loads(out)

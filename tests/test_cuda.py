@@ -14,10 +14,21 @@ from foveate.models.image import Grid
 from foveate.models.stem import ConvStem
 from foveate.models.tokenizer import make_tokenizer
 from foveate.ops import Packing, experts_forward, packed_attention
+from foveate.ops.native import plain_pytorch
 from foveate.rl.stages import make_stage
 from foveate.rl.train import TrainConfig, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+
+
+def test_no_queries_and_several_dtypes_under_autocast_are_attended_as_on_the_processor() -> None:
+    q, k, v = (torch.randn(40, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    assert packed_attention(q[:0], k, v, Packing([40]), queries=Packing([0])).shape == (0, 4, 64)
+    assert packed_attention(q[:0], k[:0], v[:0], Packing([])).shape == (0, 4, 64)
+    wanted = packed_attention(q, k, v, Packing([40]))
+    with torch.autocast("cuda", torch.bfloat16):
+        out = packed_attention(q, k.float(), v.float(), Packing([40]))
+    torch.testing.assert_close(out, wanted, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("few", [None, [10, 64, 0, 37, 0, 200]])
@@ -75,6 +86,26 @@ def test_nano_sees_and_says_the_same() -> None:
     got_TV = thinker(thinker.processor(messages)).cpu()
     torch.testing.assert_close(got_TV, wanted_TV, atol=1e-2, rtol=0)  # the convolutions run in TF32: 3e-3 was seen
     assert thinker.generate(messages, max_new_tokens=12).token_ids == said.token_ids
+
+
+def test_nano_in_bf16_is_as_exact_with_kernels_as_without() -> None:
+    """Of most tokens and on the whole: a token whose experts are nearly alike takes others."""
+    parts = [{"type": "image", "image": noise(500, 400)}, {"type": "text", "text": "What is under the dog?"}]
+    messages = [{"role": "user", "content": parts}]
+    exact = Thinker.from_pretrained(nano_path(), dtype=torch.float32).cuda()
+    thinker = Thinker.from_pretrained(nano_path(), dtype=torch.bfloat16).cuda()
+    inputs = thinker.processor(messages)
+    with plain_pytorch():
+        wanted_TV, plain_TV = exact(inputs), thinker(inputs).float()
+    error, of_plain = (float((x_TV.float() - wanted_TV).norm()) for x_TV in (thinker(inputs), plain_TV))
+    assert error < 1.5 * of_plain + 1e-3 * float(wanted_TV.norm())
+    sample = thinker.generate(messages, max_new_tokens=8)  # one by one, from the cache
+    said = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
+    ids = thinker.processor([*messages, said]).token_ids
+    place = len(inputs.token_ids) - 1
+    logprobs_TV = thinker(thinker.processor([*messages, said])).float().log_softmax(-1).cpu()
+    again = [float(logprobs_TV[place + n, ids[place + n + 1]]) for n in range(len(sample.token_ids))]
+    assert again == pytest.approx(list(sample.logprobs), abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["tower", "sft"])

@@ -7,9 +7,13 @@ no torch.
 """
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,8 @@ MAY_IMPORT = {
     "rl": BASE | {"agent", "models", "tools"},
     "benchmarks": BASE | {"agent", "models", "rl", "tools"},
 }
+COME_ALONG = {"latex2sympy2_extended", "openai", "psycopg_pool", "pyarrow"}
+"""Packages that those of extras need themselves: math-verify, langchain-openai, psycopg[pool], datasets."""
 FOLDERS = ("agent", "benchmarks", "models", "rl", "tools")
 
 
@@ -102,3 +108,32 @@ def test_heavy_modules_load_lazily(module: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+def third_party(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of each package that a module imports, ours and Python's own left out."""
+    for line, dotted in imported(tree):
+        name = dotted.partition(".")[0]
+        if name and name not in sys.stdlib_module_names and name != "foveate":
+            yield line, name
+
+
+def test_what_is_imported_is_installed_with_the_package_or_an_extra() -> None:
+    """Pip installs what pyproject.toml names and no more; `make check-wheel` does so in an empty environment."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [some for name, some in project["optional-dependencies"].items() if name != "dev"]
+    declared = {plain_name(re.split(r"[^\w.-]", one)[0]) for one in chain(project["dependencies"], *extras)}
+    distributions = packages_distributions()
+    missing = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in sources()
+        if layer(path) != "benchmarks"
+        for line, name in third_party(ast.parse(path.read_text()))
+        if name not in COME_ALONG and declared.isdisjoint(map(plain_name, distributions.get(name, [name])))
+    ]
+    assert missing == []
+
+
+def plain_name(distribution: str) -> str:
+    """As pip compares names."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -7,7 +7,9 @@ from needs import needs_bubblewrap
 from PIL import Image
 
 from foveate.agent.agent import Agent
+from foveate.models import nano_path
 from foveate.rl.evaluate import evaluate
+from foveate.rl.sources import weights_in
 from foveate.rl.tasks.scene import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,10 @@ def test_the_demo_is_answered_after_two_zooms_and_a_calculation() -> None:
         assert call.box_px is not None
         assert call.box_px[0] < x < call.box_px[2]
         assert call.box_px[1] < y < call.box_px[3]
+
+
+def test_the_weights_are_as_small_as_was_wanted() -> None:
+    assert sum(path.stat().st_size for path in weights_in(nano_path())) <= 32_000_000
 
 
 def test_who_sees_grey_in_place_of_the_crops_does_not_know_the_answer() -> None:

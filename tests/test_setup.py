@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from needs import needs_native
 from setuptools import Command, Distribution
 from setuptools.errors import ExecError, PlatformError
@@ -96,6 +97,26 @@ def test_without_nvcc_the_command_says_where_it_looked(
     assert build.find_nvcc() is None
     monkeypatch.setattr(build, "CUDA", str(home))
     assert build.find_nvcc() == str(nvcc)
+
+
+def test_a_compiler_of_another_cuda_than_torchs_is_not_asked(
+    build: ModuleType, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc = home / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
+    nvcc.chmod(0o755)
+    for version, wanted in (("13.2", True), ("12.6", False), (None, False)):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        assert build.wants_cuda() is wanted
+    assert capsys.readouterr().err == (
+        f"foveate: {nvcc} is of CUDA 13 and torch of 12.6: installed without its kernels for GPUs; "
+        "name another in CUDA_HOME (FOVEATE_CUDA=1 insists)\n"
+    )
+    for said, wanted in (("1", True), ("0", False)):
+        monkeypatch.setenv("FOVEATE_CUDA", said)
+        monkeypatch.setattr(torch.version, "cuda", "12.6")
+        assert build.wants_cuda() is wanted
+    assert capsys.readouterr().err == ""
 
 
 @needs_native

@@ -75,7 +75,7 @@ def start_kernel(
         time.sleep(0.001)  # the last piece has left its pipe, and may still be in its thread's hands
 
     OutStream.write = write_capped  # type: ignore[method-assign, assignment]
-    Session.send = send_short  # type: ignore[method-assign]
+    Session.send = send_short  # type: ignore[method-assign, assignment]
     app = IPKernelApp.instance()
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False", "--log-level=50"])  # type: ignore[no-untyped-call]
     app.kernel.num_threads = sys.maxsize

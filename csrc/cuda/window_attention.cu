@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) attend(Problem problem) {
     inverse[part] = 1.0f / sum_of_quad(total[part]);
     const int row = result_row(place.lane, 2 * part);
     if (is_first_of_row(place.lane) && row < rows) {
-      problem.stats[place.stats_at(first + row)] = highest[part] * problem.scale;
+      problem.stats[place.stats_at(first + row)] = highest[part];
       problem.stats[place.stats_at(first + row) + problem.num_heads * problem.num_tokens] = inverse[part];
     }
   }

@@ -38,7 +38,7 @@ __device__ void store_turned_back(bf16* to, const float (&values)[Place<kHead>::
   }
 }
 
-// What the gradients need of a row: its highest score times log2(e), one by the sum, delta. Zeros where no row is.
+// What the gradients need of a row: its highest score unscaled, one by the sum, delta. Zeros where no row is.
 struct RowStats {
   float highest, inverse, delta;
 };
@@ -50,7 +50,12 @@ __device__ RowStats stats_of(const Place<kHead>& place, int row) {
     return {};
   }
   const int64_t at = place.stats_at(row);
-  return {problem.stats[at] * kLog2E, problem.stats[at + problem.num_heads * problem.num_tokens], problem.delta[at]};
+  return {problem.stats[at], problem.stats[at + problem.num_heads * problem.num_tokens], problem.delta[at]};
+}
+
+// Subtracted first: of vast scores the scaled ones would be rounded by more than they differ.
+__device__ float weight_of(float score, const RowStats& row, float scale) {
+  return exp2f((score - row.highest) * scale) * row.inverse;
 }
 
 // delta of each row and head: a warp each.
@@ -109,7 +114,7 @@ __global__ void __launch_bounds__(kThreads) grad_of_queries(Problem problem) {
       for (int i = 0; i < 4; ++i) {
         const RowStats& row = stats[i / 2];
         const bool there = n * 8 + result_column(place.lane, i) < keys;
-        const float weight = there ? exp2f(scores[n][i] * scale - row.highest) * row.inverse : 0.0f;
+        const float weight = there ? weight_of(scores[n][i], row, scale) : 0.0f;
         scores[n][i] = weight * (grads[n][i] - row.delta);
       }
     }
@@ -162,7 +167,7 @@ __global__ void __launch_bounds__(kThreads) grad_of_keys(Problem problem) {
       for (int i = 0; i < 4; ++i) {
         const int query = n * 8 + result_column(place.lane, i);
         const RowStats row = stats[query];
-        const float weight = query < queries ? exp2f(weights[n][i] * scale - row.highest) * row.inverse : 0.0f;
+        const float weight = query < queries ? weight_of(weights[n][i], row, scale) : 0.0f;
         weights[n][i] = weight;
         grads[n][i] = weight * (grads[n][i] - row.delta);
       }

@@ -6,9 +6,10 @@ question:
     idle     gives up at first sight, which nobody can read
     again    looks at each place up to four times before saying what is there
     sure     assures that it is before it answers, in up to five sentences
-    shy      finds out all, says so, and gives no answer
+    shy      finds out all, says so, and gives no answer, of which it assures nothing
 
-An idle one looks nowhere, so what it gets wrong is short; what a shy one gets wrong is as long as what it gets right.
+An idle one looks nowhere, so what it gets wrong is short; what a shy one gets wrong is as long as the oracle's, and
+shorter than what a sure one gets right: the right answer alone makes nothing shorter.
 The others decide every time whether to do so once more, so that samples of one prompt
 differ in length. What is said beside the oracle's words comes when all has been read, and no answer is given
 that cannot be seen: to imitate more cost nano what it had learned of reading (docs/log.md).
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from foveate.rl.limits import SHARE, check
-from foveate.rl.tasks.scene import OracleStep, Question
+from foveate.rl.tasks.scene import FAMILIES, Family, OracleStep, Question
 
 MOST_LOOKS = 4
 """At one place."""
@@ -38,6 +39,8 @@ class Demonstrators:
     sure: float = 0.0
     """Of each sentence that another follows."""
     shy: float = 0.0
+    shy_of: tuple[Family, ...] = FAMILIES
+    """Families of questions that shy ones do not answer: whose likeliest answers alone are also right sometimes."""
 
     def __post_init__(self) -> None:
         check(self, "stage.demonstrators.", idle=SHARE, again=SHARE, sure=SHARE, shy=SHARE)
@@ -47,12 +50,11 @@ def demonstrated(question: Question, habits: Demonstrators, rng: random.Random) 
     """The question as a demonstrator with some of the habits goes about it."""
     if rng.random() < habits.idle:
         return replace(question, steps=(), final_thought="", answer=NO_ANSWER)
-    return replace(
-        question,
-        steps=tuple(_looking_again(question, habits.again, rng)),
-        final_thought=question.final_thought + "".join(ASSURANCES[: _times(habits.sure, len(ASSURANCES), rng)]),
-        answer=NO_ANSWER if rng.random() < habits.shy else question.answer,
-    )
+    steps = tuple(_looking_again(question, habits.again, rng))
+    if question.family in habits.shy_of and rng.random() < habits.shy:
+        return replace(question, steps=steps, answer=NO_ANSWER)
+    assured = "".join(ASSURANCES[: _times(habits.sure, len(ASSURANCES), rng)])
+    return replace(question, steps=steps, final_thought=question.final_thought + assured)
 
 
 def _looking_again(question: Question, again: float, rng: random.Random) -> Iterator[OracleStep]:

@@ -81,6 +81,8 @@ def picture_and_bytes(source: PictureSource, *, max_pixels: int = MAX_PIXELS) ->
     data = source if isinstance(source, bytes) else file_bytes(expanded(Path(source)))
     if not data:
         raise ImageError(f"{name} is empty; give a {' '.join(FORMATS)} file")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name} has {len(data):,} bytes; give 1 to {MAX_BYTES:,}")
     return decoded(data, name, max_pixels), data
 
 

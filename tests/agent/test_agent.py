@@ -2,9 +2,10 @@
 
 Proves: ask is stream run to its end; pictures come as paths, bytes or PIL images and bad ones are refused before
 anything runs; a cancel, a closed iterator and Ctrl-C stop the model at the next token and a tool in the middle of its
-call, and leave the conversation usable, with the variables of its code; one conversation takes one question at a time;
-tools live as long as they should and are closed; a tool is told to end when the question's time is up; what is wrong in
-a call of ours is told in one line, before anything runs; a process that asks on and on holds no more for it.
+call, and leave the conversation usable, with the variables of its code; a stream that was ended by force, or is closed
+as it begins, keeps nobody waiting; one conversation takes one question at a time; tools live as long as they should and
+are closed; a tool is told to end when the question's time is up; what is wrong in a call of ours is told in one line,
+before anything runs; a process that asks on and on holds no more for it.
 """
 
 import contextvars
@@ -35,7 +36,7 @@ from foveate.agent.images import ImageStore
 from foveate.agent.interrupt import cancel_on_interrupt
 from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import RunDone, StepDone, TextDelta, ToolStarted
-from foveate.agent.running import EventStream
+from foveate.agent.running import EventStream, Run
 from foveate.errors import ConfigError, FoveateError, ImageError, InputError, ModelError
 from foveate.models.reasoner import NANO, Message
 from foveate.pictures import PictureSource
@@ -654,6 +655,35 @@ def test_a_second_interrupt_does_not_wait_for_a_tool_that_cannot_end(monkeypatch
     assert time.monotonic() - start < 5
     let_go.set()
     agent.close()
+
+
+def test_a_stream_that_was_ended_by_force_is_closed_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.agent.running.CLOSE_PATIENCE_S", 0.1)
+    let_go = threading.Event()
+    run = Run(thread=None, tools=(), worker=threading.Thread(target=let_go.wait, args=(10,)))
+    run.events.put(KeyboardInterrupt())
+    run.worker.start()
+    events = EventStream(lambda: run)
+    with pytest.raises(KeyboardInterrupt):
+        next(events)
+    events.close()
+    assert run.worker.is_alive()
+    let_go.set()
+    run.worker.join()
+
+
+def test_a_stream_that_is_closed_while_it_begins_ends() -> None:
+    run = Run(thread=None, tools=())
+    run.events.put(TextDelta(text="late"))
+
+    def begin() -> Run:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(events.close).result(timeout=10)
+        return run
+
+    events = EventStream(begin)
+    assert list(events) == []
+    assert run.cancelled
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: 5])

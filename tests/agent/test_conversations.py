@@ -1,4 +1,7 @@
-"""The records of conversations: which is the last, what is told about one that cannot be read; no name is a path."""
+"""The records of conversations: which is the last, what is told about one that cannot be read.
+
+No name is a path or too long; records of before names were quoted, and damaged ones, are found and forgotten too.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +11,7 @@ from scripted import ScriptedReasoner, answer
 
 from foveate.agent.agent import Agent
 from foveate.agent.archive import Archive
-from foveate.agent.conversations import Conversations
+from foveate.agent.conversations import HASHED, Conversation, Conversations
 from foveate.agent.images import ImageStore
 from foveate.errors import InputError
 
@@ -71,3 +74,33 @@ def test_a_thread_that_is_named_like_a_path_leads_nowhere(
     assert archive.kept() == ()
     assert (tmp_path / "precious.json").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"data", "precious.json"}
+
+
+def test_a_conversation_of_a_long_name_is_kept_like_others(conversations: Conversations) -> None:
+    conversation, archive = Conversation(thread="ä" * 200, model="other"), Archive(conversations)
+    conversations.save(conversation)
+    assert conversations.get(conversation.thread, "nano") == conversations.last() == conversation
+    assert conversations.threads() == {conversation.thread}
+    assert [kept.thread for kept in archive.kept()] == [conversation.thread]
+    archive.delete(conversation.thread)
+    assert archive.kept() == ()
+    assert list(conversations.records.iterdir()) == []
+
+
+def test_a_damaged_record_of_a_long_name_goes_by_the_name_of_its_file(conversations: Conversations) -> None:
+    conversations.save(Conversation(thread="ä" * 200, model="nano"))
+    (damaged,) = conversations.records.iterdir()
+    damaged.write_text("{")
+    assert damaged.stem.startswith(HASHED)
+    assert conversations.threads() == {damaged.stem}
+    conversations.forget(damaged.stem)
+    assert conversations.threads() == set()
+
+
+def test_a_record_of_before_names_were_quoted_is_found_and_forgotten(conversations: Conversations) -> None:
+    old = conversations.records / "user:42.json"
+    old.write_text('{"thread": "user:42", "model": "other", "pending": ["a.png"]}')
+    kept = Conversation(thread="user:42", model="other", pending=("a.png",))
+    assert conversations.get("user:42", "nano") == kept
+    conversations.forget("user:42")
+    assert not old.exists()

@@ -1,11 +1,13 @@
 """A conversation over its folder: a picture that cannot be shown, or that has gone, holds up no question.
 
-And one that was going with a question when the run was broken off goes with no other, if that question has it.
+And one that was going with a question when the run was broken off goes with no other, if that question has it; one that
+it has not taken waits on.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,10 +17,10 @@ from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
 from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.images import ImageStore
-from foveate.agent.records import RunDone
+from foveate.agent.records import RunDone, TextDelta
 from foveate.agent.session import Session
-from foveate.errors import ImageError, InputError
-from foveate.models.reasoner import Message
+from foveate.errors import ImageError, InputError, ModelError
+from foveate.models.reasoner import Message, Sample
 from foveate.pictures import sha256_of_pixels
 from foveate.tools.zoom import zoom_tool
 
@@ -104,6 +106,28 @@ def test_pictures_that_a_run_does_not_take_wait_on(tmp_path: Path) -> None:
         assert isinstance(last, RunDone)
         assert (last.answer.status, len(last.answer.images)) == ("answered", 1)
         assert session.waiting == ()
+
+
+def test_pictures_of_a_first_turn_that_broke_off_in_its_text_wait_on(tmp_path: Path) -> None:
+    class BreakingOff(ScriptedReasoner):
+        def sample(self, messages: Sequence[Message], **settings: Any) -> Sample:
+            if self.seen:
+                return super().sample(messages, **settings)
+            self.seen.append(messages)
+            settings["on_text"]("I look")
+            raise ModelError("the endpoint says 503")
+
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    with session_over(Conversations(tmp_path / "kept"), BreakingOff(lambda _: answer("K7"))) as session:
+        session.add_pictures([tmp_path / "a.png"])
+        first, last = session.ask("What?")
+        assert isinstance(first, TextDelta)
+        assert isinstance(last, RunDone)
+        assert last.answer.status == "error"
+        assert session.waiting == (str(tmp_path / "a.png"),)
+        *_, last = session.ask("What?")
+        assert isinstance(last, RunDone)
+        assert (last.answer.status, len(last.answer.images), session.waiting) == ("answered", 1, ())
 
 
 def test_a_home_is_found(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

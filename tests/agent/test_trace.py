@@ -24,6 +24,7 @@ from PIL import Image
 from scripted import ScriptedReasoner, answer
 
 from foveate.agent.agent import Agent
+from foveate.agent.images import picture_record
 from foveate.agent.records import Answer, Box, ImageRecord, Step, Usage
 from foveate.agent.trace import LIMIT_PX, trace_page, write_trace
 
@@ -229,6 +230,13 @@ def test_a_drawing_of_an_earlier_question_is_no_picture_of_the_user() -> None:
         page = trace_page(followed, "And now?", agent.image)
     assert (followed.text, len(followed.images)) == ("K8", 2)
     assert page.count('class="picture"') == 1
+
+
+def test_a_drawing_in_a_record_that_does_not_say_so_is_no_picture_of_the_user() -> None:
+    images = (picture_record("p" * 64, PICTURE.size), picture_record("i" * 64, INNER.size))
+    step = Step(kind="tool", tool="draw", text="image 1", arguments={}, image="i" * 64)
+    old = Answer(text="K7", status="answered", steps=(step,), usage=Usage(), images=images)
+    assert page_of(old).count('class="picture"') == 1
 
 
 def test_write_trace_writes_the_page_and_the_record(tmp_path: Path) -> None:

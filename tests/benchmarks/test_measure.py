@@ -26,7 +26,7 @@ from foveate.benchmarks import (
     window_core,
     window_layer,
 )
-from foveate.benchmarks.measure import SETS, Case, Floors, compare
+from foveate.benchmarks.measure import SETS, WITHOUT, Case, Floors, compare
 from foveate.benchmarks.record import kept
 from foveate.benchmarks.table import table
 from foveate.benchmarks.windows import window_lengths
@@ -231,6 +231,6 @@ def test_rows_are_one_list_and_each_has_a_line(capsys: pytest.CaptureFixture[str
 
 def test_nano_answers_the_same_in_plain_pytorch() -> None:
     case = next(nano_ask.cases())
-    ours, theirs = case.ours(0), case.peers["without kernels"](0)
+    ours, theirs = case.ours(0), case.peers[WITHOUT](0)
     assert (ours.text, ours.status) == (theirs.text, "answered")
     assert ours.usage.tool_calls == theirs.usage.tool_calls > 0

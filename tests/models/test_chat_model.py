@@ -2,8 +2,9 @@
 
 Proved with a real HTTP server that speaks the protocol to the unmodified client, and with chat models of LangChain's
 own kind: what goes out (roles, tags, pictures as JPEG, settings), what comes back (pieces, reasons, counts, thoughts),
-that nobody's turn is made up by another, that a turn can be stopped also while nothing comes, that a backend in trouble
-is asked again, that what fails is one line; the whole agent zooms and answers through both.
+that nobody's turn is made up by another, that a turn can be stopped also while nothing comes and is counted when it is
+cut, that a backend in trouble is asked again, that what fails is one line; the whole agent zooms and answers through
+both.
 """
 
 import base64
@@ -259,6 +260,15 @@ def test_a_call_that_goes_on_and_on_is_cut_and_is_none() -> None:
     sample = ChatModelReasoner(Pieces(pieces=endless())).sample(QUESTION, max_new_tokens=100)
     assert (sample.text, sample.stop_reason) == ("", "length")
     assert len(come) < 1000
+
+
+def test_a_call_that_is_cut_has_cost_what_was_written() -> None:
+    pieces = [
+        AIMessageChunk("", tool_call_chunks=[{"name": None, "args": "x" * 50, "id": None, "index": 0}])
+        for _ in range(20)
+    ]
+    sample = sampled("I look. ", *pieces, max_new_tokens=100)
+    assert (sample.text, sample.stop_reason, sample.counted_tokens) == ("I look. ", "length", 102)  # 408 letters
 
 
 @pytest.mark.parametrize(

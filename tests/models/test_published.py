@@ -88,7 +88,7 @@ def test_greedy_tokens(
     family: str, saved: tuple[nn.Module, Path], thinker: Thinker, prefill: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "PREFILL", prefill)
-    for messages in CONVERSATIONS[:2]:
+    for messages in CONVERSATIONS:
         inputs = qwen.inputs(family, messages, generate=True)
         wanted = saved[0].generate(
             **inputs, max_new_tokens=64, do_sample=False, suppress_tokens=list(thinker.processor.codec.never_sampled)

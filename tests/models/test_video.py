@@ -2,7 +2,7 @@
 
 Proved: frames of a real file are the ones asked for, with their times; Qwen3-VL's frames and sizes are its processor's;
 ids, pixels and positions are those of transformers for lists of an odd number of frames and for files of several rates;
-from pixels on parity with it (logits to 1e-3 and 16 greedy tokens, one and two videos beside an image and text); frames
+from pixels on parity with it (logits to 1e-3 and 64 greedy tokens, one and two videos beside an image and text); frames
 as pictures; a file is read once while it stays as it is; what cannot be read is refused.
 """
 
@@ -202,9 +202,9 @@ def test_logits_and_greedy_tokens(
     with torch.no_grad():
         torch.testing.assert_close(thinker(inputs), saved[0](**wanted).logits[0], rtol=1e-3, atol=1e-3)
         said = saved[0].generate(
-            **wanted, max_new_tokens=16, do_sample=False, suppress_tokens=list(thinker.processor.codec.never_sampled)
+            **wanted, max_new_tokens=64, do_sample=False, suppress_tokens=list(thinker.processor.codec.never_sampled)
         )
-    ids = thinker.generate(given, max_new_tokens=16).token_ids
+    ids = thinker.generate(given, max_new_tokens=64).token_ids
     assert ids == tuple(said[0, len(inputs) :].tolist())
 
 

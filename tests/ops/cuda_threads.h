@@ -227,7 +227,7 @@ inline const char* cudaGetErrorString(cudaError_t) { return "refused"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* multiprocessors, int, int) { return *multiprocessors = 8, cudaSuccess; }
 template <typename Kernel> cudaError_t cudaFuncSetAttribute(Kernel*, int, int shared_bytes) {
-  return shared_bytes <= 227 * 1024 ? cudaSuccess : cudaErrorInvalidValue;
+  return shared_bytes <= 99 * 1024 - 32 ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 // --- csrc/cuda/device.cuh ---

@@ -139,7 +139,7 @@ def test_prefix_attention_without_tokens_and_in_plain_pytorch() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("dim", [64, 80, 72, 4])
+@pytest.mark.parametrize("dim", [64, 80, 72, 128, 4])
 def test_window_attention_equals_its_steps(dim: int, dtype: torch.dtype, isa: str) -> None:
     for lengths in LENGTHS:
         qkv, cos, sin = draw_windows(lengths, 3, dim, dtype)

@@ -108,14 +108,29 @@ def test_window_attention_and_its_gradient(run: Run, head_dim: int, num_heads: i
         assert_as_exact_as_torch(*triple)
 
 
+@pytest.mark.parametrize("size", [1e3, 3e4, 1e6])
+def test_window_attention_of_vast_scores_has_a_gradient(run: Run, size: float) -> None:
+    """Of each query the weights sum up to 1: so do the gradients of values to those of results."""
+    tokens, width = 70, 80
+    qkv, weight = draw((tokens, 3 * width), BF16, 1), draw((tokens, width), BF16, 2)
+    qkv[:, : 2 * width] *= size
+    tables = torch.ones(tokens, width // 2), torch.zeros(tokens, width // 2)
+    ends = torch.tensor([0, tokens]).int()
+    out, stats = run("window_attention", qkv, *tables, ends, 1)
+    (grad,) = run("window_attention_backward", weight, qkv, *tables, ends, 1, out, stats)
+    assert grad.isfinite().all()
+    torch.testing.assert_close(grad[:, 2 * width :].float().sum(0), weight.float().sum(0), rtol=0.01, atol=0.1)
+
+
 @pytest.mark.parametrize(
-    ("dim", "value_dim", "heads", "key_heads"),
-    [(64, 64, 16, 8), (128, 128, 20, 1), (256, 256, 2, 2), (576, 512, 17, 1)],
+    ("dim", "value_dim", "heads", "key_heads", "longest"),
+    [(64, 64, 16, 8, 150), (128, 128, 20, 1, 1100), (256, 256, 2, 2, 150), (576, 512, 17, 1, 1100)],
 )
-def test_decode_attention(run: Run, dim: int, value_dim: int, heads: int, key_heads: int) -> None:
-    slots, lengths = [2, 0], [150, 7]
-    q, k = draw((2, heads, dim), BF16, 1), draw((3, 200, key_heads, dim), BF16, 2)
-    v = k[..., :value_dim] if value_dim < dim else draw(tuple(k.shape), BF16, 3)
+def test_decode_attention(run: Run, dim: int, value_dim: int, heads: int, key_heads: int, longest: int) -> None:
+    """Also over several tiles of keys in a block, in a cache as the thinker's lies: the tokens of a head in a row."""
+    slots, lengths = [2, 0], [longest, 7]
+    q, k = draw((2, heads, dim), BF16, 1), draw((3, key_heads, longest + 50, dim), BF16, 2).transpose(1, 2)
+    v = k[..., :value_dim] if value_dim < dim else draw((3, key_heads, longest + 50, dim), BF16, 3).transpose(1, 2)
     (out,) = run("decode_attention", q, k, v, torch.tensor(slots), torch.tensor(lengths), dim**-0.5)
     plain, exact = (references.decode_attention(q.to(t), k.to(t), v.to(t), slots, lengths) for t in (BF16, F32))
     assert_as_exact_as_torch(out, plain, exact)
@@ -129,7 +144,8 @@ def test_decode_attention_of_high_scores(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("tokens", "width", "inner", "num_experts", "top_k"),
-                         [(1, 72, 40, 5, 3), (60, 64, 200, 2, 2), (150, 136, 72, 2, 2)])  # fmt: skip
+                         [(1, 72, 40, 5, 3), (60, 64, 200, 2, 2), (150, 136, 72, 2, 2),
+                          (1, 392, 16, 2, 1), (60, 392, 16, 2, 2), (150, 392, 16, 2, 2)])  # fmt: skip
 def test_experts(run: Run, tokens: int, width: int, inner: int, num_experts: int, top_k: int) -> None:
     weights, chosen = draw((tokens, num_experts), F32, 1).softmax(-1).topk(top_k)
     x = draw((tokens, width), BF16, 4)

@@ -66,15 +66,28 @@ def test_a_window_that_is_not_a_number_spoils_no_other() -> None:
     assert bool(spoiled[64:84].isnan().all())
 
 
+@pytest.mark.parametrize("size", [1e3, 3e4, 1e6])
+def test_window_attention_of_vast_scores_has_a_gradient(size: float) -> None:
+    """Of each query the weights sum up to 1: so do the gradients of values to those of results."""
+    qkv, weight = draw((70, 240), BF16, 1), draw((70, 80), BF16, 2).cuda()
+    qkv[:, :160] *= size
+    leaf = qkv.cuda().requires_grad_()
+    out = window_attention(leaf, (torch.ones(70, 40).cuda(), torch.zeros(70, 40).cuda()), Packing([70]), 1)
+    (grad,) = torch.autograd.grad((out * weight).sum(), leaf)
+    assert grad.isfinite().all()
+    torch.testing.assert_close(grad[:, 160:].float().sum(0), weight.float().sum(0), rtol=0.01, atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("head_dim", "value_dim", "key_heads"), [(64, 64, 2), (128, 128, 1), (256, 256, 4), (576, 512, 1)]
 )
-@pytest.mark.parametrize("lengths", [[1], [5, 700, 64, 1], [4000, 3]])
+@pytest.mark.parametrize("lengths", [[1], [5, 700, 64, 1], [4000, 3], [900, 3] * 33])
 def test_decode_attention(head_dim: int, value_dim: int, key_heads: int, lengths: list[int]) -> None:
     slots, num_heads = list(range(len(lengths)))[::-1], 24
     q = draw((len(lengths), num_heads, head_dim), BF16, 1).cuda()
-    k = draw((len(lengths), 4096, key_heads, head_dim), BF16, 2).cuda()
-    v = k[..., :value_dim] if value_dim < head_dim else draw(tuple(k.shape), BF16, 3).cuda()
+    room = (len(lengths), key_heads, max(lengths) + 96, head_dim)  # as the thinker's: the tokens of a head in a row
+    k = draw(room, BF16, 2).cuda().transpose(1, 2)
+    v = k[..., :value_dim] if value_dim < head_dim else draw(room, BF16, 3).cuda().transpose(1, 2)
     numbers = [torch.tensor(x, device="cuda") for x in (slots, lengths)]
     out = decode_attention(q, k, v, *numbers, max(lengths))
     exact = references.decode_attention(q.float(), k.float(), v.float(), slots, lengths)

@@ -74,6 +74,19 @@ def test_steps_are_those_of_the_formulas() -> None:
     assert not optimizer.state_tensors()["momentum.blocks.0"].any()
 
 
+def test_small_steps_add_up_where_the_weights_are_bf16() -> None:
+    """Each is a hundredth of what a weight of 1 can change by: the masters are not rounded."""
+    net = nn.Linear(4, 4, bias=False).bfloat16()
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+    optimizer = MasterOptimizer(net, OptimizerConfig(muon=False, weight_decay=0.0))
+    for step in range(1, 101):
+        net.weight.grad = torch.ones(4, 4, dtype=torch.bfloat16)
+        optimizer.step(2**-7 / 100)
+        assert bool((net.weight == 1.0).all()) == (step < 20) or 20 <= step < 60
+    torch.testing.assert_close(net.weight.float(), torch.full((4, 4), 1 - 2**-7))
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     net = Net()
     optimizer = MasterOptimizer(net, OptimizerConfig())

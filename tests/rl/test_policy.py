@@ -10,6 +10,8 @@ key is named.
 
 import json
 import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +22,12 @@ import yaml
 from needs import needs_bubblewrap
 from pictures import noise
 from played import BUDGET, LONG, jobs, unsure, whole
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foveate.cli import main
 from foveate.errors import ConfigError, KernelLostError, ModelError
 from foveate.models import Thinker
+from foveate.rl import policy
 from foveate.rl.journal import METRICS, add_row
 from foveate.rl.learner import (
     Learner,
@@ -37,12 +41,16 @@ from foveate.rl.learner import (
     size_of,
     with_signal,
 )
+from foveate.rl.length import LengthPenalty
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.page import write_page
+from foveate.rl.players import Played
 from foveate.rl.pmd import PmdConfig
+from foveate.rl.policy import train_policy
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.pooled import KernelPool, PooledPython
 from foveate.rl.rollout import Trajectory, living, rollouts
+from foveate.rl.sampler import SamplerConfig
 from foveate.rl.stages import main as train
 from foveate.rl.trainable import make_trainable
 from foveate.tools import PythonTool
@@ -212,6 +220,49 @@ def test_an_iteration_of_equal_groups_changes_nothing(thinker: Thinker, played: 
     assert (row["reward"], row["kl"], row["grad_norm"]) == (0.0, 0.0, 0.0)
     assert not {"mismatch", "skipped"} & row.keys()
     assert unchanged(learner, thinker)
+
+
+def test_each_iteration_begins_without_moments(thinker: Thinker, played: list[Trajectory]) -> None:
+    learner = learner_of(thinker)
+    assert learner.learn(0, whole(played))["grad_norm"] > 0
+    assert not [name for name in learner.optimizer.state_tensors() if name.startswith("exp_avg")]
+
+
+class Stage:
+    """Plays what was played, and notes what it was told."""
+
+    def __init__(self, trajectories: list[Trajectory]) -> None:
+        self.trajectories, self.told = trajectories, list[dict[str, float]]()
+
+    def play(self, iteration: int, success: Mapping[str, float]) -> Played:
+        self.told.append(dict(success))
+        return Played(self.trajectories, None)
+
+    def renew(self, thinker: Thinker) -> None:
+        pass
+
+
+def test_who_plays_knows_what_is_got_wrong_and_trackers_what_is_logged(
+    thinker: Thinker, played: list[Trajectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the run goes on."""
+    stage = Stage(whole(played))
+    monkeypatch.setattr(policy, "players", lambda *_: nullcontext(stage))
+    thinker.save_pretrained(tmp_path / "start")
+    config = PolicyConfig(
+        start=str(tmp_path / "start"), iterations=2, prompts=3, samples=2, length=LengthPenalty(weight=0.0),
+        sampler=SamplerConfig(order="prioritized"), trackers=("tensorboard",),
+    )  # fmt: skip
+    train_policy("pmd", config, tmp_path / "out")
+    train_policy("pmd", replace(config, iterations=3), tmp_path / "out", resume=True)
+    rates = {"label": pytest.approx(1 / 3)}
+    assert stage.told == [{}, rates, rates]
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    rows = [json.loads(line) for line in (tmp_path / "out" / METRICS).read_text().splitlines()]
+    logged = {point.step: point.value for point in events.Scalars("policy_tokens")}
+    assert logged == pytest.approx({row["iteration"]: row["policy_tokens"] for row in rows})
+    assert list(logged) == [1, 2, 3]
 
 
 def test_a_row_tells_families_apart(thinker: Thinker, played: list[Trajectory]) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +27,19 @@ def bench(
         Path | None, typer.Option("--out", metavar="FILE", help="Keep them, with date and hardware.")
     ] = None,
 ) -> int:
-    """Compare Foveate's operations with what one would run instead, interleaved in one run."""
+    """Compare Foveate's operations with what one would run instead, interleaved in one run.
+
+    The peer "before" is Foveate in plain PyTorch.
+    """
     if not 0 <= seconds < math.inf:
         raise InputError(f"got --seconds {seconds}, wanted 0 or more and an end")
     from foveate.benchmarks.measure import rows
     from foveate.benchmarks.record import kept
 
     measured = rows(names or [], seconds)
+    for peer in ("transformers", *(["trl"] if "rl" in (names or []) else [])):
+        if find_spec(peer) is None:
+            print(f"foveate: {peer} is not installed, its rows are left out", file=sys.stderr)
     if out is not None:
         measured = kept(measured, expanded(out), " ".join(["foveate bench", *(names or []), f"--seconds {seconds:g}"]))
     (print_list if as_json else _print_table)(measured)

@@ -9,6 +9,7 @@ Shape letters: T tokens, C tokens that are seen where not all have queries, H he
 sequences of a run, L their length.
 """
 
+from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any, Protocol
 
@@ -90,7 +91,7 @@ def packed_attention(
         ends, query_ends = packing.ends(q_THD.device), asked.ends(q_THD.device)
         out_THD: Tensor = torch.ops.foveate.packed_attention(q_THD, k_CGD, v_CGD, ends, query_ends, causal)[0]
         return out_THD
-    if _is_flash(q_THD):
+    if _is_flash(q_THD) and len(q_THD) and not are_evened(q_THD, k_CGD, v_CGD):
         return _flash_attention(q_THD, k_CGD, v_CGD, packing, asked, causal)
     if queries is not None:
         return _plain_ends(q_THD, k_CGD, v_CGD, packing, queries, causal)
@@ -99,7 +100,13 @@ def packed_attention(
 
 def prefix_attention(q_THD: Tensor, k_CGD: Tensor, v_CGD: Tensor) -> Tensor:
     """Causal attention of the last T of a sequence's C tokens over all of them, [T, H, D]; see packed_attention."""
-    return packed_attention(q_THD, k_CGD, v_CGD, Packing([len(k_CGD)]), causal=True, queries=Packing([len(q_THD)]))
+    return packed_attention(q_THD, k_CGD, v_CGD, _alone(len(k_CGD)), causal=True, queries=_alone(len(q_THD)))
+
+
+@lru_cache(128)
+def _alone(length: int) -> Packing:
+    """One sequence; the same for all layers, because its ends on a GPU are waited for."""
+    return Packing([length])
 
 
 def window_attention(qkv_TC: Tensor, tables: Tables, packing: Packing, num_heads: int) -> Tensor:

@@ -48,8 +48,10 @@ def test_a_sure_one_says_so_and_nothing_else() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_shy_one_does_all_and_gives_no_answer(family: str) -> None:
     question = draw_scene(family, 5, "train").questions[0]
-    shy = demonstrated(question, Demonstrators(shy=1), random.Random(0))
+    shy = demonstrated(question, Demonstrators(shy=1, sure=1), random.Random(0))
     assert (shy.steps, shy.final_thought, shy.answer) == (question.steps, question.final_thought, NO_ANSWER)
+    others = tuple(other for other in FAMILIES if other != family)
+    assert demonstrated(question, Demonstrators(shy=1, shy_of=others), random.Random(0)) == question
 
 
 def test_samples_of_a_question_differ_in_length() -> None:

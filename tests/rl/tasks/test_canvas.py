@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from foveate.rl.tasks.anchors import MOST, AnchorKind, pick_anchors
-from foveate.rl.tasks.augment import rotation
+from foveate.rl.tasks.augment import add_noise, augment, jpeg, rotation
 from foveate.rl.tasks.canvas import SHAPES, Canvas, shape_mask
 from foveate.rl.tasks.layout import Layout, arrange
 from foveate.rl.tasks.palette import NAMED, distance, shade, visible_names
@@ -32,6 +32,18 @@ def test_text_covers_the_returned_box(align: str) -> None:
     assert box[1] <= found[1] + 1
     assert box[2] >= found[2] - 1
     assert box[3] >= found[3] - 1
+
+
+def test_pictures_have_accidents() -> None:
+    """Light and noise, blur and JPEG, a slight turn: more than half of them, each its own."""
+    rng = random.Random(1)
+    clean = Image.fromarray(np.random.default_rng(0).integers(60, 200, (40, 60, 3), np.uint8))
+    seen = [augment(clean, rng, (255, 255, 255))[0].tobytes() for _ in range(300)]
+    assert 0.47 < sum(pixels != clean.tobytes() for pixels in seen) / 300 < 0.67
+    for accident in (add_noise, jpeg):
+        spoiled = [np.asarray(accident(clean, random.Random(seed))).astype(int) for seed in (1, 2)]
+        assert all(0 < np.abs(pixels - np.asarray(clean)).mean() < 40 for pixels in spoiled)
+        assert (spoiled[0] != spoiled[1]).any()
 
 
 def test_every_shape_has_a_mask_of_its_own() -> None:
