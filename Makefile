@@ -45,10 +45,12 @@ help:
 	@sed -n '3,10s/^#  *//p' Makefile
 
 # Written anew only when other things are asked for than .venv was set up with, here, with these compilers.
-COMPILERS := $(shell type -P c++ g++ clang++ nvcc | xargs) $(wildcard /usr/include/python3*/Python.h)
+NVCC := $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc)
+COMPILERS := $(shell type -P c++ g++ clang++ nvcc | xargs) $(NVCC) $(wildcard /usr/include/python3*/Python.h)
 BUILD_ASKED := $(FOVEATE_CUDA) $(FOVEATE_CXXFLAGS) $(if $(filter environment command,$(origin CXX)),$(CXX))
 export ASKED := $(strip $(PYTHON) $(TORCH) $(PIP_ARGS) $(BUILD_ASKED) $(COMPILERS) $(CURDIR))
-ifneq ($(ASKED),$(shell cat $(VENV)/.asked 2>/dev/null))
+BROKEN := $(shell [ ! -e $(VENV)/.torch ] || $(BIN)/python -c '' 2>/dev/null || echo its interpreter is gone)
+ifneq ($(ASKED),$(shell cat $(VENV)/.asked 2>/dev/null)$(BROKEN))
 .PHONY: $(VENV)/.asked
 endif
 $(VENV)/.asked:
@@ -87,8 +89,11 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@$(PIP) --no-build-isolation "$(TORCH)" --editable '.[dev]'
 	@touch $(VENV)/.run $@
 
+# As they were written: neither make nor the shell reads anything in them.
+export ASKED_PICTURE := $(value PICTURE)
+export ASKED_QUESTION := $(value QUESTION)
 demo: $(VENV)/.run
-	@$(BIN)/foveate ask $(PICTURE) "$(QUESTION)" --save-trace runs/demo
+	@$(BIN)/foveate ask "$$ASKED_PICTURE" "$$ASKED_QUESTION" --save-trace runs/demo
 
 test: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -115,8 +120,8 @@ check-wheel: $(VENV)/.run
 	@$(BIN)/python -m venv build/check/venv
 	@build/check/venv/bin/python -m pip -qq install $(PIP_ARGS) --constraint constraints.txt "$(TORCH)" dist/foveate-*.whl
 	@echo "check-wheel 3/3: asking from another folder"
-	@cp $(PICTURE) build/check/picture.png
-	@cd build/check && venv/bin/foveate doctor && venv/bin/foveate ask picture.png "$(QUESTION)"
+	@cp "$$ASKED_PICTURE" build/check/picture.png
+	@cd build/check && venv/bin/foveate doctor && venv/bin/foveate ask picture.png "$$ASKED_QUESTION"
 
 SANITIZERS := libasan.so libubsan.so libstdc++.so
 sanitize: $(VENV)/.dev

@@ -4,7 +4,7 @@ The extension uses torch's stable C interface, so a build made with any torch fr
 Without a C++ compiler that knows what csrc/ is written in (g++ 12 does, clang on x86-64 does not) the package installs
 without it and says so: `foveate.ops` then runs plain PyTorch. One that knows it but fails is an error. The kernels for
 GPUs are a shared object of their own, `foveate/_cuda.so`: nvcc alone makes it (`python setup.py build_cuda`), with any
-torch and without a GPU; an install makes it where nvcc is found and torch is a build for CUDA.
+torch and without a GPU; an install makes it where nvcc is found and torch is a build for a CUDA as new.
 """
 
 import os
@@ -212,11 +212,11 @@ def wants_cuda() -> bool:
     said, nvcc = os.environ.get("FOVEATE_CUDA", ""), find_nvcc()
     if said or nvcc is None or torch.version.cuda is None:
         return said == "1"
-    return not of_another_cuda(nvcc, torch.version.cuda)
+    return not of_newer_cuda(nvcc, torch.version.cuda)
 
 
-def of_another_cuda(nvcc: str, version: str) -> bool:
-    """Whether a compiler's CUDA is newer or older by a whole number than torch's, which is then said.
+def of_newer_cuda(nvcc: str, version: str) -> bool:
+    """Whether a compiler's CUDA is newer by a whole number than torch's, which is then said.
 
     nvcc links its own runtime, which a driver that is good enough for torch's may refuse.
     """
@@ -224,14 +224,14 @@ def of_another_cuda(nvcc: str, version: str) -> bool:
         found = re.search(r"release (\d+)\.", call([nvcc, "--version"]))
     except ExecError:
         return False  # what is wrong with it is said when it is asked to compile
-    differs = found is not None and found[1] != version.partition(".")[0]
-    if differs:
+    newer = found is not None and int(found[1]) > int(version.partition(".")[0])
+    if newer:
         print(
             f"foveate: {nvcc} is of CUDA {found[1]} and torch of {version}: installed without its kernels for GPUs; "
             "name another in CUDA_HOME (FOVEATE_CUDA=1 insists)",
             file=sys.stderr,
         )
-    return differs
+    return newer
 
 
 def build_or_say(cuda: Command) -> None:

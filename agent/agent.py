@@ -41,7 +41,7 @@ from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import Answer, ImageRecord, RunDone
 from foveate.agent.running import CLOSE_PATIENCE_S, EventStream, Run, close_all
 from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, checked, exchanges_of, question_input
-from foveate.errors import InputError
+from foveate.errors import ImageError, InputError
 from foveate.models.load import reasoner_of
 from foveate.models.reasoner import Reasoner
 from foveate.pictures import PictureSource, picture_and_bytes
@@ -243,9 +243,17 @@ class Agent:
             with self._lock:
                 self._refuse_busy(thread)
             self._held(thread)
-        opened = [self._opened(source) for source in pictures_in(images)]
+        sources = pictures_in(images)
+        opened = [self._opened_of(sources, number) for number in range(len(sources))]
         records = [self._stored(*one) for one in opened]
         return self._events(question_input(clean_text(question), records), thread, budget, emits_text=emits_text)
+
+    def _opened_of(self, sources: Sequence[PictureSource], number: int) -> tuple[Image.Image, bytes | None]:
+        """One of several; an ImageError says which."""
+        try:
+            return self._opened(sources[number])
+        except ImageError as error:
+            raise ImageError(str(error) if len(sources) == 1 else f"picture {number + 1}: {error}") from error
 
     def _opened(self, source: PictureSource) -> tuple[Image.Image, bytes | None]:
         """A picture that the model takes, and the file that it was in."""

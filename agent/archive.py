@@ -109,7 +109,9 @@ def find(text: str, kept: Sequence[Kept], listed: Sequence[Kept] | None = None) 
     shown = kept if listed is None else listed
     by_number = text.isdecimal() and 1 <= int(text) <= len(shown)
     thread = shown[int(text) - 1].thread if by_number else text
-    found = [one for one in kept if len(thread) >= _FEWEST_LETTERS and one.thread.startswith(thread)]
+    found = [one for one in kept if one.thread == thread] or [
+        one for one in kept if len(thread) >= _FEWEST_LETTERS and one.thread.startswith(thread)
+    ]
     if not found:
         wanted = f"the number or the first {_FEWEST_LETTERS} letters of the id of one that /list shows"
         raise InputError(f"there is no conversation {text!r}, wanted {wanted}")

@@ -41,7 +41,8 @@ def _as_one_of(
     for form in filter(holds_box, fitting):
         with suppress(ToolArgumentError):
             return with_boxes(value, form, convert)
-    if not all(map(holds_box, fitting)):
+    is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    if not all(map(holds_box, fitting)) and not is_box:
         return value
     return with_boxes(value, _nearest(value, [one for one in forms if holds_box(one)]), convert)
 

@@ -117,15 +117,21 @@ class Conversations:
         return datetime.fromtimestamp((path if is_file(path) else self.folder).stat().st_mtime).astimezone()
 
     def forget(self, thread: str) -> None:
-        """Remove its record, if there is one."""
-        with suppress(OSError):  # of a name that is too long there is none
-            self._record(thread).unlink(missing_ok=True)
+        """Remove its records, if there are any."""
+        for path in self._records_of(thread):
+            with suppress(OSError):  # of a name that is too long there is none
+                path.unlink(missing_ok=True)
 
     def threads(self) -> set[str]:
         """Of all records, whether or not one is damaged."""
         return {self._thread(path) for path in self.records.glob("*.json")}
 
     def _record(self, thread: str) -> Path:
+        """Where it lies; of a new one where it will."""
+        paths = self._records_of(thread)
+        return next(filter(is_file, paths), paths[0])
+
+    def _records_of(self, thread: str) -> list[Path]:
         """Its name is no path and not too long, whatever the thread's is: a program may have named it.
 
         Those of before 2026-11-29 have the thread's own name, or have spaces and length quoted; a damaged one of a long
@@ -135,8 +141,7 @@ class Conversations:
         if len(name) > LONGEST:
             name = HASHED + hashlib.sha256(thread.encode()).hexdigest()
         own = thread if unquote(thread) == Path(thread).name == thread else name
-        paths = [self.records / f"{one}.json" for one in (name, own, quote(thread, safe=""))]
-        return next(filter(is_file, paths), paths[0])
+        return [self.records / f"{one}.json" for one in (name, own, quote(thread, safe=""))]
 
     def _thread(self, record: Path) -> str:
         if record.stem.startswith(HASHED):

@@ -5,7 +5,6 @@ Ctrl-C ends the run that goes on and keeps the conversation; Ctrl-D leaves. Noth
 process `foveate -c` goes on where the conversation was, and /list leads back to the earlier ones.
 """
 
-import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from foveate.agent.records import Event, RunDone, Step
 from foveate.agent.session import MakeAgent, Session
 from foveate.agent.state import Exchange
 from foveate.agent.trace import write_trace
-from foveate.agent.typed import missing_picture, picture_path, picture_paths, unquoted
+from foveate.agent.typed import picture_path, picture_paths, refuse_path, unquoted
 from foveate.errors import FoveateError, InputError
 from foveate.paths import expanded
 
@@ -57,8 +56,16 @@ class Repl:
     """Reads lines until the user leaves and shows what the agent does; a context manager that closes its session."""
 
     def __init__(
-        self, conversation: Conversation, *, conversations: Conversations, make_agent: MakeAgent, console: Console
+        self,
+        conversation: Conversation,
+        *,
+        conversations: Conversations,
+        make_agent: MakeAgent,
+        console: Console,
+        is_typed: bool = True,
     ) -> None:
+        """`is_typed`: whether a person types the lines; where they come from a pipe, Ctrl-C is for all of them."""
+        self._is_typed = is_typed
         self._conversations = conversations
         self._archive = Archive(conversations)
         self._make_agent = make_agent
@@ -95,6 +102,8 @@ class Repl:
             try:
                 line = read().strip()
             except KeyboardInterrupt:
+                if not self._is_typed:
+                    raise
                 self._say("Ctrl-D leaves")
                 continue
             except EOFError:
@@ -138,26 +147,25 @@ class Repl:
         """Do what the line says; whatever goes wrong is one line, and the conversation goes on."""
         try:
             first, _, after = line.partition("\n")
-            name, _, rest = line.partition(" ")
+            name, _, rest = first.strip().partition(" ")
             if picture_path(line) is not None:
                 self._add_picture(line)
             elif name in self._commands:
                 self._commands[name](rest.strip())
+                if after.strip():
+                    self._obey(after.strip())
             elif after.strip() and picture_path(first) is not None:  # both were pasted
                 self._add_picture(first)
                 self._obey(after.strip())
             elif paths := picture_paths(line):
                 for one, picture in zip(paths, self.add_pictures(paths), strict=True):
                     self._say(f"added {one.name}, {picture.width} x {picture.height} px")
-            elif (path := missing_picture(line)) is not None:
-                raise InputError(f"there is no file {path}; type the path of a picture, or a question")
-            elif rest and picture_path(name) is not None:
-                raise InputError(f"send {name} on a line of its own, and then the question")
-            elif line.startswith("/") and (not rest or re.fullmatch(r"/[a-z]+", name)):
-                raise InputError(f"there is no command or file {name}; /help lists the commands")
             else:
+                refuse_path(line)
                 self._show(self._session.ask(line))
         except KeyboardInterrupt:
+            if not self._is_typed:
+                raise
             self._say("stopped")
         except (FoveateError, OSError) as error:
             self._complain(str(error))
@@ -172,6 +180,8 @@ class Repl:
                 steps.show(event)
                 if isinstance(event, RunDone):
                     self._console.print(closing_line(event.answer))
+                    if event.answer.status == "cancelled" and not self._is_typed:
+                        raise KeyboardInterrupt
         if self._session.waiting:
             self._say(f"{_names(self._session.waiting)} still waits for a question; /drop leaves it out")
         self._console.print()
@@ -290,9 +300,9 @@ class Repl:
             stack.pop_all()
         if set(self._session.waiting) - set(conversation.pending):
             self._say(f"{_names(self._session.waiting)} stays with the conversation before")
-        self._session.close()
-        self._session = session
+        before, self._session = self._session, session
         self._saved.clear()
+        before.close()  # which may take seconds, and be interrupted
 
     def _find(self, text: str) -> Kept:
         """The conversation that a user names; InputError when it is this one."""

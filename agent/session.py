@@ -82,10 +82,17 @@ class Session:
     def add_pictures(self, paths: Sequence[Path]) -> list[Image.Image]:
         """Add pictures to the next question and return them; ImageError, and none is, for one that cannot be shown."""
         self._settle()
-        pictures = [self._agent.open_picture(path) for path in paths]
+        pictures = [self._shown(path) for path in paths]
         added = (str(expanded(path).absolute()) for path in paths)
         self._keep(replace(self._conversation, pending=(*self.waiting, *added)))
         return pictures
+
+    def _shown(self, path: Path) -> Image.Image:
+        """The picture in a file; an ImageError names it."""
+        try:
+            return self._agent.open_picture(path)
+        except ImageError as error:
+            raise ImageError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
     def drop_pictures(self) -> tuple[str, ...]:
         """Let no picture wait for the next question; the paths of those that did."""

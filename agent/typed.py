@@ -1,12 +1,14 @@
 """What a line that was typed names: a picture, typed, quoted or dropped by a file manager, or one that is not there."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from foveate.paths import existing_file
+from foveate.errors import InputError
+from foveate.paths import existing_file, expanded, is_folder
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _BEGINNINGS = ("/", "~/", "./", "../", "file://")
@@ -34,13 +36,47 @@ def picture_paths(line: str) -> list[Path]:
     return [path for path in paths if path is not None] if len(words) > 1 and all(paths) else []
 
 
-def missing_picture(line: str) -> str | None:
-    """The path of a picture that the whole line must mean though no such file is there; None for anything else."""
+def refuse_path(line: str) -> None:
+    """Raises InputError for what is a path, or begins with one, and cannot be meant as a question."""
+    name, _, rest = line.partition("\n")[0].partition(" ")
+    if missing := missing_pictures(line):
+        raise InputError(f"there is no file {', '.join(missing)}; type the path of a picture, or a question")
+    if (path := path_of_none(line)) is not None:
+        raise InputError(f"{path} is no picture; type the path of one, or a question")
+    if (word := first_word(line)) is not None and picture_path(shlex.quote(word)) is not None:
+        raise InputError(f"send {word} on a line of its own, and then the question")
+    if line.startswith("/") and (not rest or re.fullmatch(r"/[a-z]+", name)):
+        raise InputError(f"there is no command or file {name}; /help lists the commands")
+
+
+def missing_pictures(line: str) -> list[str]:
+    """The paths of pictures that the whole line must mean though no such files are there; none for anything else."""
+    with suppress(ValueError):
+        words = shlex.split(line)
+        if len(words) > 1 and all(Path(word).suffix.lower() in PICTURE_SUFFIXES for word in words):
+            return [word for word in words if picture_path(shlex.quote(word)) is None]
     text = unquoted(line)
     one_word = text != line.strip() or not any(letter.isspace() for letter in text.replace("\\ ", ""))
     if Path(text).suffix.lower() in PICTURE_SUFFIXES and (one_word or text.startswith(_BEGINNINGS)):
-        return None if picture_path(line) else text
-    return None
+        return [] if picture_path(line) else [text]
+    return []
+
+
+def path_of_none(line: str) -> str | None:
+    """The path of a folder, or of anything that is not there, that the whole line is; None for anything else."""
+    text = unquoted(line)
+    is_path = "/" in text and is_folder(expanded(text))
+    return text if is_path or (text.startswith(_BEGINNINGS[1:]) and not any(map(str.isspace, text))) else None
+
+
+def first_word(line: str) -> str | None:
+    """The first word as a shell would read it; None when it reads none."""
+    reader = shlex.shlex(line, posix=True)
+    reader.whitespace_split, reader.commenters = True, ""
+    try:
+        return reader.get_token()
+    except ValueError:
+        return None
 
 
 def unquoted(text: str) -> str:

@@ -216,7 +216,12 @@ def says(token_ids: Sequence[int], text: str, codec: TextCodec) -> bool:
         return False
     said = codec.decode(token_ids)
     if _NO_WORD.fullmatch(text):  # ended at once, or cut where it would have made up what a tool says
-        return text.endswith(said) or OTHERS_TURN.startswith(said) or said.startswith(OTHERS_TURN)
+        return (
+            text.endswith(said)
+            or (bool(text) and said.startswith(text))
+            or OTHERS_TURN.startswith(said)
+            or said.startswith(OTHERS_TURN)
+        )
     return text.endswith(said) or said.startswith(text)
 
 

@@ -28,6 +28,8 @@ from foveate.models.turn_text import Telling, before_others_turn
 
 PREFILL = 4096
 """Tokens that are computed at once at most: what a long beginning takes of memory does not grow with its length."""
+AHEAD = 512
+"""Tokens of a turn for which there is room at once: what a longer one wants is copied as it grows."""
 PATIENCE_S = 0.1
 """For whom waits for the lock and is interrupted there, which nobody is told."""
 
@@ -228,7 +230,7 @@ class Engine:
         except UnwantedError:
             return None
         rows_M = image_rows(images, starts)
-        room = len(transcript) + max(1, request.max_new_tokens)
+        room = len(transcript) + min(max(1, request.max_new_tokens), AHEAD)
         self.cache.reserve(room)  # at once, not part by part: each time what is held is copied
         hidden_TD: Tensor | None = None
         for first in range(start, len(transcript), PREFILL):

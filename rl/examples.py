@@ -11,7 +11,6 @@ that is right of a dataset in TRL's form.
 """
 
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,11 +24,13 @@ import torch
 
 from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
+from foveate.agent.records import Answer, Usage
 from foveate.agent.trace import write_trace
+from foveate.errors import ImageError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.thinker import Thinker
 from foveate.ops import compute_dtype
-from foveate.paths import expanded, is_folder
+from foveate.paths import expanded, is_file
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.preferences import is_of_trl
 from foveate.rl.report import Result
@@ -49,31 +50,45 @@ class Examples:
     items: Sequence[Item]
     budget: Budget
 
-    def ask(self, when: When, model: str | Path) -> None:
-        """Ask a checkpoint folder; one that was asked before the run is not asked again. Of a team the first one asks.
+    device: str = "cpu"
+    """Where the model computes."""
 
-        Raises CheckpointError for what the disk refuses.
+    def ask(self, when: When, model: str | Path, *, again: bool = True) -> None:
+        """Ask a checkpoint folder, or those alone that were not asked. Of a team the first process asks.
+
+        A file, as a tower's, and no name at all answer nothing. Raises CheckpointError for what the disk refuses.
         """
         folders = [self.out / TRACES / f"{number}-{when}" for number, _ in enumerate(self.items, start=1)]
-        is_done = when == "before" and all((folder / RESULT).is_file() for folder in folders)
-        is_there = bool(str(model)) and is_folder(expanded(model))
-        if not self.items or is_done or not is_there or os.environ.get("RANK", "0") != "0":
+        left = [pair for pair in zip(self.items, folders, strict=True) if again or not is_file(pair[1] / RESULT)]
+        if not left or not leads() or not str(model) or is_file(expanded(model)):
             return
         with torch.random.fork_rng(devices=[]):  # making a thinker draws numbers
-            thinker = Thinker.from_pretrained(model, dtype=compute_dtype())
-        for item, folder in zip(self.items, folders, strict=True):
-            with Agent(ThinkerReasoner(thinker), budget=self.budget) as agent, told(folder):
+            thinker = Thinker.from_pretrained(model, dtype=compute_dtype(torch.device(self.device))).to(self.device)
+        for item, folder in left:
+            self._ask_one(thinker, item, folder)
+
+    def _ask_one(self, thinker: Thinker, item: Item, folder: Path) -> None:
+        """Write what came of a question; of a picture that cannot be shown, why."""
+        with Agent(ThinkerReasoner(thinker), budget=self.budget) as agent:
+            try:
                 answer = agent.ask(item.question, [item.picture])
+            except ImageError as error:
+                answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
+            with told(folder):
                 write_trace(answer, item.question, agent.image, folder)
                 with replaced(folder / RESULT) as fresh:
                     fresh.write_text(json.dumps(Result.of(item, answer).to_json()), encoding="utf-8")
 
 
-def examples_of(config: Any, number: int, out: Path, seed: int = 0) -> Examples:
+def leads() -> bool:
+    """Whether this process is alone, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def examples_of(config: Any, number: int, out: Path, seed: int = 0, device: str = "cpu") -> Examples:
     """So many of a run; `config` is a policy's or a stage's. Raises what reading its questions raises."""
-    drawn = PolicyConfig(start="", iterations=1).budget
-    budget = Budget(seconds=math.inf) if getattr(config, "data", "") else getattr(config, "budget", drawn)
-    return Examples(out=out, items=list(islice(_items(config, seed), number)), budget=budget)
+    budget = config.budget if isinstance(config, PolicyConfig) else PolicyConfig(start="", iterations=1).budget
+    return Examples(out=out, items=list(islice(_items(config, seed), number)), budget=budget, device=device)
 
 
 def read_results(out: Path) -> list[list[tuple[str, Result, str]]]:

@@ -91,6 +91,7 @@ def is_same_number(left: str, right: str) -> bool:
 
 _BETWEEN_LETTERS = re.compile(r"[\s,/&]+")
 _LETTER = re.compile(r"\(?[a-z][).]?")
+_JOINED = re.compile(r"(?:or|and)\b|[,/&]")
 _JOINED_LETTER = re.compile(r"(?:\b(?:or|and)\b|[,/&])\s*\(?[a-z][).](?:\s|$)")
 _LETTER_IN_TEXT = re.compile(r"(?<=\S)\s\(?([a-z])[).]\s")
 
@@ -107,13 +108,13 @@ def is_same_choice(left: str, right: str) -> bool:
 def _names_another(letter: str, says: str) -> bool:
     """Whether what stands behind the letter of an option is other options' letters, or has one with its text.
 
-    That is one behind "or", "and" or a comma, or the next of the alphabet; other initials in a text are of names.
+    That is one behind "or", "and" or a comma, or the next two of the alphabet; other initials in a text are of names.
     """
     words = [word for word in _BETWEEN_LETTERS.split(says) if word not in ("", "or", "and")]
-    if all(map(_LETTER.fullmatch, words)):
-        return says not in ("", *words)
-    following = chr(ord(letter) + 1)
-    return bool(_JOINED_LETTER.search(says)) or following in _LETTER_IN_TEXT.findall(says)
+    if words and all(map(_LETTER.fullmatch, words)):  # "A and B" may be the text of an option
+        return bool(_JOINED.match(says)) or any(word[-1] in ".)" for word in words)
+    following = {chr(ord(letter) + 1), chr(ord(letter) + 2)}
+    return bool(_JOINED_LETTER.search(says)) or following <= set(_LETTER_IN_TEXT.findall(says))
 
 
 def is_same_set(left: str, right: str) -> bool:

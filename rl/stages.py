@@ -1,7 +1,5 @@
 """The stages by name: what `foveate train STAGE --config FILE` runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +9,9 @@ import torch
 
 from foveate.errors import ConfigError, first_line
 from foveate.models.config import from_json
+from foveate.rl.examples import Examples, examples_of, leads
 from foveate.rl.journal import refuse_early
+from foveate.rl.page import write_page
 from foveate.rl.settings import Settings, refuse_start, settings_of
 from foveate.rl.team import choose_gpu
 from foveate.rl.train import Stage, split_config, train
@@ -73,8 +73,11 @@ def _train_policy(
     settings = from_json(PolicyConfig, values)
     settings = settings if seed is None else replace(settings, seed=seed)
     _refuse(out, settings_of(objective, settings), resume=resume)
-    with _asked_before_and_after(settings, settings.examples, out, settings.seed):
-        return train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
+    examples = examples_of(settings, settings.examples, out, settings.seed)
+    examples.ask("before", settings.start, again=not resume)
+    done = train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
+    _asked_after(examples, out, done=done == settings.iterations or (done > 0 and max_minutes is not None))
+    return done
 
 
 def _refuse(out: Path, settings: Settings, *, resume: bool) -> None:
@@ -83,17 +86,10 @@ def _refuse(out: Path, settings: Settings, *, resume: bool) -> None:
     refuse_early(out, settings, resume=resume)
 
 
-@contextmanager
-def _asked_before_and_after(config: Any, number: int, out: Path, seed: int) -> Iterator[None]:
-    """A run in the block, with so many examples on its page; none are asked after one that fails."""
-    from foveate.rl.examples import examples_of
-    from foveate.rl.page import write_page
-
-    examples = examples_of(config, number, out, seed)
-    examples.ask("before", config.start)
-    yield
-    examples.ask("after", out)
-    if examples.items:
+def _asked_after(examples: Examples, out: Path, *, done: bool) -> None:
+    """Ask what a run has left, unless it was told to end before."""
+    if done and examples.items and leads():
+        examples.ask("after", out)
         write_page(out)
 
 
@@ -130,6 +126,9 @@ def main(
     loop = loop if seed is None else replace(loop, seed=seed)
     config_of_stage = config_of(stage, values)
     _refuse(out, settings_of(stage, loop, config_of_stage), resume=resume)
-    with _asked_before_and_after(config_of_stage, loop.examples, out, loop.seed):
-        made = make_stage(stage, values, loop.seed, loop.device)
-        return train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)
+    examples = examples_of(config_of_stage, loop.examples, out, loop.seed, loop.device)
+    made = make_stage(stage, values, loop.seed, loop.device)
+    examples.ask("before", config_of_stage.start, again=not resume)
+    done = train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)
+    _asked_after(examples, out, done=done == loop.steps or (done > 0 and max_minutes is not None))
+    return done

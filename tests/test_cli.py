@@ -23,7 +23,7 @@ import foveate
 from foveate.agent.archive import Archive
 from foveate.agent.conversations import Conversations
 from foveate.cli import EXIT_CODES, main
-from foveate.cli.options import tools_for
+from foveate.cli.options import check_tools, tools_for
 from foveate.cli.reasoner import load_reasoner
 from foveate.errors import InputError, ModelError
 from foveate.models.reasoner import NANO, Message
@@ -405,7 +405,23 @@ def test_tools_are_terse_for_a_model_that_has_learned_them() -> None:
 def test_no_tools_and_yet_something_of_them_is_refused() -> None:
     for network, said in ((True, "--network"), (False, "--unsafe-code")):
         with pytest.raises(InputError, match=f"got --no-tools and {said}, wanted one of them"):
-            tools_for(NANO, no_tools=True, network=network, unsafe=not network)
+            check_tools(no_tools=True, network=network, unsafe=not network)
+
+
+def test_what_needs_no_model_is_told_before_one_is_loaded(
+    tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str) -> ScriptedReasoner:
+        raise AssertionError(f"{name} was loaded")
+
+    for arguments, said in (
+        (["-i", "typo.png"], "typo.png"),
+        (["--no-tools", "--network"], "got --no-tools and --network"),
+        (["ask", picture, "What?", "--no-tools", "--unsafe-code"], "got --no-tools and --unsafe-code"),
+    ):
+        options = [] if arguments[0] == "ask" else ["--data-dir", str(tmp_path / "data")]
+        assert main([*options, *arguments], load=load) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_code_without_a_boundary_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,35 @@ def test_a_compiler_that_came_later_compiles(checkout: Path, monkeypatch: pytest
     assert is_ready(checkout)
 
 
+def test_a_compiler_that_cuda_home_names_compiles(checkout: Path) -> None:
+    nvcc = checkout / "cuda" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\n")
+    assert is_ready(checkout)
+    home = {"CUDA_HOME": str(checkout / "cuda")}
+    assert not is_ready(checkout, **home)
+    set_up(checkout, **home)
+    assert is_ready(checkout, **home)
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout: Path) -> None:
+    (checkout / ".venv" / "bin" / "python").unlink()
+    assert not is_ready(checkout)
+    assert "venv --clear .venv\n" in set_up(checkout)
+    assert is_ready(checkout)
+
+
+def test_a_question_is_asked_as_it_is_written(checkout: Path) -> None:
+    foveate = checkout / ".venv" / "bin" / "foveate"
+    foveate.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    foveate.chmod(0o755)
+    (checkout / ".venv" / ".run").touch()
+    values = ["PICTURE=my photo.png", 'QUESTION=Is "STOP" $5, or `id`?', f"PYTHON={checkout / 'one'}"]
+    command = ["make", "--no-print-directory", "demo", *values]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[:3] == ["ask", "my photo.png", 'Is "STOP" $5, or `id`?']
+
+
 def test_a_source_that_is_gone_is_compiled_no_more(checkout: Path) -> None:
     (checkout / "csrc" / "cpu" / "dropped.cpp").unlink()
     assert not is_ready(checkout)

@@ -99,13 +99,13 @@ def test_without_nvcc_the_command_says_where_it_looked(
     assert build.find_nvcc() == str(nvcc)
 
 
-def test_a_compiler_of_another_cuda_than_torchs_is_not_asked(
+def test_a_compiler_of_newer_cuda_than_torchs_is_not_asked(
     build: ModuleType, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvcc = home / "bin" / "nvcc"
     nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n")
     nvcc.chmod(0o755)
-    for version, wanted in (("13.2", True), ("12.6", False), (None, False)):
+    for version, wanted in (("13.2", True), ("14.0", True), ("12.6", False), (None, False)):
         monkeypatch.setattr(torch.version, "cuda", version)
         assert build.wants_cuda() is wanted
     assert capsys.readouterr().err == (

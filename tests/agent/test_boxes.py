@@ -17,7 +17,7 @@ BOX, HALF = [0, 0, 500, 400], [0.0, 0.0, 250.0, 200.0]
 
 
 def halved(box: Any) -> list[float]:
-    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and max(box) <= 1000):
         raise ToolArgumentError(f"box is {box}; give four numbers")
     return [side / 2 for side in box]
 
@@ -56,6 +56,7 @@ def test_boxes_are_converted_by_the_form_that_a_value_has(hint: Any, value: Any,
         (list[Box] | Box, [BOX, [0, 0]], r"box is \[0, 0\]"),
         (dict[str, Box] | list[Box], [BOX, 5], "box is 5"),
         (list[Box] | dict[str, Box], {"a": BOX, "b": [0]}, r"box is \[0\]"),
+        (Box | list[float], [0, 0, 9000, 400], r"box is \[0, 0, 9000, 400\]"),
         (Box | None, [0, 0, 500], r"box is \[0, 0, 500\]"),
         (Box | None, {"a": BOX}, "box is {'a': "),
     ],

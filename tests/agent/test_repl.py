@@ -47,6 +47,7 @@ def talk(
     *lines: str,
     conversation: Conversation | None = None,
     script: Callable[[Sequence[Message]], str] = looks_once,
+    is_typed: bool = True,
 ) -> str:
     """What the screen shows when a new process reads these lines."""
 
@@ -64,7 +65,9 @@ def talk(
     screen = io.StringIO()
     console = Console(file=screen, width=100)
     conversation = conversation or conversations.start("nano")
-    with Repl(conversation, conversations=conversations, make_agent=make_agent, console=console) as repl:
+    with Repl(
+        conversation, conversations=conversations, make_agent=make_agent, console=console, is_typed=is_typed
+    ) as repl:
         repl.run(read)
     return screen.getvalue()
 
@@ -101,6 +104,29 @@ def test_a_path_and_a_question_may_be_pasted_at_once(conversations: Conversation
     screen = talk(conversations, f"{picture}\nWhat does it say?")
     assert "added a street.png, 800 x 600 px" in screen
     assert "K7" in screen
+
+
+def test_a_command_may_have_lines_after_it(conversations: Conversations, picture: Path) -> None:
+    screen = talk(conversations, f"/image {picture}\nWhat does it say?", "/new\nWhat does it say?")
+    assert screen.index("K7") < screen.index("a new conversation") < screen.index("there is no picture yet")
+
+
+@pytest.mark.parametrize("quoted", ["'{}'", '"{}"'])
+def test_a_quoted_path_before_a_question_is_not_asked_about(
+    conversations: Conversations, picture: Path, quoted: str
+) -> None:
+    screen = talk(conversations, str(picture), f"{quoted.format(picture)} What's that?", "/usage")
+    assert "a street.png on a line of its own" in screen.replace("\n", "")
+    assert "0 questions" in screen
+
+
+def test_where_nobody_types_an_interrupt_ends_it_all(conversations: Conversations, picture: Path) -> None:
+    def interrupted(messages: Sequence[Message]) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        talk(conversations, str(picture), "What?", "/list", script=interrupted, is_typed=False)
+    assert "0 questions" in talk(conversations, str(picture), "What?", "/usage", script=interrupted)
 
 
 @pytest.mark.parametrize("line", ["/quit", "/quit now", "/exit"])

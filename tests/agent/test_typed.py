@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.agent.typed import missing_picture, picture_path
+from foveate.agent.typed import first_word, missing_pictures, path_of_none, picture_path
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from foveate.agent.typed import missing_picture, picture_path
 )
 def test_a_question_or_a_folder_is_no_picture(line: str) -> None:
     assert picture_path(line) is None
-    assert missing_picture(line) is None
+    assert missing_pictures(line) == []
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_question_or_a_folder_is_no_picture(line: str) -> None:
 )
 def test_a_picture_that_is_not_there(line: str, path: str) -> None:
     assert picture_path(line) is None
-    assert missing_picture(line) == path
+    assert missing_pictures(line) == [path]
 
 
 @pytest.mark.parametrize("name", ["photo (1).png", "it's.png", "a & b.png"])
@@ -51,4 +51,35 @@ def test_a_file_without_a_suffix_is_a_picture_by_its_path_alone(
     assert picture_path("why") is None
     assert picture_path("./why") == Path("why")
     assert picture_path(str(tmp_path / "why")) == tmp_path / "why"
-    assert missing_picture("./why") is None
+    assert missing_pictures("./why") == []
+
+
+def test_of_several_pictures_those_that_are_not_there_are_named(tmp_path: Path) -> None:
+    there = tmp_path / "a b.png"
+    there.write_bytes(b"any")
+    assert missing_pictures(f"'{there}' b.png /no/c.jpg") == ["b.png", "/no/c.jpg"]
+    assert missing_pictures(f"'{there}' what is it?") == []
+
+
+@pytest.mark.parametrize("line", ["~/", "./scan.heic", "../x", "file:///no/where", "/usr/lib", " '/usr/lib' "])
+def test_a_folder_and_a_path_that_leads_nowhere_are_no_question(line: str) -> None:
+    assert path_of_none(line) == line.strip().strip("'")
+
+
+@pytest.mark.parametrize("line", ["/nonsense", "usr", "./a or ./b: which?", "/dev/sda1 is red: why?", "~50 cm?"])
+def test_a_question_is_no_path(line: str) -> None:
+    assert path_of_none(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("'a b.png' what's it?", "a b.png"),
+        ("a\\ b.png what?", "a b.png"),
+        ("why?", "why?"),
+        ("'why", None),
+        ("#1 a", "#1"),
+    ],
+)
+def test_the_first_word_is_read_as_a_shell_does(line: str, word: str | None) -> None:
+    assert first_word(line) == word

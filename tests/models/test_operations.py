@@ -36,7 +36,8 @@ class Counting(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         library, _, name = operation.name().partition("::")
-        self.names[name] += library == "foveate"
+        if library == "foveate":
+            self.names[name] += 1
         return operation(*args, **(kwargs or {}))
 
 

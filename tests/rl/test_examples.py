@@ -77,7 +77,7 @@ def test_each_training_is_asked_what_it_is_about(thinker: Thinker, tmp_path: Pat
     assert examples_of(policy, 0, tmp_path).items == []
 
 
-@pytest.mark.parametrize("start", ["", "nowhere", "tower.safetensors"])
+@pytest.mark.parametrize("start", ["", "tower.safetensors"])
 def test_random_weights_and_a_tower_answer_nothing_before(start: str, tmp_path: Path) -> None:
     (tmp_path / "tower.safetensors").touch()
     item = Item(id="a", family="own", question="What?", answer="x", picture=noise(20, 20))

@@ -21,6 +21,7 @@ from foveate.cli.options import (
     TurnsOption,
     UnsafeOption,
     budget_of,
+    check_tools,
     tools_for,
 )
 from foveate.errors import ImageError, InputError
@@ -58,6 +59,7 @@ def ask(
     """Answer a question about one or more pictures."""
     paths, question = split_inputs(inputs)
     budget = budget_of(turns=max_turns, tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
+    check_tools(no_tools=no_tools, network=network, unsafe=unsafe_code)
     folder = None if save_trace is None else made_folder(save_trace)
     from foveate.pictures import open_picture
 

@@ -1,12 +1,13 @@
 """`foveate` alone: the conversation in the terminal, wired to where conversations are kept."""
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.agent.budget import Budget
-from foveate.cli.options import USUAL, tools_for
+from foveate.cli.options import USUAL, check_tools, tools_for
 from foveate.cli.reasoner import LoadReasoner
 from foveate.errors import InputError
 from foveate.paths import expanded
@@ -39,7 +40,11 @@ def chat(
 
     from foveate.agent.conversations import Conversations
     from foveate.agent.plain import one_line
+    from foveate.pictures import open_picture
 
+    check_tools(no_tools=no_tools, network=network, unsafe=unsafe)
+    for image in images or ():  # before a model is loaded, which may take minutes
+        open_picture(image)
     if data_dir is None:
         data_dir = user_data_path("foveate")
     conversations = Conversations(expanded(data_dir))
@@ -70,7 +75,10 @@ def chat(
     from foveate.agent.line_editor import line_reader
     from foveate.agent.repl import COMMANDS, Repl
 
-    with Repl(conversation, conversations=conversations, make_agent=make_agent, console=console) as repl:
+    is_typed = sys.stdin is not None and sys.stdin.isatty()
+    with Repl(
+        conversation, conversations=conversations, make_agent=make_agent, console=console, is_typed=is_typed
+    ) as repl:
         if images:
             repl.add_pictures(images)
         repl.run(line_reader(conversations.history, COMMANDS, repl.toolbar))

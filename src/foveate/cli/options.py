@@ -51,15 +51,15 @@ def budget_of(*, turns: int, tokens: int, image_tokens: int, seconds: float) -> 
     return Budget(turns=turns, policy_tokens=tokens, image_tokens=image_tokens, seconds=seconds)
 
 
-def tools_for(dialect: "Dialect", *, no_tools: bool, network: bool, unsafe: bool) -> "tuple[Tool, ...]":
-    """The tools of a run: zoom, python and search, or none.
+def check_tools(*, no_tools: bool, network: bool, unsafe: bool) -> None:
+    """Raises InputError where no tools are wanted, and yet something of them."""
+    if no_tools and (network or unsafe):
+        raise InputError(f"got --no-tools and {'--network' if network else '--unsafe-code'}, wanted one of them")
 
-    Says on stderr when code will run without a boundary. Raises InputError where none are wanted, and yet something of
-    them.
-    """
+
+def tools_for(dialect: "Dialect", *, no_tools: bool, network: bool, unsafe: bool) -> "tuple[Tool, ...]":
+    """The tools of a run: zoom, python and search, or none; says on stderr when code will run without a boundary."""
     if no_tools:
-        if network or unsafe:
-            raise InputError(f"got --no-tools and {'--network' if network else '--unsafe-code'}, wanted one of them")
         return ()
     from foveate.agent.arguments import usual_tools
     from foveate.tools import sandbox_tier

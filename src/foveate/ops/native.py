@@ -62,7 +62,7 @@ def _load_cuda() -> str:
     if _PROBLEM or torch.version.cuda is None:
         return "the extension is not there" if _PROBLEM else "this build of torch has no CUDA"
     if not library.exists():
-        return "not built; install where nvcc is found"
+        return "not built; install where nvcc is found, of a CUDA no newer than torch's"
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
