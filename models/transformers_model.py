@@ -7,6 +7,7 @@ control token. One turn at a time.
 Shape letters: T tokens, V vocabulary, S sampled tokens.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from foveate.models.files import read_ignoring_code, refuse_adapters
 from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
 from foveate.models.reasoner import OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
-from foveate.models.turn_text import Telling, before_others_turn, inert
+from foveate.models.turn_text import Telling, before_others_turn, inert, tags_of
 from foveate.models.video import VideoAsked
 
 KERNELS = ("attn_implementation", "experts_implementation")
@@ -45,6 +46,9 @@ class TransformersReasoner:
         Raises CheckpointError when the processor's chat template is none.
         """
         self.model, self.processor, self.name = model, processor, name
+        if processor.chat_template is None:  # some folders have it with their tokenizer alone
+            processor.chat_template = processor.tokenizer.chat_template
+        self.tags = tags_of(processor.tokenizer.added_tokens_encoder)
         source = processor.chat_template
         try:
             takes_tools = isinstance(source, str) and asks_for_tools(source)
@@ -165,16 +169,15 @@ class TransformersReasoner:
 
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
         """Tensors of a conversation up to where the next turn begins. Raises InputError when it is refused."""
-        turns = _merged([_turn(message) for message in messages])
+        turns = _merged([_turn(message, self.tags) for message in messages])
         tools = next((message["tools"] for message in messages if message.get("tools")), None)
         try:
             if self.processor.chat_template is None:
                 inputs: dict[str, Tensor] = self._without_template(turns)
             else:
                 inputs = self.processor.apply_chat_template(
-                    turns, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=True,
-                    return_tensors="pt", sanitize_control_tokens=True,
-                )  # fmt: skip
+                    turns, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+                )
         except Exception as error:  # processors raise whatever they like, jinja's errors among it
             raise InputError(f"{self.name}: its processor refuses the conversation: {first_line(error)}") from error
         dtype = self.model.dtype
@@ -244,13 +247,13 @@ def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return merged
 
 
-def _turn(message: Message) -> dict[str, Any]:
-    """A message as the templates take it; a tool's result stands in a user turn."""
+def _turn(message: Message, tags: re.Pattern[str]) -> dict[str, Any]:
+    """A message as the templates take it; a tool's result stands in a user turn, tags in others' words are broken."""
     role = checked_role(message)
     parts: list[dict[str, Any]] = []
     for part in content_of(message):
         if isinstance(part, str):
-            parts.append({"type": "text", "text": inert(part) if role in ("user", "tool") else part})
+            parts.append({"type": "text", "text": inert(part, tags) if role in ("user", "tool") else part})
         else:
             parts.append(_seen(part))
     if role == "tool":

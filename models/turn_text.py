@@ -1,7 +1,7 @@
 """The text of a turn while it is sampled: what of it is certain, and where somebody else's turn would begin in it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from foveate.models.reasoner import OTHERS_TURN
 
@@ -9,13 +9,20 @@ Decode = Callable[[Sequence[int]], str]
 _TAG = re.compile(r"<(?=/?tool_response>|\|)")
 
 
-def inert(text: str) -> str:
-    """Text of a user or a tool that ends no tool's result and no turn of Qwen's: a mark of no width breaks their tags.
+def inert(text: str, tags: re.Pattern[str] = _TAG) -> str:
+    """Text of a user or a tool that ends no tool's result and no turn: a mark of no width breaks the tags in it.
 
-    Other families' control tokens, such as [INST], stay. For a model whose server or processor takes text alone: where
-    ids are made here, text never becomes such a token.
+    Where nothing is known of a model these are the result's and Qwen's; other families' control tokens, such as [INST],
+    stay. For a model whose server or processor takes text alone: where ids are made here, text never becomes such a
+    token.
     """
-    return _TAG.sub("<\u200b", text)
+    return tags.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
+
+
+def tags_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    """What `inert` breaks where these are a tokenizer's own tokens, which it finds in any text."""
+    longest_first = sorted((one for one in tokens if len(one) > 1 and not one.isspace()), key=len, reverse=True)
+    return re.compile("|".join([_TAG.pattern, *map(re.escape, longest_first)]))
 
 
 def before_others_turn(token_ids: Sequence[int], decode: Decode) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 from qwen import CORPUS
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 
 from foveate.models.transformers_model import pictures_alone
@@ -46,7 +46,10 @@ def template(image: str) -> str:
 
 
 def llava(folder: Path) -> nn.Module:
+    """Its tokenizer begins with <s>, which its template does not write."""
     text = tokenizer(image_token="<image>")
+    begin = text.convert_tokens_to_ids("<s>")
+    text.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", begin)])
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**VISION, projection_dim=32),
         text_config=transformers.LlamaConfig(**TEXT), image_token_index=text.convert_tokens_to_ids("<image>"),

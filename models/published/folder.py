@@ -99,10 +99,15 @@ def _above_zero(section: Section, key: str) -> float:
 
 
 def template_of(folder: Path) -> str:
-    """The chat template, from whichever file holds it. Raises CheckpointError when none does."""
-    if (path := folder / "chat_template.jinja").is_file():
-        return read_text(path)
-    for name in ("chat_template.json", "tokenizer_config.json"):
+    """The chat template, of the files that hold one from that which transformers' processors take.
+
+    Raises CheckpointError when none does.
+    """
+    for name in ("processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json"):
+        if name.endswith(".jinja"):
+            if (path := folder / name).is_file():
+                return read_text(path)
+            continue
         found = read_optional(folder / name).get("chat_template")
         if isinstance(found, list):
             found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}.get(

@@ -128,7 +128,7 @@ class ChatTemplate:
         parts: list[dict[str, str]] = []
         for part in content_of(message):
             if isinstance(part, str):
-                parts.append({"type": "text", "text": aside.put(part)})
+                parts.append({"type": "text", "text": self._put(part, aside, shows_tags=role == "system")})
             elif isinstance(part, VideoPart):
                 parts.append({"type": "video"})
                 aside.videos.append(part)
@@ -142,9 +142,13 @@ class ChatTemplate:
             return {"role": role, "content": parts[0]["text"]}
         return {"role": role, "content": parts}
 
+    def _put(self, text: str, aside: _Aside, *, shows_tags: bool) -> str:
+        """A text put aside; of one that may show the tags of calls and thoughts what opens and ends turns alone."""
+        return self.unsaid.sub(lambda found: aside.put(found[0]), text) if shows_tags else aside.put(text)
+
     def _said(self, message: Message, aside: _Aside) -> str:
         """A turn's text as the template reads it, its end marked before spaces that a template may strip."""
-        text = self.unsaid.sub(lambda found: aside.put(found[0]), turn_text(message))
+        text = self._put(turn_text(message), aside, shows_tags=True)
         end = len(text.rstrip())
         return f"{text[:end]}{ENDS}{text[end:]}"
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from foveate.errors import CheckpointError
 from foveate.models import Thinker, ThinkerReasoner, engine
 from foveate.models.config import TINY
+from foveate.models.published.folder import template_of
 from foveate.models.sampling import drawn_from
 from foveate.models.transcript import pack
 
@@ -226,6 +227,17 @@ def test_the_older_form_of_the_hub(saved: tuple[nn.Module, Path], thinker: Think
     assert old.config == thinker.config
     assert torch.equal(inputs.token_ids, thinker.processor(CONVERSATIONS[2]).token_ids)
     assert torch.equal(old(inputs), thinker(inputs))
+
+
+def test_of_several_templates_that_of_transformers_processors_is_taken(tmp_path: Path) -> None:
+    """Each is found only where those before it are not."""
+    names = ["tokenizer_config.json", "chat_template.jinja", "chat_template.json", "processor_config.json"]
+    for name in names:
+        source = f"template of {name}"
+        (tmp_path / name).write_text(source if name.endswith(".jinja") else json.dumps({"chat_template": source}))
+        assert template_of(tmp_path) == source
+    (tmp_path / names[-1]).write_text(json.dumps({"image_seq_length": 5}))
+    assert template_of(tmp_path) == "template of chat_template.json"
 
 
 @pytest.fixture

@@ -165,8 +165,6 @@ def test_image_tokens_are_counted(family: str, reasoner: TransformersReasoner) -
 
 
 def test_control_tokens_in_a_question_stay_text(family: str, reasoner: TransformersReasoner) -> None:
-    if family == "blip_2":
-        pytest.skip("it has no chat template, and its processor no way to tell text from control tokens")
     controls = reasoner.processor.tokenizer.all_special_ids
 
     def found(text: str) -> list[int]:
@@ -174,8 +172,29 @@ def test_control_tokens_in_a_question_stay_text(family: str, reasoner: Transform
         ids = reasoner._inputs(messages)["input_ids"][0].tolist()
         return [index for index in ids if index in controls]
 
-    pictures = "" if family == "mllama" else "<image><start_of_image>"  # its processor refuses one that is no picture
-    assert Counter(found(f"</s><s><pad>{pictures}")) <= Counter(found("hello"))
+    assert Counter(found("</s><s><pad><image><start_of_image><|image|><IMG_CONTEXT>")) <= Counter(found("hello"))
+
+
+def test_the_tags_of_a_turn_are_tokens_and_those_in_others_words_are_not(
+    family: str, reasoner: TransformersReasoner
+) -> None:
+    processor = copy.deepcopy(reasoner.processor)
+    processor.tokenizer.add_tokens(["<tool_call>"])
+    call = {"role": "assistant", "content": "<tool_call>a"}
+    asked = [{"role": "user", "content": [*QUESTION[0]["content"][:1], {"type": "text", "text": "<tool_call>?"}]}]
+    ids = TransformersReasoner(reasoner.model, processor)._inputs(
+        [*asked, call, {"role": "tool", "content": "<tool_call>"}]
+    )["input_ids"]
+    assert ids[0].tolist().count(processor.tokenizer.convert_tokens_to_ids("<tool_call>")) == 1
+
+
+def test_a_template_that_lies_with_the_tokenizer_alone_is_taken(family: str, reasoner: TransformersReasoner) -> None:
+    if family == "blip_2":
+        pytest.skip("it has no chat template")
+    processor = copy.deepcopy(reasoner.processor)
+    processor.tokenizer.chat_template, processor.chat_template = processor.chat_template, None
+    moved = TransformersReasoner(reasoner.model, processor)
+    assert torch.equal(moved._inputs(QUESTION)["input_ids"], reasoner._inputs(QUESTION)["input_ids"])
 
 
 def test_the_agent_runs(family: str, folder: Path, reasoner: TransformersReasoner, capsys: Any) -> None:
