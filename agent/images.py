@@ -11,9 +11,8 @@ Boxes are x0, y0, x1, y1. `box_to_pixels` leads from what a model writes to pixe
 
 import contextlib
 import io
+import math
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -24,6 +23,7 @@ from foveate.agent.records import ImageRecord
 from foveate.agent.replacing import replaced
 from foveate.errors import ImageError, InputError, ToolArgumentError
 from foveate.models.reasoner import BoxSpace
+from foveate.models.recent import Recent
 from foveate.paths import expanded
 from foveate.pictures import JPEG_SIGNATURE, PNG_SIGNATURE, open_picture, sha256_of_pixels
 from foveate.tools.tool import Box
@@ -42,10 +42,7 @@ class ImageStore:
     def __init__(self, folder: str | Path | None = None, *, memory_bytes: int = 2**29) -> None:
         """`folder`: where the images are files too, made when missing; then only so much stays in memory."""
         self._folder = None if folder is None else expanded(folder)
-        self._memory_bytes = memory_bytes
-        self._held_bytes = 0
-        self._images: OrderedDict[str, Image.Image] = OrderedDict()
-        self._lock = threading.Lock()
+        self._images: Recent[str, Image.Image] = Recent(math.inf if folder is None else memory_bytes, _bytes_of)
 
     def put(self, image: Image.Image, *, encoded: bytes | None = None) -> str:
         """Store a copy and return its sha256. `encoded`: the file that holds it, kept as it is when PNG or JPEG."""
@@ -53,22 +50,21 @@ class ImageStore:
         sha256 = sha256_of_pixels(rgb)
         if self._folder is not None and self._file(sha256) is None:
             self._write(sha256, *_file_of(rgb, encoded))
-        self._remember(sha256, rgb)
+        self._images.put(sha256, rgb)
         return sha256
 
     def get(self, sha256: str) -> Image.Image:
         """The image; ImageError when it is not here or its file does not hold the pixels it is named after."""
-        with self._lock:
-            if sha256 in self._images:
-                self._images.move_to_end(sha256)
-                return self._images[sha256]
+        held = self._images.get(sha256)
+        if held is not None:
+            return held
         path = self._file(sha256)
         if path is None:
             raise ImageError(
                 f"image {sha256[:12]} is not in the store; give the folder that the run stored its images in"
             )
         image = self._read(path, sha256)
-        self._remember(sha256, image)
+        self._images.put(sha256, image)
         return image
 
     def _read(self, path: Path, sha256: str) -> Image.Image:
@@ -93,20 +89,7 @@ class ImageStore:
         )
 
     def __contains__(self, sha256: str) -> bool:
-        with self._lock:
-            if sha256 in self._images:
-                return True
-        return self._file(sha256) is not None
-
-    def _remember(self, sha256: str, image: Image.Image) -> None:
-        with self._lock:
-            if sha256 not in self._images:
-                self._images[sha256] = image
-                self._held_bytes += _bytes_of(image)
-            self._images.move_to_end(sha256)
-            while self._folder is not None and self._held_bytes > self._memory_bytes and len(self._images) > 1:
-                _, oldest = self._images.popitem(last=False)
-                self._held_bytes -= _bytes_of(oldest)
+        return sha256 in self._images or self._file(sha256) is not None
 
     def _file(self, sha256: str) -> Path | None:
         if self._folder is None or _SHA256.match(sha256) is None:

@@ -5,11 +5,9 @@ pictures have such a hash from its store; others are hashed each time.
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -18,11 +16,9 @@ from foveate.models.chat import Chat, ChatML, Frames, Picture, SizedPicture, Sto
 from foveate.models.config import ImageConfig, ThinkerConfig
 from foveate.models.image import Grid, image_grid, patchify, resize
 from foveate.models.reasoner import Message
+from foveate.models.recent import Recent
 from foveate.models.tokenizer import TextCodec
 from foveate.models.transcript import ImageInput, Part, Transcript, build_transcript
-
-_REMEMBERING = Lock()
-"""Of all processors: one with a lock of its own could not be copied with its thinker."""
 
 
 class Processor:
@@ -34,8 +30,7 @@ class Processor:
         """`chat` lays out conversations, nano's form when None; `room_bytes` for pictures that are remembered."""
         self.config, self.codec, self.chat = config, codec, chat or ChatML(codec)
         codec.num_rows = config.decoder.vocab_size
-        self.room_bytes = room_bytes
-        self._images: OrderedDict[str, ImageInput] = OrderedDict()
+        self._images: Recent[str, ImageInput] = Recent(room_bytes, lambda image: image.patches_NP.nbytes)
 
     def __call__(self, messages: Sequence[Message], *, generate: bool = False) -> Transcript:
         """The transcript of a conversation; with `generate` it ends where the assistant's next turn begins.
@@ -106,8 +101,7 @@ class Processor:
 
     def _prepared(self, key: str, picture: Image.Image, image: ImageConfig) -> ImageInput:
         """The input of a picture whose pixels and size the key names; made once while it is remembered."""
-        with _REMEMBERING:
-            prepared = self._images.get(key)
+        prepared = self._images.get(key)
         if prepared is None:
             rgb = rgb_of(picture)
             grid = image_grid(*rgb.size, self.config.vision, image)
@@ -115,12 +109,7 @@ class Processor:
             patches_NP = patchify(pixels_HW3[None], self.config.vision, image)
             num_tokens = grid.num_tokens(self.config.vision.merge_size)
             prepared = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
-        with _REMEMBERING:
-            self._images[key] = prepared
-            self._images.move_to_end(key)
-            held_bytes = sum(image.patches_NP.nbytes for image in self._images.values())
-            while held_bytes > self.room_bytes and len(self._images) > 1:
-                held_bytes -= self._images.popitem(last=False)[1].patches_NP.nbytes
+            self._images.put(key, prepared)
         return prepared
 
 

@@ -6,11 +6,9 @@ not read again. A list of pictures is a video whose frames have been chosen alre
 Shape letters: F frames, H W pixels.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,13 +18,13 @@ from foveate.errors import ConfigError, ImageError
 from foveate.extras import from_extra
 from foveate.models.config import ImageConfig, VideoConfig, VisionConfig, from_json
 from foveate.models.image import clip_grid, resize
+from foveate.models.recent import Recent
 from foveate.pictures import open_picture
 
 UNKNOWN_FPS = 24.0
 """Of a file that does not say at what rate it is shown, as in transformers."""
 ROOM_BYTES = 2**28
 """For clips of files, those read last; one of any size stays."""
-_REMEMBERING = Lock()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +39,7 @@ class Clip:
     """What the family calls the time from one frame to the next: of a file its length by the frames kept."""
 
 
-_CLIPS: OrderedDict[tuple[Any, ...], Clip] = OrderedDict()
+_CLIPS: Recent[tuple[Any, ...], Clip] = Recent(ROOM_BYTES, lambda clip: clip.pixels_FHW3.nbytes)
 """By the file as it was and how it is seen."""
 
 
@@ -131,16 +129,10 @@ def _remembered(path: Path, video: VideoConfig, vision: VisionConfig, image: Ima
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read the video {path}: {error}") from error
     key = (path.resolve(), about.st_mtime_ns, about.st_size, video, vision, image)
-    with _REMEMBERING:
-        clip = _CLIPS.get(key)
+    clip = _CLIPS.get(key)
     if clip is None:
         clip = _read_file(path, video, vision, image)
-    with _REMEMBERING:
-        _CLIPS[key] = clip
-        _CLIPS.move_to_end(key)
-        held_bytes = sum(clip.pixels_FHW3.nbytes for clip in _CLIPS.values())
-        while held_bytes > ROOM_BYTES and len(_CLIPS) > 1:
-            held_bytes -= _CLIPS.popitem(last=False)[1].pixels_FHW3.nbytes
+        _CLIPS.put(key, clip)
     return clip
 
 

@@ -122,7 +122,7 @@ def test_what_is_no_question_is_told_and_changes_nothing(question: Any, images: 
     with scripted(answer("K7")) as agent:
         with pytest.raises(InputError, match=told):
             agent.ask(question, images, thread="trip")
-        assert (agent.unfinished("trip"), agent.exchanges("trip"), agent.store._images) == (None, (), {})
+        assert (agent.unfinished("trip"), agent.exchanges("trip"), len(agent.store._images)) == (None, (), 0)
         assert agent.ask("What?", thread="trip").text == "K7"
 
 
@@ -716,4 +716,4 @@ def test_a_hundred_questions_leave_nothing_behind(tmp_path: Path) -> None:
     assert threads_after <= threads
     assert files_after <= files
     assert grown < 3 * 2**20
-    assert store._held_bytes <= 2**20
+    assert store._images.held_bytes <= 2**20

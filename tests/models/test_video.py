@@ -114,10 +114,11 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch
     assert clip_of(paths[0], fps=1.0) is not first
     write_video(paths[0], 7, fps=2)
     assert len(clip_of(paths[0]).seconds) == 6
-    kept = [clip_of(path) for path in paths]
-    monkeypatch.setattr(video, "ROOM_BYTES", kept[1].pixels_FHW3.nbytes)
-    assert clip_of(paths[1]) is kept[1]
-    assert clip_of(paths[0]) is not kept[0]
+    short = clip_of(paths[0])
+    monkeypatch.setattr(video._CLIPS, "room_bytes", 0)
+    long = clip_of(paths[1])
+    assert clip_of(paths[1]) is long
+    assert clip_of(paths[0]) is not short
 
 
 def test_frames_are_held_at_the_size_they_are_seen_at() -> None:
