@@ -243,7 +243,7 @@ class Agent:
             with self._lock:
                 self._refuse_busy(thread)
             self._held(thread)
-        sources = pictures_in(images)
+        sources = list(pictures_in(images))
         opened = [self._opened_of(sources, number) for number in range(len(sources))]
         records = [self._stored(*one) for one in opened]
         return self._events(question_input(clean_text(question), records), thread, budget, emits_text=emits_text)

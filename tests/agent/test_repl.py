@@ -116,7 +116,7 @@ def test_a_quoted_path_before_a_question_is_not_asked_about(
     conversations: Conversations, picture: Path, quoted: str
 ) -> None:
     screen = talk(conversations, str(picture), f"{quoted.format(picture)} What's that?", "/usage")
-    assert "a street.png on a line of its own" in screen.replace("\n", "")
+    assert "a street.png on a line of its own" in " ".join(screen.split())
     assert "0 questions" in screen
 
 

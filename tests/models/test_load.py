@@ -89,7 +89,7 @@ def test_what_is_no_reasoner_is_told(thinker: Thinker) -> None:
 
 def test_what_torch_cannot_do_is_a_failure_of_the_model(thinker: Thinker, conversation: list[dict[str, Any]]) -> None:
     reasoner = ThinkerReasoner(thinker)
-    with pytest.raises(ModelError, match=r"\Anano failed while it sampled: RuntimeError: "):
+    with pytest.raises(ModelError, match=r"\Afoveate failed while it sampled: RuntimeError: "):
         reasoner.sample(conversation, max_new_tokens=2, temperature=1e308)
     assert reasoner.sample(conversation, max_new_tokens=2) == ThinkerReasoner(thinker).sample(
         conversation, max_new_tokens=2
