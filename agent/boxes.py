@@ -41,15 +41,19 @@ def _as_one_of(
     for form in filter(holds_box, fitting):
         with suppress(ToolArgumentError):
             return with_boxes(value, form, convert)
-    is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-    if not all(map(holds_box, fitting)) and not is_box:
+    is_wrong_box = _is_box(value) and any(one.get("format") == "box" for one in fitting)
+    if not all(map(holds_box, fitting)) and not is_wrong_box:
         return value
     return with_boxes(value, _nearest(value, [one for one in forms if holds_box(one)]), convert)
 
 
+def _is_box(value: list[Any] | dict[str, Any]) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
 def _nearest(value: list[Any] | dict[str, Any], forms: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Of several forms that may hold a box the one that a value is most like; else a box, or the first."""
-    is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    is_box = _is_box(value)
     inside = ("additionalProperties",) if isinstance(value, dict) else ("items", "prefixItems")
     fits = [one for one in forms if (one.get("format") == "box") == is_box and (is_box or any(map(one.get, inside)))]
     return next(iter([*fits, *(one for one in forms if one.get("format") == "box"), *forms]))

@@ -11,8 +11,9 @@ An image part has two forms: with pixels, ``{"type": "image", "image": <PIL imag
 reference, ``{"type": "image", "sha256": ...}``, in the graph's state. `resolve` turns the second into the first.
 
 Text of users and tools is never escaped here: it travels in text parts, and a processor encodes text parts without
-special tokens. Only an assistant's content may hold control tags; `render_turn` refuses them inside a thought or an
-answer, and writes them inside a call's strings as JSON escapes.
+special tokens. Only an assistant's content may hold control tags, and the system message that shows them to models of
+other families; `render_turn` refuses them inside a thought or an answer, and writes them inside a call's strings as
+JSON escapes.
 """
 
 import json

@@ -111,10 +111,8 @@ class Repl:
             except OSError as error:  # such as a full disk while the line is kept in the history
                 self._say(f"the line could not be read: {error}")
                 return
-            if line.split()[:1] in (["/quit"], ["/exit"]):
+            if line and not self._obey(line):
                 return
-            if line:
-                self._obey(line)
 
     def toolbar(self) -> str:
         """One line about the conversation."""
@@ -143,8 +141,10 @@ class Repl:
         for path in self._session.waiting:
             self._say(f"added {path}")
 
-    def _obey(self, line: str) -> None:
-        """Do what the line says; whatever goes wrong is one line, and the conversation goes on."""
+    def _obey(self, line: str) -> bool:
+        """Do what the line says, whether to stay; whatever goes wrong is one line, and the conversation goes on."""
+        if line.split()[:1] in (["/quit"], ["/exit"]):
+            return False
         try:
             first, _, after = line.partition("\n")
             name, _, rest = first.strip().partition(" ")
@@ -152,11 +152,10 @@ class Repl:
                 self._add_picture(line)
             elif name in self._commands:
                 self._commands[name](rest.strip())
-                if after.strip():
-                    self._obey(after.strip())
+                return not after.strip() or self._obey(after.strip())
             elif after.strip() and picture_path(first) is not None:  # both were pasted
                 self._add_picture(first)
-                self._obey(after.strip())
+                return self._obey(after.strip())
             elif paths := picture_paths(line):
                 for one, picture in zip(paths, self.add_pictures(paths), strict=True):
                     self._say(f"added {one.name}, {picture.width} x {picture.height} px")
@@ -172,6 +171,7 @@ class Repl:
         except Exception as error:  # noqa: BLE001 - a bug costs the answer, not the conversation
             place = traceback.extract_tb(error.__traceback__)[-1]
             self._complain(f"unexpected {type(error).__name__}: {error} ({place.filename}:{place.lineno})")
+        return True
 
     def _show(self, events: Iterator[Event]) -> None:
         """Show a run; the first Ctrl-C asks it to end, the second ends it."""

@@ -38,13 +38,15 @@ def picture_paths(line: str) -> list[Path]:
 
 def refuse_path(line: str) -> None:
     """Raises InputError for what is a path, or begins with one, and cannot be meant as a question."""
-    name, _, rest = line.partition("\n")[0].partition(" ")
-    if missing := missing_pictures(line):
+    first = line.partition("\n")[0].strip()
+    name, _, rest = first.partition(" ")
+    if missing := missing_pictures(line) or missing_pictures(first):
         raise InputError(f"there is no file {', '.join(missing)}; type the path of a picture, or a question")
-    if (path := path_of_none(line)) is not None:
+    if (path := path_of_none(first)) is not None:
         raise InputError(f"{path} is no picture; type the path of one, or a question")
-    if (word := first_word(line)) is not None and picture_path(shlex.quote(word)) is not None:
-        raise InputError(f"send {word} on a line of its own, and then the question")
+    for word in (name, first_word(first) or name):
+        if word != line and picture_path(shlex.quote(word)) is not None:
+            raise InputError(f"send {word} on a line of its own, and then the question")
     if line.startswith("/") and (not rest or re.fullmatch(r"/[a-z]+", name)):
         raise InputError(f"there is no command or file {name}; /help lists the commands")
 

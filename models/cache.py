@@ -43,12 +43,13 @@ class KVCache:
 
     def reserve(self, num_tokens: int) -> None:
         """Make every slot able to hold `num_tokens`. Raises MemoryError where there is no such room."""
-        capacity = self.k.shape[2]
+        capacity = min(x.shape[2] for x in (self.k, self.v) if x.numel())  # less where there was no room for both
         if num_tokens <= capacity:
             return
-        self.k = self._grown(self.k, max(num_tokens, 2 * capacity))  # one after the other: a GPU holds both meanwhile
+        room = max(num_tokens, 2 * capacity)
+        self.k = self._grown(self.k, room)  # one after the other: a GPU holds both meanwhile
         if self.v.numel():
-            self.v = self._grown(self.v, max(num_tokens, 2 * capacity))
+            self.v = self._grown(self.v, room)
 
     def _grown(self, x_LSCGD: Tensor, capacity: int) -> Tensor:
         """What is held, in a larger room."""

@@ -30,7 +30,7 @@ class Processor:
         """`chat` lays out conversations, nano's form when None; `room_bytes` for pictures that are remembered."""
         self.config, self.codec, self.chat = config, codec, chat or ChatML(codec)
         codec.num_rows = config.decoder.vocab_size
-        self._images: Recent[str, ImageInput] = Recent(room_bytes, lambda image: image.patches_NP.nbytes)
+        self._images: Recent[str, ImageInput] = Recent(room_bytes, _bytes_of)
 
     def __call__(self, messages: Sequence[Message], *, generate: bool = False) -> Transcript:
         """The transcript of a conversation; with `generate` it ends where the assistant's next turn begins.
@@ -111,6 +111,10 @@ class Processor:
             prepared = ImageInput(key=key, grid=grid, num_tokens=num_tokens, patches_NP=patches_NP)
             self._images.put(key, prepared)
         return prepared
+
+
+def _bytes_of(image: ImageInput) -> int:
+    return image.patches_NP.nbytes
 
 
 def _named(source: Image.Image | Path | StoredPicture) -> tuple[str, Image.Image]:

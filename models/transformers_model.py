@@ -1,8 +1,8 @@
 """Any vision-language model of transformers as a reasoner, with our operations where they fit.
 
 Its own processor lays out the conversation, so a turn that was sampled is encoded again from its text: unlike with the
-thinker, transcripts are not token-exact. Where a family has a chat template, text of users and tools never becomes a
-control token. One turn at a time.
+thinker, transcripts are not token-exact. Text of users and tools never becomes a token of the tokenizer's own, that of
+a system and of the model itself none of those that mark turns and pictures. One turn at a time.
 
 Shape letters: T tokens, V vocabulary, S sampled tokens.
 """
@@ -25,6 +25,7 @@ from foveate.models.chat import Picture, SizedPicture, StoredPicture, VideoPart,
 from foveate.models.files import read_ignoring_code, refuse_adapters
 from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
+from foveate.models.published.tokens import WRITTEN
 from foveate.models.reasoner import OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
 from foveate.models.turn_text import Telling, before_others_turn, inert, tags_of
 from foveate.models.video import VideoAsked
@@ -48,7 +49,9 @@ class TransformersReasoner:
         self.model, self.processor, self.name = model, processor, name
         if processor.chat_template is None:  # some folders have it with their tokenizer alone
             processor.chat_template = processor.tokenizer.chat_template
-        self.tags = tags_of(processor.tokenizer.added_tokens_encoder)
+        tokens = processor.tokenizer.added_tokens_decoder.values()
+        self.tags = tags_of([*(token.content for token in tokens), OTHERS_TURN, OTHERS_TURN.replace("<", "</")])
+        self.marks = tags_of((token.content for token in tokens if token.special), but=WRITTEN)
         source = processor.chat_template
         try:
             takes_tools = isinstance(source, str) and asks_for_tools(source)
@@ -169,8 +172,8 @@ class TransformersReasoner:
 
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
         """Tensors of a conversation up to where the next turn begins. Raises InputError when it is refused."""
-        turns = _merged([_turn(message, self.tags) for message in messages])
-        tools = next((message["tools"] for message in messages if message.get("tools")), None)
+        turns = _merged([_turn(message, self.tags, self.marks) for message in messages])
+        tools = _inert(next((message["tools"] for message in messages if message.get("tools")), None), self.marks)
         try:
             if self.processor.chat_template is None:
                 inputs: dict[str, Tensor] = self._without_template(turns)
@@ -247,13 +250,25 @@ def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return merged
 
 
-def _turn(message: Message, tags: re.Pattern[str]) -> dict[str, Any]:
-    """A message as the templates take it; a tool's result stands in a user turn, tags in others' words are broken."""
+def _inert(value: Any, tags: re.Pattern[str]) -> Any:
+    """Schemas of tools, whose words open and end nothing."""
+    if isinstance(value, str):
+        return inert(value, tags)
+    if isinstance(value, dict):
+        return {_inert(key, tags): _inert(inner, tags) for key, inner in value.items()}
+    return [_inert(inner, tags) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _turn(message: Message, tags: re.Pattern[str], marks: re.Pattern[str]) -> dict[str, Any]:
+    """A message as the templates take it; a tool's result stands in a user turn.
+
+    `tags` are broken in the words of users and tools, `marks` in a system's and the model's own.
+    """
     role = checked_role(message)
     parts: list[dict[str, Any]] = []
     for part in content_of(message):
         if isinstance(part, str):
-            parts.append({"type": "text", "text": inert(part, tags) if role in ("user", "tool") else part})
+            parts.append({"type": "text", "text": inert(part, tags if role in ("user", "tool") else marks)})
         else:
             parts.append(_seen(part))
     if role == "tool":

@@ -1,7 +1,7 @@
 """The text of a turn while it is sampled: what of it is certain, and where somebody else's turn would begin in it."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from foveate.models.reasoner import OTHERS_TURN
 
@@ -19,10 +19,10 @@ def inert(text: str, tags: re.Pattern[str] = _TAG) -> str:
     return tags.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", text)
 
 
-def tags_of(tokens: Iterable[str]) -> re.Pattern[str]:
-    """What `inert` breaks where these are a tokenizer's own tokens, which it finds in any text."""
-    longest_first = sorted((one for one in tokens if len(one) > 1 and not one.isspace()), key=len, reverse=True)
-    return re.compile("|".join([_TAG.pattern, *map(re.escape, longest_first)]))
+def tags_of(tokens: Iterable[str], but: Container[str] = ()) -> re.Pattern[str]:
+    """What `inert` breaks where these are a tokenizer's own tokens, which it finds in any text; never empty."""
+    wanted = (one for one in tokens if len(one) > 1 and not one.isspace() and one not in but)
+    return re.compile("|".join(map(re.escape, sorted(wanted, key=len, reverse=True))) or r"(?!)")
 
 
 def before_others_turn(token_ids: Sequence[int], decode: Decode) -> int | None:

@@ -11,6 +11,7 @@ that is right of a dataset in TRL's form.
 """
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,8 @@ def leads() -> bool:
 
 def examples_of(config: Any, number: int, out: Path, seed: int = 0, device: str = "cpu") -> Examples:
     """So many of a run; `config` is a policy's or a stage's. Raises what reading its questions raises."""
-    budget = config.budget if isinstance(config, PolicyConfig) else PolicyConfig(start="", iterations=1).budget
+    drawn = PolicyConfig(start="", iterations=1)
+    budget = Budget(seconds=math.inf) if getattr(config, "data", "") else getattr(config, "budget", drawn.budget)
     return Examples(out=out, items=list(islice(_items(config, seed), number)), budget=budget, device=device)
 
 

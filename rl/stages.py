@@ -9,6 +9,7 @@ import torch
 
 from foveate.errors import ConfigError, first_line
 from foveate.models.config import from_json
+from foveate.rl.ending import Clock
 from foveate.rl.examples import Examples, examples_of, leads
 from foveate.rl.journal import refuse_early
 from foveate.rl.page import write_page
@@ -75,8 +76,9 @@ def _train_policy(
     _refuse(out, settings_of(objective, settings), resume=resume)
     examples = examples_of(settings, settings.examples, out, settings.seed)
     examples.ask("before", settings.start, again=not resume)
+    clock = Clock((), max_minutes)
     done = train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
-    _asked_after(examples, out, done=done == settings.iterations or (done > 0 and max_minutes is not None))
+    _asked_after(examples, out, done=done == settings.iterations or (done > 0 and clock.is_up()))
     return done
 
 
@@ -129,6 +131,7 @@ def main(
     examples = examples_of(config_of_stage, loop.examples, out, loop.seed, loop.device)
     made = make_stage(stage, values, loop.seed, loop.device)
     examples.ask("before", config_of_stage.start, again=not resume)
+    clock = Clock((), max_minutes)
     done = train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)
-    _asked_after(examples, out, done=done == loop.steps or (done > 0 and max_minutes is not None))
+    _asked_after(examples, out, done=done == loop.steps or (done > 0 and clock.is_up()))
     return done

@@ -1,8 +1,9 @@
-"""A checkpoint's own chat template, rendered so that no text of a message can become a control token.
+"""A checkpoint's own chat template, rendered so that no text of a user or a tool can become a control token.
 
 The template (Jinja, in a sandbox) sees a placeholder for each text. What comes out is cut at control tokens, which only
-the template can have written, and between them the texts are put back and encoded together with the template's own
-words, as plain text: ids are those of transformers for every text that holds no control token, and safe for the others.
+the template can have written (or a system message or a turn, where they are the tags of calls and thoughts). Between
+them the texts are put back and encoded together with the template's own words, as plain text: ids are those of
+transformers for every text that holds no control token, and safe for the others.
 
 A turn that was sampled stands behind what the template wrote when it was asked for that turn (which may have begun a
 thought), whatever the template would make of it afterwards: a conversation begins with all that its model has seen and

@@ -43,6 +43,7 @@ def halved(box: Any) -> list[float]:
         (Box | list[str], BOX, HALF),
         (Box | dict[str, str], {"a": "dog"}, {"a": "dog"}),
         (list[str] | list[Box], [BOX], [HALF]),
+        (list[Box] | list[int], [1, 2, 3, 4], [1, 2, 3, 4]),
     ],
 )
 def test_boxes_are_converted_by_the_form_that_a_value_has(hint: Any, value: Any, wanted: Any) -> None:

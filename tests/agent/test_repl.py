@@ -23,7 +23,9 @@ from scripted import ScriptedReasoner
 from foveate.agent.agent import Agent
 from foveate.agent.conversations import Conversation, Conversations
 from foveate.agent.images import ImageStore
+from foveate.agent.records import Answer, RunDone, Usage
 from foveate.agent.repl import COMMANDS, Repl
+from foveate.agent.session import Session
 from foveate.errors import ModelError
 from foveate.models.reasoner import Message
 from foveate.pictures import open_picture
@@ -129,7 +131,20 @@ def test_where_nobody_types_an_interrupt_ends_it_all(conversations: Conversation
     assert "0 questions" in talk(conversations, str(picture), "What?", "/usage", script=interrupted)
 
 
-@pytest.mark.parametrize("line", ["/quit", "/quit now", "/exit"])
+def test_where_nobody_types_a_run_that_was_interrupted_is_the_last(
+    conversations: Conversations, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Answer(text="", status="cancelled", reason="", steps=(), usage=Usage(), images=())
+    asked: list[str] = []
+    monkeypatch.setattr(Session, "ask", lambda _, line: asked.append(line) or iter([RunDone(answer=ended)]))
+    with pytest.raises(KeyboardInterrupt):
+        talk(conversations, "One?", "Two?", is_typed=False)
+    assert asked == ["One?"]
+    talk(conversations, "Three?", "Four?")
+    assert asked == ["One?", "Three?", "Four?"]
+
+
+@pytest.mark.parametrize("line", ["/quit", "/quit now", "/exit", "/list\n/quit"])
 def test_quit_leaves(conversations: Conversations, line: str) -> None:
     assert "nonsense" not in talk(conversations, line, "/nonsense")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from foveate.agent.typed import first_word, missing_pictures, path_of_none, picture_path
+from foveate.agent.typed import first_word, missing_pictures, path_of_none, picture_path, refuse_path
+from foveate.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,21 @@ def test_of_several_pictures_those_that_are_not_there_are_named(tmp_path: Path) 
 @pytest.mark.parametrize("line", ["~/", "./scan.heic", "../x", "file:///no/where", "/usr/lib", " '/usr/lib' "])
 def test_a_folder_and_a_path_that_leads_nowhere_are_no_question(line: str) -> None:
     assert path_of_none(line) == line.strip().strip("'")
+
+
+def test_a_path_with_a_question_after_it_is_refused_and_not_asked(tmp_path: Path) -> None:
+    there = tmp_path / "Bob's.png"
+    there.write_bytes(b"any")
+    for line, said in (
+        ("photos/typo.png\nWhat does it say?", "there is no file photos/typo.png"),
+        ("~/typo.png\nWhat?", "there is no file ~/typo.png"),
+        (f"{tmp_path}\nWhat?", f"{tmp_path} is no picture"),
+        (f"{there} What does it say?", "on a line of its own"),
+        (f'"{there}" What\'s this?', "on a line of its own"),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            refuse_path(line)
+    refuse_path("What is this?\nIs it photos/typo.png?")
 
 
 @pytest.mark.parametrize("line", ["/nonsense", "usr", "./a or ./b: which?", "/dev/sda1 is red: why?", "~50 cm?"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from foveate.errors import ModelError
 from foveate.models.cache import KVCache
@@ -58,3 +59,21 @@ def test_room_that_there_is_not_is_an_error_of_the_model(
     assert reasoner.sample(conversation, max_new_tokens=2) == ThinkerReasoner(thinker).sample(
         conversation, max_new_tokens=2
     )
+
+
+def test_what_grew_half_way_grows_on_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KVCache(NANO.decoder, 1, torch.empty(0))
+    wanted = 2 * cache.k.shape[2]
+    grown = cache._grown
+
+    def no_room_for_values(x_LSCGD: Tensor, capacity: int) -> Tensor:
+        if x_LSCGD is cache.v:
+            raise MemoryError
+        return grown(x_LSCGD, capacity)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "_grown", no_room_for_values)
+        with pytest.raises(MemoryError):
+            cache.reserve(wanted)
+    cache.reserve(wanted)
+    assert min(cache.k.shape[2], cache.v.shape[2]) >= wanted
