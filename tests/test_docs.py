@@ -79,5 +79,5 @@ def test_every_configuration_is_one(path: Path) -> None:
         assert from_json(PolicyConfig, values).prompts > 1
         return
     _, stage = split_config(values)
-    module, config, _ = parts_of("sft" if name in {"cold", "decoder", "imitate"} else name, stage)
+    module, config, _ = parts_of("sft" if name in {"cold", "cold-first", "decoder", "imitate"} else name, stage)
     assert from_json(getattr(__import__(module, fromlist=["_"]), config), stage, "stage.")
