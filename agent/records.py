@@ -107,6 +107,11 @@ class Answer:
     """None in a record that was written without them."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
+    @classmethod
+    def of_error(cls, reason: str) -> Self:
+        """Of a question that was not asked, such as one whose picture cannot be shown."""
+        return cls(text="", status="error", reason=reason, steps=(), usage=Usage(), images=())
+
     @property
     def status_text(self) -> str:
         """The status in words."""

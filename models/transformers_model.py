@@ -27,7 +27,7 @@ from foveate.models.hub import accelerate
 from foveate.models.published.environment import asks_for_tools
 from foveate.models.published.tokens import WRITTEN
 from foveate.models.reasoner import OTHERS_TURN, RESPONSE, Dialect, Message, Sample, StopReason
-from foveate.models.turn_text import Telling, before_others_turn, inert, tags_of
+from foveate.models.turn_text import Telling, before_others_turn, inert, tags_of, with_texts
 from foveate.models.video import VideoAsked
 
 KERNELS = ("attn_implementation", "experts_implementation")
@@ -173,7 +173,8 @@ class TransformersReasoner:
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Tensor]:
         """Tensors of a conversation up to where the next turn begins. Raises InputError when it is refused."""
         turns = _merged([_turn(message, self.tags, self.marks) for message in messages])
-        tools = _inert(next((message["tools"] for message in messages if message.get("tools")), None), self.marks)
+        tools = next((message["tools"] for message in messages if message.get("tools")), None)
+        tools = with_texts(tools, lambda text: inert(text, self.marks))
         try:
             if self.processor.chat_template is None:
                 inputs: dict[str, Tensor] = self._without_template(turns)
@@ -248,15 +249,6 @@ def _merged(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             merged.append(turn)
     return merged
-
-
-def _inert(value: Any, tags: re.Pattern[str]) -> Any:
-    """Schemas of tools, whose words open and end nothing."""
-    if isinstance(value, str):
-        return inert(value, tags)
-    if isinstance(value, dict):
-        return {_inert(key, tags): _inert(inner, tags) for key, inner in value.items()}
-    return [_inert(inner, tags) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _turn(message: Message, tags: re.Pattern[str], marks: re.Pattern[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The text of a turn while it is sampled: what of it is certain, and where somebody else's turn would begin in it."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any
 
 from foveate.models.reasoner import OTHERS_TURN
 
@@ -23,6 +24,15 @@ def tags_of(tokens: Iterable[str], but: Container[str] = ()) -> re.Pattern[str]:
     """What `inert` breaks where these are a tokenizer's own tokens, which it finds in any text; never empty."""
     wanted = (one for one in tokens if len(one) > 1 and not one.isspace() and one not in but)
     return re.compile("|".join(map(re.escape, sorted(wanted, key=len, reverse=True))) or r"(?!)")
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value as JSON has them, such as a tool's schema, with each text in it, also of keys, changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {with_texts(key, change): with_texts(inner, change) for key, inner in value.items()}
+    return [with_texts(inner, change) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def before_others_turn(token_ids: Sequence[int], decode: Decode) -> int | None:

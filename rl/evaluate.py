@@ -27,7 +27,7 @@ from tqdm import tqdm
 from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
 from foveate.agent.plain import one_line
-from foveate.agent.records import Answer, Usage
+from foveate.agent.records import Answer
 from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
@@ -145,7 +145,7 @@ def answer_one(job: Job, reasoner: Reasoner, questions: Suite, idx: int) -> Resu
         try:
             answer = agent.ask(item.question, [item.picture])
         except ImageError as error:
-            answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
+            answer = Answer.of_error(str(error))
         return Result.of(item, answer)
 
 

@@ -25,7 +25,7 @@ import torch
 
 from foveate.agent.agent import Agent
 from foveate.agent.budget import Budget
-from foveate.agent.records import Answer, Usage
+from foveate.agent.records import Answer
 from foveate.agent.trace import write_trace
 from foveate.errors import ImageError
 from foveate.models.generate import ThinkerReasoner
@@ -50,7 +50,6 @@ class Examples:
     out: Path
     items: Sequence[Item]
     budget: Budget
-
     device: str = "cpu"
     """Where the model computes."""
 
@@ -74,7 +73,7 @@ class Examples:
             try:
                 answer = agent.ask(item.question, [item.picture])
             except ImageError as error:
-                answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
+                answer = Answer.of_error(str(error))
             with told(folder):
                 write_trace(answer, item.question, agent.image, folder)
                 with replaced(folder / RESULT) as fresh:

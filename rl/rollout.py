@@ -23,7 +23,7 @@ from foveate.agent.agent import Agent
 from foveate.agent.arguments import usual_tools
 from foveate.agent.budget import Budget
 from foveate.agent.images import ImageStore
-from foveate.agent.records import Answer, Status, Usage
+from foveate.agent.records import Answer, Status
 from foveate.errors import ImageError, ModelError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.reasoner import Message, Sample
@@ -198,7 +198,7 @@ class Rollouts:
             try:
                 answer = agent.ask(job.item.question, [job.item.picture])
             except ImageError as error:
-                answer = Answer(text="", status="error", reason=str(error), steps=(), usage=Usage(), images=())
+                answer = Answer.of_error(str(error))
         if answer.status == "answered" and recorder.is_cut:  # to a user it has answered; to end was not its own doing
             answer = replace(answer, status="out_of_budget", reason="policy_tokens: it went on after its answer")
         trajectory = self._trajectory(job, recorder, answer)

@@ -25,6 +25,7 @@ from foveate.models.prefix import common_length
 from foveate.models.published.environment import asks_for_tools, template_environment
 from foveate.models.reasoner import RESPONSE, Message
 from foveate.models.tokenizer import TextCodec
+from foveate.models.turn_text import with_texts
 from foveate.models.video import read_clip
 
 T = TypeVar("T")
@@ -156,14 +157,10 @@ class ChatTemplate:
     def _tools(self, messages: Sequence[Message], aside: _Aside) -> Sequence[Any] | None:
         """The tools of the conversation, control tokens in their texts put aside; None when there are none."""
         tools = next((message["tools"] for message in messages if message.get("tools")), None)
-        return None if tools is None else self._safe(tools, aside)
-
-    def _safe(self, value: Any, aside: _Aside) -> Any:
-        if isinstance(value, str):
-            return self.unsafe.sub(lambda found: aside.put(found[0]), value)
-        if isinstance(value, Mapping):
-            return {self._safe(key, aside): self._safe(inner, aside) for key, inner in value.items()}
-        return [self._safe(inner, aside) for inner in value] if isinstance(value, list | tuple) else value
+        safe: Sequence[Any] | None = with_texts(
+            tools, lambda text: self.unsafe.sub(lambda found: aside.put(found[0]), text)
+        )
+        return safe
 
     def _laid_out(self, rendered: str, header: str, aside: _Aside) -> Iterator[Piece]:
         """Rendered text as ids, pictures and frames."""
