@@ -42,6 +42,7 @@ from foveate.agent.records import Answer, ImageRecord, RunDone
 from foveate.agent.running import CLOSE_PATIENCE_S, EventStream, Run, close_all
 from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, checked, exchanges_of, question_input
 from foveate.errors import ImageError, InputError
+from foveate.models.device import AUTO
 from foveate.models.load import reasoner_of
 from foveate.models.reasoner import Reasoner
 from foveate.pictures import PictureSource, picture_and_bytes
@@ -68,6 +69,7 @@ class Agent:
         temperature: float = 0.0,
         seed: int | None = None,
         observe_image: Callable[[Image.Image], Image.Image] | None = None,
+        device: str = AUTO,
     ) -> None:
         """Build the agent; InputError (ConfigError for a wrong value) or ModelError when a part of it cannot be had.
 
@@ -82,10 +84,12 @@ class Agent:
         temperature: of sampling, 0 takes the likeliest token.
         seed: makes sampling repeatable.
         observe_image: replaces each image that a tool made before the model sees it, for faithfulness controls.
+        device: where a model that is given by name computes: "cpu", "cuda", or "auto" for a GPU where torch finds one,
+            but nano and rounded weights stay on the processor.
         """
         self.budget = checked_budget(budget) or Budget()
         self._temperature, self._seed = checked_temperature(temperature), checked_seed(seed)
-        self._reasoner = reasoner_of(model)
+        self._reasoner = reasoner_of(model, device)
         self._tools = usual_tools(self._reasoner.dialect) if tools is None else tools_of(tools)
         self.store = store or _store_beside(checkpoint)
         self._checkpointer = open_checkpointer(checkpoint)

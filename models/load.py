@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.errors import ConfigError, ModelError
+from foveate.models.device import AUTO, automatic, device_of, put_on
 from foveate.models.reasoner import ENDPOINT, ROUNDED, TRANSFORMERS, Reasoner, name_parts
 from foveate.models.snapshot import NANO, is_hub_name
 from foveate.paths import expanded, is_folder
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 
-def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
+def reasoner_of(model: "Reasoner | BaseChatModel | str | Path", device: str = AUTO) -> Reasoner:
     """A model by its name, a chat model of LangChain, or what is a reasoner already.
 
-    Raises ConfigError for anything else, and what `load_reasoner` does.
+    Raises ConfigError for anything else and a device for what is somewhere already, and what `load_reasoner` does.
     """
     if isinstance(model, str | Path):
-        return load_reasoner(model)
+        return load_reasoner(model, device)
+    if device != AUTO:
+        raise ConfigError(
+            f"device is {device!r} and the model no name but a {type(model).__name__}, which is somewhere already; "
+            f"wanted {AUTO}"
+        )
     if isinstance(model, Reasoner):
         return model
     from langchain_core.runnables import Runnable
@@ -37,21 +43,32 @@ def reasoner_of(model: "Reasoner | BaseChatModel | str | Path") -> Reasoner:
     )
 
 
-def load_reasoner(model: str | Path) -> Reasoner:
+def load_reasoner(model: str | Path, device: str = AUTO) -> Reasoner:
     """The model of a checkpoint folder, a name on the hub, or "nano"; ":int8" or ":nf4" behind it rounds its weights.
 
     With "transformers:" before a folder its model runs in transformers, whatever its family; behind an address
     (http://HOST/v1#NAME) it runs where that leads. Raises ModelError for a name that is none of these,
     CheckpointError for files that cannot be used, ConfigError where an extra that the name needs is missing.
 
-    Weights are computed with as they are stored, but in f32 where the processor would have to emulate bf16; f16, which
+    It computes on `device`: cpu, cuda or as torch names others; "auto" is a GPU where there is one, but nano and
+    rounded weights stay on the processor. Raises ConfigError for one that cannot be used, or not with this model.
+
+    Weights are computed with as they are stored, but in f32 where the device would have to emulate bf16; f16, which
     no kernel takes, as bf16 or f32, whichever is fast.
     """
     name = known_model(str(model))
     if name.startswith(ENDPOINT):
         from foveate.models.endpoint import endpoint
 
+        if device != AUTO:
+            raise ConfigError(f"device is {device!r} and the model {name!r}, which runs elsewhere; wanted {AUTO}")
         return endpoint(name)
+    _, folder, suffix = name_parts(name)
+    if suffix and device not in (AUTO, "cpu"):
+        raise ConfigError(f"device is {device!r} and the model {name!r}, rounded for processors; wanted cpu")
+    if device == AUTO:
+        device = "cpu" if folder == NANO or suffix else automatic()
+    place = device_of(device)
     import torch
 
     from foveate.models.checkpoint import convert
@@ -59,18 +76,19 @@ def load_reasoner(model: str | Path) -> Reasoner:
     from foveate.models.thinker import Thinker
     from foveate.ops import SERVED, compute_dtype
 
-    dtype = torch.float32 if compute_dtype() == torch.float32 else None
+    dtype = torch.float32 if compute_dtype(place) == torch.float32 else None
     if name.startswith(TRANSFORMERS):
         from foveate.models.transformers_model import TransformersReasoner
 
-        reasoner = TransformersReasoner.from_pretrained(Path(name.removeprefix(TRANSFORMERS)), name=name, dtype=dtype)
+        reasoner = TransformersReasoner.from_pretrained(Path(folder), name=name, dtype=dtype)
         if reasoner.model.dtype not in SERVED:
-            reasoner.model.to(compute_dtype())
+            reasoner.model.to(compute_dtype(place))
+        put_on(reasoner.model, place)
         return reasoner
-    _, folder, suffix = name_parts(name)
     thinker = Thinker.from_pretrained(folder, dtype=dtype, rounding=ROUNDED.get(suffix))
     if thinker.decoder.embed.weight.dtype not in SERVED:
-        convert(thinker, compute_dtype())
+        convert(thinker, compute_dtype(place))
+    put_on(thinker, place)
     return ThinkerReasoner(thinker, name=name)
 
 

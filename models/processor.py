@@ -48,6 +48,10 @@ class Processor:
             in_line=self.config.decoder.image_positions == "line",
         )
 
+    def __deepcopy__(self, memo: object) -> "Processor":
+        """Itself, which copies of a thinker share: it has no weights, and templates of chats cannot be copied."""
+        return self
+
     def forget(self) -> None:
         """Prepare every picture anew that comes from here on."""
         self._images.clear()

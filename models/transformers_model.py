@@ -124,7 +124,12 @@ class TransformersReasoner:
         with own_turn(self.lock, should_stop) as granted:
             if not granted:
                 return Sample(text="", token_ids=(), logprobs=(), stop_reason="cancelled", prompt_tokens=prompt_tokens)
-            with torch.inference_mode(), torch.random.fork_rng(enabled=seed is not None):
+            device = self.model.device
+            drawing = [] if device.type == "cpu" else [device]
+            with (
+                torch.inference_mode(),
+                torch.random.fork_rng(drawing, enabled=seed is not None, device_type=device.type),
+            ):
                 if seed is not None:
                     torch.manual_seed(seed + prompt_tokens)
                 ids = self._generate(inputs, watch, max_new_tokens=max_new_tokens, **settings)
@@ -184,9 +189,11 @@ class TransformersReasoner:
                 )
         except Exception as error:  # processors raise whatever they like, jinja's errors among it
             raise InputError(f"{self.name}: its processor refuses the conversation: {first_line(error)}") from error
-        dtype = self.model.dtype
+        dtype, device = self.model.dtype, self.model.device
         return {
-            key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            key: value.to(device, dtype if value.is_floating_point() else value.dtype)
+            if isinstance(value, Tensor)
+            else value
             for key, value in inputs.items()
         }
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,7 @@ from foveate.agent.budget import Budget
 from foveate.agent.plain import one_line
 from foveate.agent.records import Answer
 from foveate.errors import ImageError, InputError, ModelError
+from foveate.models.device import AUTO
 from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
 from foveate.rl.report import Report, Result
@@ -67,6 +69,7 @@ def evaluate(
     out: str | Path | None = None,
     resume: bool = False,
     workers: int = 1,
+    device: str = AUTO,
 ) -> Report:
     """Ask every question of a suite and judge the answers.
 
@@ -74,6 +77,7 @@ def evaluate(
     first two, and the sample of a folder when `limit` asks for fewer questions than it has.
     model: a Reasoner, a checkpoint folder or "nano"; with more than one worker it must not be a Reasoner.
     budget: of each question.
+    device: where a model that is given by name computes, as for an Agent.
     out: a file that gets one JSON object a question (`Result.to_json`), in the order of the suite. One that is there is
     replaced when the first questions have been answered; with `resume` only those are asked that a killed run of the
     same suite, model and settings has not written to it, or one of the first so many of the same questions.
@@ -96,7 +100,7 @@ def evaluate(
     if out is not None:
         check_writable(Path(out))
         refuse_foreign(Path(out))
-    model = reasoner_of(model) if workers == 1 else model
+    model = reasoner_of(model, device) if workers == 1 else model
     name = str(model) if isinstance(model, str | Path) else model.name
     sample = None if idxs == range(len(idxs)) else idxs
     source = source_of(job, _asked(job.suite), sample, name, stamps_of(*_weights_of(name)))
@@ -105,7 +109,7 @@ def evaluate(
     sandbox = None if control == "no-tools" else told_tier()
     with ExitStack() as stack:
         if isinstance(model, str | Path):
-            results = stack.enter_context(spread(answer_share, job, model, left, workers))
+            results = stack.enter_context(spread(partial(answer_share, device=device), job, model, left, workers))
         else:
             results = answer_all(job, model, questions, left)
         results = answering(results) if all(result.error is not None for result in held) else results
@@ -118,12 +122,12 @@ def evaluate(
     )  # fmt: skip
 
 
-def answer_share(job: Job, model: str | Path, idxs: Sequence[int]) -> Iterator[Result]:
+def answer_share(job: Job, model: str | Path, idxs: Sequence[int], *, device: str = AUTO) -> Iterator[Result]:
     """What one of several workers does: load the model, compute with one thread, ask its share of the items."""
     import torch
 
     torch.set_num_threads(1)
-    return answer_all(job, load_reasoner(model), open_suite(job.suite, seed=job.seed), idxs)
+    return answer_all(job, load_reasoner(model, device), open_suite(job.suite, seed=job.seed), idxs)
 
 
 def answer_all(job: Job, reasoner: Reasoner, questions: Suite, idxs: Sequence[int]) -> Iterator[Result]:

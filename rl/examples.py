@@ -30,12 +30,12 @@ from foveate.agent.trace import write_trace
 from foveate.errors import ImageError
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.thinker import Thinker
-from foveate.ops import compute_dtype
 from foveate.paths import expanded, is_file
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.preferences import is_of_trl
 from foveate.rl.report import Result
 from foveate.rl.suite import FolderSuite, Item, drawn_item
+from foveate.rl.trainable import open_policy
 from foveate.rl.trajectory import read_trajectories
 from foveate.rl.writing import replaced, told
 
@@ -63,7 +63,7 @@ class Examples:
         if not left or not leads() or not str(model) or is_file(expanded(model)):
             return
         with torch.random.fork_rng(devices=[]):  # making a thinker draws numbers
-            thinker = Thinker.from_pretrained(model, dtype=compute_dtype(torch.device(self.device))).to(self.device)
+            thinker = open_policy(model, self.device)
         for item, folder in left:
             self._ask_one(thinker, item, folder)
 

@@ -26,15 +26,13 @@ from tqdm import tqdm
 from foveate.errors import InputError
 from foveate.models.reasoner import Message
 from foveate.models.seen import SeenImages
-from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
-from foveate.ops import compute_dtype
 from foveate.paths import expanded
 from foveate.rl.limits import at_least, check
 from foveate.rl.logprobs import written_logprobs
 from foveate.rl.preferences import conversation, is_of_trl, naming, with_picture
 from foveate.rl.rounds import batch_at
-from foveate.rl.trainable import LoraConfig, export, make_trainable
+from foveate.rl.trainable import LoraConfig, export, make_trainable, open_policy
 from foveate.rl.trajectory import Saved, read_trajectories
 from foveate.rl.trl_rows import NO_ROW, offering, open_rows, pictures_of, preference_of, tools_of
 
@@ -152,8 +150,7 @@ class ImitationStage:
         """Raises InputError when the file has nothing to imitate."""
         self.config, self.seed = config, seed
         self.examples = open_examples(expanded(config.data), only_right=config.only_right)
-        dtype = compute_dtype(torch.device(device))
-        self.thinker = Thinker.from_pretrained(config.start, dtype=dtype).to(device)
+        self.thinker = open_policy(config.start, device)
         self.module = self.thinker
         self.see = None if config.train_tower else SeenImages(self.thinker, room_bytes=math.inf)
         self.kept: list[Transcript] = []

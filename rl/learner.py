@@ -163,10 +163,11 @@ def gradient(
             continue
         batch = own[which]
         transcript = pack([sample.trajectory.transcript for sample in batch])
-        sampled_S = torch.cat([sample.trajectory.sampled_S for sample in batch])
         logprobs_S = said(transcript, see)
-        targets_B = torch.tensor([sample.target for sample in batch])
-        value = loss(logprobs_S, sampled_S, conversation_of(transcript), targets_B)
+        device = logprobs_S.device
+        sampled_S = torch.cat([sample.trajectory.sampled_S for sample in batch]).to(device)
+        targets_B = torch.tensor([sample.target for sample in batch], device=device)
+        value = loss(logprobs_S, sampled_S, conversation_of(transcript).to(device), targets_B)
         learn_from(value, size(batch) * team.size / total)  # a team's gradients are averaged
         differences_S = logprobs_S.detach() - sampled_S
         moved += float((differences_S.expm1() - differences_S).sum())

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from foveate.errors import ConfigError
 from foveate.models.thinker import Thinker
-from foveate.ops import compute_dtype
 from foveate.rl.ending import Clock, told_to_stop
 from foveate.rl.journal import METRICS, Progress, add_row, begun, keep_rows, save_checkpoint
 from foveate.rl.learner import OF_FAMILY, Learner, Said
@@ -27,7 +26,7 @@ from foveate.rl.sampler import remembered
 from foveate.rl.settings import refuse_start, settings_of
 from foveate.rl.team import joined, share_out
 from foveate.rl.trackers import tracked
-from foveate.rl.trainable import export, make_trainable
+from foveate.rl.trainable import export, make_trainable, open_policy
 from foveate.rl.writing import made
 
 
@@ -46,8 +45,8 @@ def train_policy(
     refuse_start(settings, out)
     questions = questions_of(config)
     made(out)
-    with joined("cpu") as team, told_to_stop() as told:
-        learning = Thinker.from_pretrained(config.start, dtype=compute_dtype())
+    with joined(config.device) as team, told_to_stop() as told:
+        learning = open_policy(config.start, config.device)
         make_trainable(learning, config.lora, tower=config.train_tower)
         playing = learning if team.size == 1 else deepcopy(learning)
         learner = Learner(objective, config, share_out(Said(learning), team), team)

@@ -31,11 +31,13 @@ class RayConfig:
 
     actors: int = 0
     """Processes of Ray that play; 0 for none."""
+    gpus: float = 0.0
+    """Of each actor, with `device: cuda`; a part of one where several share it."""
     staleness: int = 0
     """By so many iterations the weights that played may be older than those that learn."""
 
     def __post_init__(self) -> None:
-        check(self, "ray.", actors=NOT_NEGATIVE, staleness=NOT_NEGATIVE)
+        check(self, "ray.", actors=NOT_NEGATIVE, gpus=NOT_NEGATIVE, staleness=NOT_NEGATIVE)
         if self.staleness and not self.actors:
             raise ConfigError(
                 f"ray.staleness is {self.staleness} without actors, and this process plays with the weights that it "
@@ -87,6 +89,8 @@ class PolicyConfig:
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optimizer: PolicyOptimizer = field(default_factory=PolicyOptimizer)
     """Its schedule counts iterations."""
+    device: str = "cpu"
+    """Where the policy plays and learns, as torch names it: cpu, cuda."""
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -124,6 +128,11 @@ class PolicyConfig:
             raise ConfigError(
                 f"sampler.families is {self.sampler.families!r} and tasks {self.tasks!r}, whose questions say what "
                 "families there are; wanted one or the other"
+            )
+        if self.ray.actors and (self.device == "cpu") != (self.ray.gpus == 0):
+            raise ConfigError(
+                f"ray.gpus is {self.ray.gpus:g} and device {self.device!r}; wanted as many as each actor shall have "
+                "(0.5 where two share one) with a GPU's device, and 0 with cpu"
             )
         self.most_left(max(1, self.ray.actors))
         if self.partial and self.ray.actors and not self.ray.staleness:

@@ -19,9 +19,7 @@ from tqdm import tqdm
 
 from foveate.errors import InputError, ModelError
 from foveate.models.seen import SeenImages
-from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack, without_patches
-from foveate.ops import compute_dtype
 from foveate.paths import expanded
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.limits import at_least, check
@@ -29,7 +27,7 @@ from foveate.rl.logprobs import conversation_of, summed, written_logprobs
 from foveate.rl.pairs import Preference
 from foveate.rl.preferences import lacks, laid_out, naming, open_preferences, with_picture
 from foveate.rl.rounds import batch_at
-from foveate.rl.trainable import LoraConfig, export, make_trainable
+from foveate.rl.trainable import LoraConfig, export, make_trainable, open_policy
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -71,8 +69,7 @@ class PreferenceStage:
         self.pairs = open_preferences(expanded(config.data))
         self.usable: list[int] = []
         """Numbers of the pairs that something can be learned from; the lists below have one for each."""
-        dtype = compute_dtype(torch.device(device))
-        self.thinker = Thinker.from_pretrained(config.start, dtype=dtype).to(device)
+        self.thinker = open_policy(config.start, device)
         self.module = self.thinker
         self.see = None if config.train_tower else SeenImages(self.thinker, room_bytes=math.inf)
         self.references: list[Tensor] = []

@@ -23,13 +23,12 @@ from foveate.extras import from_extra
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import without_patches
-from foveate.ops import compute_dtype
 from foveate.rl.players import Played, own_players
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory
 from foveate.rl.team import Team
-from foveate.rl.trainable import whole_weights
+from foveate.rl.trainable import open_policy, whole_weights
 
 Sent = tuple[list[Trajectory], dict[str, Tensor], int]
 """Trajectories, what the tower made of their pictures by key, if it stays as it is, and how old the oldest are."""
@@ -39,7 +38,7 @@ class Player:
     """What runs in an actor."""
 
     def __init__(self, config: PolicyConfig, share: Team) -> None:
-        self.thinker = Thinker.from_pretrained(config.start, dtype=compute_dtype())
+        self.thinker = open_policy(config.start, config.device)
         self.config = config
         self.stack = ExitStack()
         self.players = self.stack.enter_context(own_players(config, self.thinker, share, questions_of(config)))
@@ -58,7 +57,7 @@ class Player:
         if late:  # whose conversation ended after its picture had gone with another's
             see(late)
         bare = [replace(one, transcript=without_patches(one.transcript)) for one in trajectories]
-        return bare, see.take(keys, keep), age
+        return bare, {key: tokens.cpu() for key, tokens in see.take(keys, keep).items()}, age
 
     @torch.no_grad()
     def renew(self, weights: Mapping[str, Tensor]) -> None:
@@ -100,7 +99,7 @@ class RayPlayers:
 
     def renew(self, thinker: Thinker) -> None:
         """See Players; what has been begun ends with the weights before."""
-        weights = self.ray.put(whole_weights(thinker))
+        weights = self.ray.put({name: weight.cpu() for name, weight in whole_weights(thinker).items()})
         self.renewals = [actor.renew.remote(weights) for actor in self.actors]
         self.learned += 1
 
@@ -109,7 +108,7 @@ class RayPlayers:
             return None
         see = SeenImages(self.thinker, room_bytes=math.inf)
         for _, tokens, _ in sent:
-            see.tokens.update(tokens)
+            see.tokens.update((key, own.to(self.config.device)) for key, own in tokens.items())
         return see
 
     def _got(self, begun: list[Any]) -> list[Any]:
@@ -148,10 +147,16 @@ def cluster(**settings: Any) -> Iterator[Any]:
 
 @contextmanager
 def ray_players(config: PolicyConfig, thinker: Thinker) -> Iterator[RayPlayers]:
-    """Actors for the block. Raises ConfigError when Ray is not installed."""
+    """Actors for the block. Raises ConfigError when Ray is not installed, or its cluster has not as many GPUs."""
     with cluster() as ray:
-        count = config.ray.actors
-        actors = [ray.remote(Player).remote(config, Team(rank, count)) for rank in range(count)]
+        count, gpus = config.ray.actors, config.ray.gpus
+        there = ray.cluster_resources().get("GPU", 0.0)
+        if count * gpus > there:  # they would be waited for
+            raise ConfigError(
+                f"{count} actors want {gpus:g} GPUs each, and Ray has {there:g}; set ray.gpus or ray.actors"
+            )
+        actor = ray.remote(num_gpus=gpus)(Player)
+        actors = [actor.remote(config, Team(rank, count)) for rank in range(count)]
         try:
             yield RayPlayers(ray=ray, actors=actors, config=config, thinker=thinker)
         finally:

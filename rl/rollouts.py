@@ -4,39 +4,32 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from foveate.errors import InputError
 from foveate.models.snapshot import checkpoint_folder
-from foveate.models.thinker import Thinker
-from foveate.ops import compute_dtype
 from foveate.paths import expanded, is_folder
 from foveate.rl.players import jobs_of
-from foveate.rl.policy_config import USUAL, PolicyConfig
+from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.questions import questions_of
 from foveate.rl.rollout import Trajectory, living, rollouts
 from foveate.rl.sampler import SamplerConfig
 from foveate.rl.sources import answers_of, source_of, stamps_of, weights_of
 from foveate.rl.suite import ANSWERS, SUITE_VERSION
 from foveate.rl.tasks.scene import FAMILIES
+from foveate.rl.trainable import open_policy
 from foveate.rl.trajectory import count_trajectories, read_trajectories, write_trajectories
 
 
-def asked_of(
-    model: Path, tasks: str, *, prompts: int, samples: int, at_once: int = 16, turns: int = 8, policy_tokens: int = 480,
-    image_tokens: int = USUAL.image_tokens, seed: int = 0,
-) -> PolicyConfig:  # fmt: skip
-    """What is asked of a model: questions of some families, of all, or of a folder.
+def asked_of(model: Path, tasks: str, **settings: Any) -> PolicyConfig:
+    """What is asked of a model: questions of some families, of all, or of a folder; `settings` are PolicyConfig's.
 
     Raises InputError for a family or folder that is not there, ConfigError for a number that is none.
     """
     folder, sampler = _tasks_of(tasks)
-    start = str(checkpoint_folder(model))
-    return PolicyConfig(
-        start=start, iterations=1, tasks=folder, sampler=sampler, prompts=prompts, samples=samples, at_once=at_once,
-        turns=turns, policy_tokens=policy_tokens, image_tokens=image_tokens, seed=seed,
-    )  # fmt: skip
+    return PolicyConfig(start=str(checkpoint_folder(model)), iterations=1, tasks=folder, sampler=sampler, **settings)
 
 
 def roll_out(config: PolicyConfig, out: Path, *, temperature: float = 1.0, resume: bool = False) -> str:
@@ -56,7 +49,7 @@ def roll_out(config: PolicyConfig, out: Path, *, temperature: float = 1.0, resum
     write_trajectories(out, (), source=source, resume=resume)  # whether one can, before the model is loaded
     held = count_trajectories(out, source)
     with rollouts(
-        Thinker.from_pretrained(config.start, dtype=compute_dtype()),
+        open_policy(config.start, config.device),
         at_once=config.at_once,
         temperature=temperature,
         budget=config.budget,

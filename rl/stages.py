@@ -5,10 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
-from foveate.errors import ConfigError, first_line
+from foveate.errors import ConfigError
 from foveate.models.config import from_json
+from foveate.models.device import device_of
 from foveate.rl.ending import Clock
 from foveate.rl.examples import Examples, examples_of, leads
 from foveate.rl.journal import refuse_early
@@ -74,7 +73,8 @@ def _train_policy(
     settings = from_json(PolicyConfig, values)
     settings = settings if seed is None else replace(settings, seed=seed)
     _refuse(out, settings_of(objective, settings), resume=resume)
-    examples = examples_of(settings, settings.examples, out, settings.seed)
+    take_device(settings.device)
+    examples = examples_of(settings, settings.examples, out, settings.seed, settings.device)
     examples.ask("before", settings.start, again=not resume)
     clock = Clock((), max_minutes)
     done = train_policy(cast(Any, objective), settings, out, resume=resume, max_minutes=max_minutes)
@@ -97,13 +97,8 @@ def _asked_after(examples: Examples, out: Path, *, done: bool) -> None:
 
 def take_device(device: str) -> None:
     """Take a device, of several GPUs this process's own. Raises ConfigError unless torch can compute there."""
-    try:
-        choose_gpu(device)
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise ConfigError(
-            f"device is {device!r}, which torch cannot use ({first_line(error)}); wanted cpu, or cuda"
-        ) from error
+    choose_gpu(device)
+    device_of(device)
 
 
 def main(

@@ -79,7 +79,7 @@ ALONE = Team()
 
 def choose_gpu(device: str) -> None:
     """Make "cuda" mean a GPU of this process's own, before anything is put there, where torchrun started several."""
-    if dist.is_torchelastic_launched() and torch.device(device).type == "cuda":
+    if dist.is_torchelastic_launched() and device == "cuda":
         torch.cuda.set_device(dist.get_node_local_rank())
 
 

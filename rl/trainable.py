@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foveate.extras import from_extra
+from foveate.models.device import device_of, put_on
 from foveate.models.linear import Linear
 from foveate.models.moe import MoE
 from foveate.models.thinker import Thinker
+from foveate.ops import compute_dtype
 from foveate.rl.limits import ABOVE_ZERO, NOT_NEGATIVE, check
 from foveate.rl.writing import made, replaced, told
 
@@ -37,6 +39,17 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         check(self, "lora.", rank=NOT_NEGATIVE, alpha=ABOVE_ZERO)
+
+
+def open_policy(start: str | Path, device: str) -> Thinker:
+    """The thinker of a checkpoint folder on a device, in bf16 where that multiplies it fast, else in f32.
+
+    Raises ConfigError for a device that torch cannot use, and what `Thinker.from_pretrained` does.
+    """
+    place = device_of(device)
+    thinker = Thinker.from_pretrained(start, dtype=compute_dtype(place))
+    put_on(thinker, place)
+    return thinker
 
 
 def make_trainable(thinker: Thinker, lora: LoraConfig, *, tower: bool) -> None:

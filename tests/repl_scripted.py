@@ -16,4 +16,4 @@ def looks_long(messages: Sequence[Message]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(load=lambda _: ScriptedReasoner(looks_long, seconds_per_token=0.002)))
+    sys.exit(main(load=lambda *_: ScriptedReasoner(looks_long, seconds_per_token=0.002)))

@@ -46,7 +46,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Ask:
     """Runs a command with a script as the model; returns exit code, stdout, stderr."""
 
     def with_script(*arguments: str, script: Script = looks_once, pause_s: float = 0.0) -> tuple[int, str, str]:
-        code = main(arguments, load=lambda _: ScriptedReasoner(script, seconds_per_token=pause_s))
+        code = main(arguments, load=lambda *_: ScriptedReasoner(script, seconds_per_token=pause_s))
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -117,7 +117,7 @@ def test_temperature_and_seed_reach_the_model(
     ):
         reasoner = ScriptedReasoner(lambda _: answer("K7"))
         monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n"))
-        assert main(command, load=lambda _, reasoner=reasoner: reasoner) == 0, capsys.readouterr().err
+        assert main(command, load=lambda *_, reasoner=reasoner: reasoner) == 0, capsys.readouterr().err
         assert reasoner.temperatures == [0.7]
         assert reasoner.seeds == [3 * 1_000_003]
 
@@ -143,7 +143,7 @@ def test_network_has_the_web_searched(picture: str, tmp_path: Path, monkeypatch:
     ):
         asked.clear()
         monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n"))
-        assert main(command, load=lambda _: ScriptedReasoner(turns)) == 0
+        assert main(command, load=lambda *_: ScriptedReasoner(turns)) == 0
         assert asked == wanted
 
 
@@ -206,7 +206,7 @@ def test_an_unknown_model_is_one_line_and_exit_code_2(
 def test_a_huge_picture_is_refused_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("1", (13000, 13000)).save(tmp_path / "huge.png")
 
-    def never(_: str) -> ScriptedReasoner:
+    def never(*_: str) -> ScriptedReasoner:
         raise AssertionError("the model was loaded")
 
     assert main(["ask", str(tmp_path / "huge.png"), "What?"], load=never) == 2
@@ -214,7 +214,7 @@ def test_a_huge_picture_is_refused_before_a_model_is_loaded(tmp_path: Path, caps
 
 
 def test_a_bug_is_one_line_and_exit_code_70(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(_: str) -> ScriptedReasoner:
+    def broken(*_: str) -> ScriptedReasoner:
         raise RuntimeError("boom\nbang")
 
     assert main(["ask", picture, "What?"], load=broken) == 70
@@ -232,7 +232,7 @@ def test_an_interrupt_ends_with_130(picture: str) -> None:
         "import sys; from looking import looks_once; from scripted import ScriptedReasoner;"
         "look = lambda messages: print('ready', flush=True) or looks_once(messages);"
         f"from foveate.cli import main; sys.exit(main(['ask', '--json', {picture!r}, 'a slow question'], "
-        "load=lambda _: ScriptedReasoner(look, seconds_per_token=0.05)))"
+        "load=lambda *_: ScriptedReasoner(look, seconds_per_token=0.05)))"
     )
     asking = subprocess.Popen(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=PIPE, stderr=PIPE, text=True
@@ -251,7 +251,7 @@ def test_a_signal_unwinds_what_is_under_way(picture: str) -> None:
     code = f"""
 import signal, sys, time
 from foveate.cli import main
-def load(_):
+def load(*_):
     try:
         print("ready", flush=True)
         time.sleep(60)
@@ -272,7 +272,7 @@ def test_a_signal_that_is_ignored_stays_so(picture: str, capsys: pytest.CaptureF
     """As nohup asks for; and those that are handled here are let go of afterwards."""
     found = []
 
-    def load(_: str) -> ScriptedReasoner:
+    def load(*_: str) -> ScriptedReasoner:
         found.extend(signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM))
         return ScriptedReasoner(looks_once)
 
@@ -303,7 +303,7 @@ def test_an_option_before_a_command_is_refused(run: Ask, before: list[str], comm
 def test_an_answer_survives_an_output_without_its_letters(picture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", output)
-    assert main(["ask", picture, "What?"], load=lambda _: ScriptedReasoner([answer("Größe 7 µm")])) == 0
+    assert main(["ask", picture, "What?"], load=lambda *_: ScriptedReasoner([answer("Größe 7 µm")])) == 0
     assert output.buffer.getvalue() == rb"Gr\xf6\xdfe 7 \xb5m" + b"\n"  # type: ignore[attr-defined]
 
 
@@ -411,7 +411,7 @@ def test_no_tools_and_yet_something_of_them_is_refused() -> None:
 def test_what_needs_no_model_is_told_before_one_is_loaded(
     tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def load(name: str) -> ScriptedReasoner:
+    def load(name: str, _device: str) -> ScriptedReasoner:
         raise AssertionError(f"{name} was loaded")
 
     for arguments, said in (

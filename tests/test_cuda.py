@@ -1,5 +1,6 @@
 """On a GPU the thinker says and learns what it does on the processor. Skipped where there is none."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from pictures import noise
 
+from foveate.agent.agent import Agent
 from foveate.models import Thinker
 from foveate.models.checkpoint import nano_path
 from foveate.models.config import NANO, TINY
@@ -15,6 +17,10 @@ from foveate.models.stem import ConvStem
 from foveate.models.tokenizer import make_tokenizer
 from foveate.ops import Packing, experts_forward, packed_attention
 from foveate.ops.native import plain_pytorch
+from foveate.rl.journal import METRICS
+from foveate.rl.length import LengthPenalty
+from foveate.rl.policy import train_policy
+from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.stages import make_stage
 from foveate.rl.train import TrainConfig, train
 
@@ -123,3 +129,17 @@ def test_a_stage_starts_where_it_does_on_the_processor(tmp_path: Path, name: str
     again = make_stage(name, values, 0, "cuda")
     assert train(again, TrainConfig(steps=4, num_workers=1), tmp_path / "run", resume=True) == 4
     assert all(p.is_cuda and bool(p.isfinite().all()) for p in there.module.parameters())
+
+
+def test_an_agent_answers_and_a_policy_learns(tmp_path: Path) -> None:
+    noise(300, 200).save(tmp_path / "picture.png")
+    with Agent(nano_path(), device="cuda") as agent:  # by its folder, as a model of one's own
+        assert agent.ask("What is under the dog?", [tmp_path / "picture.png"]).status in ("answered", "out_of_budget")
+    config = PolicyConfig(
+        start=str(nano_path()), iterations=2, prompts=2, samples=4, at_once=8, updates=1, device="cuda",
+        length=LengthPenalty(warmup_iterations=0),
+    )  # fmt: skip
+    assert train_policy("pmd", config, tmp_path / "run") == 2
+    rows = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
+    assert all(row["mismatch"] < 0.1 for row in rows if "mismatch" in row)
+    assert any(row["grad_norm"] > 0 for row in rows)

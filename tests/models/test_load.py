@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from foveate.errors import ConfigError, ModelError
+from foveate.models import load
+from foveate.models.device import put_on
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.load import known_model, load_reasoner, reasoner_of
 from foveate.models.thinker import Thinker
@@ -74,6 +76,49 @@ def test_bf16_is_computed_with_where_the_processor_multiplies_it(
     assert {p.dtype for p in reasoner.thinker.parameters()} == {dtype}
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "told"),
+    [
+        ("nano", "tpu", "device is 'tpu', which torch cannot use (.*); wanted cpu, or cuda"),
+        ("nano", "meta", "device is 'meta', which torch cannot use (.*); wanted cpu, or cuda"),
+        ("nano", "cpu:5:", "device is 'cpu:5:', which torch cannot use (.*); wanted cpu, or cuda"),
+        ("nano:int8", "cuda", "device is 'cuda' and the model 'nano:int8', rounded for processors; wanted cpu"),
+        ("http://localhost:8000/v1#x", "cpu", "device is 'cpu' and the model .*, which runs elsewhere; wanted auto"),
+    ],
+)
+def test_a_device_that_cannot_be_is_told(name: str, device: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_reasoner(name, device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigError, match="device is 'cuda', which torch cannot use"):
+        load_reasoner("nano", "cuda")
+
+
+def test_a_gpu_is_taken_where_there_is_one(thinker: Thinker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for nano, and for what is rounded."""
+    thinker.save_pretrained(tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(load, "device_of", lambda name: asked.append(name) or torch.device("cpu"))
+    for name in (str(tmp_path), f"{tmp_path}:int8", "nano"):
+        load_reasoner(name)
+    load_reasoner(tmp_path, "cpu")
+    assert asked == ["cuda", "cpu", "cpu", "cpu"]
+
+
+def test_no_room_on_a_device_is_told_with_what_is_wanted(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(thinker, "to", full)
+    size = sum(parameter.nbytes for parameter in thinker.parameters())
+    with pytest.raises(ModelError, match=f"cuda:1 has no room for weights of {size:,} bytes; wanted cpu"):
+        put_on(thinker, torch.device("cuda:1"))
+
+
 def test_int8_is_for_our_own_thinker(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="runs without it"):
         known_model(f"transformers:{tmp_path}:int8")
@@ -85,6 +130,8 @@ def test_what_is_no_reasoner_is_told(thinker: Thinker) -> None:
     wrong: Any = thinker
     with pytest.raises(ConfigError, match=r"got a model of the type Thinker, .*ThinkerReasoner"):
         reasoner_of(wrong)
+    with pytest.raises(ConfigError, match="no name but a ThinkerReasoner, which is somewhere already; wanted auto"):
+        reasoner_of(reasoner, "cpu")
 
 
 def test_what_torch_cannot_do_is_a_failure_of_the_model(thinker: Thinker, conversation: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ line.
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,14 @@ def test_a_pack_gives_what_each_gives_alone(family: str, saved: tuple[nn.Module,
     wanted = [logits(saved[0], qwen.inputs(family, messages, generate=False)) for messages in CONVERSATIONS]
     got = thinker(pack([thinker.processor(messages) for messages in CONVERSATIONS]))
     torch.testing.assert_close(got, torch.cat(wanted), rtol=1e-3, atol=1e-3)
+
+
+def test_a_copy_says_the_same_and_is_changed_alone(thinker: Thinker) -> None:
+    copied = deepcopy(thinker)
+    assert torch.equal(copied(copied.processor(CONVERSATIONS[1])), thinker(thinker.processor(CONVERSATIONS[1])))
+    with torch.no_grad():
+        copied.decoder.norm.weight.zero_()
+    assert bool(thinker.decoder.norm.weight.any())
 
 
 def test_generation_config_says_what_is_drawn_from(thinker: Thinker) -> None:

@@ -158,7 +158,7 @@ def test_a_model_that_fails_is_told_once(suite: Path, tmp_path: Path, capsys: py
 
 def sandbox_told(suite: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str | None, str]:
     """What the report says that code ran in, and stderr."""
-    assert main(["eval", str(suite), "--json"], load=lambda _: Scripted()) == 0
+    assert main(["eval", str(suite), "--json"], load=lambda *_: Scripted()) == 0
     out, err = capsys.readouterr()
     return json.loads(out)["sandbox"], err
 

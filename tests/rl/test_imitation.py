@@ -26,7 +26,7 @@ from foveate.cli import main
 from foveate.errors import ConfigError, ImageError, InputError
 from foveate.models import Thinker
 from foveate.models.transcript import pack
-from foveate.rl import imitation
+from foveate.rl import trainable
 from foveate.rl.imitation import ImitationConfig, ImitationStage, open_examples
 from foveate.rl.journal import CHECKPOINT
 from foveate.rl.optimizer import OptimizerConfig
@@ -49,7 +49,7 @@ SHOWN = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text":
 @pytest.fixture(autouse=True)
 def _in_f32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the processor multiplies bf16: what is compared was sampled in f32."""
-    monkeypatch.setattr(imitation, "compute_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(trainable, "compute_dtype", lambda _: torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,11 @@ def test_conversations_that_wait_are_an_iteration_old() -> None:
     with pytest.raises(ConfigError, match=r"ray\.staleness is 0 and partial 0\.5"):
         policy(partial=0.5, ray=RayConfig(actors=1))
     policy(partial=0.5, ray=RayConfig(actors=1, staleness=1))
+    with pytest.raises(ConfigError, match=r"ray\.gpus is 0 and device 'cuda'; wanted as many as each actor shall have"):
+        policy(device="cuda", ray=RayConfig(actors=1))
+    with pytest.raises(ConfigError, match=r"ray\.gpus is 0\.5 and device 'cpu'"):
+        policy(ray=RayConfig(actors=1, gpus=0.5))
+    policy(device="cuda", ray=RayConfig(actors=1, gpus=0.5))
 
 
 @pytest.mark.parametrize(

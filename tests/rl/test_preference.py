@@ -19,7 +19,7 @@ from played import BUDGET, jobs, whole
 from foveate.errors import InputError, ModelError
 from foveate.models import Thinker
 from foveate.models.transcript import pack
-from foveate.rl import preference
+from foveate.rl import trainable
 from foveate.rl.dpo import DpoConfig
 from foveate.rl.preference import PairBatch, PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import Trajectory, rollouts
@@ -59,7 +59,7 @@ def test_dpo_starts_at_log_2_and_prefers_the_chosen(thinker: Thinker, data: Path
 def test_the_first_loss_is_exactly_log_2_in_f32(
     lora: LoraConfig, thinker: Thinker, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preference, "compute_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(trainable, "compute_dtype", lambda _: torch.float32)
     thinker.save_pretrained(tmp_path / "start")
     config = PreferenceConfig(start=str(tmp_path / "start"), data=str(data), pairs_per_batch=2, lora=lora)
     stage = PreferenceStage(config, 0, "cpu")
@@ -73,7 +73,7 @@ def test_the_first_loss_is_exactly_log_2_in_f32(
 def test_a_batch_is_its_pairs_accumulated(
     loss: Any, thinker: Thinker, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preference, "compute_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(trainable, "compute_dtype", lambda _: torch.float32)
     thinker.save_pretrained(tmp_path / "start")
     dpo = DpoConfig(loss=loss)
     config = PreferenceConfig(start=str(tmp_path / "start"), data=str(data), pairs_per_batch=2, dpo=dpo)

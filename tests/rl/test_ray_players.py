@@ -116,6 +116,16 @@ def test_what_an_actor_raises_is_raised(thinker: Thinker) -> None:
         far.play(0, {})
 
 
+def test_gpus_that_the_cluster_has_not_are_told(thinker: Thinker) -> None:
+    config = PolicyConfig(start="nano", iterations=1, device="cuda", ray=RayConfig(actors=2, gpus=8))
+    there = ray.cluster_resources().get("GPU", 0.0)
+    with (
+        pytest.raises(ConfigError, match=f"2 actors want 8 GPUs each, and Ray has {there:g}; set ray.gpus"),
+        players(config, thinker, ALONE),
+    ):
+        pass
+
+
 def test_a_team_with_actors_is_refused(thinker: Thinker) -> None:
     config = PolicyConfig(start="", iterations=1, ray=RayConfig(actors=1))
     with pytest.raises(ConfigError, match="in a team of 2"), players(config, thinker, Team(0, 2)):

@@ -23,6 +23,7 @@ from foveate.cli import main
 from foveate.errors import InputError
 from foveate.models import Thinker
 from foveate.rl import rollouts as command
+from foveate.rl import trainable
 from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.sampler import SamplerConfig
@@ -95,7 +96,7 @@ def test_a_rollout_computes_in_what_the_processor_multiplies(
         dtypes.append(thinker.decoder.embed.weight.dtype)
         return play(thinker, **settings)
 
-    monkeypatch.setattr(command, "compute_dtype", lambda: torch.float32)
+    monkeypatch.setattr(trainable, "compute_dtype", lambda _: torch.float32)
     monkeypatch.setattr(command, "rollouts", watched)
     asked = command.asked_of(tmp_path / "model", "label", prompts=1, samples=1)
     command.roll_out(asked, tmp_path / "some.jsonl")

@@ -27,6 +27,7 @@ from foveate.cli.options import (
     MODEL_HELP,
     USUAL,
     DataDirOption,
+    DeviceOption,
     ImageTokensOption,
     NetworkOption,
     NoToolsOption,
@@ -45,6 +46,7 @@ from foveate.cli.signals import unwound_by_signals
 from foveate.cli.trace import trace
 from foveate.cli.train import train
 from foveate.errors import FoveateError, InputError
+from foveate.models.device import AUTO
 
 EXIT_CODES = """
 Exit codes: 0 done, a question answered; 1 ended without an answer or out of budget (eval: a question ended in an
@@ -81,6 +83,7 @@ def foveate(
         list[Path] | None, typer.Option("--image", "-i", metavar="PATH", help="A picture to start with.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="PATH|URL|nano", help=MODEL_HELP)] = None,
+    device: DeviceOption = AUTO,
     max_turns: TurnsOption = USUAL.turns,
     max_tokens: TokensOption = USUAL.policy_tokens,
     max_image_tokens: ImageTokensOption = USUAL.image_tokens,
@@ -110,6 +113,7 @@ def foveate(
         resume=go_on if resume is None else resume,
         images=image or [],
         model=model,
+        device=device,
         network=network,
         unsafe=unsafe_code,
         data_dir=data_dir,

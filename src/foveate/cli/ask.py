@@ -10,6 +10,7 @@ import typer
 
 from foveate.cli.options import (
     USUAL,
+    DeviceOption,
     ImageTokensOption,
     ModelOption,
     NetworkOption,
@@ -25,6 +26,7 @@ from foveate.cli.options import (
     tools_for,
 )
 from foveate.errors import ImageError, InputError
+from foveate.models.device import AUTO
 from foveate.paths import existing_file, expanded
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def ask(
         typer.Option("--save-trace", metavar="DIR", help="Write DIR/trace.html and DIR/trace.json."),
     ] = None,
     model: ModelOption = "nano",
+    device: DeviceOption = AUTO,
     max_turns: TurnsOption = USUAL.turns,
     max_tokens: TokensOption = USUAL.policy_tokens,
     max_image_tokens: ImageTokensOption = USUAL.image_tokens,
@@ -64,7 +67,7 @@ def ask(
     from foveate.pictures import open_picture
 
     pictures = [open_picture(path) for path in paths]
-    reasoner = context.obj(model)
+    reasoner = context.obj(model, device)
     from foveate.agent.agent import Agent
 
     tools = tools_for(reasoner.dialect, no_tools=no_tools, network=network, unsafe=unsafe_code)

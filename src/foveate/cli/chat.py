@@ -10,6 +10,7 @@ from foveate.agent.budget import Budget
 from foveate.cli.options import USUAL, check_tools, tools_for
 from foveate.cli.reasoner import LoadReasoner
 from foveate.errors import InputError
+from foveate.models.device import AUTO
 from foveate.paths import expanded
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def chat(
     resume: bool | str,
     images: Sequence[Path],
     model: str | None,
+    device: str = AUTO,
     network: bool,
     unsafe: bool,
     data_dir: Path | None,
@@ -53,7 +55,7 @@ def chat(
 
     @lru_cache(maxsize=1)  # another conversation mostly goes on with the same model
     def model_and_tools(name: str) -> "tuple[Reasoner, tuple[Tool, ...]]":
-        reasoner = load(name)
+        reasoner = load(name, device)
         return reasoner, tools_for(reasoner.dialect, no_tools=no_tools, network=network, unsafe=unsafe)
 
     def make_agent(name: str) -> "Agent":

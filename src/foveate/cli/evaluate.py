@@ -8,6 +8,7 @@ import typer
 
 from foveate.cli.options import (
     USUAL,
+    DeviceOption,
     ImageTokensOption,
     ModelOption,
     SecondsOption,
@@ -16,6 +17,7 @@ from foveate.cli.options import (
     TurnsOption,
     budget_of,
 )
+from foveate.models.device import AUTO
 from foveate.models.load import known_model
 from foveate.paths import expanded
 
@@ -33,6 +35,7 @@ def evaluate(
         typer.Option("--control", help="blank greys every crop, no-tools takes the tools away."),
     ] = None,
     model: ModelOption = "nano",
+    device: DeviceOption = AUTO,
     max_turns: TurnsOption = USUAL.turns,
     max_tokens: TokensOption = USUAL.policy_tokens,
     max_image_tokens: ImageTokensOption = USUAL.image_tokens,
@@ -44,7 +47,7 @@ def evaluate(
 ) -> int:
     """Measure accuracy on a suite of questions with known answers; exits 1 when one of them ends in an error."""
     budget = budget_of(turns=max_turns, tokens=max_tokens, image_tokens=max_image_tokens, seconds=max_seconds)
-    reasoner = context.obj(model) if workers == 1 else known_model(model)
+    reasoner = context.obj(model, device) if workers == 1 else known_model(model)
     from foveate.agent.plain import printable
     from foveate.rl.evaluate import evaluate as run
 
@@ -59,6 +62,7 @@ def evaluate(
         out=None if out is None else expanded(out),
         resume=resume,
         workers=workers,
+        device=device if workers > 1 else AUTO,
     )
     print(json.dumps(report.to_json()) if as_json else printable(report.to_text()))
     return 1 if "error" in report.statuses else 0

@@ -28,6 +28,8 @@ MODEL_HELP = (
     "transformers:DIR runs any family, http://HOST/v1#NAME asks an endpoint."
 )
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="PATH|URL|nano", help=MODEL_HELP)]
+DEVICE_HELP = "cpu, cuda, or auto: a GPU where torch finds one; nano and rounded weights stay on the processor."
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help=DEVICE_HELP)]
 NetworkOption = Annotated[bool, typer.Option("--network", help="Search the web in place of the local index.")]
 UnsafeOption = Annotated[bool, typer.Option("--unsafe-code", help="Run code also where no sandbox works.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Makes sampling repeatable.")]

@@ -9,10 +9,11 @@ from foveate.models.load import load_reasoner as load
 if TYPE_CHECKING:
     from foveate.models.reasoner import Reasoner
 
-LoadReasoner = Callable[[str], "Reasoner"]
+LoadReasoner = Callable[[str, str], "Reasoner"]
+"""From a name and a device."""
 
 
-def load_reasoner(model: str) -> "Reasoner":
+def load_reasoner(model: str, device: str) -> "Reasoner":
     """The reasoner of a checkpoint folder, of a name on the hub, of an address, or of the nano in the package.
 
     Raises ModelError for a name that is neither, CheckpointError for files that cannot be used.
@@ -21,6 +22,6 @@ def load_reasoner(model: str) -> "Reasoner":
     try:
         import foveate.agent.agent  # noqa: F401  the rest of what a question needs
 
-        return load(model)
+        return load(model, device)
     finally:
         gc.enable()

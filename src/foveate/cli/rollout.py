@@ -23,6 +23,9 @@ def rollout(
     prompts: Annotated[int, typer.Option("--prompts", metavar="N", help="Questions.")] = 64,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Conversations about each.")] = 8,
     at_once: Annotated[int, typer.Option("--at-once", metavar="N", help="Conversations in flight.")] = 16,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where the model computes: cpu, cuda.")
+    ] = "cpu",
     max_turns: TurnsOption = 8,
     max_tokens: TokensOption = 480,
     max_image_tokens: ImageTokensOption = USUAL.image_tokens,
@@ -35,7 +38,7 @@ def rollout(
 
     config = asked_of(
         expanded(model), tasks, prompts=prompts, samples=samples, at_once=at_once, turns=max_turns,
-        policy_tokens=max_tokens, image_tokens=max_image_tokens, seed=seed,
+        policy_tokens=max_tokens, image_tokens=max_image_tokens, seed=seed, device=device,
     )  # fmt: skip
     print(roll_out(config, expanded(out), temperature=temperature, resume=resume))
     return 0

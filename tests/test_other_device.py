@@ -1,0 +1,20 @@
+"""What stands on another device than the processor stays there, on machines without a GPU: see on_other_device.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils.cpp_extension import load
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.timeout(600)
+def test_what_is_computed_on_another_device_is_the_same(tmp_path: Path) -> None:
+    load("other_device", [str(HERE / "other_device.cpp")], build_directory=str(tmp_path), is_python_module=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "on_other_device.py")]
+    told = {"OTHER_DEVICE": str(tmp_path / "other_device.so")}
+    done = subprocess.run(command, env=os.environ | told, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-10_000:]
