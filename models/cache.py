@@ -32,35 +32,45 @@ class KVCache:
     """
 
     def __init__(self, config: DecoderConfig, num_slots: int, like: Tensor, capacity: int = 1024) -> None:
-        """Of the dtype and on the device of `like`."""
+        """Of the dtype and on the device of `like`; on a GPU, where empty room costs, slots come as they are used."""
         heads, width = config.num_kv_heads, config.head_dim
         if config.latent is not None:
             heads, width = 1, config.latent.rank + config.head_dim
-        shape = (config.num_layers, num_slots, heads, capacity, width)
+        shape = (config.num_layers, num_slots if like.device.type == "cpu" else 1, heads, capacity, width)
         self.k = _zeros(shape, like).transpose(2, 3)
         self.v = _zeros(shape, like).transpose(2, 3) if config.latent is None else like.new_zeros((0,) * 5)
         self.lengths = [0] * num_slots
 
-    def reserve(self, num_tokens: int) -> None:
-        """Make every slot able to hold `num_tokens`. Raises MemoryError where there is no such room."""
-        capacity = min(x.shape[2] for x in (self.k, self.v) if x.numel())  # less where there was no room for both
-        if num_tokens <= capacity:
-            return
-        room = max(num_tokens, 2 * capacity)
-        self.k = self._grown(self.k, room)  # one after the other: a GPU holds both meanwhile
-        if self.v.numel():
-            self.v = self._grown(self.v, room)
+    @property
+    def num_slots(self) -> int:
+        """Of those there are by now."""
+        return min(x.shape[1] for x in (self.k, self.v) if x.numel())  # fewer where there was no room for both
 
-    def _grown(self, x_LSCGD: Tensor, capacity: int) -> Tensor:
+    def reserve(self, num_tokens: int, slot: int = 0) -> None:
+        """Make all slots up to `slot`, or more, able to hold `num_tokens`.
+
+        Raises MemoryError, or torch's own on a GPU, where there is no such room.
+        """
+        slots, capacity = self.num_slots, min(x.shape[2] for x in (self.k, self.v) if x.numel())
+        if num_tokens <= capacity and slot < slots:
+            return
+        slots = slots if slot < slots else min(len(self.lengths), max(slot + 1, 2 * slots))
+        capacity = capacity if num_tokens <= capacity else max(num_tokens, 2 * capacity)
+        self.k = self._grown(self.k, slots, capacity)  # one after the other: a GPU holds both meanwhile
+        if self.v.numel():
+            self.v = self._grown(self.v, slots, capacity)
+
+    def _grown(self, x_LSCGD: Tensor, slots: int, capacity: int) -> Tensor:
         """What is held, in a larger room."""
-        layers, slots, _, heads, width = x_LSCGD.shape
+        layers, before, _, heads, width = x_LSCGD.shape
         room = _zeros((layers, slots, heads, capacity, width), x_LSCGD).transpose(2, 3)
-        for slot, held in enumerate(self.lengths):
+        for slot, held in enumerate(self.lengths[:before]):
             room[:, slot, :held] = x_LSCGD[:, slot, :held]
         return room
 
     def copy_prefix(self, source: int, target: int, num_tokens: int) -> None:
-        """Let `target` begin as `source` does."""
+        """Let `target` begin as `source` does. Raises what `reserve` does."""
+        self.reserve(num_tokens, target)
         for x in (self.k, self.v):
             if x.numel():
                 x[:, target, :num_tokens] = x[:, source, :num_tokens]

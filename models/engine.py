@@ -193,9 +193,10 @@ class Engine:
         """Give the request a slot, with as much of a known prefix as possible, and prefill the rest."""
         self.clock += 1
         keys = token_keys(request.transcript)
-        shared, source = max((common_length(slot.keys, keys), index) for index, slot in enumerate(self.slots))
-        free = self._free()
-        oldest = min(free, key=lambda index: self.slots[index].used_at)
+        known = [common_length(slot.keys, keys) for slot in self.slots]
+        shared, source, free = max(known), known.index(max(known)), self._free()
+        there = self.cache.num_slots  # on a GPU another one costs more than what it would keep
+        oldest = min(free, key=lambda index: (index >= there, self.slots[index].used_at))
         target = source if source in free and shared == len(self.slots[source].keys) else oldest
         start = image_boundary(request.transcript, min(shared, len(keys) - 1))
         slot = self.slots[target]
@@ -244,6 +245,12 @@ class Engine:
         return hidden_TD
 
     def _decode(self, active: list[Request]) -> None:
+        for request in active:
+            with self._alone(request):  # of several, that one fails for whose next token there is no room
+                self.cache.reserve(self.cache.lengths[request.slot] + 1)
+        active = [request for request in active if request.stop_reason is None]
+        if not active:
+            return
         x_BD = self.thinker.decoder.embed_text(torch.tensor([request.token_ids[-1] for request in active]))
         positions = torch.tensor([request.next_position for request in active]).expand(3, -1)
         hidden_BD = self._forward(x_BD, positions, [request.slot for request in active], [1] * len(active))

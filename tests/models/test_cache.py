@@ -4,6 +4,8 @@ Such room may be larger than the machine's memory; what no machine has is an err
 """
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor
 
 from foveate.errors import ModelError
+from foveate.models import engine
 from foveate.models.cache import KVCache
 from foveate.models.config import NANO, TINY
 from foveate.models.generate import ThinkerReasoner
+from foveate.models.reasoner import Sample
 from foveate.models.thinker import Thinker
 
 
@@ -53,7 +57,7 @@ def test_room_that_there_is_not_is_an_error_of_the_model(
 ) -> None:
     reasoner = ThinkerReasoner(thinker)
     with monkeypatch.context() as patched:
-        patched.setattr(reasoner.engine.cache, "reserve", lambda _: KVCache(NANO.decoder, 1 << 34, torch.empty(0)))
+        patched.setattr(reasoner.engine.cache, "reserve", lambda *_: KVCache(NANO.decoder, 1 << 34, torch.empty(0)))
         with pytest.raises(ModelError, match=r"\Afoveate failed .* MemoryError: the system gives no room of"):
             reasoner.sample(conversation, max_new_tokens=2)
     assert reasoner.sample(conversation, max_new_tokens=2) == ThinkerReasoner(thinker).sample(
@@ -66,10 +70,10 @@ def test_what_grew_half_way_grows_on_when_there_is_room(monkeypatch: pytest.Monk
     wanted = 2 * cache.k.shape[2]
     grown = cache._grown
 
-    def no_room_for_values(x_LSCGD: Tensor, capacity: int) -> Tensor:
+    def no_room_for_values(x_LSCGD: Tensor, slots: int, capacity: int) -> Tensor:
         if x_LSCGD is cache.v:
             raise MemoryError
-        return grown(x_LSCGD, capacity)
+        return grown(x_LSCGD, slots, capacity)
 
     with monkeypatch.context() as patched:
         patched.setattr(cache, "_grown", no_room_for_values)
@@ -77,3 +81,52 @@ def test_what_grew_half_way_grows_on_when_there_is_room(monkeypatch: pytest.Monk
             cache.reserve(wanted)
     cache.reserve(wanted)
     assert min(cache.k.shape[2], cache.v.shape[2]) >= wanted
+
+
+def test_slots_come_as_they_are_used_where_empty_room_costs() -> None:
+    cache = KVCache(TINY.decoder, 6, torch.empty(0, device="meta"), capacity=8)
+    assert cache.num_slots == 1
+    for slot, wanted in ((0, 1), (1, 2), (2, 4), (3, 4), (4, 6), (5, 6)):
+        cache.copy_prefix(0, slot, 0)
+        assert (cache.num_slots, cache.k.shape[2]) == (wanted, 8)
+    cache.reserve(9, 5)
+    assert cache.k.shape[1:3] == cache.v.shape[1:3] == (6, 16)
+
+
+def test_what_slots_hold_stays_when_more_come() -> None:
+    cache = KVCache(TINY.decoder, 2, torch.empty(0), capacity=8)
+    cache.k, cache.v = cache.k[:, :1].normal_(), cache.v[:, :1].normal_()  # as on a GPU
+    cache.lengths[0] = 5
+    k, v = cache.k.clone(), cache.v.clone()
+    cache.copy_prefix(0, 1, 3)
+    for x, held in ((cache.k, k), (cache.v, v)):
+        assert torch.equal(x[:, 0, :5], held[:, 0, :5])
+        assert torch.equal(x[:, 1, :3], held[:, 0, :3])
+
+
+def test_no_room_for_one_more_token_fails_alone(
+    thinker: Thinker, conversation: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasoner = ThinkerReasoner(thinker, num_slots=2)
+    longer = [*conversation, {"role": "assistant", "content": "It is a cat."}, {"role": "user", "content": "Which?"}]
+    room = len(thinker.processor(longer, generate=True)) + 4
+    reserve = reasoner.engine.cache.reserve
+
+    def up_to_room(num_tokens: int, slot: int = 0) -> None:
+        if num_tokens > room:
+            raise MemoryError(f"no room for {num_tokens}")
+        reserve(num_tokens, slot)
+
+    monkeypatch.setattr(reasoner.engine.cache, "reserve", up_to_room)
+    monkeypatch.setattr(engine, "AHEAD", 1)
+    barrier = threading.Barrier(2)
+
+    def asked(messages: list[dict[str, Any]]) -> Sample:
+        barrier.wait()
+        return reasoner.sample(messages, max_new_tokens=8)
+
+    with ThreadPoolExecutor(2) as threads:
+        short, long = (threads.submit(asked, messages) for messages in (conversation, longer))
+        assert short.result().token_ids == thinker.generate(conversation, max_new_tokens=8).token_ids
+        with pytest.raises(ModelError, match=f"MemoryError: no room for {room + 1}"):
+            long.result()
