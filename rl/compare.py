@@ -127,6 +127,7 @@ def evaluate_all(
     limit: int,
     workers: int,
     image_tokens: int = USUAL.image_tokens,
+    at_once: int = 1,
     ask: Callable[..., Report] = evaluate,
 ) -> None:
     """Ask the first questions of a suite of each run that was not asked them as it is now.
@@ -139,7 +140,7 @@ def evaluate_all(
     wanted = [(run, state_of(run, suite) | {"limit": limit, "image_tokens": image_tokens}) for run in runs]
     for run, asked in wanted:
         if not asked.items() <= read_report(run, suite).items():
-            report = ask(suite, model=run, limit=limit, workers=workers, budget=budget)
+            report = ask(suite, model=run, limit=limit, workers=workers, at_once=at_once, budget=budget)
             with replaced(report_file(run, suite)) as path:
                 path.write_text(json.dumps(report.to_json() | asked))
 
@@ -184,11 +185,18 @@ if __name__ == "__main__":
     parser.add_argument("--suite", metavar="NAME", default=SUITE)
     parser.add_argument("--max-image-tokens", metavar="N", type=int, default=USUAL.image_tokens)
     parser.add_argument("--workers", metavar="N", type=int, default=1)
+    parser.add_argument("--at-once", metavar="N", type=int, default=1)
     arguments = parser.parse_args()
     with told_in_a_line():
         made(arguments.out.parent)
         if arguments.evaluate:
-            asked = (arguments.suite, arguments.evaluate, arguments.workers, arguments.max_image_tokens)
+            asked = (
+                arguments.suite,
+                arguments.evaluate,
+                arguments.workers,
+                arguments.max_image_tokens,
+                arguments.at_once,
+            )
             evaluate_all(arguments.runs, *asked)
         print(table(arguments.runs, arguments.suite), flush=True)
         draw(arguments.runs, arguments.out)

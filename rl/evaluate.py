@@ -8,14 +8,15 @@ controls say whether looking mattered: "blank" shows the model a grey image of t
 "no-tools" takes the tools away. Without a temperature a suite, a seed and a model give the same report.
 
 With several workers each is a process with the model loaded and one torch thread: on two cores that is faster than two
-threads on one small model. An error of a worker ends the evaluation, as it does without workers. A question whose model
-fails, or whose picture is broken, is a result with the status "error"; when the first ones all are, nothing more is
-asked.
+threads on one small model. Several questions at once share a process and its model: a thinker decodes them in one
+batch, and kernels of the code tool are used again. An error of a worker ends the evaluation, as it does without
+workers. A question whose model fails, or whose picture is broken, is a result with the status "error"; when the first
+ones all are, nothing more is asked.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -26,18 +27,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from foveate.agent.agent import Agent
+from foveate.agent.arguments import usual_tools
 from foveate.agent.budget import Budget
 from foveate.agent.plain import one_line
 from foveate.agent.records import Answer
 from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.device import AUTO
+from foveate.models.generate import ThinkerReasoner
 from foveate.models.load import load_reasoner, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
+from foveate.rl.gate import Gate
+from foveate.rl.pooled import KernelPool, pooled
 from foveate.rl.report import Report, Result
 from foveate.rl.results import check_writable, read_results, refuse_foreign, written
+from foveate.rl.seats import Seated, seated
 from foveate.rl.sources import answers_of, source_of, stamps_of, weights_of
-from foveate.rl.suite import DRAWN, SUITE_VERSION, Suite, chosen, open_suite
+from foveate.rl.suite import DRAWN, SUITE_VERSION, Item, Suite, chosen, open_suite
 from foveate.rl.workers import spread
+from foveate.tools import Tool
 from foveate.tools.sandbox import told_tier
 
 Control = Literal["blank", "no-tools"]
@@ -69,6 +76,7 @@ def evaluate(
     out: str | Path | None = None,
     resume: bool = False,
     workers: int = 1,
+    at_once: int = 1,
     device: str = AUTO,
 ) -> Report:
     """Ask every question of a suite and judge the answers.
@@ -76,7 +84,8 @@ def evaluate(
     suite: "nano-test", "nano-validation" to choose by, or a folder with answers.jsonl. `seed` draws the pictures of the
     first two, and the sample of a folder when `limit` asks for fewer questions than it has.
     model: a Reasoner, a checkpoint folder or "nano"; with more than one worker it must not be a Reasoner.
-    budget: of each question.
+    budget: of each question; `seconds` go by while others are answered, too.
+    at_once: questions in flight, of each worker.
     device: where a model that is given by name computes, as for an Agent.
     out: a file that gets one JSON object a question (`Result.to_json`), in the order of the suite. One that is there is
     replaced when the first questions have been answered; with `resume` only those are asked that a killed run of the
@@ -92,6 +101,8 @@ def evaluate(
             f"got {workers} workers and the model {model!r}, wanted 1 worker, or a model by name or folder: "
             "every worker loads its own"
         )
+    if at_once < 1:
+        raise InputError(f"got {at_once} questions at once, wanted 1 or more")
     if resume and out is None:
         raise InputError("resume goes on with the file of an earlier run; name it with out")
     job = Job(suite=str(suite), seed=seed, control=control, budget=budget or Budget(), temperature=temperature)
@@ -109,9 +120,11 @@ def evaluate(
     sandbox = None if control == "no-tools" else told_tier()
     with ExitStack() as stack:
         if isinstance(model, str | Path):
-            results = stack.enter_context(spread(partial(answer_share, device=device), job, model, left, workers))
+            results = stack.enter_context(
+                spread(partial(answer_share, device=device, at_once=at_once), job, model, left, workers)
+            )
         else:
-            results = answer_all(job, model, questions, left)
+            results = stack.enter_context(closing(answer_all(job, model, questions, left, at_once)))
         results = answering(results) if all(result.error is not None for result in held) else results
         if out is not None:
             results = written(results, Path(out), source, len(held))
@@ -122,25 +135,39 @@ def evaluate(
     )  # fmt: skip
 
 
-def answer_share(job: Job, model: str | Path, idxs: Sequence[int], *, device: str = AUTO) -> Iterator[Result]:
+def answer_share(
+    job: Job, model: str | Path, idxs: Sequence[int], *, device: str = AUTO, at_once: int = 1
+) -> Iterator[Result]:
     """What one of several workers does: load the model, compute with one thread, ask its share of the items."""
     import torch
 
     torch.set_num_threads(1)
-    return answer_all(job, load_reasoner(model, device), open_suite(job.suite, seed=job.seed), idxs)
+    return answer_all(job, load_reasoner(model, device), open_suite(job.suite, seed=job.seed), idxs, at_once)
 
 
-def answer_all(job: Job, reasoner: Reasoner, questions: Suite, idxs: Sequence[int]) -> Iterator[Result]:
-    """Ask the items with these numbers one after the other."""
-    return (answer_one(job, reasoner, questions, idx) for idx in idxs)
+def answer_all(
+    job: Job, reasoner: Reasoner, questions: Suite, idxs: Sequence[int], at_once: int = 1
+) -> Generator[Result]:
+    """Ask the items with these numbers, so many at once; results come in their order."""
+    if at_once == 1:
+        yield from (answer_one(job, reasoner, questions.item(idx)) for idx in idxs)
+        return
+    if isinstance(reasoner, ThinkerReasoner):  # with a place in its cache for each
+        reasoner = ThinkerReasoner(reasoner.thinker, name=reasoner.name, num_slots=at_once)
+    gate, pool = Gate(), KernelPool()
+
+    def answered(item: Item, player: int) -> Result:
+        return answer_one(job, Seated(reasoner, gate, player), item, pooled(usual_tools(reasoner.dialect), pool))
+
+    with closing(pool):
+        yield from seated(map(questions.item, idxs), at_once, answered, reasoner, gate)
 
 
-def answer_one(job: Job, reasoner: Reasoner, questions: Suite, idx: int) -> Result:
+def answer_one(job: Job, reasoner: Reasoner, item: Item, tools: Sequence[Tool] | None = None) -> Result:
     """Ask one item in a fresh agent; a picture that cannot be opened is an error of this question."""
-    item = questions.item(idx)
     with Agent(
         reasoner,
-        tools=() if job.control == "no-tools" else None,
+        tools=() if job.control == "no-tools" else tools,
         budget=job.budget,
         temperature=job.temperature,
         seed=job.seed,

@@ -4,11 +4,13 @@ Starting a kernel takes longer than most conversations of nano do. The sandbox i
 """
 
 import queue
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foveate.errors import ToolError
 from foveate.tools.kernel import Kernel
 from foveate.tools.python import PythonTool
+from foveate.tools.tool import Tool
 
 
 @dataclass
@@ -37,6 +39,11 @@ class KernelPool:
         """End all that are idle."""
         while (kernel := self.take()) is not None:
             kernel.close()
+
+
+def pooled(tools: Sequence[Tool], pool: KernelPool) -> list[Tool]:
+    """The same tools, python with kernels of a pool."""
+    return [PooledPython(pool, tool) if isinstance(tool, PythonTool) else tool for tool in tools]
 
 
 class PooledPython(PythonTool):

@@ -7,14 +7,11 @@ log-probabilities at sampling, images as they were seen.
 Shape letters: S tokens that the policy wrote.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Barrier
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,16 +26,14 @@ from foveate.models.generate import ThinkerReasoner
 from foveate.models.reasoner import Message, Sample
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript
-from foveate.rl.ahead import Ahead, made_ahead
 from foveate.rl.gate import Gate
-from foveate.rl.pooled import KernelPool, PooledPython
+from foveate.rl.pooled import KernelPool, pooled
 from foveate.rl.report import crop_share
 from foveate.rl.reward import is_right
+from foveate.rl.seats import Seated, seated
 from foveate.rl.suite import Item
-from foveate.tools import PythonTool, Tool
+from foveate.tools import Tool
 from foveate.tools.sandbox import told_tier
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,38 +98,17 @@ class Trajectory:
 
 
 @dataclass(eq=False)
-class Recorder:
+class Recorder(Seated):
     """A reasoner that keeps what one conversation said."""
 
-    inner: ThinkerReasoner
-    gate: Gate
-    player: int | None = None
-    """Its number in the engine's pace."""
     messages: list[Message] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     is_cut: bool = False
     """Whether a budget or the context cut the last turn."""
 
-    def __post_init__(self) -> None:
-        self.name, self.dialect = self.inner.name, self.inner.dialect
-        self.image_tokens, self.seen_size = self.inner.image_tokens, self.inner.seen_size
-
-    def sample(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        on_text: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Sample:
+    def sample(self, messages: Sequence[Message], **asked: Any) -> Sample:
         """See Reasoner."""
-        with self.gate.turn(), self.inner.engine.pace.asks(self.player):
-            sample = self.inner.sample(
-                messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, on_text=on_text,
-                should_stop=should_stop,
-            )  # fmt: skip
+        sample = super().sample(messages, **asked)
         turn = {"role": "assistant", "content": sample.text, "token_ids": list(sample.token_ids)}
         self.messages = [*messages, turn]
         self.logprobs += sample.logprobs
@@ -159,35 +133,7 @@ class Rollouts:
 
         The same jobs and weights give the same trajectories, however long tools take (foveate.models.pace).
         """
-        numbered, ended = enumerate(jobs), SimpleQueue[tuple[int, Trajectory] | None]()
-        with (
-            ThreadPoolExecutor(self.at_once, thread_name_prefix="rollout") as threads,
-            made_ahead(numbered, self.at_once) as ahead,
-        ):
-            ready = Barrier(self.at_once)
-            seats = [threads.submit(self._sit, ahead, ready, ended) for _ in range(self.at_once)]
-            try:
-                yield from in_order(iter(ended.get, None))
-            except BaseException:  # nobody wants the others any more
-                self.gate.end()
-                raise
-            for seat in seats:
-                seat.result()
-
-    def _sit(
-        self, ahead: Ahead[tuple[int, Job]], ready: Barrier, ended: "SimpleQueue[tuple[int, Trajectory] | None]"
-    ) -> None:
-        """Play one job after another until none is left; one says so when all have left."""
-        pace = self.reasoner.engine.pace
-        try:
-            with pace.player() as player:
-                ready.wait()
-                while (numbered := pace.claim(player, ahead.take)) is not None:
-                    ended.put((numbered[0], self.one(numbered[1], player)))
-        finally:
-            ahead.end()
-            if ready.wait() == 0:
-                ended.put(None)
+        return seated(jobs, self.at_once, self.one, self.reasoner, self.gate)
 
     def one(self, job: Job, player: int | None = None) -> Trajectory:
         """Play a question once, from the first turn to the last; the engine waits for the player, if one is given."""
@@ -207,8 +153,7 @@ class Rollouts:
 
     def tools(self) -> list[Tool]:
         """Those that an agent gives this thinker, with kernels of the pool."""
-        tools = usual_tools(self.reasoner.dialect)
-        return [PooledPython(self.pool, tool) if isinstance(tool, PythonTool) else tool for tool in tools]
+        return pooled(usual_tools(self.reasoner.dialect), self.pool)
 
     def _trajectory(self, job: Job, recorder: Recorder, answer: Answer) -> Trajectory:
         return Trajectory(
@@ -241,17 +186,6 @@ def living(trajectories: Iterable[Trajectory]) -> Iterator[Trajectory]:
         if failed:
             raise ModelError(f"all {len(failed)} conversations failed, the first one: {failed[0].reason}")
     yield from coming
-
-
-def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """What came with a number, from 0 on without gaps, each as soon as those before it have come."""
-    early: dict[int, T] = {}
-    following = 0
-    for number, one in numbered:
-        early[number] = one
-        while following in early:
-            yield early.pop(following)
-            following += 1
 
 
 @contextmanager

@@ -4,7 +4,9 @@ import json
 import operator
 import queue
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +19,9 @@ from PIL import Image
 from foveate.agent.budget import Budget
 from foveate.cli import main
 from foveate.errors import InputError, ModelError
+from foveate.models import Thinker, ThinkerReasoner
 from foveate.models.reasoner import NANO, Message, Sample
-from foveate.rl.evaluate import GREY, Job, answer_all, evaluate
+from foveate.rl.evaluate import GREY, Control, Job, answer_all, evaluate
 from foveate.rl.suite import open_suite
 from foveate.rl.workers import in_order, spread, work
 from foveate.tools.sandbox import probe_result
@@ -286,6 +289,47 @@ def test_a_broken_picture_is_an_error_of_its_question(suite: Path) -> None:
     assert report.total.right == 1
 
 
+@pytest.mark.parametrize("control", [None, "blank", "no-tools"])
+def test_several_at_once_answer_what_one_at_a_time_does(suite: Path, tmp_path: Path, control: Control | None) -> None:
+    text = (suite / "answers.jsonl").read_text()
+    records = [
+        json.loads(line) | {"id": f"{turn}-{n}"} for turn in range(4) for n, line in enumerate(text.splitlines())
+    ]
+    (suite / "answers.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    alone = evaluate(suite, model=Scripted(), control=control, out=tmp_path / "alone.jsonl")
+    several = evaluate(suite, model=Scripted(), control=control, out=tmp_path / "several.jsonl", at_once=5)
+    assert replace(several, seconds=0.0) == replace(alone, seconds=0.0)
+    for key in ("id", "answer", "right", "crop_share"):
+        assert [row[key] for row in lines(tmp_path / "several.jsonl")] == [
+            row[key] for row in lines(tmp_path / "alone.jsonl")
+        ]
+
+
+def test_a_thinker_is_asked_several_at_once(suite: Path, thinker: Thinker) -> None:
+    """More than its cache had places for; and again the same."""
+    reasoner, budget = ThinkerReasoner(thinker, num_slots=1), Budget(turns=2, policy_tokens=30)
+    alone, several, again = (
+        evaluate(suite, model=reasoner, budget=budget, at_once=at_once, temperature=0.7, out=suite / f"{number}.jsonl")
+        for number, at_once in enumerate((1, 3, 3))
+    )
+    assert several.policy_tokens == again.policy_tokens
+    said = [[row["answer"] for row in lines(suite / f"{number}.jsonl")] for number in range(3)]
+    assert said[1] == said[2] == said[0]
+    assert alone.total == several.total
+
+
+def test_what_ends_an_evaluation_ends_all_that_are_asked(suite: Path) -> None:
+    class Broken(Scripted):
+        def sample(self, messages: Sequence[Message], **asked: Any) -> Sample:
+            if "0-0-0" in str(self.seen) or len(self.seen) > 1:
+                raise KeyError("a bug")
+            return super().sample(messages, **asked)
+
+    with pytest.raises(KeyError, match="a bug"):
+        evaluate(suite, model=Broken(), at_once=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("seat")]
+
+
 def test_the_budget_holds_for_each_question(suite: Path) -> None:
     report = evaluate(suite, model=Scripted(), budget=Budget(turns=1))
     assert report.statuses == {"out_of_budget": 2, "answered": 1}
@@ -296,6 +340,7 @@ def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Pa
         ({"control": "blind"}, "wanted blank or no-tools"),
         ({"workers": 0}, "wanted 1 worker"),
         ({"workers": 2}, "every worker loads its own"),
+        ({"at_once": 0}, "got 0 questions at once, wanted 1 or more"),
         ({"limit": 0}, "wanted at least 1"),
         ({"out": tmp_path}, "cannot write traces"),
         ({"resume": True}, "name it with out"),

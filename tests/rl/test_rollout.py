@@ -29,8 +29,9 @@ from foveate.rl.ahead import made_ahead
 from foveate.rl.gate import Gate
 from foveate.rl.players import jobs_of
 from foveate.rl.policy_config import PolicyConfig
-from foveate.rl.rollout import Job, Rollouts, Trajectory, in_order, rollouts
+from foveate.rl.rollout import Job, Rollouts, Trajectory, rollouts
 from foveate.rl.sampler import SamplerConfig
+from foveate.rl.seats import in_order
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "nano" / "weights"
 

@@ -42,6 +42,9 @@ def evaluate(
     max_seconds: SecondsOption = USUAL.seconds,
     temperature: TemperatureOption = 0.0,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes, each with its own model.")] = 1,
+    at_once: Annotated[
+        int, typer.Option("--at-once", metavar="N", help="Questions in flight, which a model here decodes together.")
+    ] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every trace, one a line.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Ask what a killed run left out of FILE.")] = False,
 ) -> int:
@@ -62,6 +65,7 @@ def evaluate(
         out=None if out is None else expanded(out),
         resume=resume,
         workers=workers,
+        at_once=at_once,
         device=device if workers > 1 else AUTO,
     )
     print(json.dumps(report.to_json()) if as_json else printable(report.to_text()))
