@@ -21,6 +21,8 @@ from foveate.ops import decode_attention, prefix_attention
 if TYPE_CHECKING:
     from foveate.models.latent import LatentQueries
 
+STEP = 512
+"""Tokens that a GPU's cache grows by, or more."""
 UNRESERVED = 0x4000
 """Linux's MAP_NORESERVE, which has a name in Python from 3.13 on: room counts when it is written to."""
 
@@ -54,15 +56,18 @@ class KVCache:
         slots, capacity = self.num_slots, min(x.shape[2] for x in (self.k, self.v) if x.numel())
         if num_tokens <= capacity and slot < slots:
             return
-        slots = slots if slot < slots else min(len(self.lengths), max(slot + 1, 2 * slots))
-        capacity = capacity if num_tokens <= capacity else max(num_tokens, 2 * capacity)
+        if num_tokens > capacity:  # on a GPU no more than is asked for, in steps
+            capacity = max(num_tokens, 2 * capacity) if self.k.device.type == "cpu" else -(-num_tokens // STEP) * STEP
+        slots = max(slots, slot + 1)
         self.k = self._grown(self.k, slots, capacity)  # one after the other: a GPU holds both meanwhile
         if self.v.numel():
             self.v = self._grown(self.v, slots, capacity)
 
     def _grown(self, x_LSCGD: Tensor, slots: int, capacity: int) -> Tensor:
         """What is held, in a larger room."""
-        layers, before, _, heads, width = x_LSCGD.shape
+        layers, before, room_before, heads, width = x_LSCGD.shape
+        if before >= slots and room_before >= capacity:
+            return x_LSCGD  # where there was room for this one alone
         room = _zeros((layers, slots, heads, capacity, width), x_LSCGD).transpose(2, 3)
         for slot, held in enumerate(self.lengths[:before]):
             room[:, slot, :held] = x_LSCGD[:, slot, :held]

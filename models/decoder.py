@@ -7,6 +7,7 @@ from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from foveate.models.attend import Attend
 from foveate.models.config import DecoderConfig
@@ -75,6 +76,8 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.recomputes = False
+        """Whether the backward pass computes each block again, of which then only what goes in is kept."""
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.num_layers))
         shrink_residuals(self.blocks)
@@ -111,7 +114,10 @@ class Decoder(nn.Module):
         )
         balance = x_TD.new_zeros((), dtype=torch.float32)
         for block, added_TD in zip_longest(self.blocks, deep[: len(self.blocks)]):
-            x_TD, layer_balance = block(x_TD, tables, attend)
+            if self.recomputes and torch.is_grad_enabled():
+                x_TD, layer_balance = checkpoint(block, x_TD, tables, attend, use_reentrant=False)
+            else:
+                x_TD, layer_balance = block(x_TD, tables, attend)
             x_TD = x_TD if added_TD is None else x_TD + added_TD
             balance = balance + layer_balance
         return self.norm(x_TD), balance

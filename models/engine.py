@@ -90,7 +90,8 @@ class Engine:
         unchanged = replace(thinker.config, top_k=0, top_p=1.0, repetition_penalty=1.0)
         self.choice = thinker.config if truncates else unchanged
         self.codec = thinker.processor.codec
-        self.cache = KVCache(thinker.config.decoder, num_slots, thinker.decoder.embed.weight)
+        self.num_slots = num_slots
+        self.cache = self._empty()
         self.seen = SeenImages(thinker)
         self.slots = [Slot() for _ in range(num_slots)]
         self.waiting: list[Request] = []
@@ -98,6 +99,9 @@ class Engine:
         """Those whose threads wait for the lock: who decodes would take it again before any of them."""
         self.pace = Pace()
         self.clock = 0
+
+    def _empty(self) -> KVCache:
+        return KVCache(self.thinker.config.decoder, self.num_slots, self.thinker.decoder.embed.weight)
 
     def run(self, request: Request) -> Request:
         """Carry out a request; returns it when it has ended.
@@ -138,6 +142,8 @@ class Engine:
     def forget(self, *, tower: bool = True) -> None:
         """Drop what the slots hold, and what the tower made of pictures; nothing may be active."""
         self.slots, self.clock = [Slot() for _ in self.slots], 0
+        if self.cache.k.device.type != "cpu":  # whose memory is wanted for what comes now
+            self.cache = self._empty()
         if tower:
             self.seen.forget()
 

@@ -25,7 +25,10 @@ class UnwantedError(Exception):
 
 
 class SeenImages:
-    """Features of images without a gradient, those used last in `room_bytes`. Right while the tower stays as it is."""
+    """Features of images without a gradient, those used last in `room_bytes`. Right while the tower stays as it is.
+
+    They lie in the processor's memory, and go to the device of whoever asks for them.
+    """
 
     def __init__(self, thinker: Thinker, room_bytes: float = 256 * 2**20) -> None:
         self.thinker, self.room_bytes = thinker, room_bytes
@@ -48,12 +51,13 @@ class SeenImages:
         fresh = {image.key: image for image in images if image.key not in self.tokens}
         if fresh:
             self._look(list(fresh.values()), is_unwanted)
-        tokens_ME = torch.cat([self.tokens[image.key] for image in images])
+        by = thinker or self.thinker
+        embeddings_VE = by.decoder.embeddings()
+        tokens_ME = torch.cat([self.tokens[image.key] for image in images]).to(embeddings_VE.device)
         for image in images:
             self.tokens.move_to_end(image.key)
         self._make_room()
-        by = thinker or self.thinker
-        seen_ME: Tensor = by.vision.finish(tokens_ME, [image.grid for image in images], by.decoder.embeddings())
+        seen_ME: Tensor = by.vision.finish(tokens_ME, [image.grid for image in images], embeddings_VE)
         return seen_ME
 
     def take(self, keys: Iterable[str], keep: Container[str] = ()) -> dict[str, Tensor]:
@@ -83,7 +87,7 @@ class SeenImages:
             some = [image for _, image in numbered]
             tokens_ME = self.thinker.vision.tokens(*self.thinker.patches(some), heed)
             for image, own_ME in zip(some, tokens_ME.split([image.num_tokens for image in some]), strict=True):
-                self.tokens[image.key] = own_ME.clone()  # a view would keep the others
+                self.tokens[image.key] = own_ME.to("cpu", copy=True)  # a view would keep the others
                 self.held_bytes += own_ME.nbytes
 
     def _make_room(self) -> None:

@@ -51,6 +51,8 @@ class ImitationConfig:
     train_tower: bool = False
     """Whether the tower learns too; pictures are then read and looked at again in every step."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+    recompute: bool = False
+    """Whether the decoder computes its blocks again for the gradient, in a third more time and far less memory."""
 
     def __post_init__(self) -> None:
         check(self, "stage.", conversations_per_batch=at_least(1))
@@ -157,7 +159,7 @@ class ImitationStage:
         """Those of all examples, without patches, unless the tower learns."""
         for idx in tqdm(range(len(self.examples)), desc="first look", unit="conversation", disable=None):
             self._meet(idx)
-        make_trainable(self.thinker, config.lora, tower=config.train_tower)
+        make_trainable(self.thinker, config.lora, tower=config.train_tower, recompute=config.recompute)
 
     def batch(self, index: int) -> Transcript:
         """Conversations of step `index`, packed."""

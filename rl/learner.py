@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import ModelError
+from foveate.models.prefix import Key, common_length, token_keys
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
 from foveate.models.transcript import Transcript, pack
@@ -99,16 +100,17 @@ def size_of(objective: Objective, config: PolicyConfig) -> Size:
 
 
 def batches(samples: Sequence[Sampled], most_tokens: int) -> Iterator[list[Sampled]]:
-    """Samples in their order, as many together as fit."""
-    batch: list[Sampled] = []
-    tokens = 0
+    """Samples in their order, as many together as fit: of tokens that are computed (foveate.models.branches)."""
+    batch, beside, tokens = list[Sampled](), list[list[Key]](), 0
     for sample in samples:
-        count = len(sample.trajectory.transcript)
-        if batch and tokens + count > most_tokens:
+        keys = token_keys(sample.trajectory.transcript)
+        shared = max((common_length(keys, others) for others in beside), default=0)
+        if batch and tokens + len(keys) - shared > most_tokens:
             yield batch
-            batch, tokens = [], 0
+            batch, beside, tokens, shared = [], [], 0, 0
         batch.append(sample)
-        tokens += count
+        beside.append(keys)
+        tokens += len(keys) - shared
     if batch:
         yield batch
 

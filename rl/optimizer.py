@@ -117,6 +117,8 @@ class MasterOptimizer:
             with torch.no_grad():
                 self._muon_step(lr)
                 self._write_back()
+        for master in masters:
+            master.grad = None  # as large as the masters, while the policy plays
         return norm
 
     def _take_gradients(self) -> None:

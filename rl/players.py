@@ -4,9 +4,10 @@ Iteration i draws its questions from the seed and i, so a run that was killed go
 have asked, and whoever plays draws its own.
 """
 
+import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, Protocol
@@ -14,6 +15,7 @@ from typing import NamedTuple, Protocol
 from foveate.errors import ConfigError
 from foveate.models.seen import SeenImages
 from foveate.models.thinker import Thinker
+from foveate.models.transcript import without_patches
 from foveate.rl.partial import PartialRollouts, partial_rollouts
 from foveate.rl.policy_config import PolicyConfig
 from foveate.rl.questions import Questions, Turn, questions_of
@@ -50,7 +52,7 @@ class Played(NamedTuple):
 
     trajectories: list[Trajectory]
     see: SeenImages | None
-    """What the tower made of their pictures; None when it learns."""
+    """What the tower made of their pictures; None when it learns, and each has its pixels."""
     age: int = 0
     """Iterations that the policy has learned since the oldest weights that played."""
 
@@ -78,14 +80,37 @@ class OwnPlayers:
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Played:
         """See Players."""
-        config, reasoner = self.config, self.stage.reasoner
+        config = self.config
         jobs = jobs_of(config, iteration, success, self.team, self.questions)
-        last = iteration + 1 == config.iterations
-        most_left = 0 if last else self.most_left
-        trajectories = self.partial.play(jobs, most_left) if config.partial else list(self.stage.play(jobs))
-        reasoner.forget(tower=config.train_tower)
+        if config.partial:
+            last = iteration + 1 == config.iterations
+            trajectories = self.partial.play(jobs, 0 if last else self.most_left)
+        else:
+            trajectories = [self._light(one) for one in self.stage.play(jobs)]
+        see = None if config.train_tower else self._taken(trajectories)
+        self.stage.reasoner.forget(tower=config.train_tower)
         oldest = min((one.job.group // config.prompts for one in trajectories), default=iteration)
-        return Played(trajectories, None if config.train_tower else reasoner.engine.seen, iteration - oldest)
+        return Played(trajectories, see, iteration - oldest)
+
+    def _light(self, one: Trajectory) -> Trajectory:
+        """A trajectory without the pixels that the tower, which stays as it is, has seen: those are most of it."""
+        seen = self.stage.reasoner.engine.seen.tokens
+        if self.config.train_tower or not all(image.key in seen for image in one.transcript.images):
+            return one
+        return replace(one, transcript=without_patches(one.transcript))
+
+    def _taken(self, trajectories: Sequence[Trajectory]) -> SeenImages:
+        """What the tower made of their pictures; the rollouts keep only that of questions that go on."""
+        seen, taken = self.stage.reasoner.engine.seen, SeenImages(self.stage.reasoner.thinker, room_bytes=math.inf)
+        waiting = (one for some in self.partial.ended.values() for one in some)
+        keys, keep = (
+            {image.key for one in some for image in one.transcript.images} for some in (trajectories, waiting)
+        )
+        late = [image for one in trajectories for image in one.transcript.images if image.key not in seen.tokens]
+        if late:  # whose conversation ended after its picture had gone with another's
+            seen(late)
+        taken.tokens.update(seen.take(keys, keep))
+        return taken
 
     def renew(self, thinker: Thinker) -> None:
         """Nothing: the weights are the thinker's own, or have been copied into it."""
@@ -98,6 +123,7 @@ def own_players(config: PolicyConfig, thinker: Thinker, team: Team, questions: Q
         rollouts(thinker, at_once=config.at_once, budget=config.budget, name=config.start) as stage,
         partial_rollouts(stage) as partial,
     ):
+        stage.reasoner.engine.seen.room_bytes = math.inf  # all of an iteration, which the policy learns from
         yield OwnPlayers(stage, partial, config, team, questions)
 
 

@@ -47,7 +47,7 @@ def train_policy(
     made(out)
     with joined(config.device) as team, told_to_stop() as told:
         learning = open_policy(config.start, config.device)
-        make_trainable(learning, config.lora, tower=config.train_tower)
+        make_trainable(learning, config.lora, tower=config.train_tower, recompute=config.recompute)
         playing = learning if team.size == 1 else deepcopy(learning)
         learner = Learner(objective, config, share_out(Said(learning), team), team)
         done, _ = begun(out, learner.optimizer, team, settings, resume=resume)

@@ -79,7 +79,7 @@ class PolicyConfig:
     """Of one conversation's pictures. One whose own picture does not fit is cut, too; a crop that does not fit is not
     shown, which the policy is told. Published models make more of a picture."""
     tokens_per_batch: int = 6000
-    """Of packed conversations in one pass of the network."""
+    """That are computed in one pass of the network, of packed conversations: what they begin with alike counts once."""
     updates: int = 4
     """Steps of the optimizer in an iteration, each on its share of the prompts."""
     seed: int = 0
@@ -94,6 +94,8 @@ class PolicyConfig:
     train_tower: bool = False
     """Whether the tower learns too. One that stays need not look again at what it saw in the rollouts."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+    recompute: bool = False
+    """Whether the decoder computes its blocks again for the gradient, in a third more time and far less memory."""
     ray: RayConfig = field(default_factory=RayConfig)
     trackers: tuple[Tracker, ...] = ()
     """Where the rows go beside metrics.jsonl."""

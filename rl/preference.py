@@ -45,6 +45,8 @@ class PreferenceConfig:
     """Whether the tower learns too; pictures are then read and looked at again in every step."""
     dpo: DpoConfig = field(default_factory=DpoConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    recompute: bool = False
+    """Whether the decoder computes its blocks again for the gradient, in a third more time and far less memory."""
 
     def __post_init__(self) -> None:
         check(self, "stage.", pairs_per_batch=at_least(1))
@@ -79,7 +81,7 @@ class PreferenceStage:
         if not self.usable:
             wanted = "a row whose sides differ" if len(self.pairs) else "right and wrong answers to the same question"
             raise InputError(f"{config.data} makes no pair; wanted {wanted}")
-        make_trainable(self.thinker, config.lora, tower=config.train_tower)
+        make_trainable(self.thinker, config.lora, tower=config.train_tower, recompute=config.recompute)
 
     def batch(self, index: int) -> PairBatch:
         """Pairs of step `index`."""

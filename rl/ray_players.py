@@ -38,26 +38,16 @@ class Player:
     """What runs in an actor."""
 
     def __init__(self, config: PolicyConfig, share: Team) -> None:
-        self.thinker = open_policy(config.start, config.device)
+        self.thinker = open_policy(config.start, torch.device(config.device).type)  # of GPUs it sees its own alone
         self.config = config
         self.stack = ExitStack()
         self.players = self.stack.enter_context(own_players(config, self.thinker, share, questions_of(config)))
-        self.players.stage.reasoner.engine.seen.room_bytes = math.inf  # all of an iteration is sent
 
     def play(self, iteration: int, success: Mapping[str, float]) -> Sent:
         """This actor's share of an iteration."""
         trajectories, see, age = self.players.play(iteration, success)
-        if see is None:
-            return trajectories, {}, age
-        waiting = (one for some in self.players.partial.ended.values() for one in some)
-        keys, keep = (
-            {image.key for one in some for image in one.transcript.images} for some in (trajectories, waiting)
-        )
-        late = [image for one in trajectories for image in one.transcript.images if image.key not in see.tokens]
-        if late:  # whose conversation ended after its picture had gone with another's
-            see(late)
-        bare = [replace(one, transcript=without_patches(one.transcript)) for one in trajectories]
-        return bare, {key: tokens.cpu() for key, tokens in see.take(keys, keep).items()}, age
+        light = [replace(one, transcript=without_patches(one.transcript)) for one in trajectories]
+        return (trajectories, {}, age) if see is None else (light, dict(see.tokens), age)
 
     @torch.no_grad()
     def renew(self, weights: Mapping[str, Tensor]) -> None:
@@ -108,7 +98,7 @@ class RayPlayers:
             return None
         see = SeenImages(self.thinker, room_bytes=math.inf)
         for _, tokens, _ in sent:
-            see.tokens.update((key, own.to(self.config.device)) for key, own in tokens.items())
+            see.tokens.update(tokens)
         return see
 
     def _got(self, begun: list[Any]) -> list[Any]:

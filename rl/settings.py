@@ -21,7 +21,7 @@ TRAINING = "training"
 """What is trained, as the command line names it: sft, dpo, pmd."""
 MAY_CHANGE = frozenset({
     "steps", "iterations", "optimizer.decay_steps", "optimizer.final_lr_fraction",
-    "log_every", "checkpoint_minutes", "trackers", "examples",
+    "log_every", "checkpoint_minutes", "trackers", "examples", "recompute", "stage.recompute",
     "device", "num_workers", "at_once", "tokens_per_batch", "ray.actors", "ray.gpus", "ray.staleness",
 })  # fmt: skip
 """At the top `tokens_per_batch` says how much a policy computes at once; of sft it is part of what a step learns."""

@@ -52,8 +52,10 @@ def open_policy(start: str | Path, device: str) -> Thinker:
     return thinker
 
 
-def make_trainable(thinker: Thinker, lora: LoraConfig, *, tower: bool) -> None:
+def make_trainable(thinker: Thinker, lora: LoraConfig, *, tower: bool, recompute: bool = False) -> None:
     """Let the decoder's weights learn or, with a rank, adapters beside them; the tower's too if wanted.
+
+    recompute: whether its blocks are computed again for the gradient, which takes a third more time and far less room.
 
     Raises ConfigError when adapters are wanted and peft is not installed.
     """
@@ -64,6 +66,7 @@ def make_trainable(thinker: Thinker, lora: LoraConfig, *, tower: bool) -> None:
     if lora.rank:
         _add_adapters(thinker, lora)
     thinker.vision.requires_grad_(tower)
+    thinker.decoder.recomputes = recompute
 
 
 def whole_weights(thinker: Thinker) -> dict[str, Tensor]:
@@ -77,7 +80,8 @@ def whole_weights(thinker: Thinker) -> dict[str, Tensor]:
             weights[name] = parameter.detach()
         elif leaf == "weight":
             added = thinker.get_submodule(owner).get_delta_weight(ADAPTER)  # type: ignore[operator]
-            weights[f"{owner}.{leaf}"] = (parameter.detach().float() + added.detach().float()).to(parameter.dtype)
+            total = (parameter.detach().float() + added.detach().float()).to(parameter.dtype)
+            weights[f"{owner}.{leaf}"] = total.cpu()  # all of them would be a second model on a GPU
         else:
             weights[f"{owner}.{leaf}"] = parameter.detach()
     return weights

@@ -86,11 +86,12 @@ def test_what_grew_half_way_grows_on_when_there_is_room(monkeypatch: pytest.Monk
 def test_slots_come_as_they_are_used_where_empty_room_costs() -> None:
     cache = KVCache(TINY.decoder, 6, torch.empty(0, device="meta"), capacity=8)
     assert cache.num_slots == 1
-    for slot, wanted in ((0, 1), (1, 2), (2, 4), (3, 4), (4, 6), (5, 6)):
+    for slot, wanted in ((0, 1), (1, 2), (3, 4), (2, 4), (5, 6)):
         cache.copy_prefix(0, slot, 0)
         assert (cache.num_slots, cache.k.shape[2]) == (wanted, 8)
-    cache.reserve(9, 5)
-    assert cache.k.shape[1:3] == cache.v.shape[1:3] == (6, 16)
+    for tokens, wanted in ((9, 512), (512, 512), (513, 1024)):  # not twice as much: each slot takes it
+        cache.reserve(tokens)
+        assert cache.k.shape[1:3] == cache.v.shape[1:3] == (6, wanted)
 
 
 def test_what_slots_hold_stays_when_more_come() -> None:

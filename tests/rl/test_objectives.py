@@ -11,22 +11,27 @@ hidden states that precede no token of the policy get no gradient.
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from pictures import noise
 from PIL import Image
+from played import BUDGET, jobs
 from torch import Tensor
 
 from foveate.models import Thinker, ThinkerReasoner
 from foveate.models.transcript import pack
+from foveate.rl import logprobs as module
 from foveate.rl.dpo import DpoConfig, Side, dpo_loss
 from foveate.rl.groups import group_log_mean_exp, group_mean, group_std, leave_one_out_mean
 from foveate.rl.grpo import MOST_RATIO, GrpoConfig, grpo_loss, grpo_targets, rloo_loss, rloo_targets
 from foveate.rl.length import LengthPenalty, length_rewards
 from foveate.rl.logprobs import choices, conversation_of, summed, written_logprobs
 from foveate.rl.pmd import PmdConfig, pmd_loss, pmd_targets
+from foveate.rl.rollout import rollouts
+from foveate.rl.trainable import LoraConfig, make_trainable
 
 GROUPS = torch.tensor([0, 1, 0, 0, 1, 1, 2, 2])
 REWARDS = torch.tensor([1.0, 0.0, 0.3, -0.5, 1.0, 1.0, 0.2, 0.9])
@@ -255,3 +260,31 @@ def test_only_what_the_policy_wrote_carries_a_gradient(thinker: Thinker) -> None
     gradient = torch.autograd.grad(logprobs.gather(-1, ids[:, None]).sum(), hidden)[0]
     before_policy = torch.cat([transcript.by_policy_T[1:], torch.zeros(1, dtype=torch.bool)])
     assert torch.equal(gradient.abs().sum(-1) > 0, before_policy)
+
+
+def test_parts_and_recomputed_blocks_give_the_same_gradient(thinker: Thinker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of log-probabilities that are computed some at a time, and of a decoder that keeps what goes into its blocks."""
+    with rollouts(thinker, at_once=2, budget=BUDGET) as playing:
+        transcript = pack([one.transcript for one in playing.play(jobs(4))])
+    gradients = []
+    for rows, recompute in ((10_000, False), (7, False), (10_000, True), (7, True)):
+        monkeypatch.setattr(module, "AT_ONCE", rows * thinker.config.decoder.vocab_size)
+        learning = deepcopy(thinker)
+        make_trainable(learning, LoraConfig(), tower=False, recompute=recompute)
+        kept: list[int] = []
+
+        def keep(x: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(x.nbytes)
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            written_S = written_logprobs(learning, transcript)
+        assert written_S.shape == (int(transcript.by_policy_T.sum()),)
+        written_S.square().sum().backward()
+        gradients.append((sum(kept), {name: p.grad for name, p in learning.named_parameters() if p.grad is not None}))
+    (whole, wanted), (parted, _), (recomputed, _), (both, _) = gradients
+    assert parted < whole
+    assert both < recomputed < whole
+    for _, given in gradients[1:]:
+        for name, gradient in wanted.items():
+            assert float((given[name] - gradient).norm()) <= 1e-4 * float(gradient.norm()) + 1e-6, name

@@ -93,6 +93,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     net.blocks[0].grad = torch.full((4, 48, 32), float("nan"))
     optimizer.step(0.1)
     assert (net.blocks[0] == 0).all()
+    assert all(master.grad is None for master in optimizer.masters.values())  # as large as they are
 
 
 def test_the_rate_is_held_until_the_cosine_starts() -> None:

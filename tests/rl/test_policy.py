@@ -27,6 +27,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from foveate.cli import main
 from foveate.errors import ConfigError, KernelLostError, ModelError
 from foveate.models import Thinker
+from foveate.models.branches import Branches
+from foveate.models.transcript import pack
 from foveate.rl import policy
 from foveate.rl.journal import METRICS, add_row
 from foveate.rl.learner import (
@@ -145,6 +147,11 @@ def test_many_batches_give_the_gradient_of_one(
     samples = rewarded(whole(played), objective, config, 0.5)
     assert len(samples) == 6
     assert [len(batch) for batch in batches(samples, 1)] == [1] * 6
+    longest = max(len(sample.trajectory.transcript) for sample in samples)
+    together = pack([sample.trajectory.transcript for sample in samples])
+    computed = sum(Branches.of(together).own)
+    assert computed < len(together)
+    assert [len(batch) for batch in batches(samples, max(longest, computed))] == [6]  # a beginning counts once
     thinker.requires_grad_(True)
     gradients = []
     for most in (1, 100_000):
