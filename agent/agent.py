@@ -13,20 +13,20 @@ Tools with state (the code kernel) live as long as the conversation when it has 
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from contextvars import Context, copy_context
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.types import StateSnapshot
 from PIL import Image
 
 from foveate.agent.arguments import (
     checked_budget,
+    checked_observer,
     checked_question,
     checked_seed,
+    checked_store,
     checked_temperature,
     pictures_in,
     tools_of,
@@ -39,8 +39,17 @@ from foveate.agent.images import ImageStore, picture_record
 from foveate.agent.messages import clean_text
 from foveate.agent.nodes import MAX_CALLS
 from foveate.agent.records import Answer, ImageRecord, RunDone
-from foveate.agent.running import CLOSE_PATIENCE_S, EventStream, Run, close_all
-from foveate.agent.state import Exchange, QuestionInput, RunContext, RunState, checked, exchanges_of, question_input
+from foveate.agent.running import CLOSE_PATIENCE_S, EventStream, Run, close_all, context_of_caller, opened_for_run
+from foveate.agent.state import (
+    Exchange,
+    QuestionInput,
+    RunContext,
+    RunState,
+    budget_of,
+    checked,
+    exchanges_of,
+    question_input,
+)
 from foveate.errors import ImageError, InputError
 from foveate.models.device import AUTO
 from foveate.models.load import reasoner_of
@@ -91,9 +100,9 @@ class Agent:
         self._temperature, self._seed = checked_temperature(temperature), checked_seed(seed)
         self._reasoner = reasoner_of(model, device)
         self._tools = usual_tools(self._reasoner.dialect) if tools is None else tools_of(tools)
-        self.store = store or _store_beside(checkpoint)
+        self.store = _store_of(checked_store(store), checkpoint)
         self._checkpointer = open_checkpointer(checkpoint)
-        self._observe_image = observe_image
+        self._observe_image = checked_observer(observe_image)
         self._closed = False
         self._runs: dict[str, Run] = {}
         self._open_tools: dict[str, tuple[Tool, ...]] = {}
@@ -139,15 +148,21 @@ class Agent:
         return self._asked(question, images, thread, budget, emits_text=True)
 
     def resume(self, thread: str, *, budget: Budget | None = None) -> EventStream:
-        """Go on with the question of `thread` that a killed process left unfinished; InputError when there is none."""
+        """Go on with the question of `thread` that a killed process left unfinished, in the budget that it had.
+
+        `budget` in place of that. Raises InputError when there is none, or while it is being answered.
+        """
+        budget = checked_budget(budget)
+        self._check_free(thread)
         if self.unfinished(thread) is None:
             raise InputError(
                 f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
             )
-        return self._events(None, thread, checked_budget(budget), emits_text=True)
+        asked = budget_of(cast(RunState, self._held(thread).values))
+        return self._events(None, thread, budget or asked, emits_text=True)
 
     def unfinished(self, thread: str) -> str | None:
-        """The question that a killed process left unfinished in `thread`; None when there is none."""
+        """The question that a killed process left unfinished in `thread`, or that is being answered; None for none."""
         self._check_thread(thread)
         snapshot = self._held(thread)
         # Not `next`: it leaves out a node whose writes are kept while the step after it is not.
@@ -187,6 +202,17 @@ class Agent:
             tools = self._open_tools.pop(thread, ())
         close_all(tools)
 
+    def forget(self, thread: str) -> None:
+        """Delete a conversation, and free its tools; its pictures, which others may have too, stay in the store.
+
+        Raises InputError while it is answering.
+        """
+        self._check_thread(thread)
+        self.release(thread)
+        if self._checkpointer is not None:
+            with legible():
+                self._checkpointer.delete_thread(thread)
+
     def close(self) -> None:
         """Cancel what runs and free tools and files; may be called twice. Nothing can be asked afterwards."""
         with self._lock:
@@ -224,7 +250,6 @@ class Agent:
 
     def _held(self, thread: str) -> StateSnapshot:
         """What the checkpoint holds of a conversation, judged: it may be damaged, or another version's."""
-        self._end_abandoned(thread)
         with intact(thread):
             snapshot = self._kept.get_state(_config(thread))
             checked(snapshot.values)
@@ -243,14 +268,13 @@ class Agent:
         question, budget = checked_question(question), checked_budget(budget)
         self._check_thread(thread)
         if thread is not None:
-            self._end_abandoned(thread)
-            with self._lock:
-                self._refuse_busy(thread)
+            self._check_free(thread)
             self._held(thread)
         sources = list(pictures_in(images))
         opened = [self._opened_of(sources, number) for number in range(len(sources))]
         records = [self._stored(*one) for one in opened]
-        return self._events(question_input(clean_text(question), records), thread, budget, emits_text=emits_text)
+        given = question_input(clean_text(question), records, budget)
+        return self._events(given, thread, budget, emits_text=emits_text)
 
     def _opened_of(self, sources: Sequence[PictureSource], number: int) -> tuple[Image.Image, bytes | None]:
         """One of several; an ImageError says which."""
@@ -298,7 +322,8 @@ class Agent:
             self._check_open()
             if thread is not None:
                 self._refuse_busy(thread)
-            run = Run(thread=thread, tools=self._tools_for(thread))
+            tools, evicted = self._tools_for(thread)
+            run = Run(thread=thread, tools=tools)
             context = RunContext(
                 budget=budget,
                 tools=run.tools,
@@ -308,7 +333,7 @@ class Agent:
                 emit=run.events.put,
                 emits_text=emits_text,
             )
-            work = partial(_context_of_caller().run, self._work, run, given, context)
+            work = partial(context_of_caller().run, self._work, run, given, context)
             run.worker = threading.Thread(target=work, name="foveate-run", daemon=True)
             self._runs[_key(run)] = run
             try:
@@ -316,6 +341,8 @@ class Agent:
             except BaseException:
                 self._forget(run)
                 raise
+        for others in evicted:
+            close_all(others)
         return run
 
     def _forget(self, run: Run) -> None:
@@ -324,40 +351,46 @@ class Agent:
             close_all(run.tools)
 
     def _end_abandoned(self, thread: str | None) -> None:
-        """Wait for a run of the conversation whose events nobody asks for any more."""
+        """Wait for a run of the conversation whose events nobody asks for any more; a tool may hold it up longer."""
         run = None if thread is None else self._runs.get(_thread_key(thread))
         if run is not None and run.abandoned:
-            run.end()
+            run.end(CLOSE_PATIENCE_S)
+
+    def _check_free(self, thread: str) -> None:
+        """Raises InputError while the conversation is answering."""
+        self._check_open()
+        self._end_abandoned(thread)
+        with self._lock:
+            self._refuse_busy(thread)
 
     def _refuse_busy(self, thread: str) -> None:
         if _thread_key(thread) in self._runs:
             raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
 
-    def _tools_for(self, thread: str | None) -> tuple[Tool, ...]:
-        """New ones, or those of the conversation; under the lock, so that nobody releases them meanwhile."""
+    def _tools_for(self, thread: str | None) -> tuple[tuple[Tool, ...], list[tuple[Tool, ...]]]:
+        """New ones, or those of the conversation, and those that others lose for it, to be closed.
+
+        Under the lock, so that nobody releases them meanwhile.
+        """
         if thread is None:
-            return tuple(tool.for_run() for tool in self._tools)
-        tools = self._open_tools.pop(thread, None) or tuple(tool.for_run() for tool in self._tools)
+            return opened_for_run(self._tools), []
+        tools = self._open_tools.pop(thread, None) or opened_for_run(self._tools)
         idle = [other for other in self._open_tools if _thread_key(other) not in self._runs]
         self._open_tools[thread] = tools
-        for other in idle[: max(0, len(self._open_tools) - MOST_OPEN)]:
-            close_all(self._open_tools.pop(other))
-        return tools
+        return tools, [self._open_tools.pop(other) for other in idle[: max(0, len(self._open_tools) - MOST_OPEN)]]
 
 
-def _context_of_caller() -> Context:
-    """What tools and models read of the context variables of who asks: the ids of a request, of a trace.
-
-    But for LangGraph's: an agent that a node of another graph asks is no part of that graph.
-    """
-    context = copy_context()
-    context.run(var_child_runnable_config.set, None)
-    return context
-
-
-def _store_beside(checkpoint: str | Path | None) -> ImageStore:
-    """The images of conversations: in a folder beside their file, or in memory."""
-    if checkpoint is None or str(checkpoint) == IN_MEMORY:
+def _store_of(store: ImageStore | None, checkpoint: str | Path | None) -> ImageStore:
+    """The images of conversations: in the store that is given, in a folder beside their file, or in memory."""
+    lasts = checkpoint is not None and str(checkpoint) != IN_MEMORY
+    if store is not None:
+        if lasts and not store.lasts:
+            raise InputError(
+                "conversations that outlive the process need pictures that do; give the store a folder: "
+                "Agent(..., store=ImageStore(FOLDER))"
+            )
+        return store
+    if checkpoint is None or not lasts:
         return ImageStore()
     if is_postgres(checkpoint):
         raise InputError(

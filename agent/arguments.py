@@ -8,6 +8,7 @@ from PIL import Image
 
 from foveate.agent.boxes import holds_box
 from foveate.agent.budget import Budget
+from foveate.agent.images import ImageStore
 from foveate.agent.parse import OTHER_NAMES
 from foveate.errors import ConfigError, InputError, shown
 from foveate.models.reasoner import Dialect
@@ -48,6 +49,20 @@ def checked_seed(seed: int | None) -> int | None:
     if seed is None or (type(seed) is int and abs(seed) < 2**63):
         return seed
     raise ConfigError(f"got the seed {shown(seed)}, wanted a whole number below 2**63, or None")
+
+
+def checked_store(store: ImageStore | None) -> ImageStore | None:
+    """Where pictures are kept; None leaves it to the agent."""
+    if store is not None and not isinstance(store, ImageStore):
+        raise ConfigError(f"got the store {shown(store)}, wanted an ImageStore: ImageStore(FOLDER)")
+    return store
+
+
+def checked_observer(observe_image: Callable[[Image.Image], Image.Image] | None) -> Any:
+    """What replaces images before the model sees them; None for nothing."""
+    if observe_image is not None and not callable(observe_image):
+        raise ConfigError(f"got the observe_image {shown(observe_image)}, wanted a function from an image to one")
+    return observe_image
 
 
 def usual_tools(dialect: Dialect, *, network: bool = False, unsafe: bool = False) -> tuple[Tool, ...]:

@@ -9,8 +9,9 @@ an image that costs more than what is left is not shown, and the model is told s
 """
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from foveate.errors import ConfigError, shown
 
@@ -41,6 +42,15 @@ class Budget:
             right = isinstance(value, int | float if field.name == "seconds" else int) and not isinstance(value, bool)
             if not right or (isinstance(value, int) and value >= 2**63) or math.isnan(value) or value < 0:
                 raise ConfigError(f"got {field.name}={shown(value)} in the budget, wanted a number >= 0 below 2**63")
+
+    def to_json(self) -> dict[str, Any]:
+        """Its limits; time without one is None, as JSON has no infinity."""
+        return asdict(self) | ({"seconds": None} if math.isinf(self.seconds) else {})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote. Raises KeyError, TypeError or ConfigError for what it did not write."""
+        return cls(**{**record, "seconds": math.inf if record["seconds"] is None else record["seconds"]})
 
     def spent(self, usage: "Usage") -> str | None:
         """Which budget allows no further turn, in words; None while a turn is possible."""

@@ -24,7 +24,7 @@ from foveate.agent.replacing import replaced
 from foveate.errors import ImageError, InputError, ToolArgumentError
 from foveate.models.reasoner import BoxSpace
 from foveate.models.recent import Recent
-from foveate.paths import expanded
+from foveate.paths import expanded, is_file
 from foveate.pictures import JPEG_SIGNATURE, PNG_SIGNATURE, open_picture, sha256_of_pixels
 from foveate.tools.tool import Box
 from foveate.tools.zoom import check_box
@@ -43,6 +43,11 @@ class ImageStore:
         """`folder`: where the images are files too, made when missing; then only so much stays in memory."""
         self._folder = None if folder is None else expanded(folder)
         self._images: Recent[str, Image.Image] = Recent(math.inf if folder is None else memory_bytes, _bytes_of)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether what it holds outlives the process."""
+        return self._folder is not None
 
     def put(self, image: Image.Image, *, encoded: bytes | None = None) -> str:
         """Store a copy and return its sha256. `encoded`: the file that holds it, kept as it is when PNG or JPEG."""
@@ -95,7 +100,7 @@ class ImageStore:
         if self._folder is None or _SHA256.match(sha256) is None:
             return None
         paths = (self._folder / f"{sha256}{suffix}" for suffix in _SIGNATURES.values())
-        return next((path for path in paths if path.is_file()), None)
+        return next((path for path in paths if is_file(path)), None)
 
     def _write(self, sha256: str, data: bytes, suffix: str) -> None:
         assert self._folder is not None

@@ -9,6 +9,7 @@ part of the conversation afterwards, so a follow-up continues a transcript of wh
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 
 from langgraph.runtime import Runtime
@@ -28,6 +29,7 @@ from foveate.agent.messages import (
 )
 from foveate.agent.parse import parse, split_thought
 from foveate.agent.records import Settings, Step, StepDone, TextDelta, ToolStarted, Usage
+from foveate.agent.running import context_of_caller
 from foveate.agent.state import (
     Plain,
     RunContext,
@@ -113,7 +115,7 @@ class Nodes:
             result, usage = self._run(state, calls[number], context, usage)
             results = [result]
         for result in results:
-            context.emit(StepDone(step=step_from(result["step"])))
+            context.emit(StepDone(step=step_from(deepcopy(result["step"]))))
         outcome = ended("cancelled", CANCELLED) if context.should_stop() else {}
         return {"results": [*state["results"], *results], "usage": to_plain(usage), "outcome": outcome}
 
@@ -170,8 +172,9 @@ class Nodes:
         made = [result["image"] for result in state["results"] if result["image"]]
         images = [image_from(plain) for plain in [*state["images"], *made]]
         runner = ToolRunner(reasoner=self.reasoner, store=self.store, observe_image=self.observe_image)
-        context.emit(ToolStarted(tool=call.name, arguments=call.arguments))
-        done = runner.run(_call_id(state, len(state["results"])), call, images, context, usage)
+        context.emit(ToolStarted(tool=call.name, arguments=deepcopy(call.arguments)))
+        call_id = _call_id(state, len(state["results"]))
+        done = context_of_caller().run(runner.run, call_id, call, images, context, usage)
         return {"step": to_plain(done.step), "image": to_plain(done.image) if done.image else None}, done.usage
 
     def _settings(self, context: RunContext) -> Settings:

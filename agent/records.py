@@ -4,7 +4,6 @@ Every record is a frozen dataclass of plain values (images by sha256), so that i
 and shown without the model that made it.
 """
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -78,18 +77,13 @@ class Settings:
     seed: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that stands in `Answer.to_json`; time without a limit is None, as JSON has no infinity."""
-        record = asdict(self)
-        if math.isinf(self.budget.seconds):
-            record["budget"]["seconds"] = None
-        return record
+        """The object that stands in `Answer.to_json`."""
+        return asdict(self) | {"budget": self.budget.to_json()}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         """What `to_json` wrote. Raises KeyError, TypeError or ConfigError for what it did not write."""
-        seconds = record["budget"]["seconds"]
-        limits = {**record["budget"], "seconds": math.inf if seconds is None else seconds}
-        return cls(**{**record, "budget": Budget(**limits)})
+        return cls(**{**record, "budget": Budget.from_json(record["budget"])})
 
 
 @dataclass(frozen=True, kw_only=True)

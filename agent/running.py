@@ -7,10 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Self
 
+from langchain_core.runnables.config import var_child_runnable_config
+
 from foveate.agent.records import Event, RunDone
+from foveate.errors import ToolError, named_line
 from foveate.tools.tool import CANCEL_AGAIN_S, Tool, told_when_broken
 
 CLOSE_PATIENCE_S = 5.0
@@ -122,6 +126,29 @@ class EventStream(Iterator[Event]):
             run.abandoned = run.cancelled = True
             with suppress(RuntimeError):  # no thread begins any more as the process ends
                 _thread.start_new_thread(run.end, ())
+
+
+def context_of_caller() -> Context:
+    """What tools and models read of the context variables of who asks: the ids of a request, of a trace.
+
+    But for LangGraph's: an agent that a node of another graph asks is no part of that graph, nor is a graph that a tool
+    of an agent asks a part of the agent's.
+    """
+    context = copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return context
+
+
+def opened_for_run(tools: Iterable[Tool]) -> tuple[Tool, ...]:
+    """Each as a run has it. Raises ToolError, with those closed that were open already, for one that cannot be had."""
+    opened = list[Tool]()
+    for tool in tools:
+        try:
+            opened.append(tool.for_run())
+        except Exception as error:
+            close_all(opened)
+            raise ToolError(f"the tool {tool.name!r} cannot be opened: {named_line(error)}") from error
+    return tuple(opened)
 
 
 def close_all(tools: Iterable[Tool]) -> None:

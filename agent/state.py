@@ -9,7 +9,7 @@ judges it before anything goes on from there.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 from langgraph.channels import DeltaChannel
 
@@ -54,6 +54,8 @@ class QuestionInput(TypedDict):
     question: str
     pictures: list[Plain]
     """Records of the question's new pictures; their pixels are in the store already."""
+    budget: NotRequired[Plain]
+    """What this question may use (`Budget.to_json`), which a resume keeps to; empty for what the agent allows."""
 
 
 class RunState(QuestionInput):
@@ -101,10 +103,16 @@ class Exchange:
     answer: Answer
 
 
-def question_input(question: str, pictures: Sequence[ImageRecord] = ()) -> QuestionInput:
+def question_input(question: str, pictures: Sequence[ImageRecord] = (), budget: Budget | None = None) -> QuestionInput:
     """What the graph is invoked with."""
-    records = [to_plain(record) for record in pictures]
-    return {"schema_version": SCHEMA_VERSION, "question": question, "pictures": records}
+    records, limits = [to_plain(record) for record in pictures], budget.to_json() if budget else {}
+    return {"schema_version": SCHEMA_VERSION, "question": question, "pictures": records, "budget": limits}
+
+
+def budget_of(state: RunState) -> Budget | None:
+    """What the question of a state may use, if it was asked with a budget of its own."""
+    limits = state.get("budget")
+    return Budget.from_json(limits) if limits else None
 
 
 def ended(status: Status, reason: str = "", text: str = "") -> Plain:
@@ -161,6 +169,7 @@ def checked(values: Plain) -> RunState:
     if not all({"role", "content"} <= message.keys() for message in state.get("messages", [])):
         raise ValueError("a message has no role or no content")
     Usage(**state.get("usage", {}))
+    budget_of(state)
     exchanges_of(state)
     return state
 

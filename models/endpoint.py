@@ -25,8 +25,8 @@ def endpoint(address: str) -> ChatModelReasoner:
         chat = chat_model_at(url, model, key=key, patience_s=PATIENCE_S)
     except Exception as error:  # of the client of HTTP, which has errors of its own for an address that is none
         raise ModelError(f"{_shown_url(url)} is no address of an endpoint: {named_line(error)}") from error
-    name = _shown_url(url) + (f"#{address.partition('#')[2]}" if "#" in address else "")
-    return ChatModelReasoner(chat, name=name, hands=("max_tokens", "temperature", "seed"), totals=True)
+    hands = ("max_tokens", "temperature", "seed")
+    return ChatModelReasoner(chat, name=f"{_shown_url(url)}#{model}", hands=hands, totals=True)
 
 
 def _shown_url(url: str) -> str:

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class TransformersReasoner:
             raise CheckpointError(f"the chat template of {name} is not valid: {error}") from error
         self.dialect = Dialect(takes_tools=takes_tools)
         self.lock = threading.Lock()
-        self._image_tokens: dict[tuple[int, int], int] = {}
+        self._counted = lru_cache(maxsize=512)(self._image_tokens)  # each crop has a size of its own
 
     @classmethod
     def from_pretrained(
@@ -86,17 +87,17 @@ class TransformersReasoner:
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """Counted once for each size, on a grey picture. Raises ImageError for one that the processor refuses."""
-        size = width_px, height_px
-        if size not in self._image_tokens:
-            picture = {"type": "image", "image": Image.new("RGB", size, (128, 128, 128))}
-            try:
-                ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
-            except InputError as error:
-                raise ImageError(str(error)) from error
-            known = (getattr(self.model.config, name, None) for name in ("image_token_id", "image_token_index"))
-            image_id = next((index for index in known if isinstance(index, int)), -1)
-            self._image_tokens[size] = max(1, int(ids.eq(image_id).sum()))
-        return self._image_tokens[size]
+        return self._counted(width_px, height_px)
+
+    def _image_tokens(self, width_px: int, height_px: int) -> int:
+        picture = {"type": "image", "image": Image.new("RGB", (width_px, height_px), (128, 128, 128))}
+        try:
+            ids = self._inputs([{"role": "user", "content": [picture, {"type": "text", "text": "."}]}])["input_ids"]
+        except InputError as error:
+            raise ImageError(str(error)) from error
+        known = (getattr(self.model.config, name, None) for name in ("image_token_id", "image_token_index"))
+        image_id = next((index for index in known if isinstance(index, int)), -1)
+        return max(1, int(ids.eq(image_id).sum()))
 
     def seen_size(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Boxes are thousandths, whatever the size."""

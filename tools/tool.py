@@ -158,6 +158,7 @@ def checked_result(outcome: object) -> ToolResult:
         ("image", isinstance(outcome.image, Image.Image | None), "a PIL image or None"),
         ("source_idx", is_index(outcome.source_idx), "an integer or None"),
         ("box_px", is_box(outcome.box_px), "four finite numbers or None"),
+        ("failed", isinstance(outcome.failed, bool), "True or False"),
     )
     for name, fits, wanted in rules:
         if not fits:

@@ -335,7 +335,7 @@ def test_a_setting_that_a_client_does_not_know_is_left_out() -> None:
 def test_who_asks_stays_out_of_names_and_errors(serve: Callable[..., Server]) -> None:
     server = serve("Yes.")
     address = server.url.replace("://", "://me:secret@")
-    assert endpoint(address).name == server.url
+    assert endpoint(address).name == f"{server.url}#looker"
     for wrong in ("http://me:secret@localhost:80a0/v1", "http://me:secret@localhost:80a0/v1#x"):
         with pytest.raises(ModelError, match=r"http://localhost:80a0/v1") as caught:
             endpoint(wrong)
