@@ -19,7 +19,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.models.config import ThinkerConfig, from_json
 from foveate.models.files import Section, read_ignoring_code, read_values, refuse_adapters
 from foveate.models.init import laid_out
-from foveate.models.published.folder import COMPANIONS, check_weights_are_numbers, read_published
+from foveate.models.published.folder import COMPANIONS, GENERATION, check_weights_are_numbers, read_published
 from foveate.models.published.names import RULES, Rule, normalized, published_shapes, published_tensors, sources
 from foveate.models.published.turning import row_order
 from foveate.models.quantize import quantize
@@ -212,7 +212,7 @@ def save_thinker(
         )
     rules = RULES.get(thinker.config.model_type)
     own = dict(thinker.named_parameters()) if weights is None else weights
-    named = {name: _converted(name, p.detach(), dtype) for name, p in own.items()}
+    named = {name: _converted(name, p.detach().cpu(), dtype) for name, p in own.items()}
     tensors = published_tensors(named, rules, thinker.config) if rules else named
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
@@ -246,7 +246,16 @@ def _write_companions(thinker: Thinker, folder: Path, dtype: torch.dtype | None)
         config = folder / f"{CONFIG}.new"
         values = _of_dtype(json.loads(config.read_text(encoding="utf-8")), str(dtype).removeprefix("torch."))
         config.write_text(json.dumps(values, indent=2) + "\n")
+    if GENERATION in names:
+        _write_penalty(folder / f"{GENERATION}.new", thinker.config.repetition_penalty)
     return names
+
+
+def _write_penalty(path: Path, penalty: float) -> None:
+    """Of a generation_config.json: a policy learns what it says without one."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.get("repetition_penalty", 1.0) not in (None, penalty):
+        path.write_text(json.dumps(values | {"repetition_penalty": penalty}, indent=2) + "\n", encoding="utf-8")
 
 
 def _of_dtype(values: dict[str, Any], dtype: str) -> dict[str, Any]:

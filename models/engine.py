@@ -11,6 +11,7 @@ Shape letters: T tokens, D width, V vocabulary, B requests in a step.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from traceback import clear_frames
 
 import torch
 from torch import Tensor
@@ -320,6 +321,7 @@ class Engine:
         self._end(request, reason)
 
     def _fail(self, request: Request, error: Exception) -> None:
+        clear_frames(error.__traceback__)  # which hold what a step made, and are held by whoever is told
         request.failure = error
         self._end(request, "cancelled")
 

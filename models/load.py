@@ -57,18 +57,13 @@ def load_reasoner(model: str | Path, device: str = AUTO) -> Reasoner:
     no kernel takes, as bf16 or f32, whichever is fast.
     """
     name = known_model(str(model))
+    where = place_of(name, device)
     if name.startswith(ENDPOINT):
         from foveate.models.endpoint import endpoint
 
-        if device != AUTO:
-            raise ConfigError(f"device is {device!r} and the model {name!r}, which runs elsewhere; wanted {AUTO}")
         return endpoint(name)
     _, folder, suffix = name_parts(name)
-    if suffix and device not in (AUTO, "cpu"):
-        raise ConfigError(f"device is {device!r} and the model {name!r}, rounded for processors; wanted cpu")
-    if device == AUTO:
-        device = "cpu" if folder == NANO or suffix else automatic()
-    place = device_of(device)
+    place = device_of(where)
     import torch
 
     from foveate.models.checkpoint import convert
@@ -90,6 +85,23 @@ def load_reasoner(model: str | Path, device: str = AUTO) -> Reasoner:
         convert(thinker, compute_dtype(place))
     put_on(thinker, place)
     return ThinkerReasoner(thinker, name=name)
+
+
+def place_of(name: str, device: str = AUTO) -> str:
+    """The name of the device on which a model computes that `known_model` knows; empty for one that runs elsewhere.
+
+    Raises ConfigError for a device that does not go with the model.
+    """
+    if name.startswith(ENDPOINT):
+        if device != AUTO:
+            raise ConfigError(f"device is {device!r} and the model {name!r}, which runs elsewhere; wanted {AUTO}")
+        return ""
+    _, folder, suffix = name_parts(name)
+    if suffix and device not in (AUTO, "cpu"):
+        raise ConfigError(f"device is {device!r} and the model {name!r}, rounded for processors; wanted cpu")
+    if device != AUTO:
+        return device
+    return "cpu" if folder == NANO or suffix else automatic()
 
 
 def known_model(model: str) -> str:

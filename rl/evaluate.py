@@ -34,7 +34,7 @@ from foveate.agent.records import Answer
 from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.device import AUTO
 from foveate.models.generate import ThinkerReasoner
-from foveate.models.load import load_reasoner, reasoner_of
+from foveate.models.load import known_model, load_reasoner, place_of, reasoner_of
 from foveate.models.reasoner import Reasoner, name_parts
 from foveate.rl.gate import Gate
 from foveate.rl.pooled import KernelPool, pooled
@@ -100,6 +100,11 @@ def evaluate(
         raise InputError(
             f"got {workers} workers and the model {model!r}, wanted 1 worker, or a model by name or folder: "
             "every worker loads its own"
+        )
+    if workers > 1 and place_of(known_model(str(model)), device).startswith("cuda"):
+        raise InputError(
+            f"got {workers} workers, each of which would put the model on one GPU; wanted 1 with at_once={workers}, or "
+            "the device cpu"
         )
     if at_once < 1:
         raise InputError(f"got {at_once} questions at once, wanted 1 or more")

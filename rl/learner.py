@@ -38,7 +38,7 @@ from foveate.rl.pmd import pmd_loss, pmd_targets
 from foveate.rl.policy_config import Objective, PolicyConfig
 from foveate.rl.preferences import idle
 from foveate.rl.rollout import Trajectory
-from foveate.rl.team import ALONE, Team, gathered
+from foveate.rl.team import ALONE, Team, each_whole
 
 _LOGGER = logging.getLogger(__name__)
 OF_FAMILY, TOKENS_OF_FAMILY = "accuracy_", "tokens_"
@@ -251,10 +251,10 @@ class Learner:
     def give(self, thinker: Thinker) -> None:
         """Bring what was learned into the copy that plays, where there is one."""
         if self.team.size > 1:
-            with gathered(self.said), torch.no_grad():
-                learned = dict(self.said.named_parameters())
-                for name, parameter in thinker.named_parameters():
-                    parameter.copy_(learned[f"thinker.{name}"])
+            playing = dict(thinker.named_parameters())
+            with torch.no_grad():
+                for name, learned in each_whole(self.said):
+                    playing[name.removeprefix("thinker.")].copy_(learned)
 
 
 def _refuse_failed(trajectories: Sequence[Trajectory], team: Team) -> None:

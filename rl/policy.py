@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from foveate.errors import ConfigError
+from foveate.models.device import device_of, put_on
 from foveate.models.thinker import Thinker
 from foveate.rl.ending import Clock, told_to_stop
 from foveate.rl.journal import METRICS, Progress, add_row, begun, keep_rows, save_checkpoint
@@ -46,10 +47,11 @@ def train_policy(
     questions = questions_of(config)
     made(out)
     with joined(config.device) as team, told_to_stop() as told:
-        learning = open_policy(config.start, config.device)
+        learning = open_policy(config.start, config.device, waits=team.size > 1)
         make_trainable(learning, config.lora, tower=config.train_tower, recompute=config.recompute)
         playing = learning if team.size == 1 else deepcopy(learning)
-        learner = Learner(objective, config, share_out(Said(learning), team), team)
+        put_on(playing, device_of(config.device))
+        learner = Learner(objective, config, share_out(Said(learning), team, device=config.device), team)
         done, _ = begun(out, learner.optimizer, team, settings, resume=resume)
         rows, _ = (keep_rows(out / name, "iteration", done) if team.leads else [] for name in (METRICS, EXAMPLES))
         success = team.of_first(_success_so_far(rows))

@@ -38,6 +38,8 @@ class RayConfig:
 
     def __post_init__(self) -> None:
         check(self, "ray.", actors=NOT_NEGATIVE, gpus=NOT_NEGATIVE, staleness=NOT_NEGATIVE)
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ConfigError(f"ray.gpus is {self.gpus:g}, wanted a part of one, or a whole number of them")
         if self.staleness and not self.actors:
             raise ConfigError(
                 f"ray.staleness is {self.staleness} without actors, and this process plays with the weights that it "

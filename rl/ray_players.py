@@ -141,7 +141,8 @@ def ray_players(config: PolicyConfig, thinker: Thinker) -> Iterator[RayPlayers]:
     with cluster() as ray:
         count, gpus = config.ray.actors, config.ray.gpus
         there = ray.cluster_resources().get("GPU", 0.0)
-        if count * gpus > there:  # they would be waited for
+        shares = int(1 / gpus) if 0 < gpus < 1 else 0  # actors on one GPU, of which no part is another GPU's
+        if gpus and (count > shares * there if shares else count * gpus > there):  # they would be waited for
             raise ConfigError(
                 f"{count} actors want {gpus:g} GPUs each, and Ray has {there:g}; set ray.gpus or ray.actors"
             )

@@ -1,11 +1,16 @@
 """The stages by name: what `foveate train STAGE --config FILE` runs."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from foveate.errors import ConfigError
+import torch
+
+from foveate.errors import ConfigError, ModelError, first_line
 from foveate.models.config import from_json
 from foveate.models.device import device_of
 from foveate.rl.ending import Clock
@@ -17,6 +22,7 @@ from foveate.rl.team import choose_gpu
 from foveate.rl.train import Stage, split_config, train
 from foveate.rl.yaml_values import read_yaml
 
+_LOGGER = logging.getLogger(__name__)
 OBJECTIVES = ("pmd", "grpo", "rloo")
 """Trainings of a policy on its own rollouts (foveate.rl.policy)."""
 OF_OBJECTIVES = {"pmd", "grpo"}
@@ -99,8 +105,23 @@ def take_device(device: str) -> None:
     """Take a device, of several GPUs this process's own. Raises ConfigError unless torch can compute there."""
     choose_gpu(device)
     device_of(device)
+    if device == "cpu" and torch.cuda.is_available():
+        _LOGGER.warning("the run computes on the processor, and torch sees a GPU: --set device=cuda takes it")
 
 
+@contextmanager
+def told_when_full() -> Iterator[None]:
+    """A GPU without room inside the block is an error of the model, which says what may take less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"the GPU has no room ({first_line(error)}); wanted recompute: true, less of tokens_per_batch, at_once, "
+            "pairs_per_batch, image_tokens or policy_tokens, lora: {rank: 16}, or another GPU"
+        ) from error
+
+
+@told_when_full()
 def main(
     stage: str,
     config: Path,
@@ -113,7 +134,7 @@ def main(
 ) -> int:
     """Train one stage as its YAML file says; returns the number of steps (of a policy, iterations) done.
 
-    Raises ConfigError for a setting that is none.
+    Raises ConfigError for a setting that is none, ModelError where a GPU has no room.
     """
     if max_minutes is not None and not max_minutes >= 0:
         raise ConfigError(f"max_minutes is {max_minutes}, wanted 0 or more")
@@ -123,10 +144,12 @@ def main(
     loop = loop if seed is None else replace(loop, seed=seed)
     config_of_stage = config_of(stage, values)
     _refuse(out, settings_of(stage, loop, config_of_stage), resume=resume)
+    take_device(loop.device)
     examples = examples_of(config_of_stage, loop.examples, out, loop.seed, loop.device)
+    examples.ask("before", config_of_stage.start, again=not resume)  # ahead of the stage, which has a model of its own
     made = make_stage(stage, values, loop.seed, loop.device)
-    examples.ask("before", config_of_stage.start, again=not resume)
     clock = Clock((), max_minutes)
     done = train(made, loop, out, kind=stage, resume=resume, max_minutes=max_minutes)
+    del made
     _asked_after(examples, out, done=done == loop.steps or (done > 0 and clock.is_up()))
     return done

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -20,10 +21,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from foveate.errors import ConfigError
 from foveate.models.decoder import DecoderBlock
 from foveate.models.vision import VisionBlock
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: one may play, or answer examples, for longer than torch's ten minutes."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,18 @@ ALONE = Team()
 
 
 def choose_gpu(device: str) -> None:
-    """Make "cuda" mean a GPU of this process's own, before anything is put there, where torchrun started several."""
-    if dist.is_torchelastic_launched() and device == "cuda":
-        torch.cuda.set_device(dist.get_node_local_rank())
+    """Make "cuda" mean a GPU of this process's own, before anything is put there, where torchrun started several.
+
+    Raises ConfigError for one GPU that all would share, and where there are fewer than processes.
+    """
+    if not dist.is_torchelastic_launched() or not device.startswith("cuda"):
+        return
+    rank, count = dist.get_node_local_rank(), torch.cuda.device_count()
+    if device != "cuda":
+        raise ConfigError(f"device is {device!r} in a team, each of which has a GPU of its own; wanted cuda")
+    if rank >= count:
+        raise ConfigError(f"torchrun started process {rank + 1} here, and torch sees {count} GPUs; start fewer")
+    torch.cuda.set_device(rank)
 
 
 @contextmanager
@@ -89,7 +102,7 @@ def joined(device: str) -> Iterator[Team]:
     if not dist.is_torchelastic_launched():
         yield ALONE
         return
-    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:
@@ -109,15 +122,16 @@ def leave() -> None:
         os._exit(0)
 
 
-def share_out(module: nn.Module, team: Team, *, reads_blocks: bool = False) -> nn.Module:
+def share_out(module: nn.Module, team: Team, *, reads_blocks: bool = False, device: str | None = None) -> nn.Module:
     """Give each process a part of every weight; a block is gathered when it computes, the rest with the whole.
 
+    On the device given, if the module is not there yet: then no GPU ever holds all of it.
     With `reads_blocks` a block stays gathered until its gradient is there.
     """
     if team.size > 1:
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-        device = next(module.parameters()).device.type  # else a machine's GPUs are taken though all is on its CPUs
-        mesh = init_device_mesh(device, (team.size,))
+        place = torch.device(device) if device else next(module.parameters()).device
+        mesh = init_device_mesh(place.type, (team.size,))  # else a machine's GPUs are taken though all is on its CPUs
         for part in module.modules():
             if isinstance(part, DecoderBlock | VisionBlock):
                 fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=not reads_blocks)
@@ -148,6 +162,18 @@ def gathered(module: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part.reshard()
+
+
+def each_whole(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All weights by their names, each whole; of those that are shared out one block at a time is gathered."""
+    for prefix, part in module.named_modules():
+        if not isinstance(part, FSDPModule):
+            continue
+        part.unshard()
+        for name, parameter in cast(nn.Module, part).named_parameters(prefix=prefix):
+            if not isinstance(parameter, DTensor):
+                yield name, parameter.detach()
+        part.reshard()
 
 
 def own_part(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ rounded to bf16. What is added then loses what is below half a step of bf16: add
 17%, to 0.1% 82% (tests/rl/test_trainable.py). Beside it lies what the adapters are by themselves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,14 +41,17 @@ class LoraConfig:
         check(self, "lora.", rank=NOT_NEGATIVE, alpha=ABOVE_ZERO)
 
 
-def open_policy(start: str | Path, device: str) -> Thinker:
+def open_policy(start: str | Path, device: str, *, waits: bool = False) -> Thinker:
     """The thinker of a checkpoint folder on a device, in bf16 where that multiplies it fast, else in f32.
+
+    waits: whether it stays on the processor for now.
 
     Raises ConfigError for a device that torch cannot use, and what `Thinker.from_pretrained` does.
     """
     place = device_of(device)
     thinker = Thinker.from_pretrained(start, dtype=compute_dtype(place))
-    put_on(thinker, place)
+    if not waits:
+        put_on(thinker, place)
     return thinker
 
 
@@ -67,6 +70,7 @@ def make_trainable(thinker: Thinker, lora: LoraConfig, *, tower: bool, recompute
         _add_adapters(thinker, lora)
     thinker.vision.requires_grad_(tower)
     thinker.decoder.recomputes = recompute
+    thinker.config = replace(thinker.config, repetition_penalty=1.0)  # what learns is what is drawn without it
 
 
 def whole_weights(thinker: Thinker) -> dict[str, Tensor]:
@@ -111,6 +115,6 @@ def _add_adapters(thinker: Thinker, lora: LoraConfig) -> None:
     names = [name for name, module in blocks if isinstance(module, Linear)]
     config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names, bias="none")
     thinker.requires_grad_(False)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # all processes of a team, and all runs, begin with the same adapters
+    with torch.random.fork_rng([]):  # adapters are made on the processor
+        torch.default_generator.manual_seed(0)  # all processes of a team, and all runs, begin with the same adapters
         peft.inject_adapter_in_model(config, thinker, ADAPTER)

@@ -15,8 +15,9 @@ from foveate.models.published.template import ChatTemplate
 from foveate.models.published.tokens import named_tokens, published_codec, read_tokenizer
 from foveate.models.tokenizer import TextCodec
 
+GENERATION = "generation_config.json"
 COMPANIONS = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "config.json", GENERATION, "preprocessor_config.json", "processor_config.json",
     "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
     "chat_template.json", "vocab.json", "merges.txt", "tiktoken.model", "special_tokens_map.json",
 )  # fmt: skip
@@ -38,7 +39,7 @@ def read_published(folder: Path, values: dict[str, Any]) -> Published:
     whole = read_section(folder / "processor_config.json")
     images = whole.section("image_processor") or read_section(folder / "preprocessor_config.json")
     videos = whole.section("video_processor") or read_section(folder / "video_preprocessor_config.json")
-    generation = read_section(folder / "generation_config.json")
+    generation = read_section(folder / GENERATION)
     try:
         is_kimi = values["model_type"] == "kimi_vl"
         sizes = kimi_config(config, images) if is_kimi else qwen_config(config, images, videos)

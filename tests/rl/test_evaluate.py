@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from needs import needs_bubblewrap
 from pictures import noise
 from PIL import Image
@@ -349,6 +350,14 @@ def test_wrong_arguments_are_refused_before_a_question(suite: Path, tmp_path: Pa
         with pytest.raises(InputError, match=message):
             evaluate(suite, model=reasoner, **wrong)
         assert reasoner.seen == []
+
+
+def test_workers_share_no_gpu(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="got 3 workers, each of which would put the model on one GPU; wanted 1 with"):
+        evaluate(suite, model="nano", workers=3, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="got 2 workers"):
+        evaluate(suite, model=suite, workers=2)  # any folder: auto is a GPU then
 
 
 def test_a_worker_sends_results_or_its_error(suite: Path) -> None:

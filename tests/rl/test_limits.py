@@ -111,6 +111,7 @@ def test_conversations_that_wait_are_an_iteration_old() -> None:
     ("make", "said"),
     [
         (lambda: RayConfig(staleness=2), r"ray\.staleness is 2 without actors"),
+        (lambda: RayConfig(gpus=1.5), r"ray\.gpus is 1\.5, wanted a part of one, or a whole number of them"),
         (lambda: PmdConfig(baseline="partition", level="token"), r"pmd\.baseline is partition and pmd\.level token"),
         (lambda: SftConfig(page_share=0.7, sheet_share=0.6), r"page_share is 0\.7 and stage\.sheet_share 0\.6; wanted"),
         (

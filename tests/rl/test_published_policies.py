@@ -27,7 +27,7 @@ from foveate.rl.pooled import PooledPython
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import Trajectory, rollouts
 from foveate.rl.train import TrainConfig, train
-from foveate.rl.trainable import LoraConfig, make_trainable, whole_weights
+from foveate.rl.trainable import LoraConfig, export, make_trainable, whole_weights
 from foveate.rl.trajectory import write_trajectories
 from foveate.tools import default_tools
 
@@ -122,3 +122,17 @@ def test_dpo(folder: Path, played: list[Trajectory], lora: LoraConfig, tmp_path:
         for name, _ in stage.module.named_parameters()
         if name.startswith("decoder.") and not name.endswith("correction_bias") and not lora.rank
     ]
+
+
+def test_what_learned_without_a_penalty_is_asked_without_one(tmp_path: Path) -> None:
+    qwen.save("qwen2_5_vl", tmp_path / "start")
+    path = tmp_path / "start" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.3}))
+    before = json.loads(path.read_text())
+    thinker = Thinker.from_pretrained(tmp_path / "start")
+    thinker.save_pretrained(tmp_path / "copy")
+    assert json.loads((tmp_path / "copy" / path.name).read_text()) == before
+    make_trainable(thinker, LoraConfig(), tower=False)
+    export(thinker, tmp_path / "learned")
+    assert json.loads((tmp_path / "learned" / path.name).read_text()) == before | {"repetition_penalty": 1.0}
+    assert Thinker.from_pretrained(tmp_path / "learned").config.repetition_penalty == 1.0

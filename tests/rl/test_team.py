@@ -26,11 +26,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foveate.cli import main
+from foveate.errors import ConfigError, ModelError
 from foveate.models import Thinker
 from foveate.models.config import TINY
 from foveate.models.tokenizer import make_tokenizer
 from foveate.ops import compute_dtype
-from foveate.rl.stages import make_stage
+from foveate.rl.stages import make_stage, told_when_full
+from foveate.rl.team import choose_gpu
 from foveate.rl.train import split_config
 from foveate.rl.yaml_values import read_yaml
 
@@ -125,7 +127,7 @@ def test_what_torchrun_started_leaves_at_once(launched: dict[str, str], printed:
     assert done.stdout == printed
 
 
-def policy(thinker: Thinker, folder: Path, iterations: int, prompts: int) -> list[str]:
+def policy(thinker: Thinker, folder: Path, iterations: int, prompts: int, objective: str = "pmd") -> list[str]:
     """Arguments of a training of a policy, but for the folder at their end."""
     unsure(thinker).save_pretrained(folder / "start")
     settings = {
@@ -134,7 +136,7 @@ def policy(thinker: Thinker, folder: Path, iterations: int, prompts: int) -> lis
         "optimizer": {"lr": 0.001, "muon": False, "warmup_steps": 0}, "length": {"weight": 0.5, "warmup_iterations": 0},
     }  # fmt: skip
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
-    return ["train", "pmd", "--config", str(folder / "run.yaml"), "--out"]
+    return ["train", objective, "--config", str(folder / "run.yaml"), "--out"]
 
 
 def same_step(start: Mapping[str, Tensor], one: Path, other: Path) -> float:
@@ -169,10 +171,12 @@ def test_two_play_and_learn_what_one_does(thinker: Thinker, tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("changes", [("lora.rank=2",), ("train_tower=true",)], ids=["adapters", "tower"])
-def test_who_has_no_question_takes_part(changes: tuple[str, ...], thinker: Thinker, tmp_path: Path) -> None:
-    start = policy(thinker, tmp_path, iterations=1, prompts=1)
-    start[-1:-1] = [part for change in changes for part in ("--set", change)]
+@pytest.mark.parametrize(
+    ("objective", "change"), [("pmd", "lora.rank=2"), ("pmd", "train_tower=true"), ("grpo", "recompute=true")]
+)
+def test_who_has_no_question_takes_part(objective: str, change: str, thinker: Thinker, tmp_path: Path) -> None:
+    start = policy(thinker, tmp_path, iterations=1, prompts=1, objective=objective)
+    start[-1:-1] = ["--set", change]
     assert main([*start, str(tmp_path / "one")]) == 0
     done = together(*start, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
@@ -206,3 +210,28 @@ def test_two_prefer_what_one_does(lora: int, thinker: Thinker, tmp_path: Path) -
             assert two[key] == pytest.approx(one[key], rel=ROWS, abs=ROWS), key
     assert rows(tmp_path / "one")[-1]["loss"] < math.log(2)
     assert same_step(load_file(tmp_path / "start/model.safetensors"), tmp_path / "one", tmp_path / "two") < WAY
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "told"),
+    [
+        ("cuda:0", "0", "device is 'cuda:0' in a team, each of which has a GPU of its own; wanted cuda"),
+        ("cuda", "3", "torchrun started process 4 here, and torch sees 2 GPUs; start fewer"),
+    ],
+)
+def test_a_gpu_that_is_not_there_for_each_is_told(
+    device: str, rank: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "1"), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=told):
+        choose_gpu(device)
+
+
+def test_a_gpu_without_room_is_told_with_what_takes_less() -> None:
+    with (
+        pytest.raises(ModelError, match=r"the GPU has no room .* wanted recompute: true, less of tokens_per_batch"),
+        told_when_full(),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

@@ -189,7 +189,8 @@ def compute_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     Every GPU from Ampere on has it. Without the native extension the processor is not known and f32 is the answer.
     """
     if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        with torch.cuda.device(device):  # torch asks the current one
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if has_feature("avx512bf16") or has_feature("amx_bf16") else torch.float32
 
 
