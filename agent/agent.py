@@ -154,12 +154,7 @@ class Agent:
         """
         budget = checked_budget(budget)
         self._check_free(thread)
-        if self.unfinished(thread) is None:
-            raise InputError(
-                f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
-            )
-        asked = budget_of(cast(RunState, self._held(thread).values))
-        return self._events(None, thread, budget or asked, emits_text=True)
+        return self._events(None, thread, budget or self._left_budget(thread), emits_text=True)
 
     def unfinished(self, thread: str) -> str | None:
         """The question that a killed process left unfinished in `thread`, or that is being answered; None for none."""
@@ -167,6 +162,14 @@ class Agent:
         snapshot = self._held(thread)
         # Not `next`: it leaves out a node whose writes are kept while the step after it is not.
         return snapshot.values.get("question") if snapshot.tasks else None
+
+    def _left_budget(self, thread: str) -> Budget | None:
+        """That of the question that is left unfinished; InputError when there is none."""
+        if self.unfinished(thread) is None:
+            raise InputError(
+                f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
+            )
+        return budget_of(cast(RunState, self._held(thread).values))
 
     def exchanges(self, thread: str) -> tuple[Exchange, ...]:
         """The finished questions of a conversation with their answers, the oldest first."""
@@ -208,10 +211,18 @@ class Agent:
         Raises InputError while it is answering.
         """
         self._check_thread(thread)
-        self.release(thread)
-        if self._checkpointer is not None:
-            with legible():
-                self._checkpointer.delete_thread(thread)
+        self._end_abandoned(thread)
+        with self._lock:
+            self._refuse_busy(thread)
+            tools = self._open_tools.pop(thread, ())
+            run = self._runs[_thread_key(thread)] = Run(thread=thread, tools=())  # nobody asks in it meanwhile
+        try:
+            if self._checkpointer is not None:
+                with legible():
+                    self._checkpointer.delete_thread(thread)
+        finally:
+            self._forget(run)
+        close_all(tools)
 
     def close(self) -> None:
         """Cancel what runs and free tools and files; may be called twice. Nothing can be asked afterwards."""
@@ -273,7 +284,7 @@ class Agent:
         sources = list(pictures_in(images))
         opened = [self._opened_of(sources, number) for number in range(len(sources))]
         records = [self._stored(*one) for one in opened]
-        given = question_input(clean_text(question), records, budget)
+        given = question_input(clean_text(question), records, budget or self.budget)
         return self._events(given, thread, budget, emits_text=emits_text)
 
     def _opened_of(self, sources: Sequence[PictureSource], number: int) -> tuple[Image.Image, bytes | None]:
@@ -307,6 +318,8 @@ class Agent:
             if run.thread is None:
                 state = self._passing.invoke(given, config, context=context)
             else:
+                if given is None:  # which may have been answered since, or deleted
+                    self._left_budget(run.thread)
                 with legible():
                     state = self._kept.invoke(given, config, context=context, durability="sync")
             run.events.put(RunDone(answer=exchanges_of(cast(RunState, state))[-1].answer))

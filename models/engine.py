@@ -87,7 +87,7 @@ class Engine:
 
         `heeds_others`: whether a turn ends where the model would go on in OTHERS_TURN.
         """
-        self.thinker, self.heeds_others = thinker, heeds_others
+        self.thinker, self.truncates, self.heeds_others = thinker, truncates, heeds_others
         unchanged = replace(thinker.config, top_k=0, top_p=1.0, repetition_penalty=1.0)
         self.choice = thinker.config if truncates else unchanged
         self.codec = thinker.processor.codec
@@ -100,6 +100,10 @@ class Engine:
         """Those whose threads wait for the lock: who decodes would take it again before any of them."""
         self.pace = Pace()
         self.clock = 0
+
+    def with_slots(self, num_slots: int) -> "Engine":
+        """Another one over the same thinker."""
+        return Engine(self.thinker, num_slots, truncates=self.truncates, heeds_others=self.heeds_others)
 
     def _empty(self) -> KVCache:
         return KVCache(self.thinker.config.decoder, self.num_slots, self.thinker.decoder.embed.weight)

@@ -1,8 +1,9 @@
 """A thinker as the agent's graph sees it: messages in, one sampled turn out."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -45,6 +46,12 @@ class ThinkerReasoner:
         takes_tools = isinstance(chat, ChatTemplate) and chat.takes_tools
         self.dialect = replace(published, takes_tools=takes_tools) if published else NANO
         self.engine = Engine(thinker, num_slots, truncates=truncates, heeds_others=published is not None)
+
+    def with_slots(self, num_slots: int) -> "Self":
+        """The same over the same thinker, with a cache for so many conversations at once."""
+        other = copy(self)
+        other.engine = self.engine.with_slots(num_slots)
+        return other
 
     def image_tokens(self, width_px: int, height_px: int) -> int:
         """See Reasoner."""

@@ -9,7 +9,7 @@ controls say whether looking mattered: "blank" shows the model a grey image of t
 
 With several workers each is a process with the model loaded and one torch thread: on two cores that is faster than two
 threads on one small model. Several questions at once share a process and its model: a thinker decodes them in one
-batch, and kernels of the code tool are used again. An error of a worker ends the evaluation, as it does without
+batch. An error of a worker ends the evaluation, as it does without
 workers. A question whose model fails, or whose picture is broken, is a result with the status "error"; when the first
 ones all are, nothing more is asked.
 """
@@ -27,7 +27,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from foveate.agent.agent import Agent
-from foveate.agent.arguments import usual_tools
 from foveate.agent.budget import Budget
 from foveate.agent.plain import one_line
 from foveate.agent.records import Answer
@@ -35,16 +34,14 @@ from foveate.errors import ImageError, InputError, ModelError
 from foveate.models.device import AUTO
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.load import known_model, load_reasoner, place_of, reasoner_of
-from foveate.models.reasoner import Reasoner, name_parts
+from foveate.models.reasoner import ENDPOINT, Reasoner, name_parts
 from foveate.rl.gate import Gate
-from foveate.rl.pooled import KernelPool, pooled
 from foveate.rl.report import Report, Result
 from foveate.rl.results import check_writable, read_results, refuse_foreign, written
 from foveate.rl.seats import Seated, seated
 from foveate.rl.sources import answers_of, source_of, stamps_of, weights_of
 from foveate.rl.suite import DRAWN, SUITE_VERSION, Item, Suite, chosen, open_suite
 from foveate.rl.workers import spread
-from foveate.tools import Tool
 from foveate.tools.sandbox import told_tier
 
 Control = Literal["blank", "no-tools"]
@@ -117,7 +114,8 @@ def evaluate(
         check_writable(Path(out))
         refuse_foreign(Path(out))
     model = reasoner_of(model, device) if workers == 1 else model
-    name = str(model) if isinstance(model, str | Path) else model.name
+    is_named = isinstance(model, str | Path) and not str(model).startswith(ENDPOINT)
+    name = str(model) if is_named else reasoner_of(model).name
     sample = None if idxs == range(len(idxs)) else idxs
     source = source_of(job, _asked(job.suite), sample, name, stamps_of(*_weights_of(name)))
     held = read_results(Path(out), source)[: len(idxs)] if resume and out is not None else []
@@ -157,27 +155,31 @@ def answer_all(
     if at_once == 1:
         yield from (answer_one(job, reasoner, questions.item(idx)) for idx in idxs)
         return
-    if isinstance(reasoner, ThinkerReasoner):  # with a place in its cache for each
-        reasoner = ThinkerReasoner(reasoner.thinker, name=reasoner.name, num_slots=at_once)
-    gate, pool = Gate(), KernelPool()
-
-    def answered(item: Item, player: int) -> Result:
-        return answer_one(job, Seated(reasoner, gate, player), item, pooled(usual_tools(reasoner.dialect), pool))
-
-    with closing(pool):
-        yield from seated(map(questions.item, idxs), at_once, answered, reasoner, gate)
-
-
-def answer_one(job: Job, reasoner: Reasoner, item: Item, tools: Sequence[Tool] | None = None) -> Result:
-    """Ask one item in a fresh agent; a picture that cannot be opened is an error of this question."""
-    with Agent(
+    if isinstance(reasoner, ThinkerReasoner):
+        reasoner = reasoner.with_slots(at_once)
+    gate = Gate()
+    yield from seated(
+        map(questions.item, idxs),
+        at_once,
+        lambda item, player: answer_one(job, Seated(reasoner, gate, player), item, gate),
         reasoner,
-        tools=() if job.control == "no-tools" else tools,
-        budget=job.budget,
-        temperature=job.temperature,
-        seed=job.seed,
-        observe_image=blank if job.control == "blank" else None,
-    ) as agent:
+        gate,
+    )
+
+
+def answer_one(job: Job, reasoner: Reasoner, item: Item, gate: Gate | None = None) -> Result:
+    """Ask one item in a fresh agent; a picture that cannot be opened is an error of this question."""
+    with (
+        Agent(
+            reasoner,
+            tools=() if job.control == "no-tools" else None,
+            budget=job.budget,
+            temperature=job.temperature,
+            seed=job.seed,
+            observe_image=blank if job.control == "blank" else None,
+        ) as agent,
+        (gate or Gate()).heeded(agent.cancel),
+    ):
         try:
             answer = agent.ask(item.question, [item.picture])
         except ImageError as error:

@@ -1,6 +1,6 @@
 """Where conversations wait between their turns while the policy learns."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Condition
 
@@ -13,6 +13,7 @@ class Gate:
     def __init__(self) -> None:
         self._changed = Condition()
         self._open, self._over, self._turns = True, False, 0
+        self._ends: list[Callable[[], object]] = []
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -29,6 +30,20 @@ class Gate:
                 self._turns -= 1
                 self._changed.notify_all()
 
+    @contextmanager
+    def heeded(self, end: Callable[[], object]) -> Iterator[None]:
+        """Inside the block `end` is called when no turn will begin any more, so that none goes on either."""
+        with self._changed:
+            self._ends.append(end)
+            is_over = self._over
+        try:
+            if is_over:
+                end()
+            yield
+        finally:
+            with self._changed:
+                self._ends.remove(end)
+
     def open(self) -> None:
         """Let turns begin."""
         self._set(is_open=True)
@@ -40,10 +55,12 @@ class Gate:
             self._changed.wait_for(lambda: self._turns == 0)
 
     def end(self) -> None:
-        """Drop who waits."""
+        """Drop who waits, and tell who heeds it."""
         with self._changed:
-            self._over = True
+            self._over, ends = True, list(self._ends)
             self._changed.notify_all()
+        for end in ends:
+            end()
 
     def _set(self, *, is_open: bool) -> None:
         with self._changed:

@@ -138,9 +138,12 @@ class Rollouts:
     def one(self, job: Job, player: int | None = None) -> Trajectory:
         """Play a question once, from the first turn to the last; the engine waits for the player, if one is given."""
         recorder = Recorder(self.reasoner, self.gate, player)
-        with Agent(
-            recorder, tools=self.tools(), budget=self.budget, temperature=self.temperature, seed=job.seed
-        ) as agent:
+        with (
+            Agent(
+                recorder, tools=self.tools(), budget=self.budget, temperature=self.temperature, seed=job.seed
+            ) as agent,
+            self.gate.heeded(agent.cancel),
+        ):
             try:
                 answer = agent.ask(job.item.question, [job.item.picture])
             except ImageError as error:

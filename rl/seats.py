@@ -7,9 +7,10 @@ that runs elsewhere keeps none.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, Queue
 from threading import Barrier, Lock
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from foveate.rl.gate import Gate
 J = TypeVar("J")
 R = TypeVar("R")
 T = TypeVar("T")
+HEED_S = 0.5
 
 
 class NoPace:
@@ -82,7 +84,7 @@ def seated(items: Iterable[J], seats: int, play: Callable[[J, int], R], reasoner
 
     Items are made as they are taken, in a thread of their own. Who wants no more results ends the gate's turns.
     """
-    numbered, ended = enumerate(items), SimpleQueue[tuple[int, R] | None]()
+    numbered, ended = enumerate(items), Queue[tuple[int, R] | None]()
     pace, ready = pace_of(reasoner), Barrier(seats)
 
     def sit(ahead: Ahead[tuple[int, J]]) -> None:
@@ -100,12 +102,19 @@ def seated(items: Iterable[J], seats: int, play: Callable[[J, int], R], reasoner
     with ThreadPoolExecutor(seats, thread_name_prefix="seat") as threads, made_ahead(numbered, seats) as ahead:
         sitting = [threads.submit(sit, ahead) for _ in range(seats)]
         try:
-            yield from in_order(iter(ended.get, None))
+            yield from in_order(iter(partial(_patiently, ended), None))
         except BaseException:  # nobody wants the others any more
             gate.end()
             raise
         for seat in sitting:
             seat.result()
+
+
+def _patiently(ended: "Queue[T]") -> T:
+    """What comes next; an interrupt that comes just before a wait is not heeded until that ends."""
+    while True:
+        with suppress(Empty):
+            return ended.get(timeout=HEED_S)
 
 
 def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:

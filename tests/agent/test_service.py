@@ -64,6 +64,37 @@ def test_a_resumed_question_keeps_its_budget(turns: int, tmp_path: Path) -> None
             assert agent.ask("And?", thread="trip").settings.budget == Budget(turns=1)  # type: ignore[union-attr]
 
 
+def test_a_resumed_question_keeps_the_budget_of_the_agent_that_was_asked(tmp_path: Path) -> None:
+    reasoner, where = Fails(LOOKS, at=1), tmp_path / "talk.sqlite"
+    with (
+        Agent(reasoner, tools=[zoom_tool()], checkpoint=where, budget=Budget(turns=40)) as agent,
+        pytest.raises(KeyError),
+    ):
+        agent.ask("What?", [noise(60, 40)], thread="trip")
+    with Agent(reasoner, tools=[zoom_tool()], checkpoint=where, budget=Budget(turns=1)) as agent:
+        *_, last = agent.resume("trip")
+    assert last.answer.status == "answered"  # type: ignore[union-attr]
+
+
+def test_a_question_that_is_unfinished_no_more_is_not_resumed(tmp_path: Path) -> None:
+    """Whether another has answered it or the conversation was deleted since the stream was made."""
+    reasoner, told = Fails([*LOOKS, answer("8")], at=1), "'trip' without an unfinished question"
+    with Agent(reasoner, tools=[zoom_tool()], checkpoint=tmp_path / "talk.sqlite") as agent:
+        with pytest.raises(KeyError):
+            agent.ask("What?", [noise(60, 40)], thread="trip")
+        late = agent.resume("trip")
+        *_, _ = agent.resume("trip")
+        with pytest.raises(InputError, match=told):
+            list(late)
+        reasoner.at = 4
+        with pytest.raises(KeyError):
+            agent.ask("And?", thread="trip")
+        late = agent.resume("trip")
+        agent.forget("trip")
+        with pytest.raises(InputError, match=told):
+            list(late)
+
+
 def test_who_reads_a_conversation_waits_for_no_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
@@ -88,13 +119,23 @@ def test_who_reads_a_conversation_waits_for_no_tool(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("where", [":memory:", "talk.sqlite"])
-def test_a_conversation_is_deleted(where: str, tmp_path: Path) -> None:
+def test_a_conversation_is_deleted(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = where if where == ":memory:" else tmp_path / where
     with Agent(ScriptedReasoner([answer("7")]), tools=[], checkpoint=place) as agent:
         for thread in ("one", "two"):
             agent.ask("What?", [noise(60, 40)], thread=thread)
+        delete, told = agent._checkpointer.delete_thread, []  # type: ignore[union-attr]
+
+        def asked_meanwhile(thread: str) -> None:
+            with pytest.raises(InputError, match="still answering"):
+                agent.ask("And?", thread=thread)
+            told.append(thread)
+            delete(thread)
+
+        monkeypatch.setattr(agent._checkpointer, "delete_thread", asked_meanwhile)
         agent.forget("one")
         agent.forget("never")
+        assert told == ["one", "never"]
         assert (agent.exchanges("one"), len(agent.exchanges("two"))) == ((), 1)
         assert agent.ask("What?", thread="one").images == ()
 

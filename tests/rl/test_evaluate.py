@@ -2,9 +2,12 @@
 
 import json
 import operator
+import os
 import queue
 import re
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -314,9 +317,34 @@ def test_a_thinker_is_asked_several_at_once(suite: Path, thinker: Thinker) -> No
         for number, at_once in enumerate((1, 3, 3))
     )
     assert several.policy_tokens == again.policy_tokens
+    assert reasoner.with_slots(3).engine.truncates == reasoner.engine.truncates
+    assert not ThinkerReasoner(thinker, truncates=False, shortens=False).with_slots(3).engine.truncates
+    assert not ThinkerReasoner(thinker, truncates=False, shortens=False).with_slots(3).shortens
     said = [[row["answer"] for row in lines(suite / f"{number}.jsonl")] for number in range(3)]
     assert said[1] == said[2] == said[0]
     assert alone.total == several.total
+
+
+def test_who_stops_an_evaluation_waits_for_no_answer(suite: Path) -> None:
+    """As Ctrl-C does: questions in flight end at their next token."""
+    begun = threading.Event()
+
+    class Slow(Scripted):
+        def sample(self, messages: Sequence[Message], **asked: Any) -> Sample:
+            begun.set()
+            while not asked["should_stop"]():
+                time.sleep(0.01)
+            return Sample(text="", token_ids=(), logprobs=(), stop_reason="cancelled", prompt_tokens=9)
+
+    job = Job(suite=str(suite), seed=0, control=None)
+    results, start = answer_all(job, Slow(), open_suite(job.suite), range(3), at_once=2), time.monotonic()
+    stopper = threading.Thread(target=lambda: begun.wait(10) and os.kill(os.getpid(), signal.SIGINT))
+    stopper.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(results)
+    stopper.join()
+    assert time.monotonic() - start < 20
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("seat")]
 
 
 def test_what_ends_an_evaluation_ends_all_that_are_asked(suite: Path) -> None:

@@ -43,7 +43,10 @@ def evaluate(
     temperature: TemperatureOption = 0.0,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes, each with its own model.")] = 1,
     at_once: Annotated[
-        int, typer.Option("--at-once", metavar="N", help="Questions in flight, which a model here decodes together.")
+        int,
+        typer.Option(
+            "--at-once", metavar="N", help="Questions in flight, decoded together; the seconds of each go by meanwhile."
+        ),
     ] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every trace, one a line.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Ask what a killed run left out of FILE.")] = False,
