@@ -6,6 +6,7 @@ built of other_device.cpp, whose tensors the processor's refuse, as a GPU's do.
 
 import importlib.util
 import json
+import math
 import os
 import types
 from copy import deepcopy
@@ -32,7 +33,7 @@ from foveate.rl.imitation import ImitationConfig, ImitationStage
 from foveate.rl.journal import METRICS
 from foveate.rl.length import LengthPenalty
 from foveate.rl.policy import train_policy
-from foveate.rl.policy_config import Objective, PolicyConfig, PolicyOptimizer
+from foveate.rl.policy_config import PolicyConfig, PolicyOptimizer
 from foveate.rl.preference import PreferenceConfig, PreferenceStage
 from foveate.rl.rollout import rollouts
 from foveate.rl.sampler import SamplerConfig
@@ -137,22 +138,22 @@ def test_transformers_says_the_same(family: str, conversation: list[dict[str, An
     assert said[0] == said[1]
 
 
-@pytest.mark.parametrize("objective", ["pmd", "grpo"])
-def test_a_policy_learns_the_same(objective: Objective, thinker: Thinker, tmp_path: Path) -> None:
+def test_a_policy_learns_the_same(thinker: Thinker, tmp_path: Path) -> None:
+    """Adapters and the tower, in blocks that are computed again."""
     unsure(thinker).save_pretrained(tmp_path / "start")
     rows = []
     for device in ("cpu", OTHER):
         config = PolicyConfig(
             start=str(tmp_path / "start"), iterations=2, prompts=2, samples=4, at_once=4, updates=1, device=device,
             sampler=SamplerConfig(families=("label",)), length=LengthPenalty(warmup_iterations=0),
-            train_tower=objective == "pmd", lora=LoraConfig(rank=2 * (objective == "grpo")),
-            optimizer=PolicyOptimizer(lr=1e-3), **LONG,
+            train_tower=True, lora=LoraConfig(rank=2), recompute=True, optimizer=PolicyOptimizer(lr=1e-3), **LONG,
         )  # fmt: skip
-        assert train_policy(objective, config, tmp_path / device) == 2
+        assert train_policy("pmd", config, tmp_path / device) == 2
         rows.append(rows_of(tmp_path / device))
-    assert any(row["grad_norm"] > 0 for row in rows[1])
-    for here, there in zip(*rows, strict=True):
-        assert there | {"seconds": 0} == pytest.approx(here | {"seconds": 0}, rel=1e-2, abs=1e-3)  # torch unties there
+    first, second = (some[0] | {"seconds": 0} for some in rows)  # later ones of another policy: torch unties there
+    assert second["grad_norm"] > 0
+    assert second == pytest.approx(first, rel=1e-2, abs=1e-3)
+    assert all(math.isfinite(number) for number in rows[1][1].values())
 
 
 @pytest.mark.parametrize(("name", "objective"), [("qwen2_5_vl", "dpo"), ("qwen2_5_vl", "sft"), ("kimi_vl", "dpo")])
