@@ -165,11 +165,13 @@ class Agent:
 
     def _left_budget(self, thread: str) -> Budget | None:
         """That of the question that is left unfinished; InputError when there is none."""
-        if self.unfinished(thread) is None:
+        self._check_thread(thread)
+        snapshot = self._held(thread)
+        if not snapshot.tasks:
             raise InputError(
                 f"got the thread {thread!r} without an unfinished question, wanted one; ask a question instead"
             )
-        return budget_of(cast(RunState, self._held(thread).values))
+        return budget_of(cast(RunState, snapshot.values))
 
     def exchanges(self, thread: str) -> tuple[Exchange, ...]:
         """The finished questions of a conversation with their answers, the oldest first."""
@@ -353,8 +355,9 @@ class Agent:
                 run.worker.start()
             except BaseException:
                 self._forget(run)
+                self._open_tools.update(evicted)  # who had them keeps them
                 raise
-        for others in evicted:
+        for others in evicted.values():
             close_all(others)
         return run
 
@@ -380,17 +383,18 @@ class Agent:
         if _thread_key(thread) in self._runs:
             raise InputError(f"the thread {thread!r} is still answering; wait for it or cancel it")
 
-    def _tools_for(self, thread: str | None) -> tuple[tuple[Tool, ...], list[tuple[Tool, ...]]]:
-        """New ones, or those of the conversation, and those that others lose for it, to be closed.
+    def _tools_for(self, thread: str | None) -> tuple[tuple[Tool, ...], dict[str, tuple[Tool, ...]]]:
+        """New ones, or those of the conversation, and those that others lose for it, by their names, to be closed.
 
         Under the lock, so that nobody releases them meanwhile.
         """
         if thread is None:
-            return opened_for_run(self._tools), []
+            return opened_for_run(self._tools), {}
         tools = self._open_tools.pop(thread, None) or opened_for_run(self._tools)
         idle = [other for other in self._open_tools if _thread_key(other) not in self._runs]
         self._open_tools[thread] = tools
-        return tools, [self._open_tools.pop(other) for other in idle[: max(0, len(self._open_tools) - MOST_OPEN)]]
+        surplus = max(0, len(self._open_tools) - MOST_OPEN)
+        return tools, {other: self._open_tools.pop(other) for other in idle[:surplus]}
 
 
 def _store_of(store: ImageStore | None, checkpoint: str | Path | None) -> ImageStore:

@@ -55,7 +55,7 @@ class QuestionInput(TypedDict):
     pictures: list[Plain]
     """Records of the question's new pictures; their pixels are in the store already."""
     budget: NotRequired[Plain]
-    """What this question may use (`Budget.to_json`), which a resume keeps to; empty for what the agent allows."""
+    """What this question may use (`Budget.to_json`), which a resume keeps to; earlier versions wrote none."""
 
 
 class RunState(QuestionInput):
@@ -110,7 +110,7 @@ def question_input(question: str, pictures: Sequence[ImageRecord] = (), budget: 
 
 
 def budget_of(state: RunState) -> Budget | None:
-    """What the question of a state may use, if it was asked with a budget of its own."""
+    """What the question of a state may use; None where an earlier version wrote it."""
     limits = state.get("budget")
     return Budget.from_json(limits) if limits else None
 

@@ -9,9 +9,8 @@ controls say whether looking mattered: "blank" shows the model a grey image of t
 
 With several workers each is a process with the model loaded and one torch thread: on two cores that is faster than two
 threads on one small model. Several questions at once share a process and its model: a thinker decodes them in one
-batch. An error of a worker ends the evaluation, as it does without
-workers. A question whose model fails, or whose picture is broken, is a result with the status "error"; when the first
-ones all are, nothing more is asked.
+batch. An error of a worker ends the evaluation, as it does without workers. A question whose model fails, or whose
+picture is broken, is a result with the status "error"; when the first ones all are, nothing more is asked.
 """
 
 import sys

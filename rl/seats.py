@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, Queue
 from threading import Barrier, Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from foveate.models.generate import ThinkerReasoner
 from foveate.models.pace import Pace
@@ -60,23 +60,11 @@ class Seated:
         self.name, self.dialect = self.inner.name, self.inner.dialect
         self.image_tokens, self.seen_size = self.inner.image_tokens, self.inner.seen_size
 
-    def sample(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        on_text: Callable[[str], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Sample:
+    def sample(self, messages: Sequence[Message], **asked: Any) -> Sample:
         """See Reasoner."""
         pace = pace_of(self.inner)
         with self.gate.turn(), pace.asks(self.player) if isinstance(pace, Pace) else nullcontext():
-            return self.inner.sample(
-                messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, on_text=on_text,
-                should_stop=should_stop,
-            )  # fmt: skip
+            return self.inner.sample(messages, **asked)
 
 
 def seated(items: Iterable[J], seats: int, play: Callable[[J, int], R], reasoner: Reasoner, gate: Gate) -> Iterator[R]:
